@@ -1,0 +1,9 @@
+//! The catalog: schema `pgshunt` in the cluster's database on the home node (`schema.sql`).
+//!
+//! All writes go through this module, in transactions that raise the epoch and NOTIFY
+//! `pgshunt_epoch`. After its own writes a process calls [`Store::reload`], which reads all rows in
+//! one snapshot, builds a routing table and publishes it.
+
+mod store;
+
+pub use store::{CatalogError, Store, raise_epoch};

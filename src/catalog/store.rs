@@ -1,0 +1,223 @@
+//! Reading the catalog into a routing table, and the few writes every other module shares.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+use crate::backend::control::{ConnectError, Connector};
+use crate::config::ClusterNode;
+use crate::hash::KeyType;
+use crate::topology::{
+    BuildError, ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow,
+    PlacementState, Routes, RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("catalog: {0}")]
+    Postgres(#[from] tokio_postgres::Error),
+    #[error("the catalog contradicts itself: {0}")]
+    Build(#[from] BuildError),
+    #[error("the catalog holds {0:?}, which this version does not know")]
+    Unknown(String),
+    #[error("the configuration names no node")]
+    NoNodes,
+}
+
+/// The catalog of one cluster: a connection to the home node, kept and renewed.
+pub struct Store {
+    connector: Arc<Connector>,
+    home: Node,
+    client: Mutex<Option<Arc<Mutex<Client>>>>,
+    routes: Arc<Routes>,
+}
+
+impl Store {
+    /// Connects to the home node (the first of `nodes`), creates the catalog if it is not there
+    /// yet, and reads it.
+    pub async fn open(
+        connector: Arc<Connector>,
+        nodes: &[ClusterNode],
+    ) -> Result<Self, CatalogError> {
+        let first = nodes.first().ok_or(CatalogError::NoNodes)?;
+        let home = Node {
+            id: NodeId(0),
+            name: first.name.clone(),
+            host: first.host.clone(),
+            port: first.port,
+            is_home: true,
+        };
+        let mut client = connector.connect(&home).await?;
+        create_if_missing(&mut client, nodes).await?;
+        let rows = read(&mut client).await?;
+        let table = RoutingTable::build(&rows)?;
+        let home = table.home().as_ref().clone();
+        Ok(Self {
+            connector,
+            home,
+            client: Mutex::new(Some(Arc::new(Mutex::new(client)))),
+            routes: Arc::new(Routes::new(table)),
+        })
+    }
+
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    pub fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// The shared connection to the home node, renewed when it was lost. Hold its guard only for
+    /// one transaction.
+    pub async fn home_client(&self) -> Result<Arc<Mutex<Client>>, CatalogError> {
+        let mut slot = self.client.lock().await;
+        if let Some(shared) = slot.as_ref() {
+            // A held lock means somebody is using it, so it was alive a moment ago.
+            let alive = shared.try_lock().map(|c| !c.is_closed()).unwrap_or(true);
+            if alive {
+                return Ok(shared.clone());
+            }
+        }
+        let fresh = Arc::new(Mutex::new(self.connector.connect(&self.home).await?));
+        *slot = Some(fresh.clone());
+        Ok(fresh)
+    }
+
+    /// Reads all rows in one snapshot and publishes the routing table they make.
+    pub async fn reload(&self) -> Result<Arc<RoutingTable>, CatalogError> {
+        let client = self.home_client().await?;
+        let rows = read(&mut *client.lock().await).await?;
+        self.routes.publish(RoutingTable::build(&rows)?);
+        Ok(self.routes.load())
+    }
+}
+
+/// Raises the epoch within a catalog transaction and tells all listeners at its commit.
+pub async fn raise_epoch(tx: &Transaction<'_>) -> Result<Epoch, tokio_postgres::Error> {
+    let row =
+        tx.query_one("UPDATE pgshunt.meta SET epoch = epoch + 1 RETURNING epoch", &[]).await?;
+    let epoch: i64 = row.get(0);
+    tx.execute("SELECT pg_notify('pgshunt_epoch', $1::bigint::text)", &[&epoch]).await?;
+    Ok(Epoch(epoch))
+}
+
+async fn create_if_missing(
+    client: &mut Client,
+    nodes: &[ClusterNode],
+) -> Result<(), CatalogError> {
+    let tx = client.transaction().await?;
+    // Two proxies starting at once: one creates, the other waits and finds it there.
+    tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('pgshunt.catalog', 0))", &[]).await?;
+    let there: bool =
+        tx.query_one("SELECT to_regclass('pgshunt.meta') IS NOT NULL", &[]).await?.get(0);
+    if !there {
+        tx.batch_execute(include_str!("schema.sql")).await?;
+        for (i, n) in nodes.iter().enumerate() {
+            tx.execute(
+                "INSERT INTO pgshunt.nodes (name, host, port, is_home) VALUES ($1, $2, $3, $4)",
+                &[&n.name, &n.host, &i32::from(n.port), &(i == 0)],
+            )
+            .await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
+    let tx = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::RepeatableRead)
+        .read_only(true)
+        .start()
+        .await?;
+    let epoch: i64 = tx.query_one("SELECT epoch FROM pgshunt.meta", &[]).await?.get(0);
+    let nodes = tx
+        .query("SELECT node_id, name, host, port, is_home FROM pgshunt.nodes ORDER BY node_id", &[])
+        .await?
+        .iter()
+        .map(|r| Node {
+            id: NodeId(r.get(0)),
+            name: r.get(1),
+            host: r.get(2),
+            port: r.get::<_, i32>(3) as u16,
+            is_home: r.get(4),
+        })
+        .collect();
+    let groups = tx
+        .query("SELECT group_id, key_types, shard_count FROM pgshunt.colocation_groups", &[])
+        .await?
+        .iter()
+        .map(|r| {
+            let key_types = r
+                .get::<_, Vec<String>>(1)
+                .into_iter()
+                .map(|t| KeyType::from_name(&t).ok_or(CatalogError::Unknown(t)))
+                .collect::<Result<_, _>>()?;
+            Ok(GroupRow { id: GroupId(r.get(0)), key_types, shard_count: r.get::<_, i32>(2) as u32 })
+        })
+        .collect::<Result<_, CatalogError>>()?;
+    let tables = tx
+        .query(
+            "SELECT table_id, group_id, schema_name, table_name, key_columns, column_names, \
+             column_types FROM pgshunt.tables",
+            &[],
+        )
+        .await?
+        .iter()
+        .map(|r| TableRow {
+            id: TableId(r.get(0)),
+            group: GroupId(r.get(1)),
+            schema: r.get(2),
+            name: r.get(3),
+            key_columns: r.get(4),
+            columns: r
+                .get::<_, Vec<String>>(5)
+                .into_iter()
+                .zip(r.get::<_, Vec<u32>>(6))
+                .map(|(name, type_oid)| ColumnRow { name, type_oid })
+                .collect(),
+        })
+        .collect();
+    let shards = tx
+        .query("SELECT shard_id, group_id, modulus, remainder FROM pgshunt.shards", &[])
+        .await?
+        .iter()
+        .map(|r| ShardRow {
+            id: ShardId(r.get(0)),
+            group: GroupId(r.get(1)),
+            modulus: r.get::<_, i32>(2) as u32,
+            remainder: r.get::<_, i32>(3) as u32,
+        })
+        .collect();
+    let placements = tx
+        .query("SELECT shard_id, node_id, role, state, since FROM pgshunt.placements", &[])
+        .await?
+        .iter()
+        .map(|r| {
+            Ok(PlacementRow {
+                shard: ShardId(r.get(0)),
+                node: NodeId(r.get(1)),
+                role: match r.get(2) {
+                    "primary" => PlacementRole::Primary,
+                    "replica" => PlacementRole::Replica,
+                    other => return Err(CatalogError::Unknown(other.into())),
+                },
+                state: match r.get(3) {
+                    "active" => PlacementState::Active,
+                    "copying" => PlacementState::Copying,
+                    "inactive" => PlacementState::Inactive,
+                    "retired" => PlacementState::Retired,
+                    other => return Err(CatalogError::Unknown(other.into())),
+                },
+                since: Epoch(r.get(4)),
+            })
+        })
+        .collect::<Result<_, CatalogError>>()?;
+    tx.commit().await?;
+    Ok(Rows { epoch, nodes, groups, tables, shards, placements })
+}

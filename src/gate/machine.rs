@@ -1,0 +1,293 @@
+//! One worker's gate, as a machine without IO.
+//!
+//! ```text
+//!   transaction:  enter(touch) ──► Entered ──► enter(touch) ... ──► leave
+//!                      └─────────► Held ──(Wake)──► plan again, enter again
+//!
+//!   hold:         close ──► draining ──(last matching ticket leaves)──► Drained ──► open ──► Wake
+//!                              └────────────(until passed)──────────────────────────►┘
+//! ```
+//!
+//! While a hold drains, a transaction that already touched what it holds may go on and finish;
+//! whoever did not must wait. Once drained nobody holds a matching ticket, so everybody waits.
+//! With no hold in force `enter` writes one touch into the ticket and `leave` frees it.
+
+use std::time::{Duration, Instant};
+
+use crate::topology::{GroupId, NodeId, ShardId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HoldId(pub u64);
+
+/// What a statement may see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Touch {
+    /// One shard, on the node that serves it.
+    Shard { group: GroupId, shard: ShardId, node: NodeId },
+    /// All shards of a group, on every node.
+    Group(GroupId),
+    /// A node, but no shard: a local table, a session's own statement.
+    Node(NodeId),
+}
+
+/// What a hold stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    Shard { group: GroupId, shard: ShardId },
+    Node(NodeId),
+    All,
+}
+
+impl Scope {
+    fn stops(self, touch: Touch) -> bool {
+        match (self, touch) {
+            (Self::All, _) | (Self::Node(_), Touch::Group(_)) => true,
+            (Self::Shard { shard, .. }, Touch::Shard { shard: s, .. }) => shard == s,
+            (Self::Shard { group, .. }, Touch::Group(g)) => group == g,
+            (Self::Shard { .. }, Touch::Node(_)) => false,
+            (Self::Node(n), Touch::Shard { node, .. } | Touch::Node(node)) => n == node,
+        }
+    }
+}
+
+/// A transaction's place in the gate. Obtained from [`Gate::ticket`], ended by [`Gate::leave`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct TicketId(usize);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Entry {
+    Entered,
+    /// Wait for [`Effect::Wake`], then plan again: the placement may have changed.
+    Held,
+}
+
+/// A transaction that keeps a hold from draining.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// The id of SHOW CLIENTS.
+    pub client: u64,
+    pub open_for: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// No matching transaction is left on this worker.
+    Drained(HoldId),
+    /// Whoever was held may try again.
+    Wake,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    client: u64,
+    since: Instant,
+    touches: Vec<Touch>,
+}
+
+#[derive(Debug)]
+struct Hold {
+    id: HoldId,
+    scope: Scope,
+    until: Option<Instant>,
+    /// Matching tickets still in flight.
+    draining: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    tickets: Vec<Option<Ticket>>,
+    free: Vec<usize>,
+    /// Touch lists of ended transactions, kept so that a new one allocates nothing.
+    spare: Vec<Vec<Touch>>,
+    holds: Vec<Hold>,
+}
+
+impl Gate {
+    /// A ticket that has touched nothing yet.
+    pub fn ticket(&mut self, now: Instant, client: u64) -> TicketId {
+        let ticket = Ticket { client, since: now, touches: self.spare.pop().unwrap_or_default() };
+        match self.free.pop() {
+            Some(slot) => {
+                self.tickets[slot] = Some(ticket);
+                TicketId(slot)
+            }
+            None => {
+                self.tickets.push(Some(ticket));
+                TicketId(self.tickets.len() - 1)
+            }
+        }
+    }
+
+    /// Asks to touch something more. `Held` leaves the ticket as it was.
+    pub fn enter(&mut self, ticket: &TicketId, touch: Touch) -> Entry {
+        let t = self.tickets[ticket.0].as_mut().expect("a TicketId names a live ticket");
+        for hold in &self.holds {
+            if hold.scope.stops(touch) && !t.touches.iter().any(|&had| hold.scope.stops(had)) {
+                return Entry::Held;
+            }
+        }
+        if !t.touches.contains(&touch) {
+            t.touches.push(touch);
+        }
+        Entry::Entered
+    }
+
+    /// Whether a new transaction touching this would be held: asked before work is pipelined
+    /// behind a transaction whose end has not been seen yet.
+    pub fn would_hold(&self, touch: Touch) -> bool {
+        self.holds.iter().any(|h| h.scope.stops(touch))
+    }
+
+    /// Ends the ticket.
+    pub fn leave(&mut self, ticket: TicketId, effects: &mut Vec<Effect>) {
+        let t = self.tickets[ticket.0].take().expect("a TicketId names a live ticket");
+        self.free.push(ticket.0);
+        for hold in &mut self.holds {
+            if hold.draining > 0 && t.touches.iter().any(|&had| hold.scope.stops(had)) {
+                hold.draining -= 1;
+                if hold.draining == 0 {
+                    effects.push(Effect::Drained(hold.id));
+                }
+            }
+        }
+        let mut touches = t.touches;
+        touches.clear();
+        self.spare.push(touches);
+    }
+
+    pub fn close(
+        &mut self,
+        id: HoldId,
+        scope: Scope,
+        until: Option<Instant>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let draining = self
+            .tickets
+            .iter()
+            .flatten()
+            .filter(|t| t.touches.iter().any(|&had| scope.stops(had)))
+            .count();
+        if draining == 0 {
+            effects.push(Effect::Drained(id));
+        }
+        self.holds.push(Hold { id, scope, until, draining });
+    }
+
+    pub fn extend(&mut self, id: HoldId, until: Instant) {
+        if let Some(hold) = self.holds.iter_mut().find(|h| h.id == id) {
+            hold.until = Some(until);
+        }
+    }
+
+    /// Opening a hold that is not in force is no error: `until` may have opened it.
+    pub fn open(&mut self, id: HoldId, effects: &mut Vec<Effect>) {
+        let before = self.holds.len();
+        self.holds.retain(|h| h.id != id);
+        if self.holds.len() < before {
+            effects.push(Effect::Wake);
+        }
+    }
+
+    /// Opens the holds whose time is over.
+    pub fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let before = self.holds.len();
+        self.holds.retain(|h| h.until.is_none_or(|u| u > now));
+        if self.holds.len() < before {
+            effects.push(Effect::Wake);
+        }
+    }
+
+    /// When [`Gate::tick`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.holds.iter().filter_map(|h| h.until).min()
+    }
+
+    pub fn blockers(&self, now: Instant, id: HoldId) -> Vec<Blocker> {
+        let Some(hold) = self.holds.iter().find(|h| h.id == id) else { return Vec::new() };
+        self.tickets
+            .iter()
+            .flatten()
+            .filter(|t| t.touches.iter().any(|&had| hold.scope.stops(had)))
+            .map(|t| Blocker { client: t.client, open_for: now.duration_since(t.since) })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const G: GroupId = GroupId(1);
+
+    fn shard(n: i32) -> Touch {
+        Touch::Shard { group: G, shard: ShardId(n), node: NodeId(n) }
+    }
+    fn hold(n: i32) -> Scope {
+        Scope::Shard { group: G, shard: ShardId(n) }
+    }
+
+    #[test]
+    fn only_what_could_see_the_shard_is_held() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        g.close(HoldId(1), hold(1), None, &mut fx);
+        assert_eq!(fx, [Effect::Drained(HoldId(1))], "nothing was in flight");
+        let t = g.ticket(now, 1);
+        assert_eq!(g.enter(&t, shard(2)), Entry::Entered, "another shard");
+        assert_eq!(g.enter(&t, Touch::Node(NodeId(1))), Entry::Entered, "a local table");
+        assert_eq!(g.enter(&t, Touch::Group(GroupId(2))), Entry::Entered, "another group");
+        assert_eq!(g.enter(&t, shard(1)), Entry::Held);
+        assert_eq!(g.enter(&t, Touch::Group(G)), Entry::Held, "a statement to every node");
+    }
+
+    #[test]
+    fn open_transactions_finish_new_ones_wait() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        let old = g.ticket(now, 7);
+        assert_eq!(g.enter(&old, shard(1)), Entry::Entered);
+        g.close(HoldId(1), hold(1), None, &mut fx);
+        assert!(fx.is_empty(), "one is in flight");
+        assert_eq!(g.enter(&old, shard(1)), Entry::Entered, "it holds the shard already");
+        assert_eq!(g.enter(&old, Touch::Group(G)), Entry::Entered, "or it could never end");
+        let new = g.ticket(now, 8);
+        assert_eq!(g.enter(&new, shard(1)), Entry::Held);
+        assert_eq!(g.blockers(now, HoldId(1)).len(), 1);
+        assert_eq!(g.blockers(now, HoldId(1))[0].client, 7);
+        g.leave(old, &mut fx);
+        assert_eq!(fx, [Effect::Drained(HoldId(1))]);
+        fx.clear();
+        g.open(HoldId(1), &mut fx);
+        assert_eq!(fx, [Effect::Wake]);
+        assert_eq!(g.enter(&new, shard(1)), Entry::Entered);
+    }
+
+    #[test]
+    fn a_hold_ends_by_itself_when_its_time_is_over() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        let until = now + Duration::from_secs(1);
+        g.close(HoldId(1), Scope::All, Some(until), &mut fx);
+        assert_eq!(g.next_deadline(), Some(until));
+        fx.clear();
+        g.tick(now, &mut fx);
+        assert!(fx.is_empty());
+        g.extend(HoldId(1), until + Duration::from_secs(1));
+        g.tick(until, &mut fx);
+        assert!(fx.is_empty(), "it was extended");
+        g.tick(until + Duration::from_secs(1), &mut fx);
+        assert_eq!(fx, [Effect::Wake]);
+        fx.clear();
+        g.open(HoldId(1), &mut fx);
+        assert!(fx.is_empty(), "opening twice is no error and wakes nobody");
+    }
+
+    #[test]
+    fn pausing_a_node_stops_what_runs_there() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        g.close(HoldId(1), Scope::Node(NodeId(2)), None, &mut fx);
+        let t = g.ticket(now, 1);
+        assert_eq!(g.enter(&t, shard(1)), Entry::Entered);
+        assert_eq!(g.enter(&t, shard(2)), Entry::Held);
+        assert_eq!(g.enter(&t, Touch::Group(G)), Entry::Held);
+    }
+}

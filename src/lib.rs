@@ -1,0 +1,10 @@
+//! pgshunt: a PostgreSQL proxy that pools connections, routes statements by hash partition and
+//! moves shards between nodes under live traffic. `ARCHITECTURE.md` is the map.
+
+pub mod backend;
+pub mod catalog;
+pub mod config;
+pub mod failpoint;
+pub mod gate;
+pub mod hash;
+pub mod topology;

@@ -1,0 +1,42 @@
+//! Identifiers of the catalog's rows. Each is the primary key of a table in schema `pgshunt`.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A PostgreSQL server that stores shards.
+    NodeId(i32)
+);
+id!(
+    /// A distributed table.
+    TableId(i32)
+);
+id!(
+    /// A colocation group: distributed tables whose shards live and move together.
+    GroupId(i32)
+);
+id!(
+    /// One (modulus, remainder) of a colocation group: the unit that is placed and moved.
+    ShardId(i32)
+);
+id!(
+    /// The journey of a shard from one node to another.
+    MoveId(i64)
+);
+id!(
+    /// The catalog's version; raised by every transaction that changes it.
+    Epoch(i64)
+);

@@ -1,0 +1,15 @@
+//! The model of a cluster: nodes, distributed tables, shards, placements, and the immutable
+//! [`RoutingTable`] that ties them together.
+//!
+//! Nothing here does IO. A routing table is built whole from the catalog's rows, or refused; it
+//! is then swapped whole (see [`Routes`]), so a reader holds one consistent truth for as long as it
+//! likes and nobody edits it under them.
+
+mod ids;
+mod routing_table;
+
+pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId};
+pub use routing_table::{
+    BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
+    PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
+};

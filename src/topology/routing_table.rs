@@ -1,0 +1,493 @@
+//! The routing table: which node serves which shard of which table, at one epoch.
+//!
+//! [`RoutingTable::build`] takes the catalog's rows and either gives a table in which every
+//! remainder of every group is served by exactly one active primary placement, or says what is
+//! wrong with the rows. There is no half-valid table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::{Epoch, GroupId, NodeId, ShardId, TableId};
+use crate::hash::KeyType;
+
+/// A node as the catalog describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub id: NodeId,
+    /// Unique name an operator uses: `MOVE SHARD 1 TO node3`.
+    pub name: String,
+    pub host: String,
+    pub port: u16,
+    /// The home node holds the catalog and the local tables.
+    pub is_home: bool,
+}
+
+/// A row of `pgshunt.colocation_groups`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupRow {
+    pub id: GroupId,
+    pub key_types: Vec<KeyType>,
+    pub shard_count: u32,
+}
+
+/// A column of a distributed table, in attribute order, as the planner needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnRow {
+    pub name: String,
+    /// `pg_type.oid` of the column's type; only built-in types keep their OID across nodes.
+    pub type_oid: u32,
+}
+
+/// A row of `pgshunt.tables`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRow {
+    pub id: TableId,
+    pub group: GroupId,
+    pub schema: String,
+    pub name: String,
+    pub key_columns: Vec<String>,
+    pub columns: Vec<ColumnRow>,
+}
+
+/// A row of `pgshunt.shards`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRow {
+    pub id: ShardId,
+    pub group: GroupId,
+    pub modulus: u32,
+    pub remainder: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacementRole {
+    Primary,
+    Replica,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlacementState {
+    /// Serves.
+    Active,
+    /// Being filled by a move.
+    Copying,
+    /// Complete, not serving.
+    Inactive,
+    /// Served once, kept current for `ROLLBACK MOVE`, dropped by the move's cleaning.
+    Retired,
+}
+
+/// A row of `pgshunt.placements`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacementRow {
+    pub shard: ShardId,
+    pub node: NodeId,
+    pub role: PlacementRole,
+    pub state: PlacementState,
+    /// The epoch at which this placement began to serve.
+    pub since: Epoch,
+}
+
+/// All rows a routing table is built from, read in one catalog snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    pub epoch: i64,
+    pub nodes: Vec<Node>,
+    pub groups: Vec<GroupRow>,
+    pub tables: Vec<TableRow>,
+    pub shards: Vec<ShardRow>,
+    pub placements: Vec<PlacementRow>,
+}
+
+/// A distributed table as statements see it.
+#[derive(Debug, Clone)]
+pub struct DistributedTable {
+    pub id: TableId,
+    pub group: GroupId,
+    pub schema: String,
+    pub name: String,
+    /// Distribution columns, in partition-key order.
+    pub key_columns: Vec<String>,
+    pub columns: Vec<ColumnRow>,
+}
+
+/// A shard together with the node that serves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shard {
+    pub id: ShardId,
+    pub group: GroupId,
+    pub modulus: u32,
+    pub remainder: u32,
+    /// The node of the active primary placement.
+    pub node: NodeId,
+    /// The epoch at which that placement began to serve.
+    pub since: Epoch,
+}
+
+/// A colocation group with its shards by remainder.
+#[derive(Debug, Clone)]
+pub struct Group {
+    pub id: GroupId,
+    pub key_types: Vec<KeyType>,
+    /// Index = remainder; length = modulus.
+    pub shards: Vec<Shard>,
+}
+
+impl Group {
+    /// The shard that holds rows whose partition hash is `row_hash`
+    /// (`compute_partition_hash_value` in PostgreSQL's partbounds.c, modulo the shard count).
+    pub fn shard_of_hash(&self, row_hash: u64) -> &Shard {
+        let remainder = row_hash % self.shards.len() as u64;
+        &self.shards[remainder as usize]
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BuildError {
+    #[error("the catalog names no home node")]
+    NoHome,
+    #[error("the catalog names {0} home nodes; exactly one is needed")]
+    SeveralHomes(usize),
+    #[error("{what} {id} refers to {missing}, which is not in the catalog")]
+    Dangling { what: &'static str, id: i64, missing: String },
+    #[error("shard {shard}: modulus {modulus} is not the shard count {count} of its group")]
+    Modulus { shard: ShardId, modulus: u32, count: u32 },
+    #[error("group {group}: remainder {remainder} is not covered by any shard")]
+    Uncovered { group: GroupId, remainder: u32 },
+    #[error("group {group}: remainder {remainder} is covered twice")]
+    CoveredTwice { group: GroupId, remainder: u32 },
+    #[error("shard {0} has no active primary placement")]
+    NotServed(ShardId),
+    #[error("shard {0} has more than one active primary placement")]
+    ServedTwice(ShardId),
+    #[error("table {0}: {1} key columns for a group of {2}")]
+    KeyColumns(String, usize, usize),
+}
+
+/// Which node serves what, at one epoch. Immutable.
+#[derive(Debug, Clone)]
+pub struct RoutingTable {
+    pub epoch: Epoch,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    home: NodeId,
+    groups: BTreeMap<GroupId, Group>,
+    tables: BTreeMap<TableId, Arc<DistributedTable>>,
+    by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
+    shards: BTreeMap<ShardId, (GroupId, u32)>,
+}
+
+impl RoutingTable {
+    /// Builds the table, or says which row contradicts which.
+    pub fn build(rows: &Rows) -> Result<Self, BuildError> {
+        let nodes: BTreeMap<_, _> =
+            rows.nodes.iter().map(|n| (n.id, Arc::new(n.clone()))).collect();
+        let homes: Vec<_> = rows.nodes.iter().filter(|n| n.is_home).collect();
+        let home = match homes.as_slice() {
+            [one] => one.id,
+            [] => return Err(BuildError::NoHome),
+            more => return Err(BuildError::SeveralHomes(more.len())),
+        };
+
+        let serving = serving_placements(rows, &nodes)?;
+        let mut groups = BTreeMap::new();
+        let mut shards = BTreeMap::new();
+        for row in &rows.groups {
+            let group = build_group(row, rows, &serving)?;
+            for s in &group.shards {
+                shards.insert(s.id, (group.id, s.remainder));
+            }
+            groups.insert(row.id, group);
+        }
+        if let Some(stray) = rows.shards.iter().find(|s| !groups.contains_key(&s.group)) {
+            return Err(BuildError::Dangling {
+                what: "shard",
+                id: stray.id.0.into(),
+                missing: format!("group {}", stray.group),
+            });
+        }
+
+        let mut tables = BTreeMap::new();
+        let mut by_name = hashbrown::HashMap::default();
+        for row in &rows.tables {
+            let group = groups.get(&row.group).ok_or_else(|| BuildError::Dangling {
+                what: "table",
+                id: row.id.0.into(),
+                missing: format!("group {}", row.group),
+            })?;
+            if row.key_columns.len() != group.key_types.len() {
+                return Err(BuildError::KeyColumns(
+                    row.name.clone(),
+                    row.key_columns.len(),
+                    group.key_types.len(),
+                ));
+            }
+            by_name.insert((row.schema.clone(), row.name.clone()), row.id);
+            tables.insert(
+                row.id,
+                Arc::new(DistributedTable {
+                    id: row.id,
+                    group: row.group,
+                    schema: row.schema.clone(),
+                    name: row.name.clone(),
+                    key_columns: row.key_columns.clone(),
+                    columns: row.columns.clone(),
+                }),
+            );
+        }
+        Ok(Self { epoch: Epoch(rows.epoch), nodes, home, groups, tables, by_name, shards })
+    }
+
+    pub fn home(&self) -> &Arc<Node> {
+        &self.nodes[&self.home]
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    pub fn node_by_name(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.values().find(|n| n.name == name)
+    }
+
+    /// All nodes, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id)
+    }
+
+    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
+        let (group, remainder) = self.shards.get(&id)?;
+        self.groups[group].shards.get(*remainder as usize)
+    }
+
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<DistributedTable>> {
+        self.tables.values()
+    }
+
+    pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
+        self.tables.get(&id)
+    }
+
+    /// A table by its exact (already folded) schema and name.
+    pub fn table_by_name(&self, schema: &str, name: &str) -> Option<&Arc<DistributedTable>> {
+        let id = self.by_name.get(&(schema, name) as &dyn NamePair)?;
+        self.tables.get(id)
+    }
+
+    /// Whether any distributed table bears this name in whatever schema.
+    pub fn any_table_named(&self, name: &str) -> bool {
+        self.tables.values().any(|t| t.name == name)
+    }
+
+    pub fn tables_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<DistributedTable>> {
+        self.tables.values().filter(move |t| t.group == group)
+    }
+
+    /// The nodes that serve at least one shard of the group, ascending and without repeats.
+    pub fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
+        let mut nodes: Vec<_> = self
+            .groups
+            .get(&group)
+            .map(|g| g.shards.iter().map(|s| s.node).collect())
+            .unwrap_or_default();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+}
+
+/// Lets `by_name` be asked with borrowed names, without building a `(String, String)`.
+trait NamePair {
+    fn pair(&self) -> (&str, &str);
+}
+impl NamePair for (&str, &str) {
+    fn pair(&self) -> (&str, &str) {
+        *self
+    }
+}
+impl std::hash::Hash for dyn NamePair + '_ {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.pair().hash(state);
+    }
+}
+impl hashbrown::Equivalent<(String, String)> for dyn NamePair + '_ {
+    fn equivalent(&self, key: &(String, String)) -> bool {
+        self.pair() == (key.0.as_str(), key.1.as_str())
+    }
+}
+
+fn serving_placements(
+    rows: &Rows,
+    nodes: &BTreeMap<NodeId, Arc<Node>>,
+) -> Result<BTreeMap<ShardId, (NodeId, Epoch)>, BuildError> {
+    let mut serving = BTreeMap::new();
+    for p in &rows.placements {
+        if !nodes.contains_key(&p.node) {
+            return Err(BuildError::Dangling {
+                what: "placement of shard",
+                id: p.shard.0.into(),
+                missing: format!("node {}", p.node),
+            });
+        }
+        if p.role == PlacementRole::Primary
+            && p.state == PlacementState::Active
+            && serving.insert(p.shard, (p.node, p.since)).is_some()
+        {
+            return Err(BuildError::ServedTwice(p.shard));
+        }
+    }
+    Ok(serving)
+}
+
+fn build_group(
+    row: &GroupRow,
+    rows: &Rows,
+    serving: &BTreeMap<ShardId, (NodeId, Epoch)>,
+) -> Result<Group, BuildError> {
+    let mut by_remainder: Vec<Option<Shard>> = vec![None; row.shard_count as usize];
+    for s in rows.shards.iter().filter(|s| s.group == row.id) {
+        if s.modulus != row.shard_count || s.remainder >= s.modulus {
+            return Err(BuildError::Modulus {
+                shard: s.id,
+                modulus: s.modulus,
+                count: row.shard_count,
+            });
+        }
+        let &(node, since) = serving.get(&s.id).ok_or(BuildError::NotServed(s.id))?;
+        let slot = &mut by_remainder[s.remainder as usize];
+        if slot.is_some() {
+            return Err(BuildError::CoveredTwice { group: row.id, remainder: s.remainder });
+        }
+        *slot = Some(Shard {
+            id: s.id,
+            group: s.group,
+            modulus: s.modulus,
+            remainder: s.remainder,
+            node,
+            since,
+        });
+    }
+    let shards = by_remainder
+        .into_iter()
+        .enumerate()
+        .map(|(r, s)| s.ok_or(BuildError::Uncovered { group: row.id, remainder: r as u32 }))
+        .collect::<Result<_, _>>()?;
+    Ok(Group { id: row.id, key_types: row.key_types.clone(), shards })
+}
+
+/// The one current routing table of the process, swapped whole.
+#[derive(Debug)]
+pub struct Routes(ArcSwap<RoutingTable>);
+
+impl Routes {
+    pub fn new(table: RoutingTable) -> Self {
+        Self(ArcSwap::from_pointee(table))
+    }
+
+    /// The current table; the caller keeps this truth for as long as it holds the `Arc`.
+    pub fn load(&self) -> Arc<RoutingTable> {
+        self.0.load_full()
+    }
+
+    /// For per-worker `arc_swap::Cache`s: a cheaper load on the way of a query.
+    pub fn swap_cell(&self) -> &ArcSwap<RoutingTable> {
+        &self.0
+    }
+
+    /// Puts a newer table in force. An older epoch never replaces a newer one.
+    pub fn publish(&self, table: RoutingTable) {
+        let next = Arc::new(table);
+        self.0.rcu(|now| if now.epoch > next.epoch { now.clone() } else { next.clone() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> Rows {
+        let node = |id: i32, is_home| Node {
+            id: NodeId(id),
+            name: format!("node{id}"),
+            host: "127.0.0.1".into(),
+            port: 5432,
+            is_home,
+        };
+        let placement = |shard, node| PlacementRow {
+            shard: ShardId(shard),
+            node: NodeId(node),
+            role: PlacementRole::Primary,
+            state: PlacementState::Active,
+            since: Epoch(1),
+        };
+        let shard = |id, remainder| ShardRow {
+            id: ShardId(id),
+            group: GroupId(1),
+            modulus: 2,
+            remainder,
+        };
+        Rows {
+            epoch: 1,
+            nodes: vec![node(1, true), node(2, false)],
+            groups: vec![GroupRow {
+                id: GroupId(1),
+                key_types: vec![KeyType::Int4],
+                shard_count: 2,
+            }],
+            tables: vec![TableRow {
+                id: TableId(1),
+                group: GroupId(1),
+                schema: "public".into(),
+                name: "t".into(),
+                key_columns: vec!["id".into()],
+                columns: vec![ColumnRow { name: "id".into(), type_oid: 23 }],
+            }],
+            shards: vec![shard(1, 0), shard(2, 1)],
+            placements: vec![placement(1, 1), placement(2, 2)],
+        }
+    }
+
+    #[test]
+    fn valid_rows_build() {
+        let t = RoutingTable::build(&rows()).unwrap();
+        assert_eq!(t.shard(ShardId(2)).unwrap().node, NodeId(2));
+        assert_eq!(t.table_by_name("public", "t").unwrap().id, TableId(1));
+        assert!(t.table_by_name("other", "t").is_none());
+        assert_eq!(t.nodes_of(GroupId(1)), [NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn every_remainder_is_served_exactly_once() {
+        let mut r = rows();
+        r.shards.pop();
+        assert_eq!(
+            RoutingTable::build(&r).unwrap_err(),
+            BuildError::Uncovered { group: GroupId(1), remainder: 1 }
+        );
+        let mut r = rows();
+        r.placements.pop();
+        assert_eq!(RoutingTable::build(&r).unwrap_err(), BuildError::NotServed(ShardId(2)));
+        let mut r = rows();
+        let mut twice = r.placements[0].clone();
+        twice.node = NodeId(2);
+        r.placements.push(twice);
+        assert_eq!(RoutingTable::build(&r).unwrap_err(), BuildError::ServedTwice(ShardId(1)));
+    }
+
+    #[test]
+    fn an_older_epoch_never_replaces_a_newer_one() {
+        let mut new = rows();
+        new.epoch = 2;
+        let routes = Routes::new(RoutingTable::build(&new).unwrap());
+        routes.publish(RoutingTable::build(&rows()).unwrap());
+        assert_eq!(routes.load().epoch, Epoch(2));
+    }
+}
