@@ -8,4 +8,6 @@ pub mod failpoint;
 pub mod gate;
 pub mod hash;
 pub mod local;
+pub mod telemetry;
 pub mod topology;
+pub mod wire;
