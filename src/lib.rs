@@ -7,4 +7,5 @@ pub mod config;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;
+pub mod moves;
 pub mod topology;

@@ -4,6 +4,7 @@
 //! `pgshunt_epoch`. After its own writes a process calls [`Store::reload`], which reads all rows in
 //! one snapshot, builds a routing table and publishes it.
 
+pub mod moves;
 mod store;
 
 pub use store::{CatalogError, Store, raise_epoch};
