@@ -241,10 +241,7 @@ pub async fn flip(
     rollback_of: Option<MoveId>,
 ) -> Result<Option<Epoch>, Error> {
     let row = client
-        .query_opt(
-            statement,
-            &[&id.0, &shard.0, &source.0, &target.0, &rollback_of.map(|m| m.0)],
-        )
+        .query_opt(statement, &[&id.0, &shard.0, &source.0, &target.0, &rollback_of.map(|m| m.0)])
         .await?;
     Ok(row.map(|r| Epoch(r.get(0))))
 }
@@ -321,8 +318,6 @@ pub async fn promised(client: &Client, id: MoveId) -> Result<Vec<CleanupRecord>,
 
 /// The promised removal was done.
 pub async fn kept(client: &Client, record: i64) -> Result<(), Error> {
-    client
-        .execute("DELETE FROM pgshunt.cleanup_records WHERE record_id = $1", &[&record])
-        .await?;
+    client.execute("DELETE FROM pgshunt.cleanup_records WHERE record_id = $1", &[&record]).await?;
     Ok(())
 }

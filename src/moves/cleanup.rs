@@ -95,8 +95,9 @@ pub async fn remove(ctx: &Ctx, which: Which<'_>) -> Result<(), StepError> {
     )?;
     let mut chosen = Vec::new();
     for r in records {
-        let kind = Kind::from_name(&r.kind)
-            .ok_or_else(|| StepError::Refused(format!("cleanup record of unknown kind {:?}", r.kind)))?;
+        let kind = Kind::from_name(&r.kind).ok_or_else(|| {
+            StepError::Refused(format!("cleanup record of unknown kind {:?}", r.kind))
+        })?;
         if which.takes(kind, &r.name) {
             chosen.push((kind, r));
         }
@@ -129,7 +130,8 @@ async fn drop_one(
         }
         Kind::Schema => drop_schema(ctx, link, name).await,
         Kind::Identity => {
-            if_leaf_exists(link, name, &format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT")).await
+            if_leaf_exists(link, name, &format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"))
+                .await
         }
         Kind::Check => {
             let sql = format!("ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {CHECK}");
@@ -139,7 +141,8 @@ async fn drop_one(
             link.batch("dropping the marker table", &format!("DROP TABLE IF EXISTS {name}")).await
         }
         Kind::Journal => {
-            let sql = "DELETE FROM pgshunt.move_journal WHERE move_id = $1::text::bigint RETURNING 1";
+            let sql =
+                "DELETE FROM pgshunt.move_journal WHERE move_id = $1::text::bigint RETURNING 1";
             link.query("clearing the journal", sql, &[name]).await.map(drop)
         }
     }
@@ -197,7 +200,10 @@ async fn drop_slots(link: &Link, which: &str, name: &str) -> Result<(), StepErro
             {
                 link.query(doing, "SELECT pg_terminate_backend($1)", &[&pid]).await?;
             }
-            match link.query(doing, "SELECT pg_drop_replication_slot($1::text::name)", &[&slot]).await {
+            match link
+                .query(doing, "SELECT pg_drop_replication_slot($1::text::name)", &[&slot])
+                .await
+            {
                 Ok(_) => {}
                 // In use, or gone since we looked.
                 Err(e) if matches!(e.sqlstate(), Some("55006" | "42704")) => {}
@@ -205,7 +211,10 @@ async fn drop_slots(link: &Link, which: &str, name: &str) -> Result<(), StepErro
             }
         }
         if since.elapsed() > Duration::from_secs(30) {
-            return Err(StepError::Blocked(format!("{}: slot {name} stays in use", link.node.name)));
+            return Err(StepError::Blocked(format!(
+                "{}: slot {name} stays in use",
+                link.node.name
+            )));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -346,10 +346,9 @@ async fn tell(ctx: &Ctx, flip: &Statement) -> Result<(), StepError> {
             None => drop(ctx.store.reload().await?),
         },
         None => {
-            let serves = ctx.home.told(
-                "asking the catalog",
-                moves::served_by(&ctx.home.client, plan.shard).await,
-            )?;
+            let serves = ctx
+                .home
+                .told("asking the catalog", moves::served_by(&ctx.home.client, plan.shard).await)?;
             if serves != Some(plan.target.id) {
                 return Err(StepError::Refused(format!(
                     "the catalog does not know shard {} as {} and {} do",

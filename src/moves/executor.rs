@@ -148,9 +148,7 @@ async fn act(ctx: &mut Ctx, step: Step) -> Result<(), StepError> {
         Step::FinishDetach => detach::finish(ctx).await,
         Step::KeepAttachable => leaves::keep_attachable(ctx, &ctx.source).await,
         Step::Soak => soak(ctx).await,
-        Step::DropReverse => {
-            cleanup::remove(ctx, Which::Replication(&ctx.plan.reverse())).await
-        }
+        Step::DropReverse => cleanup::remove(ctx, Which::Replication(&ctx.plan.reverse())).await,
         Step::DropRetired => {
             cleanup::remove(ctx, Which::Schema).await?;
             forget_placement(ctx, ctx.plan.source.id).await
@@ -237,10 +235,7 @@ async fn unfence(ctx: &Ctx) -> Result<(), StepError> {
     if ours { fence::lift(&ctx.source, &ctx.plan).await } else { Ok(()) }
 }
 
-async fn forget_placement(
-    ctx: &mut Ctx,
-    node: crate::topology::NodeId,
-) -> Result<(), StepError> {
+async fn forget_placement(ctx: &mut Ctx, node: crate::topology::NodeId) -> Result<(), StepError> {
     let shard = ctx.plan.shard;
     let done = moves::forget_placement(&mut ctx.home.client, shard, node).await;
     ctx.home.told("forgetting the placement", done)?;

@@ -94,7 +94,8 @@ async fn table(
     is_source: bool,
 ) -> Result<TableFacts, StepError> {
     let doing = "comparing tables";
-    let there = link.exists(doing, "SELECT WHERE to_regclass($1) IS NOT NULL", &[&t.parent]).await?;
+    let there =
+        link.exists(doing, "SELECT WHERE to_regclass($1) IS NOT NULL", &[&t.parent]).await?;
     if !there {
         return Ok(TableFacts {
             name: format!("{}.{}", t.schema, t.name),
@@ -142,11 +143,7 @@ const FINGERPRINT: &str = "
               WHERE tgrelid = t.oid AND NOT tgisinternal";
 
 /// What the source says about a leaf; `None`: it has none.
-pub async fn leaf(
-    link: &Link,
-    plan: &Plan,
-    t: &PlanTable,
-) -> Result<Option<LeafFacts>, StepError> {
+pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<LeafFacts>, StepError> {
     let doing = "looking at a leaf";
     let row = link
         .opt(

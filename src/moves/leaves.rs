@@ -56,10 +56,8 @@ async fn schema_grants(source: &Link, plan: &Plan) -> Result<Vec<String>, StepEr
 
 async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
     let doing = "creating a leaf";
-    let there = ctx
-        .target
-        .exists(doing, "SELECT WHERE to_regclass($1) IS NOT NULL", &[&t.leaf])
-        .await?;
+    let there =
+        ctx.target.exists(doing, "SELECT WHERE to_regclass($1) IS NOT NULL", &[&t.leaf]).await?;
     if there {
         return Ok(());
     }

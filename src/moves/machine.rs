@@ -282,9 +282,16 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Commit this to the catalog before anything else.
-    Record { state: State, step: Option<Step>, error: Option<String>, blocker: Option<String> },
+    Record {
+        state: State,
+        step: Option<Step>,
+        error: Option<String>,
+        blocker: Option<String>,
+    },
     /// Wait a little, longer the more often it has been tried.
-    Pause { tried: u32 },
+    Pause {
+        tried: u32,
+    },
     Run(Step),
     /// Nothing is left to do.
     Stop,

@@ -110,14 +110,8 @@ impl Mover {
         reached.map_err(|e| MoveError::Node(e.to_string()))?;
         let mut tables: Vec<_> = routes.tables_of(at.group).map(|t| t.id).collect();
         tables.sort_unstable();
-        let new = NewMove {
-            shard,
-            group: at.group,
-            source: at.node,
-            target,
-            tables,
-            rollback_of: None,
-        };
+        let new =
+            NewMove { shard, group: at.group, source: at.node, target, tables, rollback_of: None };
         let row = {
             let client = self.store.home_client().await?;
             let mut client = client.lock().await;
@@ -170,8 +164,7 @@ impl Mover {
 
     /// CANCEL MOVE: undoes a move that has not switched. `None`: the newest such.
     pub async fn cancel(&self, id: Option<MoveId>) -> Result<MoveId, MoveError> {
-        let row =
-            self.find(id, "can be cancelled", State::can_be_undone, "cancelled").await?;
+        let row = self.find(id, "can be cancelled", State::can_be_undone, "cancelled").await?;
         {
             let client = self.store.home_client().await?;
             let client = client.lock().await;

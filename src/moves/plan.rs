@@ -41,11 +41,8 @@ pub struct PlanTable {
 impl Plan {
     pub fn new(row: &MoveRow, routes: &RoutingTable) -> Result<Self, StepError> {
         let gone = |what: String| StepError::Refused(format!("{what} is not in the catalog"));
-        let shard =
-            routes.shard(row.shard).ok_or_else(|| gone(format!("shard {}", row.shard)))?;
-        let node = |id: NodeId| {
-            routes.node(id).cloned().ok_or_else(|| gone(format!("node {id}")))
-        };
+        let shard = routes.shard(row.shard).ok_or_else(|| gone(format!("shard {}", row.shard)))?;
+        let node = |id: NodeId| routes.node(id).cloned().ok_or_else(|| gone(format!("node {id}")));
         let schema = schema_name(row.shard);
         let mut tables = Vec::with_capacity(row.tables.len());
         for &id in &row.tables {

@@ -98,10 +98,8 @@ async fn subscribe(
     if let Some(id) = subscription_id(to, name).await? {
         return Ok(id);
     }
-    let version: i32 = to
-        .one(doing, "SELECT current_setting('server_version_num')::int", &[])
-        .await?
-        .get(0);
+    let version: i32 =
+        to.one(doing, "SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
     // A loop is kept out by never running both directions at once; 16 can do it by itself too.
     let origin = if version >= 160_000 && !copy { ", origin = none" } else { "" };
     let sql = format!(
