@@ -77,9 +77,9 @@ async fn record(ctx: &mut Ctx) -> Result<(), StepError> {
         let Err(e) = ctx.home.told("recording the move", written) else { return Ok(()) };
         tracing::warn!(move_id = ctx.plan.id.0, error = %e, "cannot record");
         tokio::time::sleep(Duration::from_millis(100)).await;
-        match ctx.ensure_home().await {
-            Err(StepError::LockLost) => return Err(StepError::LockLost),
-            Ok(()) | Err(_) => {}
+        // Whatever else keeps us from home is met again by the next try.
+        if let Err(StepError::LockLost) = ctx.ensure_home().await {
+            return Err(StepError::LockLost);
         }
     }
 }
