@@ -239,6 +239,24 @@ impl Mover {
         Ok(count)
     }
 
+    /// At shutdown: ends the tasks between two steps' writes and frees the moves for another process,
+    /// which finds them as after a crash. A held phase is waited for.
+    pub async fn release(&self) {
+        let all = std::mem::take(&mut *self.lock());
+        for (id, r) in all {
+            let mut progress = r.progress.clone();
+            let held = |p: &Progress| p.state == State::Cutover;
+            // Ends when the task ends, too.
+            let _ = progress.wait_for(|p| !held(p)).await;
+            r.task.abort();
+            if let Err(e) = r.task.await
+                && !e.is_cancelled()
+            {
+                tracing::error!(move_id = id.0, error = %e, "the task of a move ended");
+            }
+        }
+    }
+
     /// Waits until the move's task has ended, and says in which state.
     pub async fn wait(&self, id: MoveId) -> Option<State> {
         let mut progress = self.subscribe(id)?;
