@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod gate;
 pub mod hash;
 pub mod local;
+pub mod moves;
 pub mod telemetry;
 pub mod topology;
 pub mod wire;

@@ -5,6 +5,7 @@
 //! one snapshot, builds a routing table and publishes it.
 
 pub mod ddl;
+pub mod moves;
 mod store;
 
 pub use store::{CatalogError, Store, raise_epoch};

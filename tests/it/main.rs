@@ -2,4 +2,5 @@
 
 mod ddl;
 mod local;
+mod moves;
 mod support;
