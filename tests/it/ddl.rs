@@ -39,7 +39,7 @@ impl Cluster {
     }
 
     async fn run_as(&self, role: &str, sql: &str) -> Result<Outcome, DdlError> {
-        let settings = vec![("pgshunt.shard_count".into(), "4".into())];
+        let settings = vec![setting("pgshunt.shard_count", "4")];
         let request = DdlRequest { role: role.into(), settings, sql: sql.into() };
         ddl::execute(&self.store, &request).await
     }
@@ -88,6 +88,10 @@ impl Cluster {
         assert_eq!(rows, 0);
         assert_eq!(self.store.routes().load().tables().count(), 0);
     }
+}
+
+fn setting(name: &str, value: &str) -> (String, String) {
+    (name.into(), format!("SET {name} = '{value}'"))
 }
 
 const LEAVES: &str = "SELECT coalesce(string_agg(p.relid::text || ' ' || \
@@ -281,7 +285,7 @@ async fn what_cannot_be_distributed_is_refused_and_leaves_nothing() {
     assert_eq!(e.position, Some(44), "points into the client's text");
     let request = DdlRequest {
         role: "alice".into(),
-        settings: vec![("pgshunt.shard_count".into(), "many".into())],
+        settings: vec![setting("pgshunt.shard_count", "many")],
         sql: "CREATE TABLE t (id int) PARTITION BY HASH (id)".into(),
     };
     assert_eq!(ddl::execute(&c.store, &request).await.unwrap_err().sqlstate, "22023");
@@ -479,7 +483,7 @@ async fn a_group_that_moves_is_left_alone() {
     let set = |state: &str| {
         format!(
             "DELETE FROM pgshunt.moves; INSERT INTO pgshunt.moves (shard_id, group_id, source_id, \
-             target_id, state) SELECT 1, group_id, 1, 2, '{state}' FROM pgshunt.colocation_groups"
+             target_id, table_ids, state) SELECT 1, group_id, 1, 2, '{{}}', '{state}' FROM pgshunt.colocation_groups"
         )
     };
     for (state, hint) in [("copying", "CANCEL MOVE"), ("soaking", "FINISH MOVE")] {
@@ -499,6 +503,43 @@ async fn a_group_that_moves_is_left_alone() {
     c.clients[0].batch_execute(&set("done")).await.unwrap();
     c.alice("DROP TABLE t").await;
     c.nothing_left().await;
+}
+
+#[tokio::test]
+async fn the_sessions_settings_are_in_force() {
+    let c = Cluster::start(2).await;
+    c.clients[0]
+        .batch_execute(
+            "CREATE SCHEMA app; CREATE ROLE team; GRANT CREATE, USAGE ON SCHEMA app TO team; \
+             GRANT team TO alice",
+        )
+        .await
+        .unwrap();
+    let run = async |settings: &[(String, String)], sql: &str| {
+        let (role, sql) = ("alice".into(), sql.into());
+        ddl::execute(&c.store, &DdlRequest { role, settings: settings.to_vec(), sql }).await
+    };
+    let base = [
+        setting("search_path", "app"),
+        setting("DateStyle", "SQL, DMY"),
+        ("role".to_owned(), "SET ROLE team".to_owned()),
+    ];
+    run(&base, "CREATE TABLE t (id int, d date DEFAULT '03/04/2020') PARTITION BY HASH (id)")
+        .await
+        .unwrap();
+    run(&base, "ALTER TABLE t ADD e date DEFAULT '05/06/2020'").await.unwrap();
+    let each: Vec<String> = c
+        .on_each(
+            "SELECT tableowner || (SELECT string_agg(pg_get_expr(adbin, adrelid), ' ' ORDER BY adnum) \
+             FROM pg_attrdef WHERE adrelid = 'app.t'::regclass) FROM pg_tables \
+             WHERE schemaname = 'app' AND tablename = 't'",
+        )
+        .await;
+    assert_eq!(each, vec!["team'2020-04-03'::date '2020-06-05'::date"; 2]);
+    let read_only = [setting("default_transaction_read_only", "on")];
+    assert_eq!(run(&read_only, "DROP TABLE app.t").await.unwrap_err().sqlstate, "25006");
+    let other = [("session_authorization".to_owned(), "SET SESSION AUTHORIZATION team".to_owned())];
+    assert_eq!(run(&other, "DROP TABLE app.t").await.unwrap_err().sqlstate, "0A000");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::statement::{Evaluates, Name};
 use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Shape, as_client, as_service, no_move, path_of,
+    DdlError, DdlRequest, Everywhere, Peer, Shape, Who, as_client, as_service, no_move, path_of,
     run_as_client, shape,
 };
 use crate::catalog::raise_epoch;
@@ -137,6 +137,7 @@ pub(super) async fn drop_tables(
 pub(super) async fn truncate(
     all: &mut Everywhere,
     request: &DdlRequest,
+    who: &Who,
     names: &[Name],
     restart_sequences: bool,
     cascade: bool,
@@ -147,10 +148,10 @@ pub(super) async fn truncate(
     let tables = list(&found);
     if found.is_empty() {
         all.others.clear();
-    } else if !is_superuser(&all.home.client, &request.role).await? {
+    } else if !who.superuser {
         // May the client truncate at all? Asked before anything of it is locked.
         for f in &found {
-            may_truncate(&all.home.client, &request.role, f).await?;
+            may_truncate(&all.home.client, &who.role, f).await?;
         }
         let sql = format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
         all.home.run(&sql).await?;
@@ -204,12 +205,6 @@ async fn no_truncate_triggers(peer: &Peer, found: &[Found]) -> Result<(), DdlErr
     Ok(())
 }
 
-async fn is_superuser(home: &Client, role: &str) -> Result<bool, DdlError> {
-    let row =
-        home.query_opt("SELECT rolsuper FROM pg_roles WHERE rolname::text = $1", &[&role]).await?;
-    Ok(row.map(|r| r.try_get(0)).transpose()?.unwrap_or(false))
-}
-
 /// The one distributed table an index or ALTER TABLE statement is about.
 async fn find_one(
     all: &Everywhere,
@@ -222,21 +217,21 @@ async fn find_one(
 /// PostgreSQL wants whoever makes an index on the parent to have CREATE on the schemas of the
 /// leaves. Gives the client that right for the rest of this transaction; the statements returned
 /// take it away again before anybody else could see it.
-async fn open_shards(home: &Peer, request: &DdlRequest, parent: u32) -> Result<String, DdlError> {
+async fn open_shards(home: &Peer, who: &Who, parent: u32) -> Result<String, DdlError> {
     let rows = home
         .client
         .query(
             "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class c \
              JOIN pg_inherits i ON i.inhrelid = c.oid WHERE i.inhparent = $1 \
                AND NOT has_schema_privilege($2::text, relnamespace, 'CREATE')",
-            &[&parent, &request.role],
+            &[&parent, &who.role],
         )
         .await?;
     let schemas: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
     if schemas.is_empty() {
         return Ok(String::new());
     }
-    let (schemas, role) = (schemas.join(", "), ident(&request.role));
+    let (schemas, role) = (schemas.join(", "), ident(&who.role));
     home.run(&format!("GRANT CREATE ON SCHEMA {schemas} TO {role}")).await?;
     Ok(format!("REVOKE CREATE ON SCHEMA {schemas} FROM {role}"))
 }
@@ -249,6 +244,7 @@ async fn indexes(home: &Client, table: u32) -> Result<Vec<u32>, DdlError> {
 pub(super) async fn create_index(
     all: &mut Everywhere,
     request: &DdlRequest,
+    who: &Who,
     table: &Name,
 ) -> Result<&'static str, DdlError> {
     const TAG: &str = "CREATE INDEX";
@@ -260,7 +256,7 @@ pub(super) async fn create_index(
     };
     as_service(&all.home).await?;
     let before = indexes(&all.home.client, found.oid).await?;
-    let shards = open_shards(&all.home, request, found.oid).await?;
+    let shards = open_shards(&all.home, who, found.oid).await?;
     as_client(&all.home, request).await?;
     run_as_client(&all.home, request).await?;
     as_service(&all.home).await?;
@@ -358,6 +354,7 @@ pub(super) async fn drop_indexes(
 pub(super) async fn alter_table(
     all: &mut Everywhere,
     request: &DdlRequest,
+    who: &Who,
     name: &Name,
     evaluates: &Evaluates,
 ) -> Result<&'static str, DdlError> {
@@ -370,10 +367,9 @@ pub(super) async fn alter_table(
         return Ok(TAG);
     };
     as_service(&all.home).await?;
-    let superuser = is_superuser(&all.home.client, &request.role).await?;
-    let shards = open_shards(&all.home, request, found.oid).await?;
+    let shards = open_shards(&all.home, who, found.oid).await?;
     as_client(&all.home, request).await?;
-    if !superuser {
+    if !who.superuser {
         only_built_in(&all.home.client, evaluates).await?;
     }
     run_as_client(&all.home, request).await?;
@@ -389,13 +385,10 @@ pub(super) async fn alter_table(
     // The same text elsewhere: an unqualified name finds the same table first.
     let first = std::iter::once(found.table.schema.as_str());
     let path = path_of(first.chain(path.iter().map(String::as_str)));
-    let settings = ["DateStyle", "IntervalStyle", "TimeZone"];
     try_join_all(all.others.iter().map(|peer| async {
         peer.set("search_path", &path).await?;
-        for name in settings {
-            if let Some(value) = request.setting(name) {
-                peer.set(name, value).await?;
-            }
+        for (_, sql) in request.settings.iter().filter(|(n, _)| reads_constants(n)) {
+            peer.run(sql).await?;
         }
         peer.client.execute(request.sql.as_str(), &[]).await.map_err(|e| peer.blame(e))?;
         as_service(peer).await
@@ -416,6 +409,11 @@ pub(super) async fn alter_table(
         .await?;
     raise_epoch(&all.home.client).await?;
     Ok(TAG)
+}
+
+/// Whether constants in the client's text are read differently under this setting.
+fn reads_constants(setting: &str) -> bool {
+    ["datestyle", "intervalstyle", "timezone"].iter().any(|s| setting.eq_ignore_ascii_case(s))
 }
 
 /// For a role that is no superuser: see [`Evaluates`].

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use super::roles::{copy_roles, copy_schema};
 use super::statement::Name;
 use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Sequence, Shape, as_client, as_service, no_move,
+    DdlError, DdlRequest, Everywhere, Peer, Sequence, Shape, Who, as_client, as_service, no_move,
     run_as_client, shape,
 };
 use crate::catalog::raise_epoch;
@@ -32,6 +32,7 @@ struct Placed {
 pub(super) async fn table(
     all: &mut Everywhere,
     request: &DdlRequest,
+    who: &Who,
     name: &Name,
 ) -> Result<&'static str, DdlError> {
     let home = &all.home;
@@ -57,7 +58,7 @@ pub(super) async fn table(
     }
     let key_types = shape.key_types()?;
     let epoch = raise_epoch(&home.client).await?;
-    let shard_count = shard_count(&home.client, request).await?;
+    let shard_count = shard_count(&home.client, who).await?;
     let group = match find_group(&home.client, &key_types, shard_count, &shape.name).await? {
         Some(group) => {
             no_move(home, group).await?;
@@ -147,9 +148,9 @@ async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), Ddl
     peer.run(&sql.join("; ")).await
 }
 
-async fn shard_count(home: &Client, request: &DdlRequest) -> Result<u32, DdlError> {
-    let text = match request.setting("pgshunt.shard_count") {
-        Some(text) => text.to_owned(),
+async fn shard_count(home: &Client, who: &Who) -> Result<u32, DdlError> {
+    let text = match &who.shard_count {
+        Some(text) => text.clone(),
         None => setting(home, "shard_count").await?.unwrap_or_else(|| "16".into()),
     };
     text.trim().parse().ok().filter(|n| (1..=MOST_SHARDS).contains(n)).ok_or_else(|| {

@@ -47,21 +47,21 @@ use statement::Statement;
 /// One statement of a client.
 #[derive(Debug, Clone)]
 pub struct DdlRequest {
-    /// The client's current role.
+    /// The role the client logged in as. A SET ROLE of its is among the settings.
     pub role: String,
-    /// The session's parameters, `search_path` among them, as SHOW prints them.
+    /// The session's parameters in order, `search_path` among them: the name, and the SQL that put
+    /// it in force on the session's own connection.
     pub settings: Vec<(String, String)>,
     pub sql: String,
 }
 
-impl DdlRequest {
-    fn setting(&self, name: &str) -> Option<&str> {
-        self.settings
-            .iter()
-            .rev()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
-    }
+/// The client as the home node sees it, with all its settings in force.
+#[derive(Debug, Clone)]
+struct Who {
+    role: String,
+    superuser: bool,
+    /// `pgshunt.shard_count`, if the session has set it.
+    shard_count: Option<String>,
 }
 
 /// What the client is told besides success.
@@ -102,27 +102,24 @@ impl From<DbError> for Notice {
 /// during its commit: then [`recover`] finds out and makes it one or the other.
 pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, DdlError> {
     let statement = statement::parse(&request.sql)?;
-    if request.setting("default_transaction_read_only").is_some_and(is_on) {
-        return Err(DdlError::new("25006", "cannot execute DDL in a read-only transaction"));
-    }
-    if request.setting("standard_conforming_strings").is_some_and(|v| !is_on(v)) {
-        return Err(DdlError::unsupported("DDL needs standard_conforming_strings = on"));
-    }
     let mut all = Everywhere::begin(store).await?;
+    let who = who(&all.home, request).await?;
     let tag = match statement {
-        Statement::CreateTable { table } => create::table(&mut all, request, &table).await?,
+        Statement::CreateTable { table } => create::table(&mut all, request, &who, &table).await?,
         Statement::DropTable { tables, cascade, .. } => {
             change::drop_tables(&mut all, request, &tables, cascade).await?
         }
         Statement::Truncate { tables, restart_sequences, cascade } => {
-            change::truncate(&mut all, request, &tables, restart_sequences, cascade).await?
+            change::truncate(&mut all, request, &who, &tables, restart_sequences, cascade).await?
         }
-        Statement::CreateIndex { table } => change::create_index(&mut all, request, &table).await?,
+        Statement::CreateIndex { table } => {
+            change::create_index(&mut all, request, &who, &table).await?
+        }
         Statement::DropIndex { indexes, cascade, .. } => {
             change::drop_indexes(&mut all, request, &indexes, cascade).await?
         }
         Statement::AlterTable { table, evaluates, .. } => {
-            change::alter_table(&mut all, request, &table, &evaluates).await?
+            change::alter_table(&mut all, request, &who, &table, &evaluates).await?
         }
     };
     as_service(&all.home).await?;
@@ -159,33 +156,55 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
     }
 }
 
-fn is_on(value: &str) -> bool {
-    ["on", "true", "yes", "1"].iter().any(|on| value.eq_ignore_ascii_case(on))
-}
-
-/// Parameters a client's session may have that must not reach the DDL session.
-const NOT_TAKEN_OVER: [&str; 6] = [
-    "role",
-    "session_authorization",
-    "session_replication_role",
-    "transaction_read_only",
-    "transaction_isolation",
-    "transaction_deferrable",
-];
-
 /// Makes the home session act as the client until [`as_service`].
 async fn as_client(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
     home.set("client_min_messages", "notice").await?;
-    // Unset at home, the client's path is what its role gets by default.
     home.run("SET LOCAL search_path TO DEFAULT").await?;
     home.set("role", &request.role).await?;
-    for (name, value) in &request.settings {
-        let lower = name.to_ascii_lowercase();
-        if !lower.starts_with("pgshunt.") && !NOT_TAKEN_OVER.contains(&lower.as_str()) {
-            home.set(name, value).await?;
+    for (name, sql) in &request.settings {
+        match name.to_ascii_lowercase().as_str() {
+            // It would change who may return to the service role.
+            "session_authorization" => {
+                return Err(DdlError::unsupported(
+                    "DDL on distributed tables is not possible under SET SESSION AUTHORIZATION",
+                )
+                .hint("Use SET ROLE."));
+            }
+            "session_replication_role" => {}
+            _ => home.client.batch_execute(sql).await?,
         }
     }
     Ok(())
+}
+
+async fn who(home: &Peer, request: &DdlRequest) -> Result<Who, DdlError> {
+    as_client(home, request).await?;
+    let row = home
+        .client
+        .query_one(
+            "SELECT current_user::pg_catalog.text, \
+               pg_catalog.current_setting('pgshunt.shard_count', true), \
+               pg_catalog.current_setting('default_transaction_read_only'), \
+               pg_catalog.current_setting('standard_conforming_strings')",
+            &[],
+        )
+        .await?;
+    as_service(home).await?;
+    let (read_only, standard): (String, String) = (row.try_get(2)?, row.try_get(3)?);
+    if read_only == "on" {
+        return Err(DdlError::new("25006", "cannot execute DDL in a read-only transaction"));
+    }
+    if standard == "off" {
+        return Err(DdlError::unsupported("DDL needs standard_conforming_strings = on"));
+    }
+    let role: String = row.try_get(0)?;
+    let superuser = home
+        .client
+        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname::text = $1", &[&role])
+        .await?
+        .try_get(0)?;
+    let shard_count: Option<String> = row.try_get(1)?;
+    Ok(Who { role, superuser, shard_count: shard_count.filter(|s| !s.is_empty()) })
 }
 
 /// The client's own text, at home. As an extended query, so that it can only be one statement.
