@@ -6,6 +6,7 @@
 
 pub mod ddl;
 pub mod moves;
+pub mod nodes;
 mod store;
 
 pub use store::{CatalogError, Store, raise_epoch};

@@ -1,5 +1,6 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod check;
 mod ddl;
 mod local;
 mod moves;
