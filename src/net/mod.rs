@@ -1,0 +1,6 @@
+//! Sockets: streams in clear or under TLS, listeners that share a port between workers.
+
+pub mod listen;
+pub mod stream;
+
+pub use stream::{Out, Stream};
