@@ -9,3 +9,4 @@ pub mod failpoint;
 pub mod gate;
 pub mod hash;
 pub mod topology;
+pub mod wire;

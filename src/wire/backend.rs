@@ -1,0 +1,200 @@
+//! Writers of the server messages that pgshunt answers itself, and the reader of errors.
+
+use super::frame::{self, put};
+
+/// Transaction status of ReadyForQuery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Idle,
+    Transaction,
+    Failed,
+}
+
+impl Status {
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::Transaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
+
+    pub fn from_byte(b: u8) -> Option<Self> {
+        match b {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::Transaction),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+
+/// An error or notice as the client reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub severity: &'static str,
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Report {
+    pub fn error(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None }
+    }
+
+    /// An error after which the connection is closed.
+    pub fn fatal(sqlstate: &'static str, message: impl Into<String>) -> Self {
+        Self { severity: "FATAL", ..Self::error(sqlstate, message) }
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let tag = if matches!(self.severity, "NOTICE" | "WARNING") { b'N' } else { b'E' };
+        put(out, tag, |b| {
+            let mut field = |code: u8, text: &str| {
+                b.push(code);
+                // A NUL would end the field early and shift all that follows.
+                b.extend(text.bytes().filter(|&c| c != 0));
+                b.push(0);
+            };
+            field(b'S', self.severity);
+            field(b'V', self.severity);
+            field(b'C', self.sqlstate);
+            field(b'M', &self.message);
+            if let Some(d) = &self.detail {
+                field(b'D', d);
+            }
+            if let Some(h) = &self.hint {
+                field(b'H', h);
+            }
+            b.push(0);
+        });
+    }
+}
+
+/// One field (`C` SQLSTATE, `M` message, ...) of an ErrorResponse or NoticeResponse body.
+pub fn report_field(body: &[u8], code: u8) -> Option<&[u8]> {
+    let mut rest = body;
+    while let [c, tail @ ..] = rest {
+        if *c == 0 {
+            return None;
+        }
+        let end = memchr::memchr(0, tail)?;
+        if *c == code {
+            return Some(&tail[..end]);
+        }
+        rest = &tail[end + 1..];
+    }
+    None
+}
+
+pub fn put_ready(out: &mut Vec<u8>, status: Status) {
+    put(out, b'Z', |b| b.push(status.byte()));
+}
+
+pub fn put_command_complete(out: &mut Vec<u8>, tag: &str) {
+    put(out, b'C', |b| {
+        b.extend_from_slice(tag.as_bytes());
+        b.push(0);
+    });
+}
+
+pub fn put_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    put(out, b'S', |b| {
+        b.extend_from_slice(name.as_bytes());
+        b.push(0);
+        b.extend_from_slice(value.as_bytes());
+        b.push(0);
+    });
+}
+
+pub fn put_backend_key(out: &mut Vec<u8>, pid: i32, secret: i32) {
+    put(out, b'K', |b| {
+        b.extend_from_slice(&pid.to_be_bytes());
+        b.extend_from_slice(&secret.to_be_bytes());
+    });
+}
+
+/// `R` with its code and payload.
+pub fn put_authentication(out: &mut Vec<u8>, code: i32, payload: &[u8]) {
+    put(out, b'R', |b| {
+        b.extend_from_slice(&code.to_be_bytes());
+        b.extend_from_slice(payload);
+    });
+}
+
+/// ParseComplete `1`, BindComplete `2`, CloseComplete `3`, NoData `n`, EmptyQueryResponse `I`.
+pub fn put_bare(out: &mut Vec<u8>, tag: u8) {
+    put(out, tag, |_| {});
+}
+
+/// A DataRow of text values.
+pub fn put_data_row<'a>(
+    out: &mut Vec<u8>,
+    values: impl ExactSizeIterator<Item = Option<&'a [u8]>>,
+) {
+    put(out, b'D', |b| {
+        b.extend_from_slice(&(values.len() as u16).to_be_bytes());
+        for v in values {
+            match v {
+                Some(v) => {
+                    b.extend_from_slice(&(v.len() as u32).to_be_bytes());
+                    b.extend_from_slice(v);
+                }
+                None => b.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
+    });
+}
+
+/// The values of a DataRow body; `None` if it is malformed.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let mut r = super::frontend::Reader(body);
+    let n = usize::try_from(r.i16().ok()?).ok()?;
+    let mut values = Vec::with_capacity(n.min(64));
+    for _ in 0..n {
+        let len = r.i32().ok()?;
+        values.push(if len < 0 { None } else { Some(r.bytes(len as usize).ok()?) });
+    }
+    Some(values)
+}
+
+const _: () = assert!(frame::HEADER == 5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_back() {
+        let mut out = Vec::new();
+        Report::error("0A000", "no\0pe").hint("do that").put(&mut out);
+        let body = &out[frame::HEADER..];
+        assert_eq!(report_field(body, b'C'), Some(&b"0A000"[..]));
+        assert_eq!(report_field(body, b'V'), Some(&b"ERROR"[..]));
+        assert_eq!(report_field(body, b'M'), Some(&b"nope"[..]));
+        assert_eq!(report_field(body, b'H'), Some(&b"do that"[..]));
+        assert_eq!(report_field(body, b'D'), None);
+        assert_eq!(report_field(b"Cunterminated", b'M'), None);
+    }
+
+    #[test]
+    fn data_rows_read_back() {
+        let mut out = Vec::new();
+        put_data_row(&mut out, [Some(&b"1"[..]), None].into_iter());
+        assert_eq!(data_row(&out[5..]), Some(vec![Some(&b"1"[..]), None]));
+        assert_eq!(data_row(&out[5..out.len() - 1]), None);
+    }
+}

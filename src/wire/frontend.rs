@@ -1,0 +1,247 @@
+//! Borrowed views of the client messages that decide where a statement goes, and writers of
+//! those that pgshunt sends to nodes itself.
+
+use memchr::memchr;
+
+use super::ProtocolError;
+use super::frame;
+
+const MALFORMED: ProtocolError = ProtocolError("invalid message format");
+
+/// A cursor over a message body. Every read checks its bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader<'a>(pub &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub fn cstr(&mut self) -> Result<&'a [u8], ProtocolError> {
+        let end = memchr(0, self.0).ok_or(MALFORMED)?;
+        let text = &self.0[..end];
+        self.0 = &self.0[end + 1..];
+        Ok(text)
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], ProtocolError> {
+        let (head, tail) = self.0.split_at_checked(n).ok_or(MALFORMED)?;
+        self.0 = tail;
+        Ok(head)
+    }
+
+    pub fn u8(&mut self) -> Result<u8, ProtocolError> {
+        Ok(self.bytes(1)?[0])
+    }
+
+    pub fn i16(&mut self) -> Result<i16, ProtocolError> {
+        let b = self.bytes(2)?;
+        Ok(i16::from_be_bytes([b[0], b[1]]))
+    }
+
+    pub fn i32(&mut self) -> Result<i32, ProtocolError> {
+        let b = self.bytes(4)?;
+        Ok(i32::from_be_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    fn count(&mut self) -> Result<usize, ProtocolError> {
+        usize::try_from(self.i16()?).or(Err(MALFORMED))
+    }
+
+    fn end(self) -> Result<(), ProtocolError> {
+        if self.0.is_empty() { Ok(()) } else { Err(MALFORMED) }
+    }
+}
+
+/// `Q`: the text of a simple query.
+pub fn query(body: &[u8]) -> Result<&[u8], ProtocolError> {
+    let mut r = Reader(body);
+    let text = r.cstr()?;
+    r.end()?;
+    Ok(text)
+}
+
+/// `P`
+#[derive(Debug, Clone, Copy)]
+pub struct Parse<'a> {
+    pub name: &'a [u8],
+    pub text: &'a [u8],
+    /// Big-endian u32s, as they came.
+    pub oids: &'a [u8],
+}
+
+pub fn parse(body: &[u8]) -> Result<Parse<'_>, ProtocolError> {
+    let mut r = Reader(body);
+    let (name, text) = (r.cstr()?, r.cstr()?);
+    let n = r.count()?;
+    let oids = r.bytes(n * 4)?;
+    r.end()?;
+    Ok(Parse { name, text, oids })
+}
+
+/// `B`
+#[derive(Debug, Clone, Copy)]
+pub struct Bind<'a> {
+    pub portal: &'a [u8],
+    pub statement: &'a [u8],
+    /// Everything behind the two names, as it came.
+    pub rest: &'a [u8],
+    formats: &'a [u8],
+    params: usize,
+    values: &'a [u8],
+}
+
+/// A parameter of a Bind. `value` is `None` for NULL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Param<'a> {
+    pub binary: bool,
+    pub value: Option<&'a [u8]>,
+}
+
+pub fn bind(body: &[u8]) -> Result<Bind<'_>, ProtocolError> {
+    let mut r = Reader(body);
+    let (portal, statement) = (r.cstr()?, r.cstr()?);
+    let rest = r.0;
+    let n = r.count()?;
+    let formats = r.bytes(n * 2)?;
+    let params = r.count()?;
+    if n > 1 && n != params {
+        return Err(ProtocolError("bind message has a wrong number of parameter formats"));
+    }
+    let values = r.0;
+    for _ in 0..params {
+        let len = r.i32()?;
+        if len >= 0 {
+            r.bytes(len as usize)?;
+        } else if len != -1 {
+            return Err(MALFORMED);
+        }
+    }
+    let results = r.count()?;
+    r.bytes(results * 2)?;
+    r.end()?;
+    Ok(Bind { portal, statement, rest, formats, params, values })
+}
+
+impl<'a> Bind<'a> {
+    /// Parameter `$(index + 1)`, if the message carries that many.
+    pub fn param(&self, index: usize) -> Option<Param<'a>> {
+        if index >= self.params {
+            return None;
+        }
+        let mut r = Reader(self.values);
+        let mut value = None;
+        for _ in 0..=index {
+            let len = r.i32().ok()?;
+            value = if len >= 0 { Some(r.bytes(len as usize).ok()?) } else { None };
+        }
+        let format = match self.formats.len() / 2 {
+            0 => 0,
+            1 => self.formats[1],
+            _ => self.formats[index * 2 + 1],
+        };
+        Some(Param { binary: format == 1, value })
+    }
+}
+
+/// `D` and `C`: whether it names a statement or a portal, and which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named<'a> {
+    Statement(&'a [u8]),
+    Portal(&'a [u8]),
+}
+
+pub fn named(body: &[u8]) -> Result<Named<'_>, ProtocolError> {
+    let mut r = Reader(body);
+    let kind = r.u8()?;
+    let name = r.cstr()?;
+    r.end()?;
+    match kind {
+        b'S' => Ok(Named::Statement(name)),
+        b'P' => Ok(Named::Portal(name)),
+        _ => Err(MALFORMED),
+    }
+}
+
+/// `E`: portal and row limit (0: none).
+pub fn execute(body: &[u8]) -> Result<(&[u8], i32), ProtocolError> {
+    let mut r = Reader(body);
+    let portal = r.cstr()?;
+    let limit = r.i32()?;
+    r.end()?;
+    Ok((portal, limit))
+}
+
+fn put_cstr(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text);
+    out.push(0);
+}
+
+pub fn put_query(out: &mut Vec<u8>, text: &[u8]) {
+    frame::put(out, b'Q', |b| put_cstr(b, text));
+}
+
+pub fn put_parse(out: &mut Vec<u8>, name: &[u8], text: &[u8], oids: &[u8]) {
+    frame::put(out, b'P', |b| {
+        put_cstr(b, name);
+        put_cstr(b, text);
+        b.extend_from_slice(&((oids.len() / 4) as u16).to_be_bytes());
+        b.extend_from_slice(oids);
+    });
+}
+
+pub fn put_bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], rest: &[u8]) {
+    frame::put(out, b'B', |b| {
+        put_cstr(b, portal);
+        put_cstr(b, statement);
+        b.extend_from_slice(rest);
+    });
+}
+
+pub fn put_named(out: &mut Vec<u8>, tag: u8, kind: u8, name: &[u8]) {
+    frame::put(out, tag, |b| {
+        b.push(kind);
+        put_cstr(b, name);
+    });
+}
+
+pub fn put_empty(out: &mut Vec<u8>, tag: u8) {
+    frame::put(out, tag, |_| {});
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(out: &[u8]) -> &[u8] {
+        &out[frame::HEADER..]
+    }
+
+    #[test]
+    fn bind_parameters_by_format() {
+        let mut rest = Vec::new();
+        for n in [2u16, 0, 1, 2] {
+            rest.extend_from_slice(&n.to_be_bytes());
+        }
+        rest.extend_from_slice(&3i32.to_be_bytes());
+        rest.extend_from_slice(b"abc");
+        rest.extend_from_slice(&(-1i32).to_be_bytes());
+        rest.extend_from_slice(&0u16.to_be_bytes());
+        let mut out = Vec::new();
+        put_bind(&mut out, b"p", b"s", &rest);
+        let b = bind(body(&out)).unwrap();
+        assert_eq!((b.portal, b.statement), (&b"p"[..], &b"s"[..]));
+        assert_eq!(b.param(0), Some(Param { binary: false, value: Some(b"abc") }));
+        assert_eq!(b.param(1), Some(Param { binary: true, value: None }));
+        assert_eq!(b.param(2), None);
+        for cut in 0..rest.len() {
+            let mut short = Vec::new();
+            put_bind(&mut short, b"p", b"s", &rest[..cut]);
+            assert!(bind(body(&short)).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_are_malformed() {
+        assert!(query(b"select 1\0").is_ok());
+        assert!(query(b"select 1\0x").is_err());
+        assert!(query(b"select 1").is_err());
+        assert!(named(b"Xn\0").is_err());
+    }
+}
