@@ -8,5 +8,6 @@ pub mod config;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;
+pub mod local;
 pub mod topology;
 pub mod wire;

@@ -105,10 +105,7 @@ pub async fn raise_epoch(tx: &Transaction<'_>) -> Result<Epoch, tokio_postgres::
     Ok(Epoch(epoch))
 }
 
-async fn create_if_missing(
-    client: &mut Client,
-    nodes: &[ClusterNode],
-) -> Result<(), CatalogError> {
+async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result<(), CatalogError> {
     let tx = client.transaction().await?;
     // Two proxies starting at once: one creates, the other waits and finds it there.
     tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('pgshunt.catalog', 0))", &[]).await?;
@@ -158,7 +155,11 @@ async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
                 .into_iter()
                 .map(|t| KeyType::from_name(&t).ok_or(CatalogError::Unknown(t)))
                 .collect::<Result<_, _>>()?;
-            Ok(GroupRow { id: GroupId(r.get(0)), key_types, shard_count: r.get::<_, i32>(2) as u32 })
+            Ok(GroupRow {
+                id: GroupId(r.get(0)),
+                key_types,
+                shard_count: r.get::<_, i32>(2) as u32,
+            })
         })
         .collect::<Result<_, CatalogError>>()?;
     let tables = tx

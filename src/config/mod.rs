@@ -186,11 +186,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_clients: 10_000,
-            max_message: 64 << 20,
-            login_timeout: Duration::from_secs(30),
-        }
+        Self { max_clients: 10_000, max_message: 64 << 20, login_timeout: Duration::from_secs(30) }
     }
 }
 

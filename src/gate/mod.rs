@@ -31,9 +31,17 @@ pub enum Command {
         /// Sent once, when no matching transaction is left on this worker.
         drained: mpsc::UnboundedSender<HoldId>,
     },
-    Extend { hold: HoldId, until: Instant },
-    Open { hold: HoldId },
-    Blockers { hold: HoldId, answer: oneshot::Sender<Vec<Blocker>> },
+    Extend {
+        hold: HoldId,
+        until: Instant,
+    },
+    Open {
+        hold: HoldId,
+    },
+    Blockers {
+        hold: HoldId,
+        answer: oneshot::Sender<Vec<Blocker>>,
+    },
 }
 
 /// The transactions that kept a gate from draining in time.

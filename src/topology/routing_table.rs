@@ -428,12 +428,8 @@ mod tests {
             state: PlacementState::Active,
             since: Epoch(1),
         };
-        let shard = |id, remainder| ShardRow {
-            id: ShardId(id),
-            group: GroupId(1),
-            modulus: 2,
-            remainder,
-        };
+        let shard =
+            |id, remainder| ShardRow { id: ShardId(id), group: GroupId(1), modulus: 2, remainder };
         Rows {
             epoch: 1,
             nodes: vec![node(1, true), node(2, false)],
