@@ -8,10 +8,12 @@ use crate::wire::backend::Report;
 pub enum KeySource {
     /// Parameter `$(n + 1)`.
     Param(usize),
-    /// A literal of the text: the n-th the lexer found.
-    Literal(usize),
-    /// A literal of a text that is not cached by shape.
+    /// A literal of the text: the n-th the lexer found, behind a minus sign or not.
+    Literal { index: usize, negative: bool },
+    /// A quoted literal's contents, of a text that is not cached by shape.
     Text(Vec<u8>),
+    /// An integer literal of such a text.
+    Integer { negative: bool, digits: Vec<u8> },
     /// NULL: such a row has its place; an equality with it matches nothing.
     Null,
 }
