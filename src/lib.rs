@@ -9,5 +9,6 @@ pub mod failpoint;
 pub mod gate;
 pub mod hash;
 pub mod local;
+pub mod sql;
 pub mod topology;
 pub mod wire;
