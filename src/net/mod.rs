@@ -2,5 +2,6 @@
 
 pub mod listen;
 pub mod stream;
+pub mod tls;
 
 pub use stream::{Out, Stream};
