@@ -9,6 +9,7 @@ pub mod failpoint;
 pub mod gate;
 pub mod hash;
 pub mod local;
+pub mod net;
 pub mod sql;
 pub mod topology;
 pub mod wire;
