@@ -11,5 +11,6 @@ pub mod hash;
 pub mod local;
 pub mod net;
 pub mod sql;
+pub mod telemetry;
 pub mod topology;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! Whom the servers run as, and the directory that user owns.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -56,12 +57,20 @@ impl Account {
 
     /// The directory under which everything local lives, made when it is missing.
     ///
-    /// Not in the build's target directory: that is often below a home the unprivileged user
-    /// cannot enter, and its path may be too long for a Unix socket's name.
-    pub fn base(self) -> Result<PathBuf, LocalError> {
+    /// In memory when there is room: a node is 1300 small files, and some file systems take most
+    /// of a second to create them. Not in the build's target directory: that is often below a
+    /// home the unprivileged user cannot enter, and its path may be too long for a Unix socket.
+    pub fn base(self, durable: bool) -> Result<PathBuf, LocalError> {
         let name = format!("pgshunt-{}", self.uid);
+        let memory = PathBuf::from("/dev/shm");
         let chosen = std::env::temp_dir();
-        let root = if self.can_reach(&chosen) { chosen } else { PathBuf::from("/tmp") };
+        let root = if !durable && self.can_reach(&memory) && has_room(&memory) {
+            memory
+        } else if self.can_reach(&chosen) {
+            chosen
+        } else {
+            PathBuf::from("/tmp")
+        };
         let base = root.join(name);
         match self.make_dir(&base) {
             Ok(()) => return Ok(base),
@@ -96,6 +105,28 @@ impl Account {
     }
 }
 
+/// Whether a directory in memory can take some nodes without starving the machine. A container's
+/// is often 64 MB.
+fn has_room(path: &Path) -> bool {
+    const WANTED: u64 = 4 << 30;
+    let Ok(name) = std::ffi::CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: an all-zero statvfs is a valid value; the name is terminated and outlives the call.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    if unsafe { libc::statvfs(name.as_ptr(), &mut found) } != 0 {
+        return false;
+    }
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    (found.f_bavail as u64).saturating_mul(found.f_frsize as u64) >= WANTED
+        && available(&memory).is_some_and(|bytes| bytes >= WANTED)
+}
+
+/// `MemAvailable` in bytes from the text of /proc/meminfo.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// The user and group ids of `name` in the text of a passwd file.
 fn entry(users: &str, name: &str) -> Option<(u32, u32)> {
     users.lines().find_map(|line| {
@@ -109,7 +140,7 @@ fn entry(users: &str, name: &str) -> Option<(u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::entry;
+    use super::{available, entry};
 
     #[test]
     fn a_user_is_found_by_its_whole_name() {
@@ -117,5 +148,12 @@ mod tests {
         assert_eq!(entry(users, "postgres"), Some((101, 104)));
         assert_eq!(entry(users, "nobody"), None);
         assert_eq!(entry(users, "root"), None, "root is what we want to get away from");
+    }
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        let text = "MemTotal:       100 kB\nMemAvailable:    42 kB\n";
+        assert_eq!(available(text), Some(42 * 1024));
+        assert_eq!(available("MemTotal: 100 kB\n"), None);
     }
 }

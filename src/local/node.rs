@@ -99,8 +99,9 @@ impl LocalNode {
     pub fn start(options: NodeOptions) -> Result<Self, LocalError> {
         let binaries = Binaries::find()?;
         let account = Account::choose()?;
-        let template = template::template(account, &binaries)?;
-        let dir = fresh_dir(account)?;
+        let base = account.base(options.durable)?;
+        let template = template::template(account, &binaries, &base)?;
+        let dir = fresh_dir(account, &base)?;
         let watchdog =
             Watchdog::start(account, &dir).map_err(at("starting a watchdog of", &dir))?;
         let mut node =
@@ -108,6 +109,10 @@ impl LocalNode {
         template::copy(account, &template, &node.data_dir())?;
         let volatile = if options.durable { &[][..] } else { VOLATILE };
         let own = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let oid = first_oid(&node.name).to_string();
+        let mut reset = Command::new(node.binaries.program("pg_resetwal"));
+        reset.args(["-o", &oid, "-D"]).arg(node.data_dir());
+        template::run("pg_resetwal", node.account.run(&mut reset), "")?;
         node.configure(SETTINGS.iter().chain(volatile).copied().chain(own))?;
         // The kernel's free port may be taken by another process before the server binds it.
         for attempt in 1.. {
@@ -293,10 +298,17 @@ impl Drop for LocalNode {
     }
 }
 
+/// Where a node's object ids begin. Copies of one template would give the same table the same id on
+/// every node, and an id taken from the wrong node would go unnoticed. Told by the name alone, so
+/// that a failure can be repeated.
+fn first_oid(name: &str) -> u32 {
+    let hash = name.bytes().fold(7u32, |h, b| h.wrapping_mul(31).wrapping_add(u32::from(b)));
+    20_000 + (hash % 10_000) * 1_000
+}
+
 /// A directory no other node of any process has.
-fn fresh_dir(account: Account) -> Result<PathBuf, LocalError> {
+fn fresh_dir(account: Account, base: &Path) -> Result<PathBuf, LocalError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let base = account.base()?;
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = base.join(format!("node-{}-{number}", std::process::id()));

@@ -7,7 +7,6 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -18,8 +17,7 @@ use super::{Binaries, DATABASE, LocalError, PASSWORD, SUPERUSER, at};
 const RECIPE: u32 = 1;
 
 /// The template for `binaries`, made now if it is missing.
-pub fn template(account: Account, binaries: &Binaries) -> Result<PathBuf, LocalError> {
-    let base = account.base()?;
+pub fn template(account: Account, binaries: &Binaries, base: &Path) -> Result<PathBuf, LocalError> {
     let version: String = binaries
         .version()
         .chars()
@@ -74,7 +72,7 @@ fn make(account: Account, binaries: &Binaries, dir: &Path) -> Result<(), LocalEr
     )
 }
 
-fn run(program: &'static str, command: &mut Command, input: &str) -> Result<(), LocalError> {
+pub fn run(program: &'static str, command: &mut Command, input: &str) -> Result<(), LocalError> {
     let failed = |output: String| LocalError::Program { program, output };
     let mut child = command
         .stdin(Stdio::piped())
@@ -94,7 +92,7 @@ fn run(program: &'static str, command: &mut Command, input: &str) -> Result<(), 
     Ok(())
 }
 
-/// Copies a template to `to`, every file owned by `account` and closed to others.
+/// Copies a template to `to`, every file owned by `account`. Modes are copied too.
 pub fn copy(account: Account, from: &Path, to: &Path) -> Result<(), LocalError> {
     account.make_dir(to)?;
     for entry in fs::read_dir(from).map_err(at("reading", from))? {
@@ -105,8 +103,6 @@ pub fn copy(account: Account, from: &Path, to: &Path) -> Result<(), LocalError> 
             copy(account, &source, &target)?;
         } else {
             fs::copy(&source, &target).map_err(at("copying", &source))?;
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o600))
-                .map_err(at("changing the mode of", &target))?;
             account.give(&target)?;
         }
     }

@@ -1,5 +1,7 @@
 //! Writers of the server messages that pgshunt answers itself, and the reader of errors.
 
+use std::borrow::Cow;
+
 use super::frame::{self, put};
 
 /// Transaction status of ReadyForQuery.
@@ -33,20 +35,34 @@ impl Status {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     pub severity: &'static str,
-    pub sqlstate: &'static str,
+    pub sqlstate: Cow<'static, str>,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
 }
 
 impl Report {
-    pub fn error(sqlstate: &'static str, message: impl Into<String>) -> Self {
+    pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { severity: "ERROR", sqlstate, message, detail: None, hint: None }
+        Self { severity: "ERROR", sqlstate: sqlstate.into(), message, detail: None, hint: None }
+    }
+
+    /// What a node said, in the node's words, as an error of the statement.
+    pub fn from_node(body: &[u8]) -> Self {
+        let field = |code| {
+            report_field(body, code).map(|b| String::from_utf8_lossy(b).into_owned())
+        };
+        Self {
+            severity: "ERROR",
+            sqlstate: field(b'C').unwrap_or_else(|| "XX000".to_owned()).into(),
+            message: field(b'M').unwrap_or_default(),
+            detail: field(b'D'),
+            hint: field(b'H'),
+        }
     }
 
     /// An error after which the connection is closed.
-    pub fn fatal(sqlstate: &'static str, message: impl Into<String>) -> Self {
+    pub fn fatal(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self { severity: "FATAL", ..Self::error(sqlstate, message) }
     }
 
@@ -71,7 +87,7 @@ impl Report {
             };
             field(b'S', self.severity);
             field(b'V', self.severity);
-            field(b'C', self.sqlstate);
+            field(b'C', &self.sqlstate);
             field(b'M', &self.message);
             if let Some(d) = &self.detail {
                 field(b'D', d);

@@ -59,10 +59,13 @@ async fn a_cluster_names_only_the_nodes_in_use() {
         LocalCluster::start_with(&ClusterOptions { in_use: 2, ..ClusterOptions::new(3) }).unwrap();
     let named: Vec<&str> = cluster.config.cluster.nodes.iter().map(|n| n.name.as_str()).collect();
     assert_eq!(named, ["node1", "node2"]);
+    let mut ids = Vec::new();
     for node in &cluster.nodes {
         let client = connect(node.port()).await;
-        assert_eq!(value::<i32>(&client, "SELECT 1").await, 1);
+        client.batch_execute("CREATE TABLE t (x int)").await.unwrap();
+        ids.push(value::<u32>(&client, "SELECT 't'::regclass::oid").await);
     }
+    assert!(ids[0] != ids[1] && ids[1] != ids[2], "ids taken from the wrong node show: {ids:?}");
 }
 
 const ROLE: &str = "PGSHUNT_TEST_ABORTS_WITH_A_NODE";

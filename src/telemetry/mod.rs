@@ -1,0 +1,25 @@
+//! Telemetry: what the process counts, and who is connected to it right now.
+//!
+//! Each worker writes figures of its own ([`WorkerStats`]) and nobody else does, so counting is a
+//! plain load and store: no lock, no shared cache line. A reader (the console, a Prometheus
+//! scrape) adds up all workers; it may see one counter a moment ahead of another, never a wrong one.
+//!
+//! The [`Registry`] holds the workers' figures and one entry for each client and server connection
+//! that lives. Registering gives a guard; dropping it removes the entry, so no path out of a session
+//! can leave a ghost in SHOW CLIENTS. What lives elsewhere (pools, moves) is asked for through
+//! closures its owner offers.
+//!
+//! A leaf: it knows the model (`topology`) and nothing else, so every other module may use it.
+
+mod exposition;
+mod http;
+mod registry;
+mod stats;
+
+pub use exposition::{CONTENT_TYPE, render};
+pub use http::serve;
+pub use registry::{
+    ClientInfo, ClientState, Live, MoveFigures, NewClient, NewServer, PoolFigures, Registry,
+    ServerInfo, ServerState,
+};
+pub use stats::{Blame, Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};
