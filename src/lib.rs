@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod client;
 pub mod config;
 pub mod failpoint;
 pub mod gate;
