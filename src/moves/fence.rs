@@ -139,12 +139,12 @@ pub async fn blockers(
     let rows = link
         .query(
             "looking for blockers",
-            "SELECT DISTINCT coalesce(
+            "SELECT DISTINCT CASE WHEN x.gid IS NOT NULL THEN
                  format('prepared transaction %L of %s, open for %ss', x.gid, x.owner,
-                        extract(epoch FROM clock_timestamp() - x.prepared)::int),
-                 format('pid %s of %s%s, %s for %ss', a.pid, coalesce(a.usename, a.backend_type),
+                        extract(epoch FROM clock_timestamp() - x.prepared)::int)
+                 ELSE format('pid %s of %s%s, %s for %ss', a.pid, coalesce(a.usename, a.backend_type),
                         coalesce(' at ' || host(a.client_addr) || ':' || a.client_port, ''), a.state,
-                        extract(epoch FROM clock_timestamp() - a.xact_start)::int))
+                        extract(epoch FROM clock_timestamp() - a.xact_start)::int) END
              FROM pg_locks l
              LEFT JOIN pg_stat_activity a ON a.pid = l.pid
              LEFT JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
