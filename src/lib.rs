@@ -11,6 +11,7 @@ pub mod gate;
 pub mod hash;
 pub mod local;
 pub mod merge;
+pub mod moves;
 pub mod net;
 pub mod pool;
 pub mod router;
