@@ -133,10 +133,18 @@ pub async fn soaking_of(client: &Client, shard: ShardId) -> Result<Option<MoveId
 pub async fn insert(client: &mut Client, new: &NewMove) -> Result<MoveId, Error> {
     let tx = client.transaction().await?;
     let tables: Vec<i32> = new.tables.iter().map(|t| t.0).collect();
+    // DDL on the group holds this row until its commit: what it made or dropped is seen below.
+    tx.execute(
+        "SELECT FROM pgshunt.colocation_groups WHERE group_id = $1 FOR SHARE",
+        &[&new.group.0],
+    )
+    .await?;
     let id: i64 = tx
         .query_one(
             "INSERT INTO pgshunt.moves (shard_id, group_id, source_id, target_id, table_ids, state, \
-             rollback_of) VALUES ($1, $2, $3, $4, $5, 'planned', $6) RETURNING move_id",
+             rollback_of) SELECT $1, $2, $3, $4, CASE WHEN $6::bigint IS NULL THEN \
+               ARRAY(SELECT table_id FROM pgshunt.tables WHERE group_id = $2 ORDER BY table_id) \
+             ELSE $5 END, 'planned', $6 RETURNING move_id",
             &[
                 &new.shard.0,
                 &new.group.0,
