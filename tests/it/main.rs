@@ -1,4 +1,5 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod hash;
 mod local;
 mod support;
