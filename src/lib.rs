@@ -5,6 +5,7 @@ pub mod auth;
 pub mod backend;
 pub mod catalog;
 pub mod config;
+pub mod demo;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;
