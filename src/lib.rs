@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod failpoint;

@@ -26,6 +26,11 @@ struct Entry {
 }
 
 impl Ledger {
+    /// A row that was there before this writer began: it must stay, and counts as nobody's write.
+    pub fn given(&mut self, id: i32) {
+        self.rows.entry(id).or_default().inserted = true;
+    }
+
     pub fn inserted(&mut self, id: i32) {
         self.rows.entry(id).or_default().inserted = true;
         self.acknowledged += 1;

@@ -153,7 +153,7 @@ impl Worker {
             step: count,
         };
         for id in rows {
-            worker.outcome.ledger.inserted(id);
+            worker.outcome.ledger.given(id);
             worker.own(id);
         }
         worker
