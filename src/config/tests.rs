@@ -154,6 +154,24 @@ fn the_reference_names_every_key() {
     }
 }
 
+/// The cluster of docker-compose.yml: the file it mounts is valid, and its nodes are services there.
+#[test]
+fn the_compose_file_and_its_configuration_agree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("config/docker.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let config = Config::parse(&text, &path, Some("pgshunt".into())).unwrap();
+    let compose = std::fs::read_to_string(root.join("docker-compose.yml")).unwrap();
+    for node in &config.cluster.nodes {
+        let service = format!("\n  {}:\n    <<: *node\n", node.host);
+        assert!(compose.contains(&service), "docker-compose.yml has no service {}", node.host);
+    }
+    assert!(compose.contains(&format!("POSTGRES_DB: {}\n", config.cluster.database)));
+    assert!(compose.contains(&format!("POSTGRES_USER: {}\n", config.cluster.service_user)));
+    assert!(compose.contains("./config/docker.toml:/etc/pgshunt/pgshunt.toml:ro"));
+    assert!(compose.contains(&format!(":{}\"", config.server.listen.port())));
+}
+
 /// What the parser itself says it knows, where `text` has a key `zzz`.
 fn known(text: &str) -> Vec<String> {
     match parse(text) {
