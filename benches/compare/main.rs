@@ -3,7 +3,7 @@
 //! One local PostgreSQL node, `pgbench -S` through each proxy in turn, round by round, so that a
 //! machine that grows slower grows slower for all. What is compared is the processor time the proxy
 //! itself used (`/proc/<pid>/stat`) divided by the queries that went through it; the median of the
-//! rounds counts. HAProxy only copies bytes: it is the floor for any proxy, not a competitor.
+//! rounds counts. Each has one thread. HAProxy only copies bytes and knows nothing of PostgreSQL.
 //! Queries per second are shown too, but depend on what else the machine does.
 //!
 //! `make compare`, or `cargo bench --bench compare -- --seconds 5 --rounds 5 --clients 8`

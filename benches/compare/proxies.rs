@@ -139,7 +139,7 @@ fn haproxy(node: u16, dir: &Path) -> Result<Proxy, Error> {
     let config = write(
         dir.join("haproxy.cfg"),
         &format!(
-            "global\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
+            "global\n  nbthread 1\n  maxconn 1000\ndefaults\n  mode tcp\n  timeout connect 5s\n  \
              timeout client 1h\n  timeout server 1h\nlisten postgres\n  bind 127.0.0.1:{port}\n  \
              server node 127.0.0.1:{node}\n"
         ),
