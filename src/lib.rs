@@ -4,8 +4,10 @@
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod demo;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;
