@@ -6,6 +6,7 @@
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod cancel;
+mod ddl;
 mod gather;
 mod handshake;
 mod login;
