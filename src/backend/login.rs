@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::server::{CancelKey, ServerConn};
-use crate::auth::{ClientKeys, ScramClient, md5_password};
+use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
 use crate::net::{Out, Stream, listen};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
@@ -167,19 +167,12 @@ fn authenticate(
         3 => Ok(cstr(password()?.as_bytes().to_vec())),
         5 => {
             let salt = payload.try_into().map_err(|_| "bad md5 salt".to_owned())?;
-            Ok(cstr(md5_password(target.user, password()?, salt).into_bytes()))
+            Ok(cstr(md5_password(target.user.as_bytes(), password()?.as_bytes(), salt).into_bytes()))
         }
         10 => {
-            let offered: Vec<&[u8]> =
-                payload.split(|&b| b == 0).filter(|m| !m.is_empty()).collect();
-            let plus = offered.contains(&&b"SCRAM-SHA-256-PLUS"[..]);
-            if !plus && !offered.contains(&&b"SCRAM-SHA-256"[..]) {
-                return Err("offers no SASL mechanism pgshunt knows".into());
-            }
-            let binding = binding.filter(|_| plus).map(<[u8]>::to_vec);
-            let client = match target.credentials {
-                Credentials::Password(p) => ScramClient::from_password(p, binding),
-                Credentials::Keys(k) => ScramClient::from_keys(k.clone(), binding),
+            let secret = match target.credentials {
+                Credentials::Password(p) => ClientSecret::Password(p.as_bytes().to_vec()),
+                Credentials::Keys(k) => ClientSecret::Keys(k.clone()),
                 Credentials::None => {
                     return Err(format!(
                         "asks for a password of role {}, but the client was trusted; \
@@ -188,6 +181,9 @@ fn authenticate(
                     ));
                 }
             };
+            let binding = binding.map(<[u8]>::to_vec);
+            let client = ScramClient::new(secret, payload, binding, Nonce::random())
+                .map_err(|e| e.to_string())?;
             let (mechanism, first) = scram.insert(client).initial();
             let mut answer = mechanism.as_bytes().to_vec();
             answer.push(0);

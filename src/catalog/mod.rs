@@ -4,6 +4,8 @@
 //! `pgshunt_epoch`. After its own writes a process calls [`Store::reload`], which reads all rows in
 //! one snapshot, builds a routing table and publishes it.
 
+mod roles;
 mod store;
 
+pub use roles::Role;
 pub use store::{CatalogError, Store, raise_epoch};

@@ -133,7 +133,7 @@ impl Pools {
     /// The pool of this key, made when it is not there yet.
     pub fn pool(self: &Arc<Self>, key: PoolKey, node: &Arc<Node>, with: &Credentials) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
-        let pool = pools.entry_ref(&key).or_insert_with(|| {
+        let pool = pools.entry(key.clone()).or_insert_with(|| {
             Arc::new(Pool {
                 home: self.clone(),
                 node: node.clone(),
@@ -143,7 +143,7 @@ impl Pools {
                     idle: HashMap::new(),
                     waiters: HashMap::new(),
                 }),
-                key: key.clone(),
+                key,
             })
         });
         // The latest login's proof is the one that fits the role's present password.

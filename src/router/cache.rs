@@ -1,6 +1,5 @@
 //! The planner: plans from the cache, or made and put there. One per worker, without locks.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -12,7 +11,7 @@ use super::place::{Given, Values};
 use super::plan::{Kind, Plan, Statement};
 use super::proof;
 use super::scope::Names;
-use crate::sql::lexer::{Lexer, LiteralKind};
+use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
 
@@ -46,7 +45,7 @@ pub struct Planned<'a> {
 /// The literals of a text, by index.
 pub struct Literals<'a> {
     text: &'a [u8],
-    spans: &'a [crate::sql::lexer::Literal],
+    spans: &'a [Literal],
 }
 
 impl Values for Literals<'_> {
@@ -56,38 +55,29 @@ impl Values for Literals<'_> {
 
     fn literal(&self, index: usize) -> Option<Given<'_>> {
         let literal = self.spans.get(index)?;
-        let bytes = self.text.get(literal.start..literal.end)?;
-        match literal.kind {
-            LiteralKind::Integer => Some(Given::Digits(bytes)),
-            LiteralKind::String => {
-                let inner = bytes.strip_prefix(b"'")?.strip_suffix(b"'")?;
-                Some(Given::Text(unquote(inner)))
-            }
-            LiteralKind::Number => None,
+        match literal.class {
+            LiteralClass::Integer => self.text.get(literal.range()).map(Given::Digits),
+            LiteralClass::String => literal.text(self.text).map(Given::Text),
+            LiteralClass::Number => None,
         }
     }
 }
 
-fn unquote(inner: &[u8]) -> Cow<'_, [u8]> {
-    if !inner.contains(&b'\'') {
-        return Cow::Borrowed(inner);
+/// Ties the parser's constants to the lexer's literals.
+struct Lexed<'a>(&'a Lexer, &'a [u8]);
+
+impl proof::Literals for Lexed<'_> {
+    fn at(&self, location: usize) -> Option<(usize, bool)> {
+        self.0.constant_at(self.1, location)
     }
-    let mut plain = Vec::with_capacity(inner.len());
-    let mut bytes = inner.iter();
-    while let Some(&b) = bytes.next() {
-        plain.push(b);
-        if b == b'\'' {
-            bytes.next();
-        }
-    }
-    Cow::Owned(plain)
 }
 
-struct At<'a>(&'a [crate::sql::lexer::Literal]);
+/// A text that is planned for itself alone.
+struct Unlexed;
 
-impl proof::Literals for At<'_> {
-    fn at(&self, location: usize) -> Option<usize> {
-        self.0.binary_search_by_key(&location, |l| l.start).ok()
+impl proof::Literals for Unlexed {
+    fn at(&self, _: usize) -> Option<(usize, bool)> {
+        None
     }
 }
 
@@ -113,17 +103,21 @@ impl Planner {
         pinned: bool,
     ) -> Planned<'a> {
         self.fresh(routes);
-        let cached = self.lexer.normalise(text).is_some() && text.len() <= MAX_CACHED_TEXT;
+        let cached = text.len() <= MAX_CACHED_TEXT
+            && self.lexer.normalise(text, Comments::Strip).is_some()
+            && !self.lexer.several_statements()
+            && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {
-            key(&mut self.key, self.lexer.normalised(), path, pinned);
+            key(&mut self.key, self.lexer.text(), path, pinned);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
                 let literals = Literals { text, spans: self.lexer.literals() };
                 return Planned { plan: plan.clone(), literals };
             }
         }
         self.parsed += 1;
-        let spans = if cached { self.lexer.literals() } else { &[] };
-        let (plan, by_shape) = make(text, routes, &self.functions, path, pinned, &At(spans));
+        let lexed = Lexed(&self.lexer, text);
+        let literals: &dyn proof::Literals = if cached { &lexed } else { &Unlexed };
+        let (plan, by_shape) = make(text, routes, &self.functions, path, pinned, literals);
         let plan = Arc::new(plan);
         if cached && by_shape {
             if self.shapes.len() >= MAX_PLANS {
@@ -131,6 +125,7 @@ impl Planner {
             }
             self.shapes.insert(self.key.clone(), plan.clone());
         }
+        let spans = if cached { self.lexer.literals() } else { &[] };
         Planned { plan, literals: Literals { text, spans } }
     }
 
@@ -148,7 +143,7 @@ impl Planner {
             return plan.clone();
         }
         self.parsed += 1;
-        let (plan, _) = make(text, routes, &self.functions, path, pinned, &At(&[]));
+        let (plan, _) = make(text, routes, &self.functions, path, pinned, &Unlexed);
         let plan = Arc::new(plan);
         if text.len() <= MAX_CACHED_TEXT {
             if self.texts.len() >= MAX_PLANS {
@@ -158,6 +153,11 @@ impl Planner {
         }
         plan
     }
+}
+
+/// Not `E'...'`, whose value may need backslashes worked out.
+fn is_plain(literal: Literal, text: &[u8]) -> bool {
+    literal.class != LiteralClass::String || text.get(literal.range().start) == Some(&b'\'')
 }
 
 fn key(out: &mut Vec<u8>, text: &[u8], path: Option<&str>, pinned: bool) {

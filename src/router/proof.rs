@@ -42,8 +42,8 @@ fn refuse<T>(what: &str, hint: &str) -> Outcome<T> {
 
 /// The literals of the text that the lexer found, to tie constants to them.
 pub trait Literals {
-    /// The literal that starts at this byte of the text.
-    fn at(&self, location: usize) -> Option<usize>;
+    /// The literal of the constant that the parser says is at this byte, and whether it is negated.
+    fn at(&self, location: usize) -> Option<(usize, bool)>;
 }
 
 pub struct Prover<'a> {
@@ -401,29 +401,23 @@ pub fn constant(
         Node::A_Const(c) => {
             let integer = matches!(ty, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
             let location = usize::try_from(c.location).ok()?;
-            let negative = text.get(location) == Some(&b'-');
             match c.val()? {
                 ConstValue::Integer(_) | ConstValue::Float(_) if integer => {
-                    // Anything but plain digits is numeric and compares by numeric's rules.
-                    let mut start = location + usize::from(negative);
-                    while text.get(start).is_some_and(u8::is_ascii_whitespace) {
-                        start += 1;
+                    if let Some((index, negative)) = literals.at(location) {
+                        return Some(KeySource::Literal { index, negative });
                     }
-                    let rest = text.get(start..)?;
+                    // Anything but plain digits is numeric and compares by numeric's rules.
+                    let negative = text.get(location) == Some(&b'-');
+                    let rest = text.get(location + usize::from(negative)..)?;
                     let n = rest.iter().take_while(|b| b.is_ascii_digit()).count();
                     let more = rest.get(n).is_some_and(|b| {
                         b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')
                     });
-                    if n == 0 || more {
-                        return None;
-                    }
-                    Some(match literals.at(start) {
-                        Some(index) => KeySource::Literal { index, negative },
-                        None => KeySource::Integer { negative, digits: rest[..n].to_vec() },
-                    })
+                    (n > 0 && !more)
+                        .then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
                 }
                 ConstValue::String(s) => Some(match literals.at(location) {
-                    Some(index) => KeySource::Literal { index, negative: false },
+                    Some((index, negative)) => KeySource::Literal { index, negative },
                     None => KeySource::Text(s.as_bytes().to_vec()),
                 }),
                 _ => None,
@@ -444,7 +438,7 @@ fn casts_alike(t: &nodes::TypeName, ty: KeyType) -> bool {
     if !t.typmods().is_empty() || !t.array_bounds().is_empty() || t.setof {
         return false;
     }
-    let names: Vec<&str> = t.names().iter().filter_map(|n| n.as_str()).collect();
+    let names: Vec<&str> = t.names().iter().filter_map(|n| n.sval()).collect();
     let name = match names.as_slice() {
         [one] | ["pg_catalog", one] => *one,
         _ => return false,

@@ -163,6 +163,8 @@ pub struct Link {
     pub node: NodeId,
     pub facts: Facts,
     pub ticket: TicketId,
+    /// The ticket has touched something.
+    pub entered: bool,
     pub expects: VecDeque<Expect>,
     /// As the last ReadyForQuery said.
     pub status: Status,
@@ -183,6 +185,7 @@ impl Link {
             node,
             facts,
             ticket,
+            entered: false,
             expects: VecDeque::new(),
             status: Status::Idle,
             unnamed: None,

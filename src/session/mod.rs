@@ -40,7 +40,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::{Entry, Gate, Touch};
 use crate::router::Planner;
 use crate::router::plan::{Control, Kind, Merge, Plan};
-use crate::router::place::{Place, place};
+use crate::router::place::Place;
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -341,19 +341,23 @@ impl Session {
         }
         for &t in touches {
             if env.gate.enter(&link.ticket, t) == Entry::Held {
-                if fresh {
-                    self.release = true;
-                } else if self.status == Status::Idle && self.pinned.is_some() {
-                    // A pinned session keeps its connection, but not its place in the gate.
-                    let ticket = env.gate.ticket(env.now, self.client);
-                    let old = std::mem::replace(&mut link.ticket, ticket);
-                    env.gate.leave(old, env.gate_effects);
-                }
+                self.release |= fresh;
                 return Ok(Some(Need::Gate));
             }
+            link.entered = true;
         }
         self.epoch.get_or_insert(env.routes.epoch);
         Ok(None)
+    }
+
+    /// Between transactions a pinned session keeps its connection, but not its place in the gate.
+    pub(super) fn renew_ticket(&mut self, env: &mut Env<'_>) {
+        if let Some(link) = self.link.as_mut().filter(|l| l.entered) {
+            let ticket = env.gate.ticket(env.now, self.client);
+            let old = std::mem::replace(&mut link.ticket, ticket);
+            env.gate.leave(old, env.gate_effects);
+            link.entered = false;
+        }
     }
 
     fn other_node(&self, env: &Env<'_>, wanted: NodeId) -> Report {
@@ -469,10 +473,6 @@ impl Session {
         self.pending_bytes = 0;
         self.portals.clear();
         self.counters.transactions += 1;
-    }
-
-    fn place_of(&self, plan: &Plan, keys: &dyn crate::router::place::Values, env: &Env<'_>) -> Result<Place, Report> {
-        place(&plan.kind, keys, env.routes)
     }
 
     fn count(&mut self, kind: &Kind) {

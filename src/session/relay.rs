@@ -26,7 +26,11 @@ pub struct Retry {
     /// The failed answer is being discarded up to ReadyForQuery.
     discarding: bool,
     again: bool,
+    attempts: u32,
 }
+
+/// A shard moves rarely; a request that meets moved shards this often meets something else.
+const MAX_ATTEMPTS: u32 = 5;
 
 /// Requests larger than this are not kept; their error is the client's.
 const MAX_KEPT: usize = 64 << 10;
@@ -43,12 +47,14 @@ impl Retry {
     }
 
     pub fn forget(&mut self) {
-        self.frame = None;
-        self.discarding = false;
+        if !self.again {
+            self.frame = None;
+            self.discarding = false;
+        }
     }
 
     fn is_armed(&self) -> bool {
-        self.frame.is_some() && !self.again
+        self.frame.is_some() && self.attempts < MAX_ATTEMPTS
     }
 }
 
@@ -125,6 +131,9 @@ impl Session {
             }
         }
         pass(input, &mut run, io);
+        if self.pinned.is_some() && self.is_idle() {
+            self.renew_ticket(env);
+        }
         Ok(())
     }
 
@@ -220,6 +229,7 @@ impl Session {
         };
         if forwards {
             self.status = status;
+            self.retry.attempts = 0;
         }
         if status == Status::Idle && link.expects.is_empty() && self.begin.is_empty() {
             if self.pinned.is_none() {
@@ -254,6 +264,11 @@ impl Session {
                 } else {
                     Keep::Forward
                 }
+            }
+            // A statement that was fine when the client prepared it no longer is.
+            Fate::Swallow if front.reply == Reply::Parse => {
+                front.fate = Fate::Forward;
+                Keep::Forward
             }
             Fate::Swallow => {
                 let why = report_field(body, b'M').unwrap_or_default();
@@ -295,6 +310,7 @@ impl Session {
             return None;
         }
         self.counters.retries += 1;
+        self.retry.attempts += 1;
         self.retry.frame.take()
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::link::{Expect, Reply};
 use super::{Env, Flow, Gather, Io, Job, Need, Session};
-use crate::router::place::{Literals, Place};
+use crate::router::place::{Place, place};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
@@ -27,12 +27,13 @@ impl Session {
         }
         let path = self.settings.search_path();
         let planned = env.planner.plan(text, env.routes, path, self.pinned.is_some());
-        let plan = planned.plan.clone();
+        let plan = planned.plan;
+        let place = place(&plan.kind, &planned.literals, env.routes);
         if self.link.is_none() && self.answer_control(&plan, text, io) {
             self.counters.statements += 1;
             return Flow::Done;
         }
-        let place = match self.place_of(&plan, &Literals(planned.literals), env) {
+        let place = match place {
             Ok(place) => place,
             Err(report) => {
                 self.refuse_query(report, io);
