@@ -2,4 +2,5 @@
 
 mod hash;
 mod local;
+mod login;
 mod support;
