@@ -4,7 +4,9 @@
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;

@@ -29,11 +29,11 @@ impl Binaries {
     }
 
     fn in_dir(dir: &Path) -> Option<Self> {
-        if !dir.join("initdb").is_file() {
-            return None;
-        }
+        // Often a few links in a directory of PATH: the programs stand together where they lead.
+        let initdb = dir.join("initdb").canonicalize().ok()?;
+        let dir = initdb.parent()?;
         let output = Command::new(dir.join("postgres")).arg("--version").output().ok()?;
-        output.status.success().then(|| Self {
+        (output.status.success() && dir.join("pg_resetwal").is_file()).then(|| Self {
             dir: dir.to_owned(),
             version: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         })

@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use account::Account;
 pub use binaries::Binaries;
 pub use cluster::{ClusterOptions, DATABASE, LocalCluster};
 pub use node::{LocalNode, NodeOptions, StopMode};

@@ -1,5 +1,7 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod cli;
+mod demo;
 mod hash;
 mod local;
 mod login;
