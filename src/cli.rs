@@ -19,6 +19,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Serve clients until SIGTERM
+    Serve(ConfigArgs),
     /// Validate the configuration
     Check(ConfigArgs),
 }
@@ -34,6 +36,12 @@ struct ConfigArgs {
 /// command line makes no sense.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
+        Command::Serve(args) => {
+            Config::load(&args.config).map_err(|e| e.to_string()).and_then(|config| {
+                start_logging(&config.log);
+                crate::app::serve(config).map(|()| true).map_err(|e| e.to_string())
+            })
+        }
         Command::Check(args) => {
             Config::load(&args.config).map_err(|e| e.to_string()).map(|config| {
                 start_logging(&config.log);

@@ -1,8 +1,12 @@
 //! Control connections: pgshunt's own sessions on the nodes, as the service role.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio_postgres::{Client, Config as PgConfig, NoTls};
+use tokio::sync::mpsc;
+use tokio_postgres::error::DbError;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, NoTls, Socket};
 
 use crate::config::Config;
 use crate::topology::Node;
@@ -36,6 +40,48 @@ impl Connector {
 
     /// A connection to the cluster's database on `node`, driven by a task of the current runtime.
     pub async fn connect(&self, node: &Node) -> Result<Client, ConnectError> {
+        let (client, connection) = self.open(node).await?;
+        let name = node.name.clone();
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(node = %name, error = %e, "control connection ended");
+            }
+        });
+        Ok(client)
+    }
+
+    /// Like [`Connector::connect`]; the session's notices go to the receiver. A notice is there
+    /// before the statement that caused it returns.
+    pub async fn connect_noticing(
+        &self,
+        node: &Node,
+    ) -> Result<(Client, mpsc::UnboundedReceiver<DbError>), ConnectError> {
+        let (client, mut connection) = self.open(node).await?;
+        let (notices, received) = mpsc::unbounded_channel();
+        let name = node.name.clone();
+        tokio::spawn(async move {
+            loop {
+                match poll_fn(|cx| connection.poll_message(cx)).await {
+                    Some(Ok(AsyncMessage::Notice(notice))) => {
+                        // Nobody listening any more is no reason to stop the connection.
+                        let _ = notices.send(notice);
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(e)) => {
+                        tracing::debug!(node = %name, error = %e, "control connection ended");
+                        return;
+                    }
+                    None => return,
+                }
+            }
+        });
+        Ok((client, received))
+    }
+
+    async fn open(
+        &self,
+        node: &Node,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>), ConnectError> {
         let mut pg = PgConfig::new();
         pg.host(&node.host)
             .port(node.port)
@@ -51,7 +97,7 @@ impl Connector {
             port: node.port,
             source,
         };
-        let (client, connection) = tokio::time::timeout(self.timeout, pg.connect(NoTls))
+        tokio::time::timeout(self.timeout, pg.connect(NoTls))
             .await
             .map_err(|_| ConnectError::Timeout {
                 node: node.name.clone(),
@@ -59,14 +105,7 @@ impl Connector {
                 port: node.port,
                 after: self.timeout,
             })?
-            .map_err(failed)?;
-        let name = node.name.clone();
-        tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!(node = %name, error = %e, "control connection ended");
-            }
-        });
-        Ok(client)
+            .map_err(failed)
     }
 
     /// A libpq connection string to `node`, for `CREATE SUBSCRIPTION`. Values are quoted by libpq's

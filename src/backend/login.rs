@@ -82,8 +82,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     let mut out = Out::default();
     startup::put_startup(
         out.buf(),
-        [("user", target.user), ("database", target.database), ("application_name", "pgshunt")]
-            .into_iter(),
+        [("user", target.user), ("database", target.database)].into_iter(),
     );
     stream.drain(&mut out).await.map_err(unreachable)?;
 

@@ -5,6 +5,8 @@
 //! one snapshot, builds a routing table and publishes it.
 
 mod roles;
+pub mod ddl;
+pub mod moves;
 mod store;
 
 pub use roles::Role;

@@ -69,20 +69,23 @@ CREATE TABLE pgshunt.moves (
     group_id    int    NOT NULL,
     source_id   int    NOT NULL,
     target_id   int    NOT NULL,
+    table_ids   int[]  NOT NULL,          -- what moves: the group's tables when it was planned
     state       text   NOT NULL,
     step        text,                     -- the step being carried out
-    attempts    int    NOT NULL DEFAULT 0,
-    held_us     bigint,                   -- longest hold of the successful cutover
+    attempts    int    NOT NULL DEFAULT 0,   -- cutovers that were begun
+    held_us     bigint,                   -- hold of the successful cutover
     bytes_total bigint NOT NULL DEFAULT 0,
+    rows_total  bigint NOT NULL DEFAULT 0,
     error       text,
     blocker     text,
-    rollback_of bigint,
+    rollback_of bigint REFERENCES pgshunt.moves,
     cancel_requested boolean NOT NULL DEFAULT false,
     started_at  timestamptz NOT NULL DEFAULT now(),
     changed_at  timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX one_move_per_group ON pgshunt.moves (group_id)
     WHERE state NOT IN ('soaking', 'done', 'failed');
+CREATE UNIQUE INDEX one_soaking_per_shard ON pgshunt.moves (shard_id) WHERE state = 'soaking';
 
 -- Promised before the object exists, deleted after it is gone.
 CREATE TABLE pgshunt.cleanup_records (

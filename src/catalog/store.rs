@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
-use tokio_postgres::{Client, IsolationLevel, Transaction};
+use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
 use crate::backend::control::{ConnectError, Connector};
 use crate::config::ClusterNode;
@@ -87,6 +87,13 @@ impl Store {
         Ok(fresh)
     }
 
+    /// The catalog's epoch now.
+    pub async fn epoch(&self) -> Result<Epoch, CatalogError> {
+        let client = self.home_client().await?;
+        let row = client.lock().await.query_one("SELECT epoch FROM pgshunt.meta", &[]).await?;
+        Ok(Epoch(row.get(0)))
+    }
+
     /// Reads all rows in one snapshot and publishes the routing table they make.
     pub async fn reload(&self) -> Result<Arc<RoutingTable>, CatalogError> {
         let client = self.home_client().await?;
@@ -96,8 +103,9 @@ impl Store {
     }
 }
 
-/// Raises the epoch within a catalog transaction and tells all listeners at its commit.
-pub async fn raise_epoch(tx: &Transaction<'_>) -> Result<Epoch, tokio_postgres::Error> {
+/// Raises the epoch within a catalog transaction and tells all listeners at its commit. Takes a
+/// `Client` too, whose transaction was begun by hand.
+pub async fn raise_epoch<C: GenericClient + Sync>(tx: &C) -> Result<Epoch, tokio_postgres::Error> {
     let row =
         tx.query_one("UPDATE pgshunt.meta SET epoch = epoch + 1 RETURNING epoch", &[]).await?;
     let epoch: i64 = row.get(0);

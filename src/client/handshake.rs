@@ -36,7 +36,12 @@ pub enum HandshakeError {
     TlsRequired,
 }
 
-pub async fn read(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Opening, HandshakeError> {
+/// `required`: a session without TLS is refused.
+pub async fn read(
+    tcp: TcpStream,
+    tls: Option<&ServerTls>,
+    required: bool,
+) -> Result<Opening, HandshakeError> {
     let mut stream = Stream::Plain(tcp);
     let (mut tried_ssl, mut tried_gss) = (false, false);
     loop {
@@ -53,7 +58,7 @@ pub async fn read(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Opening, Ha
                 stream = match (stream, tls) {
                     (Stream::Plain(mut tcp), Some(tls)) => {
                         answer(&mut tcp, b'S').await?;
-                        tls.accept(tcp).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
+                        tls.accept(tcp, false).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
                     }
                     (Stream::Plain(mut tcp), None) => {
                         answer(&mut tcp, b'N').await?;
@@ -72,7 +77,7 @@ pub async fn read(tcp: TcpStream, tls: Option<&ServerTls>) -> Result<Opening, Ha
             }
             Ok(First::Cancel { pid, secret }) => return Ok(Opening::Cancel { pid, secret }),
             Ok(First::Startup(startup)) => {
-                if !stream.is_tls() && tls.is_some_and(ServerTls::is_required) {
+                if !stream.is_tls() && required {
                     let report = Report::fatal("28000", "this server accepts TLS connections only");
                     super::refuse(&mut stream, &report).await;
                     return Err(HandshakeError::TlsRequired);

@@ -6,6 +6,7 @@
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod cancel;
+mod ddl;
 mod gather;
 mod handshake;
 mod login;
@@ -59,7 +60,8 @@ enum Opened {
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
 async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
-    let opening = match handshake::read(tcp, worker.shared.tls.as_deref()).await {
+    let required = worker.shared.config.tls.clients == crate::config::ClientTls::Require;
+    let opening = match handshake::read(tcp, worker.shared.tls.as_deref(), required).await {
         Ok(opening) => opening,
         Err(e) => {
             tracing::debug!(%addr, error = %e, "handshake");

@@ -21,6 +21,8 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// Told when a gate opens.
     pub woken: Notify,
+    /// Told when the process drains.
+    pub drain: Arc<Notify>,
     decide: RefCell<Decide>,
 }
 
@@ -39,6 +41,7 @@ impl Worker {
             shared,
             stats,
             woken: Notify::new(),
+            drain: Arc::default(),
             decide: RefCell::new(Decide {
                 gate: Gate::default(),
                 effects: Vec::new(),

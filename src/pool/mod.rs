@@ -20,6 +20,7 @@ use crate::backend::login::{self, Credentials, LoginError, Target};
 use crate::backend::server::ServerConn;
 use crate::config;
 use crate::net::tls::ClientTls;
+use crate::telemetry::PoolFigures;
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 use state::{ConnId, Effect, State, WaiterId, Worker};
@@ -39,19 +40,6 @@ pub enum PoolError {
     Login(#[from] LoginError),
     #[error("pgshunt is shutting down")]
     Shutdown,
-}
-
-/// Figures of one pool, for SHOW POOLS and the metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Figures {
-    pub node: String,
-    pub database: String,
-    pub user: String,
-    pub busy: usize,
-    pub idle: usize,
-    pub opening: usize,
-    pub waiting: usize,
-    pub limit: usize,
 }
 
 type Grant = Result<Box<ServerConn>, PoolError>;
@@ -151,7 +139,7 @@ impl Pools {
         pool.clone()
     }
 
-    pub fn figures(&self) -> Vec<Figures> {
+    pub fn figures(&self) -> Vec<PoolFigures> {
         self.all().iter().map(|p| p.figures()).collect()
     }
 
@@ -218,8 +206,8 @@ impl Pool {
         let (tx, rx) = oneshot::channel();
         shared.waiters.insert(id, tx);
         let mut fx = Vec::new();
-        let deadline = Instant::now() + self.home.config.queue_timeout;
-        shared.state.take(worker, id, deadline, &mut fx);
+        let patience = self.home.config.queue_timeout;
+        shared.state.take(worker, id, Instant::now(), patience, &mut fx);
         self.act(shared, fx, None);
         Lease::Later(Waiting { pool: self.clone(), worker, id, rx })
     }
@@ -247,17 +235,19 @@ impl Pool {
         self.act(shared, fx, None);
     }
 
-    pub fn figures(&self) -> Figures {
+    pub fn figures(&self) -> PoolFigures {
         let shared = self.lock();
-        Figures {
-            node: self.node.name.clone(),
+        PoolFigures {
+            node: self.node.id,
             database: self.key.database.to_string(),
             user: self.key.user.to_string(),
-            busy: shared.state.busy(),
-            idle: shared.state.idle(),
-            opening: shared.state.opening(),
-            waiting: shared.state.waiting(),
-            limit: self.home.config.size,
+            clients_active: shared.state.busy(),
+            clients_waiting: shared.state.waiting(),
+            servers_active: shared.state.busy(),
+            servers_idle: shared.state.idle(),
+            servers_opening: shared.state.opening(),
+            size: self.home.config.size,
+            longest_wait: shared.state.longest_wait(Instant::now()),
         }
     }
 

@@ -49,6 +49,7 @@ struct Idle {
 struct Waiter {
     id: WaiterId,
     worker: Worker,
+    since: Instant,
     deadline: Instant,
 }
 
@@ -88,6 +89,10 @@ impl State {
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
+    /// How long the first in line has waited.
+    pub fn longest_wait(&self, now: Instant) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since))
+    }
     fn total(&self) -> usize {
         self.idle.len() + self.busy + self.opening
     }
@@ -107,10 +112,12 @@ impl State {
         &mut self,
         worker: Worker,
         waiter: WaiterId,
-        deadline: Instant,
+        now: Instant,
+        patience: Duration,
         fx: &mut Vec<Effect>,
     ) {
-        self.waiting.push_back(Waiter { id: waiter, worker, deadline });
+        let deadline = now + patience;
+        self.waiting.push_back(Waiter { id: waiter, worker, since: now, deadline });
         self.serve(fx);
     }
 
@@ -213,8 +220,8 @@ mod tests {
             Self { pool, now: Instant::now(), fx: Vec::new() }
         }
         fn take(&mut self, worker: Worker, waiter: u64) -> Vec<Effect> {
-            let deadline = self.now + Duration::from_secs(waiter);
-            self.pool.take(worker, WaiterId(waiter), deadline, &mut self.fx);
+            let patience = Duration::from_secs(waiter);
+            self.pool.take(worker, WaiterId(waiter), self.now, patience, &mut self.fx);
             std::mem::take(&mut self.fx)
         }
         fn then(&mut self, f: impl FnOnce(&mut State, Instant, &mut Vec<Effect>)) -> Vec<Effect> {

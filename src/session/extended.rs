@@ -14,7 +14,7 @@ use super::link::{Expect, Fate, Reply, server_name};
 use super::simple::controls;
 use super::{Env, Flow, Gather, Io, Job, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, NoValues, Place};
-use crate::router::plan::{Control, Kind};
+use crate::router::plan::{Control, Kind, Merge};
 use crate::topology::RoutingTable;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
@@ -56,14 +56,18 @@ impl Session {
             Ok(()) => Flow::Done,
             Err(Stop::Wait(need)) => Flow::Wait(need),
             Err(Stop::Refuse(report)) => {
-                self.refuse_extended(*report, io);
-                if tag == b'S' {
-                    // Sync itself always answers.
-                    self.finish_sync(io);
-                }
+                self.refuse_message(tag, *report, io);
                 Flow::Done
             }
         })
+    }
+
+    pub(super) fn refuse_message(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
+        self.refuse_extended(report, io);
+        if tag == b'S' {
+            // Sync itself always answers.
+            self.finish_sync(io);
+        }
     }
 
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
@@ -229,6 +233,7 @@ impl Session {
                 request,
                 epoch: env.routes.epoch,
                 hide_parse: false,
+                hide_describe: false,
                 settings: self.settings.current().clone(),
             }),
             _ => Job::Ddl {
@@ -473,7 +478,7 @@ impl Session {
         let Some(statement) = bind else { return Ok(None) };
         let plan = self.fresh_plan(&statement, env);
         let place = crate::router::place::place(&plan.kind, &NoValues, env.routes)?;
-        let mut described = false;
+        let (mut described, mut hide_describe) = (false, false);
         let mut request = Vec::new();
         let mut parsed = false;
         let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
@@ -495,6 +500,11 @@ impl Session {
                     frontend::put_named(&mut request, b'D', b'P', b"");
                 }
                 Pending::Execute { limit: 0, .. } => {
+                    // Folding needs the columns' types, whether the client asks for them or not.
+                    if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. }) {
+                        hide_describe = true;
+                        frontend::put_named(&mut request, b'D', b'P', b"");
+                    }
                     crate::wire::frame::put(&mut request, b'E', |b| b.extend_from_slice(&[0; 5]));
                 }
                 Pending::Execute { .. } => {
@@ -522,6 +532,7 @@ impl Session {
         let mut job = self.job(&plan.kind, &place, request, env, described);
         if let Job::Gather(g) = &mut job {
             g.hide_parse = !parsed;
+            g.hide_describe = hide_describe;
         }
         Ok(Some(job))
     }

@@ -111,6 +111,8 @@ pub struct Gather {
     pub epoch: Epoch,
     /// The first ParseComplete of each node is not the client's.
     pub hide_parse: bool,
+    /// The RowDescription is ours alone: the client did not ask for it.
+    pub hide_describe: bool,
     /// Session parameters to put in force on each connection first.
     pub settings: Settings,
 }
@@ -465,6 +467,19 @@ impl Session {
             link.expects.push_back(Expect::forward(Reply::Query));
         }
         Flow::Done
+    }
+
+    /// The parameters that must be in force on a connection of this session.
+    pub fn settings(&self) -> &Settings {
+        self.settings.current()
+    }
+
+    /// The message in front could not be carried out: it is answered with an error.
+    pub fn refuse(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
+        match tag {
+            b'Q' | b'F' => self.refuse_query(report, io),
+            _ => self.refuse_message(tag, report, io),
+        }
     }
 
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.

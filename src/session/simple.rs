@@ -153,6 +153,7 @@ impl Session {
                     request,
                     epoch: env.routes.epoch,
                 hide_parse: false,
+                hide_describe: false,
                     settings: self.settings.current().clone(),
                 })
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use super::{Blame, ClientState, HistogramSum, PlanKind, Registry, ServerState};
+use super::{
+    Blame, ClientState, HistogramSum, MoveFigures, PlanKind, PoolFigures, Registry, ServerState,
+};
 use crate::topology::{NodeId, RoutingTable};
 
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -119,7 +121,7 @@ fn connections(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
     }
 
     let pools = registry.pools();
-    let gauges: [(&str, &str, fn(&super::PoolFigures) -> f64); 5] = [
+    let gauges: [Gauge<PoolFigures, f64>; 5] = [
         ("pgshunt_pool_clients_active", "Clients with a server connection.", |p| {
             p.clients_active as f64
         }),
@@ -160,7 +162,7 @@ fn cluster(out: &mut Page, routes: &RoutingTable) {
 
 fn moves(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
     let moves = registry.moves();
-    let gauges: [(&str, &str, fn(&super::MoveFigures) -> u64); 4] = [
+    let gauges: [Gauge<MoveFigures, u64>; 4] = [
         ("pgshunt_move_bytes_total", "Bytes of the shard being moved.", |m| m.bytes_total),
         ("pgshunt_move_bytes_copied", "Bytes copied so far.", |m| m.bytes_copied),
         ("pgshunt_move_lag_bytes", "WAL the target has yet to apply.", |m| m.lag_bytes),
@@ -185,6 +187,9 @@ fn moves(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
 fn node_name(routes: &RoutingTable, id: NodeId) -> String {
     routes.node(id).map_or_else(|| id.to_string(), |n| n.name.clone())
 }
+
+/// A metric's name, its help, and how it is read off a `T`.
+type Gauge<T, V> = (&'static str, &'static str, fn(&T) -> V);
 
 type Label<'a> = (&'a str, &'a dyn Display);
 

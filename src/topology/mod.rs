@@ -8,6 +8,10 @@
 mod ids;
 mod routing_table;
 
+/// What the fence of a moving shard raises (`pgshunt.fence()` on the nodes): the statement wrote to
+/// a leaf that serves no more, or not at this moment. Plan it again on a fresh routing table.
+pub const FENCE_SQLSTATE: &str = "PS001";
+
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId};
 pub use routing_table::{
     BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,

@@ -291,6 +291,23 @@ impl RoutingTable {
         self.tables.values().filter(move |t| t.group == group)
     }
 
+    /// This table after one shard went to another node, which was all that `epoch` changed. Lets a
+    /// cutover publish what it has just committed without reading the catalog while traffic waits.
+    /// `None` if the shard is unknown or `epoch` is not the next one, so that more has changed.
+    #[must_use]
+    pub fn with_moved(&self, shard: ShardId, node: NodeId, epoch: Epoch) -> Option<Self> {
+        if epoch.0 != self.epoch.0 + 1 || !self.nodes.contains_key(&node) {
+            return None;
+        }
+        let (group, remainder) = self.shards.get(&shard)?;
+        let mut next = self.clone();
+        let moved = next.groups.get_mut(group)?.shards.get_mut(*remainder as usize)?;
+        moved.node = node;
+        moved.since = epoch;
+        next.epoch = epoch;
+        Some(next)
+    }
+
     /// The nodes that serve at least one shard of the group, ascending and without repeats.
     pub fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
         let mut nodes: Vec<_> = self
@@ -476,6 +493,17 @@ mod tests {
         twice.node = NodeId(2);
         r.placements.push(twice);
         assert_eq!(RoutingTable::build(&r).unwrap_err(), BuildError::ServedTwice(ShardId(1)));
+    }
+
+    #[test]
+    fn a_moved_shard_is_the_only_difference_and_the_next_epoch_the_only_one_possible() {
+        let t = RoutingTable::build(&rows()).unwrap();
+        let next = t.with_moved(ShardId(2), NodeId(1), Epoch(2)).unwrap();
+        assert_eq!((next.epoch, next.nodes_of(GroupId(1))), (Epoch(2), vec![NodeId(1)]));
+        assert_eq!(next.shard(ShardId(2)).unwrap().since, Epoch(2));
+        assert_eq!(next.shard(ShardId(1)).unwrap().since, Epoch(1));
+        assert!(t.with_moved(ShardId(2), NodeId(1), Epoch(3)).is_none(), "more has changed");
+        assert!(t.with_moved(ShardId(9), NodeId(1), Epoch(2)).is_none());
     }
 
     #[test]

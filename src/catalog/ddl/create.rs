@@ -1,0 +1,249 @@
+//! CREATE TABLE ... PARTITION BY HASH: parents on all nodes, leaves on those that serve the shards.
+
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
+use tokio_postgres::Client;
+
+use super::roles::{copy_roles, copy_schema};
+use super::statement::Name;
+use super::{
+    DdlError, DdlRequest, Everywhere, Peer, Sequence, Shape, Who, as_client, as_service, no_move,
+    run_as_client, shape,
+};
+use crate::catalog::raise_epoch;
+use crate::hash::KeyType;
+use crate::topology::{GroupId, NodeId, RoutingTable};
+
+const TAG: &str = "CREATE TABLE";
+/// A shard is a schema on a node and a leaf per table; more of them than this is a mistake.
+const MOST_SHARDS: u32 = 4096;
+/// A node's slot in every sequence is its id, so this is also the highest node id.
+const SEQUENCE_STRIDE: i64 = 32;
+
+/// A shard and the node that serves it.
+struct Placed {
+    id: i32,
+    modulus: u32,
+    remainder: u32,
+    node: NodeId,
+}
+
+pub(super) async fn table(
+    all: &mut Everywhere,
+    request: &DdlRequest,
+    who: &Who,
+    name: &Name,
+) -> Result<&'static str, DdlError> {
+    let home = &all.home;
+    as_client(home, request).await?;
+    let there = lookup_new(&home.client, name).await?;
+    run_as_client(home, request).await?;
+    if there.is_some() {
+        // IF NOT EXISTS, or the node would have refused; its notice says so.
+        all.others.clear();
+        return Ok(TAG);
+    }
+    let oid = lookup_new(&home.client, name).await?.ok_or_else(|| {
+        DdlError::new("XX000", format!("table {} was created but is not found", name.quoted()))
+    })?;
+    as_service(home).await?;
+
+    let shape = Shape::read(&home.client, oid).await?;
+    if shape.schema == "pgshunt" || shape.schema.starts_with("shard_") {
+        return Err(DdlError::unsupported(format!(
+            "schema \"{}\" belongs to pgshunt",
+            shape.schema
+        )));
+    }
+    let key_types = shape.key_types()?;
+    let epoch = raise_epoch(&home.client).await?;
+    let shard_count = shard_count(&home.client, who).await?;
+    let group = match find_group(&home.client, &key_types, shard_count, &shape.name).await? {
+        Some(group) => {
+            no_move(home, group).await?;
+            group
+        }
+        None => make_group(&home.client, &key_types, shard_count, &all.routes, epoch.0).await?,
+    };
+    home.client
+        .execute(
+            "INSERT INTO pgshunt.tables \
+             (group_id, schema_name, table_name, key_columns, column_names, column_types) \
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            &[
+                &group.0,
+                &shape.schema,
+                &shape.name,
+                &shape.key_columns(),
+                &shape.column_names,
+                &shape.column_types,
+            ],
+        )
+        .await?;
+
+    // At home the table is there already, with its sequences as declared.
+    let stride = stride(&home.client).await?;
+    let mut restarts = Vec::new();
+    for s in slotted(&shape.sequences, home.node.id, stride)? {
+        restarts.push(s.restart());
+    }
+    home.run(&restarts.join("; ")).await?;
+    let placed = placed(&home.client, group).await?;
+    leaves(home, &shape, &placed).await?;
+    try_join_all(all.others.iter().map(|peer| async {
+        parent(&home.client, peer, &shape, &shape.sequences, stride).await?;
+        leaves(peer, &shape, &placed).await
+    }))
+    .await?;
+    Ok(TAG)
+}
+
+/// The relation that CREATE TABLE of this name makes, or finds in its way.
+async fn lookup_new(client: &Client, name: &Name) -> Result<Option<u32>, DdlError> {
+    let row = client
+        .query_one(
+            "SELECT CASE WHEN $1::text IS NULL THEN pg_catalog.to_regclass(\
+               pg_catalog.quote_ident((pg_catalog.current_schemas(false))[1]) || '.' || \
+               pg_catalog.quote_ident($2)) \
+             ELSE pg_catalog.to_regclass(\
+               pg_catalog.quote_ident($1) || '.' || pg_catalog.quote_ident($2)) END::oid",
+            &[&name.schema, &name.name],
+        )
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// The sequences as this node has them, from what was declared.
+fn slotted(declared: &[Sequence], node: NodeId, stride: i64) -> Result<Vec<Sequence>, DdlError> {
+    if !declared.is_empty() && i64::from(node.0) > stride {
+        return Err(DdlError::new("54000", format!("node {node} has no slot in sequences"))
+            .detail(format!("The setting sequence_stride is {stride}.")));
+    }
+    declared.iter().map(|s| s.in_slot(node.0, stride)).collect()
+}
+
+/// Makes the parent on a node that is not the home node.
+pub(in crate::catalog) async fn parent(
+    home: &Client,
+    peer: &Peer,
+    shape: &Shape,
+    declared: &[Sequence],
+    stride: i64,
+) -> Result<(), DdlError> {
+    let on_node = |e: DdlError| e.on_node(&peer.node.name);
+    copy_roles(home, &peer.client, &shape.roles()).await.map_err(on_node)?;
+    copy_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
+    let sequences = slotted(declared, peer.node.id, stride)?;
+    peer.run(&shape.create_statements(&sequences).join("; ")).await
+}
+
+async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {
+    let mut sql = Vec::new();
+    for shard in placed.iter().filter(|s| s.node == peer.node.id) {
+        let schema = format!("shard_{}", shard.id);
+        sql.extend(shape.leaf_statements(&schema, shard.modulus, shard.remainder));
+    }
+    sql.push(shape::name_leaf_indexes(&shape.regclass()));
+    peer.run(&sql.join("; ")).await
+}
+
+async fn shard_count(home: &Client, who: &Who) -> Result<u32, DdlError> {
+    let text = match &who.shard_count {
+        Some(text) => text.clone(),
+        None => setting(home, "shard_count").await?.unwrap_or_else(|| "16".into()),
+    };
+    text.trim().parse().ok().filter(|n| (1..=MOST_SHARDS).contains(n)).ok_or_else(|| {
+        DdlError::new("22023", format!("pgshunt.shard_count cannot be \"{text}\""))
+            .hint(format!("It is a number from 1 to {MOST_SHARDS}."))
+    })
+}
+
+pub(in crate::catalog) async fn stride(home: &Client) -> Result<i64, DdlError> {
+    let text = setting(home, "sequence_stride").await?;
+    Ok(text.and_then(|t| t.parse().ok()).filter(|s| *s > 0).unwrap_or(SEQUENCE_STRIDE))
+}
+
+async fn setting(home: &Client, name: &str) -> Result<Option<String>, DdlError> {
+    let row =
+        home.query_opt("SELECT value FROM pgshunt.settings WHERE name = $1", &[&name]).await?;
+    Ok(row.map(|r| r.try_get(0)).transpose()?)
+}
+
+/// Tables with the same key types and shard count share a group, so that they can be joined. Not
+/// two of the same name from different schemas: their leaves would have one name, too.
+async fn find_group(
+    home: &Client,
+    key_types: &[KeyType],
+    shard_count: u32,
+    table: &str,
+) -> Result<Option<GroupId>, DdlError> {
+    let names: Vec<&str> = key_types.iter().map(|t| t.name()).collect();
+    let row = home
+        .query_opt(
+            "SELECT group_id FROM pgshunt.colocation_groups g \
+             WHERE key_types = $1 AND shard_count = $2 AND NOT EXISTS (\
+               SELECT FROM pgshunt.tables t WHERE t.group_id = g.group_id AND t.table_name = $3) \
+             ORDER BY group_id LIMIT 1",
+            &[&names, &(shard_count as i32), &table],
+        )
+        .await?;
+    Ok(row.map(|r| r.try_get(0).map(GroupId)).transpose()?)
+}
+
+/// A new group, its shards dealt out to the nodes in turn.
+async fn make_group(
+    home: &Client,
+    key_types: &[KeyType],
+    shard_count: u32,
+    routes: &RoutingTable,
+    epoch: i64,
+) -> Result<GroupId, DdlError> {
+    let names: Vec<&str> = key_types.iter().map(|t| t.name()).collect();
+    let nodes: Vec<i32> = routes.nodes().map(|n| n.id.0).collect();
+    let group: i32 = home
+        .query_one(
+            "INSERT INTO pgshunt.colocation_groups (key_types, shard_count) VALUES ($1, $2) \
+             RETURNING group_id",
+            &[&names, &(shard_count as i32)],
+        )
+        .await?
+        .try_get(0)?;
+    home.execute(
+        "WITH made AS (\
+           INSERT INTO pgshunt.shards (group_id, modulus, remainder) \
+           SELECT $1, $2, r FROM generate_series(0, $2 - 1) r ORDER BY r \
+           RETURNING shard_id, remainder) \
+         INSERT INTO pgshunt.placements (shard_id, node_id, state, since) \
+         SELECT shard_id, ($3::int[])[1 + remainder % cardinality($3::int[])], 'active', $4 FROM made",
+        &[&group, &(shard_count as i32), &nodes, &epoch],
+    )
+    .await?;
+    Ok(GroupId(group))
+}
+
+async fn placed(home: &Client, group: GroupId) -> Result<Vec<Placed>, DdlError> {
+    let rows = home
+        .query(
+            "SELECT s.shard_id, s.modulus, s.remainder, p.node_id \
+             FROM pgshunt.shards s JOIN pgshunt.placements p USING (shard_id) \
+             WHERE s.group_id = $1 AND p.role = 'primary' AND p.state = 'active' \
+             ORDER BY s.remainder",
+            &[&group.0],
+        )
+        .await?;
+    let mut by_remainder = BTreeMap::new();
+    for row in rows {
+        let (modulus, remainder): (i32, i32) = (row.try_get(1)?, row.try_get(2)?);
+        let shard = Placed {
+            id: row.try_get(0)?,
+            modulus: modulus as u32,
+            remainder: remainder as u32,
+            node: NodeId(row.try_get(3)?),
+        };
+        if by_remainder.insert(shard.remainder, shard).is_some() {
+            return Err(DdlError::new("XX000", format!("remainder {remainder} is served twice")));
+        }
+    }
+    Ok(by_remainder.into_values().collect())
+}

@@ -1,0 +1,100 @@
+//! Why a DDL statement was not carried out, in the words the client is given.
+
+use tokio_postgres::error::{DbError, ErrorPosition};
+
+use crate::backend::control::ConnectError;
+use crate::catalog::CatalogError;
+
+/// The fields of the ErrorResponse a client gets: PostgreSQL's own where a node refused, ours where
+/// we did.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message} ({sqlstate})")]
+pub struct DdlError {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+    /// Where in the client's text, counted in characters from 1.
+    pub position: Option<u32>,
+}
+
+impl DdlError {
+    pub fn new(sqlstate: &str, message: impl Into<String>) -> Self {
+        Self {
+            sqlstate: sqlstate.into(),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
+    }
+
+    /// 0A000: what pgshunt does not do.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new("0A000", message)
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the node an error comes from.
+    pub fn on_node(mut self, node: &str) -> Self {
+        let place = format!("This happened on node \"{node}\".");
+        self.detail = Some(match self.detail.take() {
+            Some(detail) => format!("{detail}\n{place}"),
+            None => place,
+        });
+        self
+    }
+}
+
+/// For the client's own statement.
+impl From<&DbError> for DdlError {
+    fn from(e: &DbError) -> Self {
+        Self {
+            sqlstate: e.code().code().into(),
+            message: e.message().into(),
+            detail: e.detail().map(Into::into),
+            hint: e.hint().map(Into::into),
+            position: match e.position() {
+                Some(ErrorPosition::Original(at)) => Some(*at),
+                Some(ErrorPosition::Internal { .. }) | None => None,
+            },
+        }
+    }
+}
+
+/// For statements of ours: their text means nothing to the client, nor does a position in it.
+impl From<tokio_postgres::Error> for DdlError {
+    fn from(e: tokio_postgres::Error) -> Self {
+        match e.as_db_error() {
+            Some(db) => Self { position: None, ..db.into() },
+            None => Self::new("08006", format!("a node broke off: {e}")),
+        }
+    }
+}
+
+impl From<ConnectError> for DdlError {
+    fn from(e: ConnectError) -> Self {
+        Self::new("08001", e.to_string()).hint("DDL goes to all nodes, so all must be reachable.")
+    }
+}
+
+impl From<CatalogError> for DdlError {
+    fn from(e: CatalogError) -> Self {
+        match e {
+            CatalogError::Connect(e) => e.into(),
+            CatalogError::Postgres(e) => e.into(),
+            e @ (CatalogError::Build(_) | CatalogError::Unknown(_) | CatalogError::NoNodes) => {
+                Self::new("XX000", e.to_string())
+            }
+        }
+    }
+}

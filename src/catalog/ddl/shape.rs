@@ -1,0 +1,541 @@
+//! A distributed table as the home node's catalogs describe it, and the DDL that makes the same
+//! parent elsewhere.
+//!
+//! The client's own CREATE TABLE runs on the home node only. There PostgreSQL judges it, resolves
+//! its names and says what came of it; the other nodes, and every node added later, are given what
+//! the home node says. So all parents agree whatever search path or grammar made the first one.
+//! Must be read with `search_path = pg_catalog`: then PostgreSQL qualifies every name it prints.
+
+use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
+use tokio_postgres::{GenericClient, Row};
+
+use super::DdlError;
+use crate::hash::KeyType;
+
+/// A sequence owned by a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    pub schema: String,
+    pub name: String,
+    pub column: String,
+    /// Made by GENERATED AS IDENTITY, so it comes with the column.
+    pub identity: bool,
+    pub data_type: String,
+    pub start: i64,
+    pub increment: i64,
+    pub min: i64,
+    pub max: i64,
+    pub cache: i64,
+    pub cycle: bool,
+}
+
+impl Sequence {
+    fn quoted(&self) -> String {
+        format!("{}.{}", ident(&self.schema), ident(&self.name))
+    }
+
+    /// The same sequence, giving out its every `stride`th value from the `slot`th (from 1) on.
+    ///
+    /// # Errors
+    /// When it would give out values twice, or none.
+    pub fn in_slot(&self, slot: i32, stride: i64) -> Result<Self, DdlError> {
+        if self.cycle {
+            return Err(DdlError::unsupported(format!(
+                "sequence \"{}\" of a distributed table cannot CYCLE",
+                self.name
+            ))
+            .hint("Nodes take turns in giving out its values; after a cycle they would collide."));
+        }
+        let too_narrow = || {
+            DdlError::new("22023", format!("sequence \"{}\" has too few values", self.name))
+                .detail(format!("Each node gives out every {stride}th value."))
+                .hint("Use bigint or a wider MINVALUE and MAXVALUE.")
+        };
+        let increment = self.increment.checked_mul(stride).ok_or_else(too_narrow)?;
+        let start = self
+            .increment
+            .checked_mul(i64::from(slot) - 1)
+            .and_then(|ahead| self.start.checked_add(ahead))
+            .filter(|s| (self.min..=self.max).contains(s))
+            .ok_or_else(too_narrow)?;
+        Ok(Self { start, increment, ..self.clone() })
+    }
+
+    /// The other way round: what was declared, from what a node's slot was given.
+    pub fn out_of_slot(&self, slot: i32, stride: i64) -> Self {
+        let increment = self.increment / stride;
+        Self { start: self.start - increment * (i64::from(slot) - 1), increment, ..self.clone() }
+    }
+
+    /// The statement that gives an existing sequence this start and increment.
+    pub fn restart(&self) -> String {
+        format!(
+            "ALTER SEQUENCE {} INCREMENT BY {} START WITH {} RESTART",
+            self.quoted(),
+            self.increment,
+            self.start
+        )
+    }
+
+    fn options(&self) -> String {
+        format!(
+            "INCREMENT BY {} MINVALUE {} MAXVALUE {} START WITH {} CACHE {} NO CYCLE",
+            self.increment, self.min, self.max, self.start, self.cache
+        )
+    }
+}
+
+/// A distribution column, with what PostgreSQL hashes it by.
+#[derive(Debug, Clone)]
+struct KeyColumn {
+    /// Empty: an expression.
+    name: Option<String>,
+    type_name: String,
+    key_type: Option<KeyType>,
+    default_operators: bool,
+    deterministic: bool,
+}
+
+/// A distributed table's parent.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+    pub owner: String,
+    pub column_names: Vec<String>,
+    pub column_types: Vec<u32>,
+    key: Vec<KeyColumn>,
+    partition_key: String,
+    column_clauses: Vec<String>,
+    column_settings: Vec<String>,
+    constraints: Vec<String>,
+    indexes: Vec<String>,
+    pub sequences: Vec<Sequence>,
+    /// `GRANT` statements but for the table's name: ("SELECT", grantee or PUBLIC, with grant option).
+    pub grants: Vec<Grant>,
+}
+
+/// One privilege on a table, beyond the owner's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub privilege: String,
+    /// `None`: PUBLIC.
+    pub grantee: Option<String>,
+    pub grantable: bool,
+}
+
+impl Grant {
+    pub fn on(&self, kind: &str, object: &str) -> String {
+        let to = self.grantee.as_deref().map_or_else(|| "PUBLIC".into(), ident);
+        let option = if self.grantable { " WITH GRANT OPTION" } else { "" };
+        format!("GRANT {} ON {kind} {object} TO {to}{option}", self.privilege)
+    }
+}
+
+impl Shape {
+    pub async fn read<C: GenericClient + Sync>(client: &C, oid: u32) -> Result<Self, DdlError> {
+        let row = client.query_one(TABLE, &[&oid]).await?;
+        let mut shape = Self {
+            oid,
+            schema: row.try_get(0)?,
+            name: row.try_get(1)?,
+            owner: row.try_get(2)?,
+            partition_key: row.try_get(3)?,
+            column_names: Vec::new(),
+            column_types: Vec::new(),
+            key: Vec::new(),
+            column_clauses: Vec::new(),
+            column_settings: Vec::new(),
+            constraints: Vec::new(),
+            indexes: Vec::new(),
+            sequences: Vec::new(),
+            grants: Vec::new(),
+        };
+        let unknown: Option<String> = row.try_get(4)?;
+        if let Some(what) = unknown {
+            return Err(DdlError::unsupported(format!(
+                "table \"{}\" has {what}, which pgshunt cannot make on all nodes",
+                shape.name
+            )));
+        }
+        for row in client.query(KEY, &[&oid]).await? {
+            let type_oid: Option<u32> = row.try_get(2)?;
+            shape.key.push(KeyColumn {
+                name: row.try_get(0)?,
+                type_name: row.try_get::<_, Option<String>>(1)?.unwrap_or_default(),
+                key_type: type_oid.and_then(KeyType::from_oid),
+                default_operators: row.try_get(3)?,
+                deterministic: row.try_get(4)?,
+            });
+        }
+        for row in client.query(SEQUENCES, &[&oid]).await? {
+            shape.sequences.push(sequence(&row)?);
+        }
+        for row in client.query(COLUMNS, &[&oid]).await? {
+            shape.column(&row)?;
+        }
+        for row in client.query(CONSTRAINTS, &[&oid]).await? {
+            shape.constraints.push(row.try_get(0)?);
+        }
+        for row in client.query(INDEXES, &[&oid]).await? {
+            shape.indexes.push(row.try_get(0)?);
+        }
+        for row in client.query(GRANTS, &[&oid]).await? {
+            shape.grants.push(Grant {
+                privilege: row.try_get(0)?,
+                grantee: row.try_get(1)?,
+                grantable: row.try_get(2)?,
+            });
+        }
+        Ok(shape)
+    }
+
+    fn column(&mut self, row: &Row) -> Result<(), DdlError> {
+        let name: String = row.try_get(0)?;
+        let type_name: String = row.try_get(1)?;
+        let not_null: bool = row.try_get(2)?;
+        let identity: String = row.try_get(3)?;
+        let generated: String = row.try_get(4)?;
+        let default: Option<String> = row.try_get(5)?;
+        let collation: Option<String> = row.try_get(6)?;
+        let storage: Option<String> = row.try_get(7)?;
+        let compression: Option<String> = row.try_get(8)?;
+        self.column_types.push(row.try_get(9)?);
+
+        let mut clause = format!("{} {type_name}", ident(&name));
+        if let Some(collation) = collation {
+            clause += &format!(" COLLATE {collation}");
+        }
+        match (generated.as_str(), identity.as_str(), default) {
+            ("s", _, Some(expression)) => {
+                clause += &format!(" GENERATED ALWAYS AS ({expression}) STORED");
+            }
+            ("v", _, Some(expression)) => {
+                clause += &format!(" GENERATED ALWAYS AS ({expression}) VIRTUAL");
+            }
+            ("", "", Some(expression)) => clause += &format!(" DEFAULT {expression}"),
+            ("", "", None) => {}
+            ("", kind @ ("a" | "d"), None) => {
+                let when = if kind == "a" { "ALWAYS" } else { "BY DEFAULT" };
+                // Filled in by `create_statements`, once the slot is known.
+                clause += &format!(" GENERATED {when} AS IDENTITY");
+            }
+            _ => {
+                return Err(DdlError::unsupported(format!(
+                    "column \"{name}\" has a default pgshunt does not know"
+                )));
+            }
+        }
+        if not_null {
+            clause += " NOT NULL";
+        }
+        let set =
+            |what: &str, value: String| format!("ALTER COLUMN {} SET {what} {value}", ident(&name));
+        self.column_settings.extend(storage.map(|s| set("STORAGE", s)));
+        self.column_settings.extend(compression.map(|c| set("COMPRESSION", c)));
+        self.column_clauses.push(clause);
+        self.column_names.push(name);
+        Ok(())
+    }
+
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", ident(&self.schema), ident(&self.name))
+    }
+
+    /// An SQL expression for the parent on whatever node it is evaluated.
+    pub fn regclass(&self) -> String {
+        regclass(&self.schema, &self.name)
+    }
+
+    pub fn same_columns(&self, other: &Self) -> bool {
+        (&self.column_names, &self.column_clauses) == (&other.column_names, &other.column_clauses)
+            && self.partition_key == other.partition_key
+    }
+
+    pub fn key_columns(&self) -> Vec<String> {
+        self.key.iter().filter_map(|k| k.name.clone()).collect()
+    }
+
+    /// The key's types.
+    ///
+    /// # Errors
+    /// When the proxy could not compute the same hash as PostgreSQL.
+    pub fn key_types(&self) -> Result<Vec<KeyType>, DdlError> {
+        self.key.iter().map(|k| k.checked()).collect()
+    }
+
+    /// Everyone named in the table's definition: must exist wherever the table is made.
+    pub fn roles(&self) -> Vec<String> {
+        let mut roles: Vec<String> = std::iter::once(self.owner.clone())
+            .chain(self.grants.iter().filter_map(|g| g.grantee.clone()))
+            .collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+
+    /// What makes this parent on a node that has neither it nor its sequences.
+    pub fn create_statements(&self, sequences: &[Sequence]) -> Vec<String> {
+        let mut statements = Vec::new();
+        for s in sequences.iter().filter(|s| !s.identity) {
+            statements.push(format!(
+                "CREATE SEQUENCE {} AS {} {}",
+                s.quoted(),
+                s.data_type,
+                s.options()
+            ));
+        }
+        let elements: Vec<&str> =
+            self.column_clauses.iter().chain(&self.constraints).map(String::as_str).collect();
+        statements.push(format!(
+            "CREATE TABLE {} ({}) PARTITION BY {}",
+            self.quoted(),
+            elements.join(", "),
+            self.partition_key
+        ));
+        if !self.column_settings.is_empty() {
+            statements.push(format!(
+                "ALTER TABLE {} {}",
+                self.quoted(),
+                self.column_settings.join(", ")
+            ));
+        }
+        for s in sequences {
+            if s.identity {
+                let column = literal(&s.column);
+                let table = literal(&self.quoted());
+                // PostgreSQL chose the sequence's name; give it the one the home node has.
+                statements.push(format!(
+                    "DO $do$ DECLARE made regclass := pg_get_serial_sequence({table}, {column}); \
+                     BEGIN IF made IS DISTINCT FROM to_regclass({wanted}) THEN \
+                     EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', made, {name}); END IF; END $do$",
+                    wanted = literal(&s.quoted()),
+                    name = literal(&s.name),
+                ));
+                statements.push(format!("ALTER SEQUENCE {} {} RESTART", s.quoted(), s.options()));
+            } else {
+                statements.push(format!(
+                    "ALTER SEQUENCE {} OWNED BY {}.{}",
+                    s.quoted(),
+                    self.quoted(),
+                    ident(&s.column)
+                ));
+            }
+        }
+        statements.extend(self.indexes.iter().cloned());
+        statements.push(format!("ALTER TABLE {} OWNER TO {}", self.quoted(), ident(&self.owner)));
+        statements.extend(self.grants.iter().map(|g| g.on("TABLE", &self.quoted())));
+        statements
+    }
+
+    /// What makes the leaf of one shard, attached to the parent. `schema` is the shard's.
+    pub fn leaf_statements(&self, schema: &str, modulus: u32, remainder: u32) -> Vec<String> {
+        let leaf = format!("{schema}.{}", ident(&self.name));
+        let mut statements = vec![
+            format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
+            format!("GRANT USAGE ON SCHEMA {schema} TO PUBLIC"),
+            format!(
+                "CREATE TABLE {leaf} PARTITION OF {} \
+                 FOR VALUES WITH (MODULUS {modulus}, REMAINDER {remainder})",
+                self.quoted()
+            ),
+            format!("ALTER TABLE {leaf} OWNER TO {}", ident(&self.owner)),
+        ];
+        statements.extend(self.grants.iter().map(|g| g.on("TABLE", &leaf)));
+        statements
+    }
+}
+
+pub fn regclass(schema: &str, name: &str) -> String {
+    format!("to_regclass({})", literal(&format!("{}.{}", ident(schema), ident(name))))
+}
+
+/// Gives the indexes of all leaves of `parent` (an SQL expression for its regclass) the names the
+/// parent's have, so that errors name what the application knows. A name that is taken in the
+/// shard's schema is left as PostgreSQL chose it.
+pub fn name_leaf_indexes(parent: &str) -> String {
+    format!(
+        "DO $do$ DECLARE r record; BEGIN FOR r IN \
+           SELECT n.nspname, ci.relname AS has, pi.relname AS wants \
+           FROM pg_index p JOIN pg_class pi ON pi.oid = p.indexrelid \
+             JOIN pg_inherits h ON h.inhparent = p.indexrelid \
+             JOIN pg_class ci ON ci.oid = h.inhrelid JOIN pg_namespace n ON n.oid = ci.relnamespace \
+           WHERE p.indrelid = {parent} AND n.nspname LIKE 'shard\\_%' AND ci.relname <> pi.relname \
+         LOOP IF to_regclass(format('%I.%I', r.nspname, r.wants)) IS NULL THEN \
+           EXECUTE format('ALTER INDEX %I.%I RENAME TO %I', r.nspname, r.has, r.wants); \
+         END IF; END LOOP; END $do$"
+    )
+}
+
+impl KeyColumn {
+    fn checked(&self) -> Result<KeyType, DdlError> {
+        let Some(name) = &self.name else {
+            return Err(DdlError::unsupported("a distribution key cannot contain expressions")
+                .hint("Distribute by columns: PARTITION BY HASH (column, ...)."));
+        };
+        let Some(key_type) = self.key_type else {
+            return Err(DdlError::unsupported(format!(
+                "column \"{name}\" of type {} cannot be a distribution column",
+                self.type_name
+            ))
+            .hint("Distribution columns are of type smallint, integer, bigint, text, varchar or uuid."));
+        };
+        if !self.default_operators {
+            return Err(DdlError::unsupported(format!(
+                "distribution column \"{name}\" has an operator class of its own"
+            ))
+            .hint("Leave the operator class away."));
+        }
+        if !self.deterministic {
+            return Err(DdlError::unsupported(format!(
+                "distribution column \"{name}\" has a non-deterministic collation"
+            ))
+            .detail("Equal texts of different bytes would belong to one shard.")
+            .hint("Give the column a deterministic collation."));
+        }
+        Ok(key_type)
+    }
+}
+
+fn sequence(row: &Row) -> Result<Sequence, DdlError> {
+    Ok(Sequence {
+        schema: row.try_get(0)?,
+        name: row.try_get(1)?,
+        column: row.try_get(2)?,
+        identity: row.try_get(3)?,
+        data_type: row.try_get(4)?,
+        start: row.try_get(5)?,
+        increment: row.try_get(6)?,
+        min: row.try_get(7)?,
+        max: row.try_get(8)?,
+        cache: row.try_get(9)?,
+        cycle: row.try_get(10)?,
+    })
+}
+
+const TABLE: &str = "\
+SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_get_partkeydef(c.oid),
+  CASE WHEN c.relpersistence <> 'p' THEN 'another persistence than permanent'
+    WHEN c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid) THEN 'row security'
+    WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) THEN 'triggers'
+    WHEN EXISTS (SELECT FROM pg_constraint WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
+      THEN 'foreign keys'
+    WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a parent'
+    WHEN c.reltablespace <> 0 THEN 'a tablespace'
+    WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL)
+      THEN 'grants on columns'
+    -- A default that draws from somebody else's sequence: it exists here only, or collides.
+    WHEN EXISTS (
+      SELECT FROM pg_attrdef d
+        JOIN pg_depend u ON u.classid = 'pg_attrdef'::regclass AND u.objid = d.oid
+          AND u.refclassid = 'pg_class'::regclass
+        JOIN pg_class s ON s.oid = u.refobjid AND s.relkind = 'S'
+      WHERE d.adrelid = c.oid AND NOT EXISTS (
+        SELECT FROM pg_depend o WHERE o.classid = 'pg_class'::regclass AND o.objid = s.oid
+          AND o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid AND o.deptype IN ('a', 'i')))
+      THEN 'a default from a sequence it does not own'
+  END
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1 AND c.relkind = 'p'";
+
+const KEY: &str = "\
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
+  coalesce(o.opcdefault AND o.opcnamespace = 'pg_catalog'::regnamespace, false),
+  coalesce(l.collisdeterministic, true)
+FROM pg_partitioned_table p CROSS JOIN LATERAL
+  unnest(p.partattrs::int2[], p.partclass::oid[], p.partcollation::oid[])
+    WITH ORDINALITY AS k (attnum, opclass, collation_oid, nth)
+  LEFT JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum AND k.attnum <> 0
+  LEFT JOIN pg_opclass o ON o.oid = k.opclass
+  LEFT JOIN pg_collation l ON l.oid = k.collation_oid
+WHERE p.partrelid = $1 ORDER BY k.nth";
+
+const COLUMNS: &str = "\
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text,
+  a.attgenerated::text, pg_get_expr(d.adbin, d.adrelid),
+  CASE WHEN a.attcollation <> t.typcollation AND l.oid IS NOT NULL
+    THEN format('%I.%I', ln.nspname, l.collname) END,
+  CASE WHEN a.attstorage <> t.typstorage THEN CASE a.attstorage WHEN 'p' THEN 'PLAIN'
+    WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END END,
+  CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
+  a.atttypid
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+  LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+  LEFT JOIN pg_collation l ON l.oid = a.attcollation
+  LEFT JOIN pg_namespace ln ON ln.oid = l.collnamespace
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+const CONSTRAINTS: &str = "\
+SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid))
+FROM pg_constraint WHERE conrelid = $1 AND contype IN ('p', 'u', 'x', 'c') ORDER BY contype, conname";
+
+const INDEXES: &str = "\
+SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i
+WHERE i.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid
+  AND c.conrelid = $1) ORDER BY i.indexrelid";
+
+const SEQUENCES: &str = "\
+SELECT n.nspname::text, s.relname::text, a.attname::text, d.deptype = 'i', format_type(q.seqtypid, NULL),
+  q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, q.seqcycle
+FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  JOIN pg_namespace n ON n.oid = s.relnamespace JOIN pg_sequence q ON q.seqrelid = s.oid
+  JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
+  AND d.deptype IN ('a', 'i') ORDER BY a.attnum, s.oid";
+
+const GRANTS: &str = "\
+SELECT a.privilege_type::text, r.rolname::text, a.is_grantable
+FROM pg_class c, LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+WHERE c.oid = $1 AND a.grantee <> c.relowner ORDER BY 2, 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serial() -> Sequence {
+        Sequence {
+            schema: "public".into(),
+            name: "t_id_seq".into(),
+            column: "id".into(),
+            identity: false,
+            data_type: "integer".into(),
+            start: 1,
+            increment: 1,
+            min: 1,
+            max: i32::MAX.into(),
+            cache: 1,
+            cycle: false,
+        }
+    }
+
+    #[test]
+    fn slots_give_out_disjoint_values() {
+        for declared in [
+            serial(),
+            Sequence { start: 100, increment: 10, ..serial() },
+            Sequence { start: -1, increment: -1, min: i64::from(i32::MIN), max: -1, ..serial() },
+        ] {
+            let mut seen = std::collections::BTreeSet::new();
+            for slot in 1..=4 {
+                let s = declared.in_slot(slot, 4).unwrap();
+                assert_eq!(s.out_of_slot(slot, 4), declared);
+                for n in 0..20 {
+                    let value = s.start + n * s.increment;
+                    assert!(seen.insert(value), "{value} twice");
+                    assert_eq!((value - declared.start) % declared.increment, 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_that_would_collide_or_has_no_values_is_refused() {
+        let e = Sequence { cycle: true, ..serial() }.in_slot(1, 32).unwrap_err();
+        assert_eq!(e.sqlstate, "0A000");
+        let narrow = Sequence { max: 3, ..serial() };
+        assert!(narrow.in_slot(3, 32).is_ok());
+        assert_eq!(narrow.in_slot(4, 32).unwrap_err().sqlstate, "22023");
+        let wide = Sequence { increment: i64::MAX / 2, max: i64::MAX, ..serial() };
+        assert_eq!(wide.in_slot(1, 32).unwrap_err().sqlstate, "22023");
+    }
+}

@@ -1,0 +1,438 @@
+//! What a DDL statement asks for, read off PostgreSQL's own grammar.
+//!
+//! Total and exact: a form that is not known to mean the same on every node is refused here, with a
+//! reason, before any node hears of it.
+
+use pg_raw_parse::Node;
+use pg_raw_parse::nodes::{
+    self, AlterTableType as Alter, ConstrType, DropBehavior, ObjectType, PartitionStrategy,
+};
+
+use super::DdlError;
+
+/// A table or index as the client wrote it, folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    pub schema: Option<String>,
+    pub name: String,
+}
+
+impl Name {
+    /// Quoted where needed, as `to_regclass` wants it.
+    pub fn quoted(&self) -> String {
+        use postgres_protocol::escape::escape_identifier as quote;
+        match &self.schema {
+            Some(schema) => format!("{}.{}", quote(schema), quote(&self.name)),
+            None => quote(&self.name),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    CreateTable { table: Name },
+    DropTable { tables: Vec<Name>, missing_ok: bool, cascade: bool },
+    Truncate { tables: Vec<Name>, restart_sequences: bool, cascade: bool },
+    CreateIndex { table: Name },
+    DropIndex { indexes: Vec<Name>, missing_ok: bool, cascade: bool },
+    AlterTable { table: Name, missing_ok: bool, evaluates: Evaluates },
+}
+
+/// What an ALTER TABLE makes the node compute for each row, as whoever runs it. That is a session
+/// of a superuser who took on the client's role and could lay it down again, so for other roles
+/// only what cannot run a user's code is allowed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Evaluates {
+    /// Something else than a constant.
+    pub expression: bool,
+    /// Types that must be built in, as written.
+    pub types: Vec<Name>,
+}
+
+pub fn parse(sql: &str) -> Result<Statement, DdlError> {
+    let parsed = pg_raw_parse::parse(sql).map_err(|e| match e {
+        pg_raw_parse::Error::Parse(e) => DdlError::new("42601", e.to_string()),
+        e => DdlError::new("42601", e.to_string()),
+    })?;
+    let mut statements = parsed.stmts();
+    let (Some(first), None) = (statements.next(), statements.next()) else {
+        return Err(DdlError::unsupported("DDL on distributed tables must be a query of its own")
+            .hint("Send the statements one by one."));
+    };
+    match first {
+        Node::CreateStmt(s) => create_table(s),
+        Node::DropStmt(s) => drop(s),
+        Node::TruncateStmt(s) => Ok(Statement::Truncate {
+            tables: range_vars(s.relations())?,
+            restart_sequences: s.restart_seqs,
+            cascade: s.behavior == DropBehavior::DROP_CASCADE,
+        }),
+        Node::IndexStmt(s) => create_index(s),
+        Node::AlterTableStmt(s) => alter_table(s),
+        Node::RenameStmt(s) => rename(s),
+        _ => Err(DdlError::unsupported("this statement is not supported on distributed tables")),
+    }
+}
+
+fn create_table(s: &nodes::CreateStmt) -> Result<Statement, DdlError> {
+    let refused = |what: &str| {
+        DdlError::unsupported(format!("a distributed table cannot be created {what}"))
+            .hint("Leave PARTITION BY HASH away to create the table on the home node only.")
+    };
+    let relation = s.relation().ok_or_else(broken)?;
+    let Some(spec) = s.partspec() else {
+        return Err(DdlError::unsupported("this CREATE TABLE does not make a distributed table"));
+    };
+    if spec.strategy != PartitionStrategy::PARTITION_STRATEGY_HASH {
+        return Err(refused("by LIST or RANGE"));
+    }
+    match relation.relpersistence as u8 {
+        b'p' => {}
+        b't' => return Err(refused("as a temporary table")),
+        _ => return Err(refused("unlogged, since it could never be moved")),
+    }
+    if s.partbound().is_some() {
+        return Err(refused("as a partition of another table"));
+    }
+    if !s.inh_relations().is_empty() {
+        return Err(refused("with INHERITS"));
+    }
+    if s.of_typename().is_some() {
+        return Err(refused("OF a type"));
+    }
+    if s.tablespacename().is_some() {
+        return Err(refused("in a tablespace"));
+    }
+    let mut columns = Vec::new();
+    for element in s.table_elts() {
+        match element {
+            Node::ColumnDef(c) => columns.push(c),
+            Node::Constraint(c) => constraint(c)?,
+            Node::TableLikeClause(_) => return Err(refused("with LIKE")),
+            _ => return Err(broken()),
+        }
+    }
+    for column in columns {
+        for c in column.constraints() {
+            if let Node::Constraint(c) = c {
+                constraint(c)?;
+            }
+        }
+    }
+    s.constraints().iter().try_for_each(constraint)?;
+    Ok(Statement::CreateTable { table: name_of(relation)? })
+}
+
+fn constraint(c: &nodes::Constraint) -> Result<(), DdlError> {
+    if c.contype == ConstrType::CONSTR_FOREIGN {
+        return Err(DdlError::unsupported(
+            "foreign keys on distributed tables are not supported yet",
+        )
+        .hint("Leave the REFERENCES clause away; rows of one key value live on one node."));
+    }
+    if c.indexspace().is_some() {
+        return Err(DdlError::unsupported(
+            "an index of a distributed table cannot have a tablespace",
+        ));
+    }
+    Ok(())
+}
+
+fn drop(s: &nodes::DropStmt) -> Result<Statement, DdlError> {
+    if s.concurrent {
+        return Err(DdlError::unsupported(
+            "an index of a distributed table cannot be dropped concurrently",
+        )
+        .hint("Leave CONCURRENTLY away."));
+    }
+    let names = s.objects().iter().map(list_name).collect::<Result<Vec<_>, _>>()?;
+    let cascade = s.behavior == DropBehavior::DROP_CASCADE;
+    match s.remove_type {
+        ObjectType::OBJECT_TABLE => {
+            Ok(Statement::DropTable { tables: names, missing_ok: s.missing_ok, cascade })
+        }
+        ObjectType::OBJECT_INDEX => {
+            Ok(Statement::DropIndex { indexes: names, missing_ok: s.missing_ok, cascade })
+        }
+        _ => Err(DdlError::unsupported("this kind of DROP is not supported on distributed tables")),
+    }
+}
+
+fn create_index(s: &nodes::IndexStmt) -> Result<Statement, DdlError> {
+    let relation = s.relation().ok_or_else(broken)?;
+    if s.concurrent {
+        return Err(DdlError::unsupported(
+            "cannot create an index on a distributed table concurrently",
+        )
+        .hint("Leave CONCURRENTLY away; writes to the table wait until the index is built."));
+    }
+    if !relation.inh {
+        return Err(DdlError::unsupported(
+            "CREATE INDEX ON ONLY is not supported on distributed tables",
+        ));
+    }
+    if s.table_space().is_some() {
+        return Err(DdlError::unsupported(
+            "an index of a distributed table cannot have a tablespace",
+        ));
+    }
+    Ok(Statement::CreateIndex { table: name_of(relation)? })
+}
+
+fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
+    let relation = s.relation().ok_or_else(broken)?;
+    if s.objtype != ObjectType::OBJECT_TABLE || !relation.inh {
+        return Err(DdlError::unsupported(
+            "this form of ALTER is not supported on distributed tables",
+        ));
+    }
+    let mut evaluates = Evaluates::default();
+    for command in s.cmds() {
+        let Node::AlterTableCmd(c) = command else { return Err(broken()) };
+        match c.subtype {
+            Alter::AT_AddColumn => {
+                let Node::ColumnDef(column) = c.def() else { return Err(broken()) };
+                add_column(column, &mut evaluates)?;
+            }
+            Alter::AT_AddConstraint => {
+                let Node::Constraint(new) = c.def() else { return Err(broken()) };
+                let key = [ConstrType::CONSTR_PRIMARY, ConstrType::CONSTR_UNIQUE];
+                if !key.contains(&new.contype) {
+                    constraint(new)?;
+                    return Err(DdlError::unsupported(
+                        "only PRIMARY KEY and UNIQUE can be added to a distributed table",
+                    )
+                    .hint("Declare other constraints in CREATE TABLE."));
+                }
+                constraint(new)?;
+            }
+            Alter::AT_DropColumn
+            | Alter::AT_ColumnDefault
+            | Alter::AT_SetNotNull
+            | Alter::AT_DropNotNull => {}
+            _ => {
+                return Err(DdlError::unsupported(
+                    "this form of ALTER TABLE is not supported on distributed tables",
+                )
+                .hint(
+                    "Supported: ADD COLUMN, DROP COLUMN, RENAME COLUMN, ALTER COLUMN SET or DROP \
+                     DEFAULT or NOT NULL, ADD PRIMARY KEY, ADD UNIQUE.",
+                ));
+            }
+        }
+    }
+    Ok(Statement::AlterTable { table: name_of(relation)?, missing_ok: s.missing_ok, evaluates })
+}
+
+fn add_column(column: &nodes::ColumnDef, evaluates: &mut Evaluates) -> Result<(), DdlError> {
+    let ty = column.type_name().ok_or_else(broken)?;
+    const SERIALS: [&str; 6] =
+        ["serial", "serial4", "bigserial", "serial8", "smallserial", "serial2"];
+    let name = type_name(ty)?;
+    if name.schema.is_none() && SERIALS.contains(&name.name.as_str()) {
+        return Err(DdlError::unsupported(
+            "a serial column cannot be added to a distributed table",
+        )
+        .hint("Declare it in CREATE TABLE."));
+    }
+    let mut types = vec![name];
+    for c in column.constraints() {
+        let Node::Constraint(c) = c else { continue };
+        match c.contype {
+            ConstrType::CONSTR_NULL | ConstrType::CONSTR_NOTNULL => {}
+            ConstrType::CONSTR_DEFAULT => {
+                evaluates.expression |= !is_constant(c.raw_expr(), &mut types)?;
+            }
+            _ => {
+                constraint(c)?;
+                return Err(DdlError::unsupported(
+                    "a column added to a distributed table can only have DEFAULT, NULL and NOT NULL",
+                ));
+            }
+        }
+    }
+    for t in types {
+        if !evaluates.types.contains(&t) {
+            evaluates.types.push(t);
+        }
+    }
+    Ok(())
+}
+
+/// Whether evaluating this runs no code of a user's, if only the `types` it casts to are built in.
+fn is_constant(mut expr: Node<'_>, types: &mut Vec<Name>) -> Result<bool, DdlError> {
+    // A loop: casts may be nested deeper than our stack.
+    while let Node::TypeCast(cast) = expr {
+        types.push(type_name(cast.type_name().ok_or_else(broken)?)?);
+        expr = cast.arg();
+    }
+    Ok(matches!(expr, Node::A_Const(_) | Node::SQLValueFunction(_)))
+}
+
+fn rename(s: &nodes::RenameStmt) -> Result<Statement, DdlError> {
+    if s.rename_type != ObjectType::OBJECT_COLUMN || s.relation_type != ObjectType::OBJECT_TABLE {
+        return Err(DdlError::unsupported("only columns of distributed tables can be renamed"));
+    }
+    let relation = s.relation().filter(|r| r.inh).ok_or_else(broken)?;
+    Ok(Statement::AlterTable {
+        table: name_of(relation)?,
+        missing_ok: s.missing_ok,
+        evaluates: Evaluates::default(),
+    })
+}
+
+fn range_vars(list: &pg_raw_parse::list::NodeList) -> Result<Vec<Name>, DdlError> {
+    list.iter()
+        .map(|n| match n {
+            Node::RangeVar(r) if r.inh => name_of(r),
+            Node::RangeVar(_) => {
+                Err(DdlError::unsupported("ONLY is not supported on distributed tables"))
+            }
+            _ => Err(broken()),
+        })
+        .collect()
+}
+
+fn name_of(r: &nodes::RangeVar) -> Result<Name, DdlError> {
+    if r.catalogname().is_some() {
+        return Err(DdlError::unsupported("a table's name cannot name the database here"));
+    }
+    Ok(Name {
+        schema: r.schemaname().map(Into::into),
+        name: r.relname().ok_or_else(broken)?.into(),
+    })
+}
+
+fn list_name(n: Node<'_>) -> Result<Name, DdlError> {
+    let parts: Option<Vec<&str>> =
+        n.as_node_list().and_then(|l| l.iter().map(Node::as_str).collect());
+    name_from(parts.ok_or_else(broken)?)
+}
+
+fn type_name(t: &nodes::TypeName) -> Result<Name, DdlError> {
+    if t.setof || t.pct_type {
+        return Err(DdlError::unsupported("%TYPE and SETOF are not supported here"));
+    }
+    let parts: Option<Vec<&str>> = t.names().iter().map(|s| s.sval()).collect();
+    name_from(parts.ok_or_else(broken)?)
+}
+
+fn name_from(parts: Vec<&str>) -> Result<Name, DdlError> {
+    match parts.as_slice() {
+        [name] => Ok(Name { schema: None, name: (*name).into() }),
+        [schema, name] => Ok(Name { schema: Some((*schema).into()), name: (*name).into() }),
+        _ => Err(DdlError::unsupported("a name cannot name the database here")),
+    }
+}
+
+/// A tree the grammar does not make.
+fn broken() -> DdlError {
+    DdlError::unsupported("this statement is not understood well enough to run it on all nodes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(schema: Option<&str>, name: &str) -> Name {
+        Name { schema: schema.map(Into::into), name: name.into() }
+    }
+
+    fn refused(sql: &str) -> String {
+        let e = parse(sql).expect_err(sql);
+        assert_eq!(e.sqlstate, "0A000", "{sql}: {e:?}");
+        e.message
+    }
+
+    #[test]
+    fn the_statements_that_go_to_all_nodes() {
+        assert_eq!(
+            parse(
+                "CREATE TABLE IF NOT EXISTS app.\"T\" (id int PRIMARY KEY) PARTITION BY HASH (id);"
+            ),
+            Ok(Statement::CreateTable { table: name(Some("app"), "T") })
+        );
+        assert_eq!(
+            parse("drop table if exists a, s.b cascade"),
+            Ok(Statement::DropTable {
+                tables: vec![name(None, "a"), name(Some("s"), "b")],
+                missing_ok: true,
+                cascade: true
+            })
+        );
+        assert_eq!(
+            parse("TRUNCATE a RESTART IDENTITY"),
+            Ok(Statement::Truncate {
+                tables: vec![name(None, "a")],
+                restart_sequences: true,
+                cascade: false
+            })
+        );
+        assert_eq!(
+            parse("CREATE UNIQUE INDEX ON t (a, id)"),
+            Ok(Statement::CreateIndex { table: name(None, "t") })
+        );
+        let Ok(Statement::AlterTable { evaluates, .. }) = parse(
+            "ALTER TABLE t ADD COLUMN a int NOT NULL DEFAULT -1, ADD b text DEFAULT 'x'::text",
+        ) else {
+            panic!("must parse")
+        };
+        assert_eq!(
+            evaluates,
+            Evaluates {
+                expression: false,
+                types: vec![name(Some("pg_catalog"), "int4"), name(None, "text")]
+            }
+        );
+        assert!(parse("ALTER TABLE t RENAME a TO b").is_ok());
+    }
+
+    #[test]
+    fn a_default_that_calls_something_is_told_apart() {
+        for sql in [
+            "ALTER TABLE t ADD a int DEFAULT f()",
+            "ALTER TABLE t ADD a int DEFAULT 1 + 1",
+            "ALTER TABLE t ADD a text DEFAULT (SELECT 'x')",
+        ] {
+            let Ok(Statement::AlterTable { evaluates, .. }) = parse(sql) else { panic!("{sql}") };
+            assert!(evaluates.expression, "{sql}");
+        }
+        let Ok(Statement::AlterTable { evaluates, .. }) =
+            parse("ALTER TABLE t ADD a int DEFAULT CAST('1'::s.dom AS int8)")
+        else {
+            panic!("must parse")
+        };
+        assert!(evaluates.types.contains(&name(Some("s"), "dom")), "{evaluates:?}");
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_safe_is_refused() {
+        for sql in [
+            "CREATE TABLE t (id int) PARTITION BY RANGE (id)",
+            "CREATE TEMP TABLE t (id int) PARTITION BY HASH (id)",
+            "CREATE UNLOGGED TABLE t (id int) PARTITION BY HASH (id)",
+            "CREATE TABLE t (id int REFERENCES o) PARTITION BY HASH (id)",
+            "CREATE TABLE t (id int, FOREIGN KEY (id) REFERENCES o (id)) PARTITION BY HASH (id)",
+            "CREATE TABLE t (LIKE o) PARTITION BY HASH (id)",
+            "CREATE TABLE t PARTITION OF o FOR VALUES WITH (MODULUS 2, REMAINDER 0) PARTITION BY HASH (id)",
+            "CREATE INDEX CONCURRENTLY i ON t (a)",
+            "CREATE INDEX i ON ONLY t (a)",
+            "DROP INDEX CONCURRENTLY i",
+            "ALTER TABLE t ALTER a TYPE bigint",
+            "ALTER TABLE t ADD a serial",
+            "ALTER TABLE t ADD a int CHECK (a > f())",
+            "ALTER TABLE t ADD CHECK (a > 0)",
+            "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES o",
+            "ALTER TABLE t OWNER TO bob",
+            "ALTER TABLE t RENAME TO u",
+            "ALTER TABLE ONLY t DROP COLUMN a",
+            "TRUNCATE ONLY t",
+            "DROP VIEW t",
+            "CREATE TABLE t (id int) PARTITION BY HASH (id); DROP TABLE t",
+            "SELECT 1",
+        ] {
+            refused(sql);
+        }
+        assert_eq!(parse("CREATE TABLE (").unwrap_err().sqlstate, "42601");
+    }
+}

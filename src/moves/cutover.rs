@@ -1,0 +1,405 @@
+//! The held phase: drain, fence, catch up, attach ║ detach and catalog, open.
+//!
+//! Everything that can be made ready before is made ready before: connections, statements, the
+//! texts of the transactions, a rehearsed ATTACH. An error up to the journal's commit leads back to the
+//! source, unfenced; whether it was reached is never guessed, but read from the target. After it only
+//! forward: the gate stays closed until the routing table tells the new truth.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Statement;
+
+use super::cleanup::Kind;
+use super::ctx::Ctx;
+use super::detach;
+use super::error::StepError;
+use super::fence::{self, Fence};
+use super::journal;
+use super::link::Link;
+use super::machine::{Found, HoldStep};
+use super::marker::Marker;
+use super::progress::HoldTimes;
+use super::replication;
+use crate::catalog::moves;
+use crate::failpoint;
+use crate::gate::{Blocked, Closed};
+
+/// How far beyond its end a hold is extended while nobody may go on yet.
+const BEYOND: Duration = Duration::from_secs(5);
+
+fn before(step: HoldStep) {
+    failpoint::hit(&format!("move.{}.before", step.name()));
+}
+
+fn after(step: HoldStep) {
+    failpoint::hit(&format!("move.{}.after", step.name()));
+}
+
+/// What is made ready before traffic is held.
+struct Prepared {
+    fence: Fence,
+    marker: Marker,
+    attach: String,
+    flip: Statement,
+    /// On the source, beside the session that puts up the fence.
+    watch: Link,
+    detach: Vec<Link>,
+}
+
+async fn prepare(ctx: &Ctx) -> Result<Prepared, StepError> {
+    let plan = &ctx.plan;
+    ctx.promise(plan.target.id, Kind::Journal.name(), &plan.id.to_string()).await?;
+    if !replication::is_in_step(ctx).await? {
+        return Err(StepError::Blocked("not every leaf is in step yet".into()));
+    }
+    let mut detach = Vec::with_capacity(plan.tables.len());
+    for t in &plan.tables {
+        let link = ctx.open_link(&plan.source).await?;
+        // Fills the session's caches with what DETACH will want to know.
+        link.query("warming up", "SELECT pg_get_partkeydef($1::text::regclass)", &[&t.parent])
+            .await?;
+        detach.push(link);
+    }
+    let lifting = fence::lifting(&ctx.target, plan).await?;
+    Ok(Prepared {
+        fence: Fence::prepare(&ctx.source, plan).await?,
+        marker: Marker::prepare(&ctx.source, &ctx.target, plan).await?,
+        attach: journal::attach_and_commit(plan, &lifting),
+        flip: prepare_flip(ctx).await?,
+        watch: ctx.open_link(&plan.source).await?,
+        detach,
+    })
+}
+
+async fn prepare_flip(ctx: &Ctx) -> Result<Statement, StepError> {
+    ctx.home.told("preparing the catalog's part", moves::prepare_flip(&ctx.home.client).await)
+}
+
+/// One attempt. `Ok`: the journal is committed, the catalog and the routing table tell it, and the
+/// gate is open. Any error but a lost lock: the source serves.
+pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
+    let mut ready = prepare(ctx).await?;
+    let mut times = HoldTimes::default();
+    let max_pause = ctx.config.max_pause;
+    before(HoldStep::Drain);
+    let since = Instant::now();
+    let closed = ctx
+        .gates
+        .close(ctx.plan.scope(), ctx.config.cutover_drain_timeout, Some(max_pause))
+        .await
+        .map_err(blocked)?;
+    times.push(HoldStep::Drain, since.elapsed());
+    after(HoldStep::Drain);
+
+    let deadline = since + max_pause;
+    if let Err(e) = up_to_the_journal(ctx, &mut ready, &closed, deadline, &mut times).await {
+        // Before ATTACH was sent the hold may well end while a node is away; afterwards nobody may
+        // go on until it is known who serves.
+        match resolve(ctx, &closed, e.attach_sent).await? {
+            Found::NoJournal => {
+                drop(closed);
+                return Err(e.error);
+            }
+            Found::Journal => {}
+        }
+    }
+    complete(ctx, &closed, Some((ready.flip, ready.detach)), &mut times).await?;
+    open(ctx, closed, times);
+    Ok(())
+}
+
+fn open(ctx: &Ctx, closed: Closed, times: HoldTimes) {
+    before(HoldStep::Open);
+    let held = closed.open();
+    after(HoldStep::Open);
+    tracing::info!(
+        move_id = ctx.plan.id.0,
+        shard = ctx.plan.shard.0,
+        held_us = held.as_micros() as u64,
+        "switched"
+    );
+    ctx.show(|p| {
+        p.held = Some(held);
+        p.hold = times;
+        p.blocker = None;
+    });
+}
+
+fn blocked(b: Blocked) -> StepError {
+    let who: Vec<String> = b
+        .blockers
+        .iter()
+        .map(|c| format!("client {} (transaction open for {:.1?})", c.client, c.open_for))
+        .collect();
+    StepError::Blocked(if who.is_empty() {
+        format!("the gate did not drain within {:?}", b.waited)
+    } else {
+        who.join("; ")
+    })
+}
+
+struct Aborted {
+    error: StepError,
+    attach_sent: bool,
+}
+
+impl From<StepError> for Aborted {
+    fn from(error: StepError) -> Self {
+        Self { error, attach_sent: false }
+    }
+}
+
+async fn up_to_the_journal(
+    ctx: &Ctx,
+    ready: &mut Prepared,
+    closed: &Closed,
+    deadline: Instant,
+    times: &mut HoldTimes,
+) -> Result<(), Aborted> {
+    // The last quarter is for ATTACH, or for lifting the fence again.
+    let early = deadline - ctx.config.max_pause / 4;
+
+    before(HoldStep::Fence);
+    let since = Instant::now();
+    let (marker, seq) = ready.marker.write();
+    raise_fence(ctx, ready, &marker, early).await?;
+    times.push(HoldStep::Fence, since.elapsed());
+    after(HoldStep::Fence);
+
+    before(HoldStep::CatchUp);
+    let since = Instant::now();
+    if !ready.marker.arrived(&ctx.target, seq, early).await? {
+        let e = format!("{} did not catch up within the pause", ctx.plan.target.name);
+        return Err(StepError::Blocked(e).into());
+    }
+    times.push(HoldStep::CatchUp, since.elapsed());
+    after(HoldStep::CatchUp);
+
+    before(HoldStep::Attach);
+    let since = Instant::now();
+    let Some(left) = deadline.checked_duration_since(since).filter(|d| !d.is_zero()) else {
+        return Err(StepError::Blocked("max_pause was over before the ATTACH".into()).into());
+    };
+    // From here until it is known who serves no worker may open by itself.
+    closed.extend(deadline + BEYOND);
+    let sql = format!(
+        "SET LOCAL lock_timeout = {}; SET LOCAL synchronous_commit = on; {}",
+        left.as_millis().max(1),
+        ready.attach
+    );
+    ctx.target
+        .transaction("attaching the leaves", &sql)
+        .await
+        .map_err(|error| Aborted { error, attach_sent: true })?;
+    times.push(HoldStep::Attach, since.elapsed());
+    after(HoldStep::Attach);
+    Ok(())
+}
+
+/// Puts the fence up; if its lock is not granted, says who had it.
+async fn raise_fence(
+    ctx: &Ctx,
+    ready: &Prepared,
+    marker: &str,
+    until: Instant,
+) -> Result<(), StepError> {
+    let left = until.saturating_duration_since(Instant::now());
+    let patience = ctx.config.cutover_drain_timeout.min(left);
+    let raise = ready.fence.raise(&ctx.source, marker, patience);
+    tokio::pin!(raise);
+    let (done, who) = tokio::select! {
+        done = &mut raise => (done, None),
+        () = tokio::time::sleep(patience / 2) => {
+            let who = fence::blockers(&ready.watch, &ctx.plan, Duration::ZERO).await;
+            (raise.await, who.ok().flatten())
+        }
+    };
+    match done {
+        Err(e) if e.is_lock_conflict() => Err(StepError::Blocked(who.unwrap_or_else(|| {
+            format!("{}: a writer that has ended meanwhile", ctx.plan.source.name)
+        }))),
+        other => other,
+    }
+}
+
+/// Finds out who serves, after whatever went wrong, and leaves the source unfenced if it does.
+/// Tries until it knows. The move's other sessions end first, so that nothing commits behind it.
+async fn resolve(ctx: &mut Ctx, closed: &Closed, extend: bool) -> Result<Found, StepError> {
+    loop {
+        if extend {
+            closed.extend(Instant::now() + BEYOND);
+        }
+        match try_resolve(ctx).await {
+            Ok(found) => return Ok(found),
+            Err(StepError::LockLost) => return Err(StepError::LockLost),
+            Err(e) => {
+                tracing::warn!(move_id = ctx.plan.id.0, error = %e, "cannot tell yet who serves");
+                ctx.show(|p| p.error = Some(e.to_string()));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn try_resolve(ctx: &mut Ctx) -> Result<Found, StepError> {
+    ctx.ensure_links().await?;
+    for link in [&ctx.source, &ctx.target] {
+        link.end_others(ctx.plan.id, &ctx.home).await?;
+    }
+    let found = if journal::is_committed(&ctx.target, &ctx.plan).await? {
+        Found::Journal
+    } else {
+        fence::lift(&ctx.source, &ctx.plan).await?;
+        Found::NoJournal
+    };
+    ctx.show(|p| p.error = None);
+    Ok(found)
+}
+
+/// What follows from the journal: the source's leaves leave their parents, the catalog and the
+/// routing table tell who serves. Tries until it is done; only a lost lock ends it otherwise.
+async fn complete(
+    ctx: &mut Ctx,
+    closed: &Closed,
+    mut ready: Option<(Statement, Vec<Link>)>,
+    times: &mut HoldTimes,
+) -> Result<(), StepError> {
+    loop {
+        closed.extend(Instant::now() + BEYOND);
+        let taken = match ready.take() {
+            Some(it) => Ok(it),
+            None => reopen(ctx).await,
+        };
+        let done = match taken {
+            Ok((flip, links)) => detach_and_tell(ctx, flip, links, times).await,
+            Err(e) => Err(e),
+        };
+        match done {
+            Ok(()) => return Ok(()),
+            Err(StepError::LockLost) => return Err(StepError::LockLost),
+            Err(e) => {
+                tracing::warn!(move_id = ctx.plan.id.0, error = %e, "the switch is not complete yet");
+                ctx.show(|p| p.error = Some(e.to_string()));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn reopen(ctx: &mut Ctx) -> Result<(Statement, Vec<Link>), StepError> {
+    ctx.ensure_links().await?;
+    let mut links = Vec::with_capacity(ctx.plan.tables.len());
+    for _ in &ctx.plan.tables {
+        links.push(ctx.open_link(&ctx.plan.source).await?);
+    }
+    Ok((prepare_flip(ctx).await?, links))
+}
+
+/// Detach and catalog do not depend on one another, and traffic waits for both.
+async fn detach_and_tell(
+    ctx: &mut Ctx,
+    flip: Statement,
+    links: Vec<Link>,
+    times: &mut HoldTimes,
+) -> Result<(), StepError> {
+    let this: &Ctx = ctx;
+    let since = Instant::now();
+    let detaching = async {
+        before(HoldStep::Detach);
+        let handles = detach::begin(&this.source, &this.plan, links).await?;
+        after(HoldStep::Detach);
+        Ok::<_, StepError>((handles, since.elapsed()))
+    };
+    let telling = async {
+        before(HoldStep::Catalog);
+        tell(this, &flip).await?;
+        after(HoldStep::Catalog);
+        Ok::<_, StepError>(since.elapsed())
+    };
+    let (detached, told) = tokio::join!(detaching, telling);
+    let (handles, detach_took) = detached?;
+    ctx.detaching.extend(handles);
+    let tell_took = told?;
+    times.push(HoldStep::Detach, detach_took);
+    times.push(HoldStep::Catalog, tell_took);
+    ctx.show(|p| p.error = None);
+    Ok(())
+}
+
+/// Flips the placements and publishes the new routing table.
+async fn tell(ctx: &Ctx, flip: &Statement) -> Result<(), StepError> {
+    let plan = &ctx.plan;
+    let flipped = moves::flip(
+        &ctx.home.client,
+        flip,
+        plan.id,
+        plan.shard,
+        plan.source.id,
+        plan.target.id,
+        plan.rollback_of,
+    )
+    .await;
+    let routes = ctx.store.routes();
+    match ctx.home.told("telling the catalog", flipped)? {
+        Some(epoch) => match routes.load().with_moved(plan.shard, plan.target.id, epoch) {
+            Some(next) => routes.publish(next),
+            None => drop(ctx.store.reload().await?),
+        },
+        None => {
+            let serves = ctx
+                .home
+                .told("asking the catalog", moves::served_by(&ctx.home.client, plan.shard).await)?;
+            if serves != Some(plan.target.id) {
+                return Err(StepError::Refused(format!(
+                    "the catalog does not know shard {} as {} and {} do",
+                    plan.shard, plan.source.name, plan.target.name
+                )));
+            }
+            ctx.store.reload().await?;
+        }
+    }
+    Ok(())
+}
+
+/// After a crash in the cutover: closes the gate, finds out who serves, and completes what the
+/// journal has decided.
+pub async fn recover(ctx: &mut Ctx) -> Result<Found, StepError> {
+    let closed = close_for_recovery(ctx).await;
+    let found = resolve(ctx, &closed, true).await?;
+    if found == Found::Journal {
+        complete(ctx, &closed, None, &mut HoldTimes::default()).await?;
+    }
+    before(HoldStep::Open);
+    drop(closed);
+    after(HoldStep::Open);
+    Ok(found)
+}
+
+/// What a crash may have left undone after the catalog was told: a leaf that still answers through
+/// its parent, beside the one that serves.
+pub async fn settle(ctx: &mut Ctx) -> Result<(), StepError> {
+    if detach::is_begun(&ctx.source, &ctx.plan).await? {
+        return Ok(());
+    }
+    let closed = close_for_recovery(ctx).await;
+    complete(ctx, &closed, None, &mut HoldTimes::default()).await
+}
+
+async fn close_for_recovery(ctx: &Ctx) -> Closed {
+    loop {
+        let closing = ctx.gates.close(
+            ctx.plan.scope(),
+            ctx.config.cutover_drain_timeout,
+            Some(ctx.config.max_pause + BEYOND),
+        );
+        match closing.await {
+            Ok(closed) => return closed,
+            Err(b) => {
+                let who = blocked(b).to_string();
+                tracing::warn!(move_id = ctx.plan.id.0, blocker = %who, "recovery waits");
+                ctx.show(|p| p.blocker = Some(who));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

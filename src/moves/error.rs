@@ -1,0 +1,91 @@
+//! How a step can fail, and what follows from it.
+
+use crate::backend::control::ConnectError;
+use crate::catalog::CatalogError;
+
+use super::machine::Input;
+
+/// Why a step did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("{node}, {doing}: {}", words(source))]
+    Sql { node: String, doing: String, source: tokio_postgres::Error },
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// It cannot work as things are.
+    #[error("{0}")]
+    Refused(String),
+    /// Somebody is in the way.
+    #[error("{0}")]
+    Blocked(String),
+    #[error("cancelled")]
+    Cancelled,
+    #[error("taken over by ROLLBACK MOVE")]
+    HandedOver,
+    /// Another process holds this move's lock: it is no longer ours.
+    #[error("another pgshunt carries out this move")]
+    LockLost,
+}
+
+/// The server's own words, or the driver's.
+pub fn words(e: &tokio_postgres::Error) -> String {
+    match e.as_db_error() {
+        Some(db) => match db.detail() {
+            Some(detail) => format!("{} ({}; {detail})", db.message(), db.code().code()),
+            None => format!("{} ({})", db.message(), db.code().code()),
+        },
+        None => e.to_string(),
+    }
+}
+
+impl StepError {
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Sql { source, .. } => source.code().map(|c| c.code()),
+            _ => None,
+        }
+    }
+
+    /// A lock was not granted in time, or granting it would have been a deadlock.
+    pub fn is_lock_conflict(&self) -> bool {
+        matches!(self.sqlstate(), Some("55P03" | "40P01" | "40001" | "55006"))
+    }
+
+    /// It may pass by itself: a lost connection, a node that restarts, a lock.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(_) => true,
+            Self::Sql { .. } => match self.sqlstate() {
+                None => true,
+                Some(code) => {
+                    code.starts_with("08")
+                        || code.starts_with("57P")
+                        || code.starts_with("53")
+                        || self.is_lock_conflict()
+                }
+            },
+            Self::Catalog(CatalogError::Connect(_)) => true,
+            Self::Catalog(CatalogError::Postgres(e)) => e.code().is_none(),
+            Self::Catalog(_) | Self::Refused(_) | Self::Blocked(_) => false,
+            Self::Cancelled | Self::HandedOver | Self::LockLost => false,
+        }
+    }
+
+    /// What the machine is told. `None`: the task just ends.
+    pub fn into_input(self) -> Option<Input> {
+        if self.is_transient() {
+            return Some(Input::Lost(self.to_string()));
+        }
+        match self {
+            Self::Blocked(who) => Some(Input::Blocked(who)),
+            Self::Cancelled => Some(Input::Cancelled),
+            Self::HandedOver => Some(Input::HandOver),
+            Self::LockLost => None,
+            Self::Connect(_) | Self::Sql { .. } | Self::Catalog(_) | Self::Refused(_) => {
+                Some(Input::Failed(self.to_string()))
+            }
+        }
+    }
+}

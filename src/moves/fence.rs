@@ -1,0 +1,163 @@
+//! The fence: after its commit nobody writes to the leaves on the node, until it is lifted.
+//!
+//! A trigger on every leaf that raises for each row and for TRUNCATE, and USAGE on the shard's
+//! schema taken from the application's roles. Making the trigger takes a lock that waits every writer
+//! out, prepared transactions and direct connections included: that is the proof that none is left.
+//! It fires for replicated rows never, so the reverse replication passes it.
+
+use std::time::Duration;
+
+use super::error::StepError;
+use super::link::Link;
+use super::plan::Plan;
+use super::sql::literal;
+
+/// Everything the fence needs, made ready before traffic is held.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    sql: String,
+}
+
+/// Roles with USAGE on the schema, save superusers, whom no REVOKE stops.
+const GRANTS: &str = "FROM pg_namespace n,
+        aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) g
+    WHERE n.nspname = $1 AND g.privilege_type = 'USAGE'
+      AND NOT EXISTS (SELECT FROM pg_roles WHERE oid = g.grantee AND rolsuper)";
+
+impl Fence {
+    /// Reads who may use the schema and writes the transaction.
+    pub async fn prepare(source: &Link, plan: &Plan) -> Result<Self, StepError> {
+        let rows = source
+            .query(
+                "reading the schema's grants",
+                &format!(
+                    "SELECT CASE WHEN g.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(g.grantee)) END,
+                            CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END {GRANTS}"
+                ),
+                &[&plan.schema()],
+            )
+            .await?;
+        let schema = plan.quoted_schema();
+        let mut grants = Vec::new();
+        let mut revokes = String::new();
+        for row in &rows {
+            let (role, option): (String, String) = (row.get(0), row.get(1));
+            grants.push(literal(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}{option}")));
+            revokes += &format!("REVOKE USAGE ON SCHEMA {schema} FROM {role} CASCADE; ");
+        }
+        let mut sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; ", plan.leaves());
+        for t in &plan.tables {
+            for (name, events, each) in [
+                ("pgshunt_fence", "INSERT OR UPDATE OR DELETE", "ROW"),
+                ("pgshunt_fence_truncate", "TRUNCATE", "STATEMENT"),
+            ] {
+                sql += &format!(
+                    "CREATE TRIGGER {name} BEFORE {events} ON {} FOR EACH {each} \
+                     EXECUTE FUNCTION pgshunt.fence({}); ",
+                    t.leaf, plan.shard
+                );
+            }
+        }
+        sql += &revokes;
+        sql += &format!(
+            "INSERT INTO pgshunt.fences (shard_id, move_id, grants) VALUES ({}, {}, ARRAY[{}]::text[])",
+            plan.shard,
+            plan.id,
+            grants.join(", ")
+        );
+        Ok(Self { sql })
+    }
+
+    /// Puts the fence up together with a marker, in one transaction and one round trip.
+    pub async fn raise(
+        &self,
+        source: &Link,
+        marker: &str,
+        lock_timeout: Duration,
+    ) -> Result<(), StepError> {
+        let sql = format!(
+            "SET LOCAL lock_timeout = {}; {}; {marker}",
+            lock_timeout.as_millis().max(1),
+            self.sql
+        );
+        source.transaction("fencing the source", &sql).await
+    }
+}
+
+/// What lifts the fence on a node, to be run in a transaction there; empty if there is none.
+pub async fn lifting(link: &Link, plan: &Plan) -> Result<String, StepError> {
+    let row = link
+        .opt(
+            "reading the fence",
+            "SELECT grants FROM pgshunt.fences WHERE shard_id = $1",
+            &[&plan.shard.0],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(String::new()) };
+    let grants: Vec<String> = row.get(0);
+    let mut sql = String::new();
+    for t in &plan.tables {
+        for name in ["pgshunt_fence", "pgshunt_fence_truncate"] {
+            sql += &format!("DROP TRIGGER IF EXISTS {name} ON {}; ", t.leaf);
+        }
+    }
+    for grant in grants {
+        sql += &grant;
+        sql += "; ";
+    }
+    sql += &format!("DELETE FROM pgshunt.fences WHERE shard_id = {}; ", plan.shard);
+    Ok(sql)
+}
+
+/// Whether the fence on this node is this move's own.
+pub async fn is_of(link: &Link, plan: &Plan) -> Result<bool, StepError> {
+    link.exists(
+        "reading the fence",
+        "SELECT FROM pgshunt.fences WHERE shard_id = $1 AND move_id = $2",
+        &[&plan.shard.0, &plan.id.0],
+    )
+    .await
+}
+
+/// Lifts the fence if there is one, and tries until it works or the node is lost.
+pub async fn lift(link: &Link, plan: &Plan) -> Result<(), StepError> {
+    let sql = lifting(link, plan).await?;
+    if sql.is_empty() {
+        return Ok(());
+    }
+    link.gently("lifting the fence", sql.trim_end_matches("; ")).await
+}
+
+/// Whose locks on the leaves the fence has to wait for, save those of transactions younger than
+/// `older_than`.
+pub async fn blockers(
+    link: &Link,
+    plan: &Plan,
+    older_than: Duration,
+) -> Result<Option<String>, StepError> {
+    let leaves: Vec<&str> = plan.tables.iter().map(|t| t.leaf.as_str()).collect();
+    let rows = link
+        .query(
+            "looking for blockers",
+            "SELECT DISTINCT CASE WHEN x.gid IS NOT NULL THEN
+                 format('prepared transaction %L of %s, open for %ss', x.gid, x.owner,
+                        extract(epoch FROM clock_timestamp() - x.prepared)::int)
+                 ELSE format('pid %s of %s%s, %s for %ss', a.pid, coalesce(a.usename, a.backend_type),
+                        coalesce(' at ' || host(a.client_addr) || ':' || a.client_port, ''), a.state,
+                        extract(epoch FROM clock_timestamp() - a.xact_start)::int) END
+             FROM pg_locks l
+             LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+             LEFT JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
+             WHERE l.locktype = 'relation' AND l.granted
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+               AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)
+               AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+               AND a.application_name IS DISTINCT FROM $2
+               AND coalesce(a.xact_start, x.prepared)
+                   <= clock_timestamp() - $3::float8 * interval '1 millisecond'",
+            &[&leaves, &format!("pgshunt move {}", plan.id), &(older_than.as_millis() as f64)],
+        )
+        .await?;
+    let names: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+    Ok((!names.is_empty()).then(|| format!("{}: {}", link.node.name, names.join("; "))))
+}

@@ -1,0 +1,84 @@
+//! The wait before a cutover: until the held phase promises to be short.
+
+use std::time::Duration;
+
+use super::ctx::Ctx;
+use super::error::StepError;
+use super::fence;
+use super::leaves;
+use super::marker::Marker;
+use super::replication;
+
+/// A long wait for one marker says enough; it need not be waited to its end.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+const IN_A_ROW: u32 = 3;
+
+/// Until the lag is small and a marker's round trip is short, three times in a row, nothing is known
+/// to block, and the ATTACH has been rehearsed.
+pub async fn wait(ctx: &Ctx) -> Result<(), StepError> {
+    ctx.plan.check_tables(&ctx.store.routes().load())?;
+    let mut marker = Marker::prepare(&ctx.source, &ctx.target, &ctx.plan).await?;
+    let mut good = 0;
+    while good < IN_A_ROW {
+        let trip = marker.round_trip(&ctx.source, &ctx.target, PROBE_LIMIT).await?;
+        let lag = replication::check_slot(ctx).await?;
+        let in_step = replication::is_in_step(ctx).await?;
+        let short = trip.is_some_and(|t| t < ctx.config.ready_round_trip);
+        if short && in_step && lag < ctx.config.ready_lag {
+            good += 1;
+            continue;
+        }
+        good = 0;
+        let why = match trip {
+            Some(t) => format!("a marker takes {} ms, {lag} bytes of WAL behind", t.as_millis()),
+            None => format!("the target is behind by {lag} bytes of WAL"),
+        };
+        ctx.show(|p| p.blocker = Some(why));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    ctx.show(|p| p.blocker = None);
+    nobody_blocks(ctx).await?;
+    rehearse(ctx).await
+}
+
+/// Traffic is not held for a cutover that will find somebody in the way: who has been open for
+/// longer than the drain may take, and holds the leaves, will not go within it either.
+async fn nobody_blocks(ctx: &Ctx) -> Result<(), StepError> {
+    ctx.source
+        .query(
+            "asking autovacuum to step aside",
+            "SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+             WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%wraparound%'
+               AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)",
+            &[&ctx.plan.tables.iter().map(|t| t.leaf.as_str()).collect::<Vec<_>>()],
+        )
+        .await?;
+    let pending = super::facts::pending_detach(&ctx.source, &ctx.plan).await?;
+    if let Some(parent) = pending.first() {
+        return Err(StepError::Blocked(format!(
+            "{}: an earlier DETACH from {parent} has not finished",
+            ctx.source.node.name
+        )));
+    }
+    match fence::blockers(&ctx.source, &ctx.plan, ctx.config.cutover_drain_timeout).await? {
+        Some(who) => Err(StepError::Blocked(who)),
+        None => Ok(()),
+    }
+}
+
+async fn rehearse(ctx: &Ctx) -> Result<(), StepError> {
+    if ctx.plan.kind == super::machine::Kind::Rollback {
+        // The leaves there are fenced; lifting the fence and attaching go together.
+        return Ok(());
+    }
+    let took = leaves::rehearse_attach(ctx).await?;
+    // The rest of the pause belongs to the drain, the fence and the catch-up.
+    if took > ctx.config.max_pause / 2 {
+        return Err(StepError::Refused(format!(
+            "attaching the leaves on {} takes {} ms, more than half of max_pause",
+            ctx.target.node.name,
+            took.as_millis()
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! Publications, slots and subscriptions, in both directions.
+//!
+//! Slots are made by us and not by CREATE SUBSCRIPTION, so that each has a record before it exists.
+//! The reverse slot is made during the copy: making one waits for every open transaction.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Row;
+
+use super::cleanup::Kind;
+use super::ctx::Ctx;
+use super::error::StepError;
+use super::facts;
+use super::journal;
+use super::leaves;
+use super::link::Link;
+use super::progress::eta;
+use super::sql::{ident, literal};
+
+/// Publication and slot of the forward direction, on the source.
+pub async fn publish_forward(ctx: &Ctx) -> Result<(), StepError> {
+    publish(ctx, &ctx.source, &ctx.plan.forward()).await
+}
+
+/// Publication and slot of the way back, on the target, and a subscription that sleeps on the source.
+pub async fn prepare_reverse(ctx: &Ctx) -> Result<(), StepError> {
+    let name = ctx.plan.reverse();
+    publish(ctx, &ctx.target, &name).await?;
+    subscribe(ctx, &ctx.source, &ctx.target, &name, false).await?;
+    Ok(())
+}
+
+async fn publish(ctx: &Ctx, link: &Link, name: &str) -> Result<(), StepError> {
+    let plan = &ctx.plan;
+    let doing = "creating the publication";
+    // First the publication: a slot decodes only what was published when it was made.
+    ctx.promise(link.node.id, Kind::Publication.name(), name).await?;
+    if !link.exists(doing, "SELECT FROM pg_publication WHERE pubname = $1", &[&name]).await? {
+        let sql = format!(
+            "CREATE PUBLICATION {} FOR TABLE {}, {}",
+            ident(name),
+            plan.leaves(),
+            plan.marker()
+        );
+        link.batch(doing, &sql).await?;
+    }
+    ctx.promise(link.node.id, Kind::Slot.name(), name).await?;
+    create_slot(link, name).await
+}
+
+async fn create_slot(link: &Link, name: &str) -> Result<(), StepError> {
+    let doing = "creating the replication slot";
+    let there = link
+        .exists(doing, "SELECT FROM pg_replication_slots WHERE slot_name = $1", &[&name])
+        .await?;
+    if there {
+        return Ok(());
+    }
+    // On its own: a simple query of two statements is a transaction block, which has written nothing
+    // yet but keeps the first one's snapshot.
+    link.batch(doing, "SET statement_timeout = '5s'").await?;
+    let create =
+        format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput')", literal(name));
+    let made = link.batch(doing, &create).await;
+    link.batch(doing, "SET statement_timeout = 0").await?;
+    match made {
+        Err(e) if e.sqlstate() == Some("57014") => {
+            let who = facts::oldest_transaction(link).await?;
+            let who = who.map_or("an open transaction".into(), |(age, who)| {
+                format!("{who}, open for {}s", age.as_secs())
+            });
+            Err(StepError::Blocked(format!("{}: slot creation waits for {who}", link.node.name)))
+        }
+        other => other,
+    }
+}
+
+/// The subscription of the forward direction, on the target; it starts to copy.
+pub async fn subscribe_forward(ctx: &Ctx) -> Result<(), StepError> {
+    let name = ctx.plan.forward();
+    let id = subscribe(ctx, &ctx.target, &ctx.source, &name, true).await?;
+    // The copy makes slots of its own on the source, whose names begin like this.
+    let prefix = format!("pg_{id}_sync_");
+    ctx.promise(ctx.plan.source.id, Kind::SyncSlots.name(), &prefix).await?;
+    let sql = format!("ALTER SUBSCRIPTION {} ENABLE", ident(&name));
+    ctx.target.batch("starting the subscription", &sql).await
+}
+
+async fn subscribe(
+    ctx: &Ctx,
+    to: &Link,
+    from: &Link,
+    name: &str,
+    copy: bool,
+) -> Result<u32, StepError> {
+    let doing = "creating the subscription";
+    ctx.promise(to.node.id, Kind::Subscription.name(), name).await?;
+    if let Some(id) = subscription_id(to, name).await? {
+        return Ok(id);
+    }
+    let version: i32 =
+        to.one(doing, "SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
+    // A loop is kept out by never running both directions at once; 16 can do it by itself too.
+    let origin = if version >= 160_000 && !copy { ", origin = none" } else { "" };
+    let sql = format!(
+        "CREATE SUBSCRIPTION {n} CONNECTION {} PUBLICATION {n} WITH (create_slot = false, \
+         slot_name = {}, enabled = false, copy_data = {copy}, synchronous_commit = 'off'{origin})",
+        literal(&ctx.connector().conninfo(&from.node)),
+        literal(name),
+        n = ident(name),
+    );
+    to.batch(doing, &sql).await?;
+    subscription_id(to, name).await?.ok_or_else(|| {
+        StepError::Refused(format!("{}: subscription {name} has vanished", to.node.name))
+    })
+}
+
+async fn subscription_id(link: &Link, name: &str) -> Result<Option<u32>, StepError> {
+    let row = link
+        .opt(
+            "looking for the subscription",
+            "SELECT s.oid FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+             WHERE subname = $1 AND datname = current_database()",
+            &[&name],
+        )
+        .await?;
+    Ok(row.map(|r| r.get(0)))
+}
+
+/// Lets the retired leaves follow the serving ones, from the journal's LSN on. The origin's progress
+/// is durable and asked for at each start, so the slot's own position does not matter.
+pub async fn start_reverse(ctx: &Ctx) -> Result<(), StepError> {
+    let doing = "starting the reverse replication";
+    let name = ctx.plan.reverse();
+    let lsn = journal::lsn(&ctx.target, &ctx.plan).await?;
+    let Some(id) = subscription_id(&ctx.source, &name).await? else {
+        return Err(StepError::Refused(format!(
+            "{}: subscription {name} has vanished",
+            ctx.source.node.name
+        )));
+    };
+    let row = ctx
+        .source
+        .one(
+            doing,
+            "SELECT subenabled, coalesce(pg_replication_origin_progress($2, true), '0/0') >= $3::text::pg_lsn
+             FROM pg_subscription WHERE oid = $1",
+            &[&id, &format!("pg_{id}"), &lsn],
+        )
+        .await?;
+    let (enabled, placed): (bool, bool) = (row.get(0), row.get(1));
+    if !enabled && !placed {
+        ctx.source
+            .query(
+                doing,
+                "SELECT pg_replication_origin_advance($1, $2::text::pg_lsn)",
+                &[&format!("pg_{id}"), &lsn],
+            )
+            .await?;
+    }
+    if !enabled {
+        let sql = format!("ALTER SUBSCRIPTION {} ENABLE", ident(&name));
+        ctx.source.batch(doing, &sql).await?;
+    }
+    Ok(())
+}
+
+/// Waits until every leaf is copied and in step, and tells how far it is.
+pub async fn copy(ctx: &Ctx) -> Result<(), StepError> {
+    let doing = "copying";
+    let name = ctx.plan.forward();
+    let total = leaves::bytes(&ctx.source, &ctx.plan).await?;
+    let since = Instant::now();
+    ctx.show(|p| p.bytes_total = total);
+    loop {
+        let row = ctx
+            .target
+            .one(
+                doing,
+                "SELECT count(*), count(*) FILTER (WHERE srsubstate = 'r')
+                 FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+                 WHERE subname = $1",
+                &[&name],
+            )
+            .await?;
+        let (all, ready): (i64, i64) = (row.get(0), row.get(1));
+        check_slot(ctx).await?;
+        let done = leaves::bytes(&ctx.target, &ctx.plan).await?;
+        let rows = copied_rows(ctx).await?;
+        ctx.show(|p| {
+            p.bytes_done = done.min(total);
+            p.rows = p.rows.max(rows);
+            p.eta = eta(done, total, since.elapsed());
+        });
+        if all > 0 && all == ready {
+            ctx.show(|p| {
+                p.bytes_done = total;
+                p.eta = None;
+                p.blocker = None;
+            });
+            return Ok(());
+        }
+        let trouble = failures(ctx).await?;
+        ctx.show(|p| p.blocker = trouble);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn copied_rows(ctx: &Ctx) -> Result<u64, StepError> {
+    let row = ctx
+        .target
+        .one(
+            "counting copied rows",
+            "SELECT coalesce(sum(greatest(pg_stat_get_tuples_inserted(c.oid), p.tuples_processed)), 0)::bigint
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             LEFT JOIN pg_stat_progress_copy p ON p.relid = c.oid
+             WHERE n.nspname = $1 AND c.relname = ANY ($2) AND c.relkind = 'r'",
+            &[&ctx.plan.schema(), &ctx.plan.names()],
+        )
+        .await?;
+    Ok(row.get::<_, i64>(0).max(0) as u64)
+}
+
+/// Workers that fail are started again for ever and tell only the node's log why.
+async fn failures(ctx: &Ctx) -> Result<Option<String>, StepError> {
+    let view = ctx
+        .target
+        .exists(
+            "looking for failures",
+            "SELECT WHERE to_regclass('pg_stat_subscription_stats') IS NOT NULL",
+            &[],
+        )
+        .await?;
+    if !view {
+        return Ok(None);
+    }
+    let row = ctx
+        .target
+        .opt(
+            "looking for failures",
+            "SELECT sync_error_count + apply_error_count FROM pg_stat_subscription_stats WHERE subname = $1",
+            &[&ctx.plan.forward()],
+        )
+        .await?;
+    let count = row.map_or(0, |r: Row| r.get::<_, i64>(0));
+    Ok((count > 0).then(|| {
+        format!("{}: the copy has failed {count} times; its log says why", ctx.target.node.name)
+    }))
+}
+
+/// The slot that feeds the target must be there and must not hold back more WAL than allowed.
+pub async fn check_slot(ctx: &Ctx) -> Result<u64, StepError> {
+    let name = ctx.plan.feed();
+    let row = ctx
+        .source
+        .opt(
+            "looking at the slot",
+            "SELECT wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
+                    coalesce((SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), greatest(r.replay_lsn, r.write_lsn))
+                              FROM pg_stat_replication r WHERE r.pid = s.active_pid),
+                             pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn))::bigint
+             FROM pg_replication_slots s WHERE slot_name = $1",
+            &[&name],
+        )
+        .await?;
+    let Some(row) = row else {
+        return Err(StepError::Refused(format!(
+            "{}: slot {name} has vanished (a failover?)",
+            ctx.source.node.name
+        )));
+    };
+    let (status, retained, lag): (Option<String>, i64, Option<i64>) =
+        (row.get(0), row.get(1), row.get(2));
+    if status.as_deref() == Some("lost") || retained.max(0) as u64 > ctx.config.max_retained_wal {
+        return Err(StepError::Refused(format!(
+            "{}: slot {name} holds back {} MB of WAL",
+            ctx.source.node.name,
+            retained >> 20
+        )));
+    }
+    let lag = lag.unwrap_or(retained).max(0) as u64;
+    ctx.show(|p| p.lag_bytes = Some(lag));
+    Ok(lag)
+}
+
+/// All tables of the subscription that feeds the target are in step: only then is a marker proof.
+pub async fn is_in_step(ctx: &Ctx) -> Result<bool, StepError> {
+    let row = ctx
+        .target
+        .one(
+            "looking at the subscription",
+            "SELECT count(*), count(*) FILTER (WHERE srsubstate = 'r')
+             FROM pg_subscription_rel r JOIN pg_subscription s ON s.oid = r.srsubid
+             WHERE subname = $1 AND subenabled",
+            &[&ctx.plan.feed()],
+        )
+        .await?;
+    let (all, ready): (i64, i64) = (row.get(0), row.get(1));
+    // The leaves and the marker table.
+    Ok(all == ready && all == ctx.plan.tables.len() as i64 + 1)
+}
+
+/// Whether the slot of the way back holds back more WAL on the serving node than allowed.
+pub async fn reverse_is_too_far_behind(ctx: &Ctx) -> Result<bool, StepError> {
+    let row = ctx
+        .target
+        .opt(
+            "looking at the reverse slot",
+            "SELECT coalesce(wal_status = 'lost', false),
+                    coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint
+             FROM pg_replication_slots WHERE slot_name = $1",
+            &[&ctx.plan.reverse()],
+        )
+        .await?;
+    Ok(row.is_none_or(|r| {
+        r.get::<_, bool>(0) || r.get::<_, i64>(1).max(0) as u64 > ctx.config.max_retained_wal
+    }))
+}

@@ -1,0 +1,6 @@
+//! Moves on real nodes, with direct connections as the application.
+
+mod blockers;
+mod crash;
+mod journeys;
+mod world;
