@@ -77,6 +77,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 #[derive(Clone)]
 pub struct ServerTls {
     acceptor: TlsAcceptor,
+    required: bool,
     binding: Option<Vec<u8>>,
 }
 
@@ -86,7 +87,8 @@ impl ServerTls {
         match (tls.clients, &tls.cert, &tls.key) {
             (config::ClientTls::Disable, _, _) => Ok(None),
             (config::ClientTls::Allow | config::ClientTls::Require, Some(cert), Some(key)) => {
-                Self::from_files(cert, key).map(Some)
+                let required = tls.clients == config::ClientTls::Require;
+                Ok(Some(Self { required, ..Self::from_files(cert, key)? }))
             }
             (config::ClientTls::Allow | config::ClientTls::Require, _, _) => Err(TlsError::Config(
                 "tls.clients needs tls.cert and tls.key, the PEM files of a certificate and its key",
@@ -94,6 +96,7 @@ impl ServerTls {
         }
     }
 
+    /// A certificate chain and its key, from PEM files. TLS is offered, not required.
     pub fn from_files(cert: &Path, key: &Path) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
         let key_der = PrivateKeyDer::from_pem_slice(&read(key)?)
@@ -115,7 +118,7 @@ impl ServerTls {
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), binding })
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), required: false, binding })
     }
 
     /// What SCRAM-SHA-256-PLUS binds to, where that is defined for our certificate.
@@ -123,10 +126,20 @@ impl ServerTls {
         self.binding.as_deref()
     }
 
-    /// The handshake with a client. `direct`: it began with it, without asking first (libpq's
-    /// `sslnegotiation=direct`), and then must name the protocol.
-    pub async fn accept(&self, tcp: TcpStream, direct: bool) -> Result<Stream, TlsError> {
-        Ok(Stream::Tls(Box::new(self.handshake(tcp, direct).await?)))
+    /// Whether clients in clear are to be turned away.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// The handshake with a client that asked for TLS and was answered `S`.
+    pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
+        Ok(Stream::Tls(Box::new(self.handshake(tcp, false).await?)))
+    }
+
+    /// The handshake with a client that began with it, without asking (libpq's
+    /// `sslnegotiation=direct`; its first byte is 0x16, still unread). It must name the protocol.
+    pub async fn accept_direct(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
+        Ok(Stream::Tls(Box::new(self.handshake(tcp, true).await?)))
     }
 
     async fn handshake<IO>(&self, io: IO, direct: bool) -> Result<TlsStream<IO>, TlsError>

@@ -205,7 +205,9 @@ fn files_are_checked_when_they_are_loaded() {
     let incomplete = config::Tls { clients: config::ClientTls::Allow, ..tls.clone() };
     assert!(ServerTls::load(&incomplete).unwrap_err().to_string().contains("tls.cert"));
     let complete = config::Tls { cert: Some(cert.clone()), key: Some(key.clone()), ..incomplete };
-    assert!(ServerTls::load(&complete).unwrap().is_some());
+    assert!(!ServerTls::load(&complete).unwrap().unwrap().is_required());
+    let required = config::Tls { clients: config::ClientTls::Require, ..complete };
+    assert!(ServerTls::load(&required).unwrap().unwrap().is_required());
     let rootless = config::Tls { nodes: NodeTls::VerifyFull, ..tls.clone() };
     assert!(ClientTls::load(&rootless).unwrap_err().to_string().contains("tls.node_roots"));
     let rooted = config::Tls { node_roots: Some(cert), ..rootless };
