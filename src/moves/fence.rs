@@ -130,6 +130,10 @@ pub async fn lift(link: &Link, plan: &Plan) -> Result<(), StepError> {
 
 /// Whose locks on the leaves the fence has to wait for, save those of transactions younger than
 /// `older_than`.
+///
+/// A prepared transaction has no process; its locks are known by the one it has on itself, since
+/// `pg_locks.virtualtransaction` shows the session it came from on some versions and its number on
+/// others.
 pub async fn blockers(
     link: &Link,
     plan: &Plan,
@@ -147,7 +151,9 @@ pub async fn blockers(
                         extract(epoch FROM clock_timestamp() - a.xact_start)::int) END
              FROM pg_locks l
              LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-             LEFT JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
+             LEFT JOIN (pg_prepared_xacts x JOIN pg_locks own
+                        ON own.locktype = 'transactionid' AND own.transactionid = x.transaction)
+                  ON l.pid IS NULL AND own.pid IS NULL AND own.virtualtransaction = l.virtualtransaction
              WHERE l.locktype = 'relation' AND l.granted
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)
