@@ -68,6 +68,23 @@ impl Fence {
         Ok(Self { sql })
     }
 
+    /// Does the like to the marker table and rolls back: fills the session's caches.
+    pub async fn rehearse(&self, source: &Link, plan: &Plan) -> Result<(), StepError> {
+        let sql = format!(
+            "BEGIN; LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE; \
+             CREATE TRIGGER pgshunt_fence BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW \
+             EXECUTE FUNCTION pgshunt.fence(0); \
+             INSERT INTO pgshunt.fences (shard_id, move_id, grants) VALUES (-1, -1, ARRAY[]::text[]); \
+             ROLLBACK",
+            t = plan.marker()
+        );
+        let done = source.batch("rehearsing the fence", &sql).await;
+        if done.is_err() && !source.is_closed() {
+            source.batch("rehearsing the fence", "ROLLBACK").await?;
+        }
+        done
+    }
+
     /// Puts the fence up together with a marker, in one transaction and one round trip.
     pub async fn raise(
         &self,
