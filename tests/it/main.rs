@@ -1,6 +1,7 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
 mod cli;
+mod check;
 mod ddl;
 mod demo;
 mod hash;
