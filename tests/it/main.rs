@@ -1,9 +1,10 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod check;
 mod cli;
+mod ddl;
 mod demo;
 mod hash;
-mod ddl;
 mod local;
 mod moves;
 mod support;
