@@ -2,6 +2,8 @@
 
 mod cli;
 mod check;
+mod check;
+mod cli;
 mod ddl;
 mod demo;
 mod hash;
