@@ -1,1 +1,7 @@
-fn main() {}
+//! The `pgshunt` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pgshunt::cli::run()
+}

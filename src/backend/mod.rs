@@ -4,3 +4,5 @@
 //! The clients' statements travel on the pool's connections, which decode nothing.
 
 pub mod control;
+pub mod login;
+pub mod server;

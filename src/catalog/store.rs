@@ -87,6 +87,13 @@ impl Store {
         Ok(fresh)
     }
 
+    /// The catalog's epoch now.
+    pub async fn epoch(&self) -> Result<Epoch, CatalogError> {
+        let client = self.home_client().await?;
+        let row = client.lock().await.query_one("SELECT epoch FROM pgshunt.meta", &[]).await?;
+        Ok(Epoch(row.get(0)))
+    }
+
     /// Reads all rows in one snapshot and publishes the routing table they make.
     pub async fn reload(&self) -> Result<Arc<RoutingTable>, CatalogError> {
         let client = self.home_client().await?;

@@ -1,12 +1,21 @@
 //! The configuration file: one TOML file, every key documented in `config/pgshunt.toml`.
 //!
-//! Durations are written as `"200ms"`, `"5s"`, `"2min"`. An unknown key is an error.
+//! Durations are written as `"200ms"`, `"5s"`, `"2min"`, sizes as bytes or `"16GB"`. A key that
+//! does not exist, a value that cannot be and two values that contradict each other are errors
+//! with the line they stand in: a proxy that ignores half its configuration is worse than one
+//! that does not start ([`load`]).
 
+mod load;
+mod units;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use load::{ConfigError, PASSWORD_VARIABLE};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,7 +47,7 @@ pub struct Server {
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
     pub metrics_listen: Option<SocketAddr>,
     /// How long SIGTERM waits for open transactions.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
 }
 
@@ -116,17 +125,35 @@ impl Default for Auth {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
     /// The sharded database; has this name on every node.
     pub database: String,
     /// The role pgshunt itself uses on every node: a superuser.
     pub service_user: String,
+    /// Its password. After loading it is here, wherever it came from: this key, the file below or
+    /// the environment.
     #[serde(default)]
     pub service_password: Option<String>,
+    /// A file whose first line is the password; a relative path starts at the configuration file.
+    #[serde(default)]
+    pub service_password_file: Option<PathBuf>,
     /// The home node first; the others are added when the catalog is created.
     pub nodes: Vec<ClusterNode>,
+}
+
+/// By hand, so that the password is in no log.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("database", &self.database)
+            .field("service_user", &self.service_user)
+            .field("service_password", &self.service_password.as_ref().map(|_| "..."))
+            .field("service_password_file", &self.service_password_file)
+            .field("nodes", &self.nodes)
+            .finish()
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -148,13 +175,13 @@ pub struct Pool {
     /// Server connections per node, database and role.
     pub size: usize,
     /// How long a client waits for a server connection before 53300.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub queue_timeout: Duration,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub idle_timeout: Duration,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub server_lifetime: Duration,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub connect_timeout: Duration,
     /// Prepared statements kept per server connection.
     pub max_prepared: usize,
@@ -179,8 +206,9 @@ pub struct Limits {
     pub max_clients: usize,
     /// Largest statement or Bind message held to be routed, in bytes. COPY data and results are
     /// streamed and not bounded by this.
+    #[serde(deserialize_with = "units::size")]
     pub max_message: usize,
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub login_timeout: Duration,
 }
 
@@ -194,23 +222,25 @@ impl Default for Limits {
 #[serde(deny_unknown_fields, default)]
 pub struct Moves {
     /// How long a cutover waits for open transactions on the shard before it lets go and retries.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub cutover_drain_timeout: Duration,
     /// Longest hold; an attempt that would exceed it is aborted on the source's side.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub max_pause: Duration,
     /// The lag below which a move is ready, in bytes of WAL.
+    #[serde(deserialize_with = "units::size")]
     pub ready_lag: u64,
     /// The marker round trip below which a move is ready.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub ready_round_trip: Duration,
     /// How long the retired shard stays current for ROLLBACK MOVE before it is cleaned.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub soak_time: Duration,
     /// Refuse or wait when a transaction on either side is older than this.
-    #[serde(with = "duration")]
+    #[serde(deserialize_with = "units::duration")]
     pub oldest_transaction: Duration,
     /// Abort a move whose slot retains more WAL than this, in bytes.
+    #[serde(deserialize_with = "units::size")]
     pub max_retained_wal: u64,
 }
 
@@ -246,32 +276,5 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { filter: "info".into(), format: LogFormat::Text }
-    }
-}
-
-/// `"200ms"`, `"5s"`, `"2min"`, `"1h"`.
-mod duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, de::Error};
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(d)?;
-        parse(&text).ok_or_else(|| {
-            D::Error::custom(format!("{text:?} is not a duration like \"200ms\", \"5s\", \"2min\""))
-        })
-    }
-
-    fn parse(text: &str) -> Option<Duration> {
-        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let n: u64 = text[..digits].parse().ok()?;
-        let ms = match text[digits..].trim() {
-            "ms" => 1,
-            "s" => 1_000,
-            "min" => 60_000,
-            "h" => 3_600_000,
-            _ => return None,
-        };
-        Some(Duration::from_millis(n.checked_mul(ms)?))
     }
 }

@@ -1,4 +1,17 @@
 //! PostgreSQL's own hash partitioning, so that the proxy and every node agree on a row's shard.
+//!
+//! The nodes check it: each leaf's partition constraint is `satisfies_hash_partition()`, and
+//! `tests/it/hash.rs` compares thousands of values of every type with a live server.
+
+mod key;
+mod lookup3;
+
+pub use key::{KeyError, KeyValue, row_hash};
+
+#[cfg(target_endian = "big")]
+compile_error!(
+    "PostgreSQL's hashes differ on big-endian machines; pgshunt computes the little-endian ones"
+);
 
 /// A type that may be (part of) a distribution key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -69,6 +69,7 @@ fn config(nodes: impl Iterator<Item = ClusterNode>) -> Config {
             database: DATABASE.into(),
             service_user: SUPERUSER.into(),
             service_password: Some(PASSWORD.into()),
+            service_password_file: None,
             nodes: nodes.collect(),
         },
         pool: Pool::default(),

@@ -25,13 +25,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use account::Account;
 pub use binaries::Binaries;
 pub use cluster::{ClusterOptions, DATABASE, LocalCluster};
 pub use node::{LocalNode, NodeOptions, StopMode};
 
 /// The superuser of every local node, and its password: a server on loopback that lives as long as
 /// a test or a demo has no secret worth more.
-pub const SUPERUSER: &str = "pgshunt";
+pub const SUPERUSER: &str = "postgres";
 pub const PASSWORD: &str = "pgshunt";
 
 #[derive(Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ pub fn template(account: Account, binaries: &Binaries, base: &Path) -> Result<Pa
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' })
         .collect();
-    let path = base.join(format!("template-{version}-{RECIPE}"));
+    let path = base.join(format!("template-{version}-{SUPERUSER}-{RECIPE}"));
     if path.exists() {
         return Ok(path);
     }

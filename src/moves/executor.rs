@@ -13,6 +13,7 @@ use super::fence;
 use super::leaves;
 use super::machine::{Effect, Input, Machine, State, Step};
 use super::node::ensure_node_schema;
+use super::progress::Progress;
 use super::ready;
 use super::replication;
 use crate::catalog::moves::{self, Record};
@@ -29,18 +30,16 @@ pub async fn run(ctx: &mut Ctx, mut machine: Machine) -> State {
         for effect in effects {
             match effect {
                 Effect::Record { state, step, error, blocker } => {
-                    ctx.show(|p| {
-                        p.state = state;
-                        p.step = step.map(Step::name);
-                        p.error = error;
-                        p.blocker = blocker;
-                        if step == Some(Step::Cutover) {
-                            p.attempts += 1;
-                        }
-                    });
-                    if record(ctx).await.is_err() {
+                    let mut next = ctx.progress.borrow().clone();
+                    next.state = state;
+                    next.step = step.map(Step::name);
+                    next.error = error;
+                    next.blocker = blocker;
+                    next.attempts += u32::from(step == Some(Step::Cutover));
+                    if record(ctx, &next).await.is_err() {
                         return machine.state();
                     }
+                    ctx.progress.send_replace(next);
                 }
                 Effect::Pause { tried } => pause(ctx, &machine, tried).await,
                 Effect::Run(step) => match run_step(ctx, &machine, step).await {
@@ -60,9 +59,8 @@ pub async fn run(ctx: &mut Ctx, mut machine: Machine) -> State {
 }
 
 /// Writes the move's row; tries until home is there. Fails only when the lock is lost.
-async fn record(ctx: &mut Ctx) -> Result<(), StepError> {
+async fn record(ctx: &mut Ctx, p: &Progress) -> Result<(), StepError> {
     loop {
-        let p = ctx.progress.borrow().clone();
         let row = Record {
             state: p.state.name(),
             step: p.step,

@@ -132,8 +132,8 @@ async fn key_words(source: &Link, t: &PlanTable) -> Result<Vec<String>, StepErro
     let rows = source
         .query(
             "reading a leaf's keys",
-            "SELECT coalesce(format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, con.conname,
-                                    pg_get_constraintdef(con.oid)), pg_get_indexdef(x.indexrelid))
+            "SELECT CASE WHEN con.oid IS NULL THEN pg_get_indexdef(x.indexrelid)
+                         ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, con.conname, pg_get_constraintdef(con.oid)) END
              FROM pg_index x LEFT JOIN pg_constraint con
                   ON con.conindid = x.indexrelid AND con.conrelid = x.indrelid
              WHERE x.indrelid = $1::text::regclass AND (x.indisprimary OR x.indisreplident)
@@ -159,8 +159,8 @@ pub async fn build_indexes(ctx: &Ctx) -> Result<(), StepError> {
             .source
             .query(
                 doing,
-                "SELECT i.relname::text, coalesce(format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text,
-                            con.conname, pg_get_constraintdef(con.oid)), pg_get_indexdef(x.indexrelid))
+                "SELECT i.relname::text, CASE WHEN con.oid IS NULL THEN pg_get_indexdef(x.indexrelid)
+                         ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, con.conname, pg_get_constraintdef(con.oid)) END
                  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
                  LEFT JOIN pg_constraint con ON con.conindid = x.indexrelid AND con.conrelid = x.indrelid
                  WHERE x.indrelid = $1::text::regclass AND x.indisvalid ORDER BY i.relname",
@@ -279,7 +279,9 @@ pub async fn rehearse_attach(ctx: &Ctx) -> Result<std::time::Duration, StepError
     let since = std::time::Instant::now();
     let done = ctx.target.batch("rehearsing ATTACH", &sql).await;
     let took = since.elapsed();
-    ctx.target.batch("rehearsing ATTACH", "ROLLBACK").await?;
+    if !ctx.target.is_closed() {
+        ctx.target.batch("rehearsing ATTACH", "ROLLBACK").await?;
+    }
     done.map(|()| took)
 }
 

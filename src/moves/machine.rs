@@ -353,11 +353,17 @@ impl Machine {
     }
 
     pub fn state(&self) -> State {
-        self.over.unwrap_or(self.way[self.at].0)
+        match self.over {
+            Some(over) => over,
+            None => self.way[self.at].0,
+        }
     }
 
     pub fn step(&self) -> Option<Step> {
-        if self.over.is_some() { None } else { Some(self.way[self.at].1) }
+        match self.over {
+            Some(_) => None,
+            None => Some(self.way[self.at].1),
+        }
     }
 
     /// Whether CANCEL MOVE still means something.
@@ -373,7 +379,10 @@ impl Machine {
         match input {
             Input::Begin => self.run(None, effects),
             Input::Done => {
-                self.tried = 0;
+                // Whoever blocks the cutover passes the wait before it each time.
+                if self.step() != Some(Step::AwaitReady) {
+                    self.tried = 0;
+                }
                 if !self.undoing() {
                     self.error = None;
                 }

@@ -1,7 +1,13 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod cli;
 mod check;
+mod check;
+mod cli;
 mod ddl;
+mod demo;
+mod hash;
 mod local;
+mod login;
 mod moves;
 mod support;

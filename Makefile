@@ -1,0 +1,30 @@
+# The two commands of the README, and a few for those who work on pgshunt.
+
+.PHONY: help demo test setup check bench compare clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
+
+demo: setup ## three PostgreSQL nodes, pgshunt, live traffic, a shard that moves (ARGS="--keep")
+	cargo build --release
+	target/release/pgshunt demo $(ARGS)
+
+test: setup ## all tests, against real PostgreSQL servers (ARGS="filter")
+	scripts/test $(ARGS)
+
+setup: ## installs missing system packages, and says which
+	@scripts/setup
+
+check: ## format and lints
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: ## the micro-benchmarks
+	cargo bench
+
+compare: setup ## CPU per query beside PgBouncer and HAProxy, in one run
+	benches/compare/run $(ARGS)
+
+clean: ## what was built, and the templates of the local nodes
+	cargo clean
+	rm -rf /dev/shm/pgshunt-*/template* "$${TMPDIR:-/tmp}"/pgshunt-*/template*

@@ -1,0 +1,186 @@
+//! The running proxy: its threads, and how it starts and stops.
+//!
+//! N worker threads serve clients, each with a runtime of its own and a listening socket of its
+//! own on the shared port. The runtime that [`Server::start`] is called on is the control runtime:
+//! catalog, DDL, moves and metrics live there and never on a worker.
+
+mod workers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::backend::control::Connector;
+use crate::catalog::{CatalogError, Store, ddl};
+use crate::client::shared::Shared;
+use crate::config::Config;
+use crate::gate::Gates;
+use crate::moves::Mover;
+use crate::net::tls::{ClientTls, ServerTls, TlsError};
+use crate::pool::Pools;
+use crate::telemetry::{self, Registry};
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    #[error("cannot listen on {addr}: {error}")]
+    Listen { addr: SocketAddr, error: std::io::Error },
+    #[error("could not resume moves: {0}")]
+    Moves(String),
+    #[error("worker threads: {0}")]
+    Threads(std::io::Error),
+}
+
+/// How often the catalog is asked for changes made by others.
+const CATALOG_POLL: Duration = Duration::from_secs(2);
+/// How long start-up waits for moves that an earlier process left.
+const RESUME_DEADLINE: Duration = Duration::from_secs(30);
+/// How often DDL that a crash left undecided is looked for.
+const DDL_RECOVERY: Duration = Duration::from_secs(60);
+
+/// A running proxy.
+pub struct Server {
+    /// Where clients connect; the port is known even if the configuration said 0.
+    pub addr: SocketAddr,
+    pub metrics_addr: Option<SocketAddr>,
+    pub shared: Arc<Shared>,
+    pub mover: Arc<Mover>,
+    pub gates: Gates,
+    drain: watch::Sender<bool>,
+    workers: workers::Workers,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Reads the catalog (or creates it), settles what an earlier process left unfinished, and
+    /// begins to serve.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let store =
+            Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
+        let functions = store.functions().await?;
+        let tls = ServerTls::load(&config.tls)?.map(Arc::new);
+        let count = match config.server.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        };
+        let registry = Arc::new(Registry::new(count));
+        let (plan, inbox) = workers::channels(count);
+        let pools = Pools::new(config.pool.clone(), ClientTls::load(&config.tls)?, plan.openers);
+        let figures = pools.clone();
+        registry.offer_pools(move || figures.figures());
+        let gates = Gates::new(plan.gates);
+        let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
+        let (drain, draining) = watch::channel(false);
+        let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let shared = Arc::new(Shared::new(
+            config,
+            store.clone(),
+            pools,
+            registry.clone(),
+            tls,
+            tokio::runtime::Handle::current(),
+            None,
+            draining,
+        ));
+        let sockets = workers::bind(listen, count)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let addr = sockets
+            .first()
+            .map_or(Ok(listen), std::net::TcpListener::local_addr)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
+
+        // The workers' gates must be there before a move can close them, and the moves of an
+        // earlier process must be known before a statement is routed: threads first, then moves,
+        // then the listening sockets.
+        let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
+            .map_err(StartError::Threads)?;
+        mover
+            .resume_all(RESUME_DEADLINE)
+            .await
+            .map_err(|e| StartError::Moves(e.to_string()))?;
+        let mut tasks = vec![
+            tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
+            tokio::spawn(follow_catalog(store.clone())),
+        ];
+        let mut metrics_addr = None;
+        if let Some(at) = metrics_listen {
+            let listener = tokio::net::TcpListener::bind(at)
+                .await
+                .map_err(|error| StartError::Listen { addr: at, error })?;
+            metrics_addr = listener.local_addr().ok();
+            let (registry, routes) = (registry.clone(), store.routes().clone());
+            tasks.push(tokio::spawn(async move {
+                if let Err(error) = telemetry::serve(listener, registry, routes).await {
+                    tracing::error!(%error, "metrics are no longer served");
+                }
+            }));
+        }
+        workers.listen(sockets);
+        registry.set_ready(true);
+        tracing::info!(%addr, workers = count, "serving");
+        Ok(Self { addr, metrics_addr, shared, mover, gates, drain, workers, tasks })
+    }
+
+    /// Stops accepting, lets open transactions end (for `server.shutdown_timeout` at the most),
+    /// then closes everything.
+    pub async fn shutdown(self) {
+        self.shared.registry.set_ready(false);
+        // Receivers that are gone need not be told.
+        let _ = self.drain.send(true);
+        self.workers.drain(self.shared.config.server.shutdown_timeout).await;
+        self.mover.release().await;
+        for t in self.tasks {
+            t.abort();
+        }
+    }
+}
+
+/// Reloads the routing table when the catalog's epoch has been raised by someone else.
+async fn follow_catalog(store: Arc<Store>) {
+    let mut tick = tokio::time::interval(CATALOG_POLL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match store.epoch().await {
+            Ok(epoch) if epoch > store.routes().load().epoch => {
+                if let Err(error) = store.reload().await {
+                    tracing::warn!(%error, "the catalog has changed and cannot be read");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the home node is away; serving from memory"),
+        }
+    }
+}
+
+/// `pgshunt serve`: runs until SIGTERM or SIGINT.
+pub fn serve(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Threads)?;
+    runtime.block_on(async {
+        let server = Server::start(config).await?;
+        println!("pgshunt listens on {}", server.addr);
+        wait_for_signal().await.map_err(StartError::Threads)?;
+        tracing::info!("draining");
+        server.shutdown().await;
+        Ok(())
+    })
+}
+
+async fn wait_for_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

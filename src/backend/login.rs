@@ -1,0 +1,248 @@
+//! Logging in to a node as the client's own role.
+//!
+//! Most roles log in by SCRAM pass-through: the client proved that it knows its password, and that
+//! proof yields the ClientKey with which pgshunt can prove the same to the node. No password is
+//! stored anywhere. The service role logs in with its configured password.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::server::{CancelKey, ServerConn};
+use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
+use crate::net::{Out, Stream, listen};
+use crate::pool::state::ConnId;
+use crate::session::Facts;
+use crate::topology::Node;
+use crate::wire::backend::report_field;
+use crate::wire::frontend::Reader;
+use crate::wire::{frame, startup};
+
+/// With what pgshunt proves to a node that it speaks for a role.
+#[derive(Clone)]
+pub enum Credentials {
+    /// The client was trusted; the node must trust too.
+    None,
+    Password(String),
+    /// SCRAM pass-through.
+    Keys(ClientKeys),
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LoginError {
+    #[error("could not connect to node {node}: {error}")]
+    Unreachable { node: String, error: String },
+    #[error("node {node} did not answer within {after:?}")]
+    Timeout { node: String, after: Duration },
+    /// The node's own ErrorResponse body, passed on to the client as it is.
+    #[error("node {node}: {}", String::from_utf8_lossy(report_field(body, b'M').unwrap_or(b"?")))]
+    Refused { node: String, body: Vec<u8> },
+    #[error("node {node}: {what}")]
+    Protocol { node: String, what: String },
+}
+
+/// Where and as whom.
+pub struct Target<'a> {
+    pub node: &'a Node,
+    pub database: &'a str,
+    pub user: &'a str,
+    pub credentials: &'a Credentials,
+    pub tls: &'a crate::net::tls::ClientTls,
+}
+
+/// Opens a server connection and logs in.
+pub async fn connect(
+    target: Target<'_>,
+    id: ConnId,
+    timeout: Duration,
+) -> Result<Box<ServerConn>, LoginError> {
+    let node = target.node.name.clone();
+    tokio::time::timeout(timeout, login(target, id))
+        .await
+        .unwrap_or(Err(LoginError::Timeout { node, after: timeout }))
+}
+
+async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginError> {
+    let name = &target.node.name;
+    let unreachable = |e: std::io::Error| LoginError::Unreachable {
+        node: name.clone(),
+        error: e.to_string(),
+    };
+    let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
+
+    let tcp = TcpStream::connect((target.node.host.as_str(), target.node.port))
+        .await
+        .map_err(unreachable)?;
+    listen::tune(&tcp).map_err(unreachable)?;
+    let (mut stream, binding) =
+        target.tls.wrap(tcp, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
+
+    let mut out = Out::default();
+    startup::put_startup(
+        out.buf(),
+        [("user", target.user), ("database", target.database)].into_iter(),
+    );
+    stream.drain(&mut out).await.map_err(unreachable)?;
+
+    let mut input = BytesMut::new();
+    let mut scram: Option<ScramClient> = None;
+    let mut status = Vec::new();
+    let mut key = None;
+    loop {
+        let (tag, body) = read_frame(&mut stream, &mut input).await.map_err(unreachable)?;
+        match tag {
+            b'R' => {
+                let mut r = Reader(&body);
+                let code = r.i32().map_err(|e| protocol(e.to_string()))?;
+                let answer = authenticate(code, r.0, &target, binding.as_deref(), &mut scram)
+                    .map_err(protocol)?;
+                if let Some(answer) = answer {
+                    frame::put(out.buf(), b'p', |b| b.extend_from_slice(&answer));
+                    stream.drain(&mut out).await.map_err(unreachable)?;
+                }
+            }
+            b'S' => {
+                let mut r = Reader(&body);
+                if let (Ok(n), Ok(v)) = (r.cstr(), r.cstr()) {
+                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+                    status.push((text(n), text(v)));
+                }
+            }
+            b'K' => {
+                if let [a, b, c, d, e, f, g, h] = body[..] {
+                    key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));
+                }
+            }
+            b'E' => return Err(LoginError::Refused { node: name.clone(), body: body.to_vec() }),
+            b'N' | b'v' => {}
+            b'Z' => break,
+            other => return Err(protocol(format!("unexpected message {:?}", other as char))),
+        }
+    }
+    let (pid, secret) = key.ok_or_else(|| protocol("sent no cancel key".into()))?;
+    Ok(Box::new(ServerConn {
+        id,
+        node: target.node.id,
+        stream,
+        input,
+        output: out,
+        cancel: CancelKey {
+            host: target.node.host.clone(),
+            port: target.node.port,
+            pid,
+            secret,
+        },
+        cancels: Arc::default(),
+        facts: Facts::default(),
+        status,
+        opened: Instant::now(),
+    }))
+}
+
+/// Answers one authentication request; `None` where there is nothing to say.
+fn authenticate(
+    code: i32,
+    payload: &[u8],
+    target: &Target<'_>,
+    binding: Option<&[u8]>,
+    scram: &mut Option<ScramClient>,
+) -> Result<Option<Vec<u8>>, String> {
+    let password = || match target.credentials {
+        Credentials::Password(p) => Ok(p.as_str()),
+        Credentials::None | Credentials::Keys(_) => Err(format!(
+            "asks for a clear or md5 password for role {}, which pgshunt does not know; \
+             set scram-sha-256 in the node's pg_hba.conf",
+            target.user
+        )),
+    };
+    let cstr = |mut text: Vec<u8>| {
+        text.push(0);
+        Some(text)
+    };
+    match code {
+        0 => Ok(None),
+        3 => Ok(cstr(password()?.as_bytes().to_vec())),
+        5 => {
+            let salt = payload.try_into().map_err(|_| "bad md5 salt".to_owned())?;
+            Ok(cstr(md5_password(target.user.as_bytes(), password()?.as_bytes(), salt).into_bytes()))
+        }
+        10 => {
+            let secret = match target.credentials {
+                Credentials::Password(p) => ClientSecret::Password(p.as_bytes().to_vec()),
+                Credentials::Keys(k) => ClientSecret::Keys(k.clone()),
+                Credentials::None => {
+                    return Err(format!(
+                        "asks for a password of role {}, but the client was trusted; \
+                         set auth.method to scram-sha-256",
+                        target.user
+                    ));
+                }
+            };
+            let binding = binding.map(<[u8]>::to_vec);
+            let client = ScramClient::new(secret, payload, binding, Nonce::random())
+                .map_err(|e| e.to_string())?;
+            let (mechanism, first) = scram.insert(client).initial();
+            let mut answer = mechanism.as_bytes().to_vec();
+            answer.push(0);
+            answer.extend_from_slice(&(first.len() as u32).to_be_bytes());
+            answer.extend_from_slice(&first);
+            Ok(Some(answer))
+        }
+        11 | 12 => {
+            let s = scram.as_mut().ok_or("SASL out of order")?;
+            if code == 11 {
+                s.on_continue(payload).map(Some).map_err(|e| e.to_string())
+            } else {
+                s.on_final(payload).map(|()| None).map_err(|e| e.to_string())
+            }
+        }
+        other => Err(format!("asks for authentication method {other}, which is not supported")),
+    }
+}
+
+/// A node's message at login; later ones are relayed and never read whole.
+const MAX_LOGIN_FRAME: usize = 64 << 10;
+
+async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Result<(u8, BytesMut)> {
+    use std::io::{Error, ErrorKind};
+    loop {
+        let header =
+            frame::header(input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
+        match header {
+            Some(h) if h.len > MAX_LOGIN_FRAME => {
+                return Err(Error::new(ErrorKind::InvalidData, "oversized message at login"));
+            }
+            Some(h) if input.len() >= h.len => {
+                let mut whole = input.split_to(h.len);
+                return Ok((h.tag, whole.split_off(frame::HEADER)));
+            }
+            _ => {
+                if stream.fill(input).await? == 0 {
+                    return Err(ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+/// Sends a CancelRequest and waits until the node has closed the connection, that is, until the
+/// cancel was delivered.
+pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
+    let deliver = async {
+        let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
+        let mut stream = Stream::Plain(tcp);
+        let mut out = Out::default();
+        startup::put_cancel(out.buf(), key.pid, &key.secret);
+        stream.drain(&mut out).await?;
+        let mut sink = BytesMut::new();
+        while stream.fill(&mut sink).await? > 0 {
+            sink.clear();
+        }
+        Ok(())
+    };
+    tokio::time::timeout(timeout, deliver)
+        .await
+        .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+}

@@ -1,0 +1,75 @@
+//! DDL of distributed tables: handed to the control runtime, which carries it out on all nodes.
+
+use super::relay::{Client, End};
+use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
+use crate::wire::backend::{self, Report, Status};
+
+impl Client {
+    /// Carries out DDL and writes its answer. The message in front is taken off.
+    pub(super) async fn ddl(
+        &mut self,
+        sql: String,
+        extended: bool,
+        described: bool,
+    ) -> Result<(), End> {
+        let settings = self.parts.session.settings();
+        let request = DdlRequest {
+            role: self.parts.user.to_string(),
+            settings: settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect(),
+            sql,
+        };
+        let store = self.worker.shared.store.clone();
+        let work = self
+            .worker
+            .shared
+            .control
+            .spawn(async move { ddl::execute(&store, &request).await });
+        // It is carried out whether the client waits for it or not: all nodes or none.
+        let outcome = work.await.unwrap_or_else(|e| Err(DdlError::new("XX000", e.to_string())));
+        match outcome {
+            Ok(outcome) => {
+                for notice in outcome.notices {
+                    report_of_notice(notice).put(self.out.buf());
+                }
+                let out = self.out.buf();
+                if extended {
+                    backend::put_bare(out, b'1');
+                    backend::put_bare(out, b'2');
+                    if described {
+                        backend::put_bare(out, b'n');
+                    }
+                }
+                backend::put_command_complete(out, outcome.tag);
+                backend::put_ready(out, Status::Idle);
+                self.consume_front();
+                self.parts.session.job_done();
+            }
+            Err(e) => self.refuse_front(report_of_error(e)),
+        }
+        Ok(())
+    }
+}
+
+fn report_of_error(e: DdlError) -> Report {
+    Report {
+        severity: "ERROR",
+        sqlstate: e.sqlstate.into(),
+        message: e.message,
+        detail: e.detail,
+        hint: e.hint,
+    }
+}
+
+fn report_of_notice(n: Notice) -> Report {
+    let severity = match n.severity.as_str() {
+        "WARNING" => "WARNING",
+        _ => "NOTICE",
+    };
+    Report {
+        severity,
+        sqlstate: n.sqlstate.into(),
+        message: n.message,
+        detail: n.detail,
+        hint: n.hint,
+    }
+}

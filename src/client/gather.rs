@@ -1,0 +1,352 @@
+//! Jobs: statements that concern several nodes.
+//!
+//! A gather sends one request to each node that holds the group and merges what comes back. Every
+//! node works at once; their rows are passed on node by node, while the sockets of those whose turn
+//! has not come push back. A connection is borrowed per node, in the order of node ids, so that two
+//! gathers can never each wait for what the other holds.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+
+use super::relay::{Client, End};
+use crate::backend::server::ServerConn;
+use crate::gate::machine::{Entry, TicketId, Touch};
+use crate::merge::{self, Column};
+use crate::pool::Pool;
+use crate::router::plan::Merge;
+use crate::session::{Gather, reset_sql};
+use crate::wire::backend::{self, Report, Status};
+use crate::wire::{frame, frontend};
+
+/// Unsent bytes for the client above which no further rows are read.
+const HIGH: usize = 256 << 10;
+/// A message that is looked at is held whole.
+const MAX_INSPECTED: usize = 16 << 20;
+
+/// One node's part of a gather.
+struct Part {
+    conn: Box<ServerConn>,
+    pool: Arc<Pool>,
+    /// ReadyForQuery of the session parameters is still to come.
+    preparing: bool,
+    hide_parse: bool,
+    done: bool,
+}
+
+/// What the nodes have answered so far.
+#[derive(Default)]
+struct Answer {
+    columns: Option<Vec<Column>>,
+    folded: Option<Vec<Option<Vec<u8>>>>,
+    rows: u64,
+    tag: String,
+}
+
+enum Step {
+    /// One node's answer is complete.
+    Done,
+    /// The whole statement has failed; its error is for the client.
+    Failed(Box<Report>),
+}
+
+impl Client {
+    /// Runs a read on several nodes and writes its merged answer.
+    pub(super) async fn gather(&mut self, job: Gather) -> Result<(), End> {
+        let mut parts = Vec::with_capacity(job.nodes.len());
+        for &node in &job.nodes {
+            match self.borrow(node).await? {
+                Ok((conn, pool)) => parts.push(Part {
+                    conn,
+                    pool,
+                    preparing: false,
+                    hide_parse: job.hide_parse,
+                    done: false,
+                }),
+                Err(report) => {
+                    self.give_back(parts);
+                    self.refuse_front(report);
+                    return Ok(());
+                }
+            }
+        }
+        let Some(ticket) = self.enter_gate(&job) else {
+            // Held, or the placements have changed since: decided anew.
+            self.give_back(parts);
+            return Ok(());
+        };
+        let targets =
+            parts.iter().map(|p| (p.conn.cancel.clone(), p.conn.cancels.clone())).collect();
+        self.parts.cancel.linked_to_all(targets);
+        let outcome = self.run_parts(&job, &mut parts).await;
+        self.parts.cancel.idle();
+        self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
+        self.give_back(parts);
+        match outcome {
+            Ok(None) => {
+                self.consume_front();
+                self.parts.session.job_done();
+                backend::put_ready(self.out.buf(), Status::Idle);
+                Ok(())
+            }
+            Ok(Some(report)) => {
+                self.refuse_front(*report);
+                Ok(())
+            }
+            Err(end) => Err(end),
+        }
+    }
+
+    fn enter_gate(&mut self, job: &Gather) -> Option<TicketId> {
+        let client = self.parts.info.id;
+        self.worker.with_env(|env| {
+            if env.routes.epoch != job.epoch {
+                return None;
+            }
+            let ticket = env.gate.ticket(env.now, client);
+            match env.gate.enter(&ticket, Touch::Group(job.group)) {
+                Entry::Entered => Some(ticket),
+                Entry::Held => {
+                    env.gate.leave(ticket, env.gate_effects);
+                    None
+                }
+            }
+        })
+    }
+
+    fn give_back(&self, parts: Vec<Part>) {
+        for part in parts {
+            let clean = part.done || (part.conn.output.is_empty() && !part.preparing);
+            if clean && part.conn.input.is_empty() {
+                part.pool.give(part.conn, self.worker.index);
+            } else {
+                // Its answer is of no use any more; closing ends it.
+                let conn = part.conn;
+                drop(conn);
+                part.pool.lost();
+            }
+        }
+    }
+
+    /// Sends the request to all nodes and merges the answers. `Ok(Some)`: the statement failed.
+    async fn run_parts(
+        &mut self,
+        job: &Gather,
+        parts: &mut [Part],
+    ) -> Result<Option<Box<Report>>, End> {
+        for part in parts.iter_mut() {
+            let facts = &mut part.conn.facts;
+            if facts.applied.as_ref() != Some(&job.settings) {
+                let sql = reset_sql(facts.applied.as_ref(), &job.settings);
+                facts.applied = Some(job.settings.clone());
+                frontend::put_query(part.conn.output.buf(), sql.as_bytes());
+                part.preparing = true;
+            }
+            part.conn.output.buf().extend_from_slice(&job.request);
+        }
+        for part in parts.iter_mut() {
+            if let Err(e) = part.conn.stream.drain(&mut part.conn.output).await {
+                return Ok(Some(lost(&e)));
+            }
+        }
+        let mut answer = Answer::default();
+        // A fold sends nothing before the last node has answered, so an error finds a clean slate.
+        for (turn, part) in parts.iter_mut().enumerate() {
+            match self.run_part(job, part, turn, &mut answer).await? {
+                Step::Done => {}
+                Step::Failed(report) => return Ok(Some(report)),
+            }
+        }
+        if let Some(row) = &answer.folded {
+            backend::put_data_row(self.out.buf(), row.iter().map(|v| v.as_deref()));
+            answer.rows = 1;
+        }
+        if job.limit > 0 && answer.rows >= job.limit {
+            backend::put_bare(self.out.buf(), b's');
+        } else if !answer.tag.is_empty() {
+            let tag = format!("{} {}", answer.tag, answer.rows);
+            backend::put_command_complete(self.out.buf(), &tag);
+        }
+        Ok(None)
+    }
+
+    async fn run_part(
+        &mut self,
+        job: &Gather,
+        part: &mut Part,
+        turn: usize,
+        answer: &mut Answer,
+    ) -> Result<Step, End> {
+        loop {
+            while let Some(h) = frame::header(&part.conn.input)
+                .map_err(|e| Report::fatal("08P01", e.to_string()))?
+            {
+                if h.tag == b'D' && job.merge == Merge::Concat {
+                    // Rows are passed on as they come, in pieces if they are large.
+                    let wanted = job.limit == 0 || answer.rows < job.limit;
+                    answer.rows += u64::from(wanted);
+                    self.pass_row(part, h.len, wanted).await?;
+                    continue;
+                }
+                if h.len > MAX_INSPECTED {
+                    let report = Report::error("54000", "a value is too large to be merged");
+                    return Ok(Step::Failed(Box::new(report)));
+                }
+                if part.conn.input.len() < h.len {
+                    break;
+                }
+                let message = part.conn.input.split_to(h.len);
+                match self.take(job, part, turn, answer, h.tag, &message) {
+                    Ok(false) => {}
+                    Ok(true) => return Ok(Step::Done),
+                    Err(report) => return Ok(Step::Failed(report)),
+                }
+            }
+            self.push_out().await?;
+            match part.conn.stream.fill(&mut part.conn.input).await {
+                Ok(0) => return Ok(Step::Failed(lost(&std::io::ErrorKind::UnexpectedEof.into()))),
+                Ok(_) => {}
+                Err(e) => return Ok(Step::Failed(lost(&e))),
+            }
+        }
+    }
+
+    /// Takes one message; true when the node has answered whole.
+    fn take(
+        &mut self,
+        job: &Gather,
+        part: &mut Part,
+        turn: usize,
+        answer: &mut Answer,
+        tag: u8,
+        message: &BytesMut,
+    ) -> Result<bool, Box<Report>> {
+        let body = &message[frame::HEADER..];
+        if part.preparing {
+            match tag {
+                b'Z' => part.preparing = false,
+                b'E' => return Err(Box::new(Report::from_node(body))),
+                b'S' => {
+                    part.conn.note_status(body);
+                }
+                _ => {}
+            }
+            return Ok(false);
+        }
+        let first = turn == 0;
+        match tag {
+            b'T' => {
+                let columns = merge::columns(body).ok_or_else(malformed)?;
+                match &answer.columns {
+                    None => {
+                        if let Merge::Fold(folds) = &job.merge {
+                            check_folds(folds, &columns)?;
+                        }
+                        answer.columns = Some(columns);
+                    }
+                    Some(known) if *known == columns => {}
+                    Some(_) => {
+                        return Err(Box::new(
+                            Report::error("0A000", "the nodes answer with different column types")
+                                .hint("Types made by CREATE TYPE have another identity on each node; cast them to text."),
+                        ));
+                    }
+                }
+                if first && !job.hide_describe {
+                    self.out.buf().extend_from_slice(message);
+                }
+            }
+            b'1' if std::mem::take(&mut part.hide_parse) => {}
+            b'1' | b'2' | b'n' | b't' if first => self.out.buf().extend_from_slice(message),
+            b'D' => fold_row(job, answer, body)?,
+            b'C' => {
+                let text = body.strip_suffix(b"\0").unwrap_or(body);
+                let text = String::from_utf8_lossy(text);
+                answer.tag = text.split(' ').next().unwrap_or_default().to_owned();
+            }
+            b'E' => {
+                part.done = false;
+                return Err(Box::new(Report::from_node(body)));
+            }
+            b'N' => self.out.buf().extend_from_slice(message),
+            b'S' => {
+                part.conn.note_status(body);
+            }
+            b'Z' => {
+                part.done = true;
+                return Ok(true);
+            }
+            _ => {}
+        }
+        Ok(false)
+    }
+
+    /// Passes one DataRow on, however large, or drops it.
+    async fn pass_row(&mut self, part: &mut Part, len: usize, wanted: bool) -> Result<(), End> {
+        let mut left = len;
+        loop {
+            let n = left.min(part.conn.input.len());
+            if wanted {
+                self.out.buf().extend_from_slice(&part.conn.input[..n]);
+            }
+            part.conn.input.advance(n);
+            left -= n;
+            if self.out.len() > HIGH {
+                self.push_out().await?;
+            }
+            if left == 0 {
+                return Ok(());
+            }
+            match part.conn.stream.fill(&mut part.conn.input).await {
+                Ok(n) if n > 0 => {}
+                // Half a row is out already: no error message can follow it.
+                Ok(_) | Err(_) => return Err(End::Client),
+            }
+        }
+    }
+
+    async fn push_out(&mut self) -> Result<(), End> {
+        self.stream.drain(&mut self.out).await.map_err(|_| End::Client)
+    }
+}
+
+fn check_folds(folds: &[crate::router::plan::Fold], columns: &[Column]) -> Result<(), Box<Report>> {
+    if folds.len() != columns.len() {
+        return Err(malformed());
+    }
+    for (&how, &column) in folds.iter().zip(columns) {
+        // Folding nothing with nothing tells whether the type can be folded at all.
+        merge::fold(how, column, None, None).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn fold_row(job: &Gather, answer: &mut Answer, body: &[u8]) -> Result<(), Box<Report>> {
+    let Merge::Fold(folds) = &job.merge else { return Err(malformed()) };
+    let columns = answer.columns.as_ref().ok_or_else(malformed)?;
+    let row = backend::data_row(body).filter(|r| r.len() == folds.len()).ok_or_else(malformed)?;
+    let before = answer.folded.take().unwrap_or_else(|| vec![None; folds.len()]);
+    let merged = before
+        .into_iter()
+        .zip(row)
+        .zip(folds.iter().zip(columns))
+        .map(|((a, b), (&how, &column))| merge::fold(how, column, a, b).map_err(refused))
+        .collect::<Result<Vec<_>, _>>()?;
+    answer.folded = Some(merged);
+    Ok(())
+}
+
+fn refused(e: merge::MergeError) -> Box<Report> {
+    Box::new(
+        Report::error(e.sqlstate(), e.to_string())
+            .hint("Add an equality on the distribution column, or cast to another type."),
+    )
+}
+
+fn malformed() -> Box<Report> {
+    Box::new(Report::error("08P01", "a node's answer is malformed"))
+}
+
+fn lost(e: &std::io::Error) -> Box<Report> {
+    Box::new(Report::error("08006", format!("a node's connection broke off: {e}")))
+}

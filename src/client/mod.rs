@@ -1,0 +1,100 @@
+//! Client connections: one task per client, on the worker that accepted it.
+//!
+//! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
+//! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
+//! sockets. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
+
+mod cancel;
+mod ddl;
+mod gather;
+mod handshake;
+mod login;
+mod relay;
+pub mod shared;
+pub mod worker;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpStream;
+
+use crate::net::{Out, Stream, listen};
+use crate::wire::backend::Report;
+
+pub use cancel::Cancels;
+use handshake::Opening;
+use worker::Worker;
+
+/// Serves one client from its first byte to its last.
+pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
+    if let Err(e) = listen::tune(&tcp) {
+        tracing::debug!(%addr, error = %e, "client socket");
+        return;
+    }
+    let limit = worker.shared.config.limits.login_timeout;
+    let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
+    let client = match opening {
+        Ok(Some(client)) => client,
+        Ok(None) => return,
+        Err(_) => {
+            worker.stats.logins_failed.inc();
+            tracing::debug!(%addr, "login timed out");
+            return;
+        }
+    };
+    match client {
+        Opened::Session(client) => client.run().await,
+        Opened::Console { stream, user } => {
+            if let Some(console) = &worker.shared.console {
+                console(stream, user).await;
+            }
+        }
+    }
+}
+
+enum Opened {
+    Session(Box<relay::Client>),
+    Console { stream: Stream, user: String },
+}
+
+/// Handshake and login. `None`: the connection is over, and the client knows why.
+async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
+    let required = worker.shared.config.tls.clients == crate::config::ClientTls::Require;
+    let opening = match handshake::read(tcp, worker.shared.tls.as_deref(), required).await {
+        Ok(opening) => opening,
+        Err(e) => {
+            tracing::debug!(%addr, error = %e, "handshake");
+            return None;
+        }
+    };
+    match opening {
+        Opening::Cancel { pid, secret } => {
+            worker.shared.cancels.deliver(pid, &secret).await;
+            None
+        }
+        Opening::Startup { mut stream, startup, input } => {
+            match login::run(worker, &mut stream, startup, input, addr).await {
+                Ok(login::Outcome::Session(parts)) => {
+                    Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
+                }
+                Ok(login::Outcome::Console { user }) => Some(Opened::Console { stream, user }),
+                Err(login::Failure::Gone) => None,
+                Err(login::Failure::Refused(report)) => {
+                    worker.stats.logins_failed.inc();
+                    refuse(&mut stream, &report).await;
+                    None
+                }
+            }
+        }
+    }
+}
+
+async fn refuse(stream: &mut Stream, report: &Report) {
+    let mut out = Out::default();
+    report.put(out.buf());
+    // The client may be gone already; then nobody misses the message.
+    if stream.drain(&mut out).await.is_ok() {
+        stream.shutdown().await;
+    }
+}

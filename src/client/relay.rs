@@ -1,0 +1,544 @@
+//! A client's session between its two sockets.
+//!
+//! One loop: let the session take what the client has sent; meet the need it names; then move
+//! bytes until something new has arrived. The sockets push back: while the client does not read,
+//! nothing is read from the node, and the other way round, so memory per client is bounded by the
+//! two buffers and the largest statement.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, BytesMut};
+use tokio::sync::futures::OwnedNotified;
+
+use super::login::Parts;
+use super::worker::Worker;
+use crate::backend::login::LoginError;
+use crate::backend::server::ServerConn;
+use crate::net::{Out, Stream};
+use crate::pool::{Lease, Pool, PoolError, PoolKey, Waiting};
+use crate::session::{Flow, Io, Job, Need};
+use crate::telemetry::{Blame, ClientState, PlanKind};
+use crate::topology::NodeId;
+use crate::wire::backend::{Report, Status};
+use crate::wire::frame;
+
+/// Unsent bytes for the client above which the node is not read.
+const CLIENT_HIGH: usize = 64 << 10;
+/// Unsent bytes for the node above which the client's messages are not taken.
+const SERVER_HIGH: usize = 64 << 10;
+/// Bytes of the client read ahead while its messages cannot be taken.
+const READ_AHEAD: usize = 64 << 10;
+
+pub struct Client {
+    pub(super) worker: Rc<Worker>,
+    pub(super) stream: Stream,
+    pub(super) input: BytesMut,
+    pub(super) out: Out,
+    pub(super) parts: Parts,
+    server: Option<(Box<ServerConn>, Arc<Pool>)>,
+    /// A request to be given to the session again before anything new.
+    again: Option<Vec<u8>>,
+    /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
+    copying: (usize, bool),
+    sent_at: Option<Instant>,
+    /// Woken when the process drains.
+    drain: Pin<Box<OwnedNotified>>,
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client said goodbye, or its socket closed.
+    Client,
+    /// The client is told and the connection closed.
+    Fatal(Box<Report>),
+    /// The node has said why, and the client has been told in its words.
+    Told,
+}
+
+impl From<Report> for End {
+    fn from(r: Report) -> Self {
+        Self::Fatal(Box::new(r))
+    }
+}
+
+/// What arrived.
+enum Event {
+    Progress,
+    ServerGone(Option<io::Error>),
+    ClientGone,
+    Draining,
+}
+
+impl Client {
+    pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
+        Self {
+            worker: worker.clone(),
+            stream,
+            input: std::mem::take(&mut parts.input),
+            out: Out::default(),
+            parts,
+            server: None,
+            again: None,
+            copying: (0, false),
+            sent_at: None,
+            drain: Box::pin(worker.drain.clone().notified_owned()),
+        }
+    }
+
+    pub async fn run(mut self) {
+        let end = self.drive().await;
+        let told = match end {
+            End::Fatal(report) => {
+                report.put(self.out.buf());
+                true
+            }
+            End::Told => true,
+            End::Client => false,
+        };
+        self.abandon_server().await;
+        if told && self.stream.drain(&mut self.out).await.is_ok() {
+            self.stream.shutdown().await;
+        }
+        self.count();
+    }
+
+    async fn drive(&mut self) -> End {
+        loop {
+            let need = match self.take_messages() {
+                Ok(need) => need,
+                Err(end) => return end,
+            };
+            self.release();
+            let met = match need {
+                Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
+                Some(Need::Gate) => self.hold().await.map(|()| true),
+                Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
+                Some(Need::Quiet) | None => Ok(false),
+            };
+            match met {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(end) => return end,
+            }
+            self.note_state();
+            if let Err(end) = self.wait().await {
+                return end;
+            }
+        }
+    }
+
+    /// Gives the session the client's messages, as many as it takes.
+    fn take_messages(&mut self) -> Result<Option<Need>, End> {
+        if let Some(frame) = self.again.take() {
+            let (flow, _) = self.give(&frame)?;
+            if let Some(need) = flow {
+                self.again = Some(frame);
+                return Ok(Some(need));
+            }
+        }
+        loop {
+            if self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH) {
+                return Ok(None);
+            }
+            if self.copying.0 > 0 {
+                let n = self.copying.0.min(self.input.len());
+                if let (true, Some((conn, _))) = (self.copying.1, &mut self.server) {
+                    conn.output.buf().extend_from_slice(&self.input[..n]);
+                }
+                self.input.advance(n);
+                self.copying.0 -= n;
+            }
+            let header = frame::header(&self.input)
+                .map_err(|e| Report::fatal("08P01", e.to_string()))?;
+            let Some(h) = header else { return Ok(None) };
+            if h.tag == b'd' {
+                // COPY data is passed on as it comes; late data is dropped.
+                self.copying = (h.len, self.parts.session.streams_copy());
+                continue;
+            }
+            if h.len > self.worker.shared.config.limits.max_message {
+                return Err(Report::fatal("54000", "message is too large to be routed")
+                    .detail(format!("{} bytes; limits.max_message allows {}.", h.len,
+                        self.worker.shared.config.limits.max_message))
+                    .into());
+            }
+            if self.input.len() < h.len {
+                return Ok(None);
+            }
+            let message = self.input.split_to(h.len);
+            let (flow, terminate) = self.give(&message)?;
+            if terminate {
+                return Err(End::Client);
+            }
+            if let Some(need) = flow {
+                // Not taken: back to the front, where it came from.
+                let rest = std::mem::replace(&mut self.input, message);
+                self.input.unsplit(rest);
+                return Ok(Some(need));
+            }
+        }
+    }
+
+    fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
+        let Self { worker, parts, out, server, .. } = self;
+        let header = frame::Header { tag: message[0], len: message.len() };
+        let mut none = Vec::new();
+        let to_server = match server {
+            Some((conn, _)) => conn.output.buf(),
+            None => &mut none,
+        };
+        let flow = worker.with_env(|env| {
+            let mut io = Io { client: out.buf(), server: to_server };
+            parts.session.client(header, &message[frame::HEADER..], env, &mut io)
+        });
+        debug_assert!(none.is_empty(), "nothing is sent without a link");
+        match flow {
+            Ok(Flow::Done) => Ok((None, false)),
+            Ok(Flow::Wait(need)) => Ok((Some(need), false)),
+            Ok(Flow::Terminate) => Ok((None, true)),
+            Err(e) => Err(Report::fatal("08P01", e.to_string()).into()),
+        }
+    }
+
+    /// Gives the connection back when the session lets go of it.
+    fn release(&mut self) {
+        let again = self.parts.session.take_retry();
+        let worker = self.worker.clone();
+        let released = worker.with_env(|env| self.parts.session.take_released(env));
+        if let Some(facts) = released {
+            self.parts.cancel.idle();
+            if let Some((mut conn, pool)) = self.server.take() {
+                conn.facts = facts;
+                pool.give(conn, self.worker.index);
+            }
+            if let Some(at) = self.sent_at.take() {
+                self.worker.stats.query.record(at.elapsed());
+            }
+            self.worker.stats.transactions.inc();
+            self.count();
+        }
+        if again.is_some() {
+            self.again = again;
+        }
+    }
+
+    /// Gets a connection to `node` and links the session to it.
+    async fn lease(&mut self, node: NodeId) -> Result<(), End> {
+        // A pinned or used-up link is never exchanged, so there is none now.
+        debug_assert!(self.server.is_none());
+        let leased = match self.borrow(node).await? {
+            Ok(leased) => leased,
+            Err(report) => {
+                self.refuse_front(report);
+                return Ok(());
+            }
+        };
+        let (mut conn, pool) = leased;
+        self.parts.cancel.linked(&conn.cancel, &conn.cancels);
+        self.worker.stats.server_assignments.inc();
+        self.sent_at = Some(Instant::now());
+        let facts = std::mem::take(&mut conn.facts);
+        self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
+        self.server = Some((conn, pool));
+        Ok(())
+    }
+
+    /// A connection to `node` from its pool: at once, or in turn.
+    pub(super) async fn borrow(
+        &mut self,
+        node: NodeId,
+    ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
+        let shared = self.worker.shared.clone();
+        let routes = shared.store.routes().load();
+        let Some(node) = routes.node(node) else {
+            return Ok(Err(Report::error("40001", "the node has just been removed")));
+        };
+        let key = PoolKey {
+            node: node.id,
+            database: self.parts.database.clone(),
+            user: self.parts.user.clone(),
+        };
+        let pool = shared.pools.pool(key, node, &self.parts.credentials);
+        let granted = match pool.lease(self.worker.index) {
+            Lease::Now(conn) => Ok(conn),
+            Lease::Later(waiting) => {
+                let since = Instant::now();
+                self.parts.info.set_state_since(ClientState::Waiting, since);
+                let granted = self.wait_in_line(waiting).await?;
+                self.worker.stats.wait.record(since.elapsed());
+                granted
+            }
+        };
+        Ok(granted.map(|conn| (conn, pool)).map_err(|e| {
+            self.worker.stats.errors(Blame::Node).inc();
+            match e {
+                Some(e) => report_of(&e),
+                None => Report::error("57014", "canceling statement due to user request"),
+            }
+        }))
+    }
+
+    /// Waits for a connection; `Err(None)`: the wait was cancelled.
+    async fn wait_in_line(
+        &mut self,
+        mut waiting: Waiting,
+    ) -> Result<Result<Box<ServerConn>, Option<PoolError>>, End> {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(granted) = waiting.poll(cx) {
+                return Poll::Ready(Ok(granted.map_err(Some)));
+            }
+            if self.parts.cancel.poll_cancelled(cx.waker()) {
+                return Poll::Ready(Ok(Err(None)));
+            }
+            match self.poll_client(cx) {
+                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Waits until a gate opens.
+    pub(super) async fn hold(&mut self) -> Result<(), End> {
+        let since = Instant::now();
+        self.parts.info.set_state_since(ClientState::Held, since);
+        let worker = self.worker.clone();
+        let woken = worker.woken.notified();
+        let mut woken = std::pin::pin!(woken);
+        let outcome = std::future::poll_fn(|cx| {
+            if woken.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(false));
+            }
+            if self.parts.cancel.poll_cancelled(cx.waker()) {
+                return Poll::Ready(Ok(true));
+            }
+            // What was answered before the hold is not kept back.
+            if let Poll::Ready(Err(_)) = self.stream.poll_drain(cx, &mut self.out) {
+                return Poll::Ready(Err(End::Client));
+            }
+            match self.poll_client(cx) {
+                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
+                _ => Poll::Pending,
+            }
+        })
+        .await;
+        self.worker.stats.hold.record(since.elapsed());
+        if outcome? {
+            self.refuse_front(Report::error("57014", "canceling statement due to user request"));
+        }
+        Ok(())
+    }
+
+    /// Answers the message in front, which could not be taken, with an error.
+    pub(super) fn refuse_front(&mut self, report: Report) {
+        let tag = match &self.again {
+            Some(frame) => frame[0],
+            None => {
+                let Ok(Some(h)) = frame::header(&self.input) else { return };
+                if self.input.len() < h.len {
+                    return;
+                }
+                self.input.advance(h.len);
+                h.tag
+            }
+        };
+        self.again = None;
+        let mut none = Vec::new();
+        let to_server = match &mut self.server {
+            Some((conn, _)) => conn.output.buf(),
+            None => &mut none,
+        };
+        let mut io = Io { client: self.out.buf(), server: to_server };
+        self.parts.session.refuse(tag, report, &mut io);
+    }
+
+    async fn job(&mut self, job: Job) -> Result<(), End> {
+        match job {
+            Job::Gather(gather) => {
+                self.worker.stats.statements(PlanKind::EveryNode).inc();
+                self.gather(gather).await
+            }
+            Job::Ddl { sql, extended, described } => self.ddl(sql, extended, described).await,
+        }
+    }
+
+    /// Takes the message in front off, as its job is done.
+    pub(super) fn consume_front(&mut self) {
+        if self.again.take().is_some() {
+            return;
+        }
+        if let Ok(Some(h)) = frame::header(&self.input) {
+            let n = h.len.min(self.input.len());
+            self.input.advance(n);
+        }
+    }
+
+    /// Moves bytes until something has arrived that the session should see.
+    async fn wait(&mut self) -> Result<(), End> {
+        let event = std::future::poll_fn(|cx| self.poll_io(cx)).await;
+        match event {
+            Event::Progress => Ok(()),
+            Event::ClientGone => Err(End::Client),
+            Event::Draining => {
+                Err(Report::fatal("57P01", "terminating connection due to administrator command").into())
+            }
+            Event::ServerGone(error) => self.server_gone(error),
+        }
+    }
+
+    fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.stream.poll_drain(cx, &mut self.out).map_err(|_| ()) == Poll::Ready(Err(())) {
+            return Poll::Ready(Event::ClientGone);
+        }
+        let mut progress = false;
+        if let Some((conn, _)) = &mut self.server {
+            let before = conn.output.len();
+            if let Poll::Ready(Err(e)) = conn.stream.poll_drain(cx, &mut conn.output) {
+                return Poll::Ready(Event::ServerGone(Some(e)));
+            }
+            let sent = before - conn.output.len();
+            self.worker.stats.bytes_to_nodes.add(sent as u64);
+            // Room was made for messages that waited for it.
+            progress |= before > SERVER_HIGH && conn.output.len() <= SERVER_HIGH;
+            if self.out.len() < CLIENT_HIGH {
+                match conn.stream.poll_fill(cx, &mut conn.input) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Event::ServerGone(None)),
+                    Poll::Ready(Err(e)) => return Poll::Ready(Event::ServerGone(Some(e))),
+                    Poll::Ready(Ok(n)) => {
+                        self.worker.stats.bytes_from_nodes.add(n as u64);
+                        let worker = self.worker.clone();
+                        let (session, out) = (&mut self.parts.session, &mut self.out);
+                        let took = worker.with_env(|env| {
+                            let mut io = Io { client: out.buf(), server: conn.output.buf() };
+                            session.server(&mut conn.input, env, &mut io)
+                        });
+                        if let Err(e) = took {
+                            let e = io::Error::new(io::ErrorKind::InvalidData, e);
+                            return Poll::Ready(Event::ServerGone(Some(e)));
+                        }
+                        if let Some(why) = self.parts.session.broken() {
+                            let e = io::Error::other(why.to_owned());
+                            return Poll::Ready(Event::ServerGone(Some(e)));
+                        }
+                        progress = true;
+                    }
+                    Poll::Pending => {}
+                }
+            }
+        }
+        if progress {
+            return Poll::Ready(Event::Progress);
+        }
+        if self.parts.session.is_idle() && self.out.is_empty() {
+            let woken = self.drain.as_mut().poll(cx).is_ready();
+            if woken || *self.worker.shared.draining.borrow() {
+                return Poll::Ready(Event::Draining);
+            }
+        }
+        self.poll_client(cx)
+    }
+
+    /// Reads from the client, up to the read-ahead limit.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let wanted = match frame::header(&self.input) {
+            Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
+            _ => READ_AHEAD,
+        };
+        let full = self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH);
+        if full || self.input.len() >= wanted {
+            return Poll::Pending;
+        }
+        match self.stream.poll_fill(cx, &mut self.input) {
+            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Event::ClientGone),
+            Poll::Ready(Ok(n)) => {
+                self.worker.stats.bytes_from_clients.add(n as u64);
+                Poll::Ready(Event::Progress)
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// The server connection broke off. A session that has nothing on it goes on without.
+    fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
+        let told = self.parts.session.broken() == Some("the node has closed the connection");
+        let idle = self.parts.session.is_idle() && self.parts.session.pinned().is_none();
+        let worker = self.worker.clone();
+        worker.with_env(|env| self.parts.session.unlink(env));
+        self.parts.cancel.idle();
+        if let Some((_, pool)) = self.server.take() {
+            pool.lost();
+        }
+        if idle {
+            return Ok(());
+        }
+        self.worker.stats.errors(Blame::Node).inc();
+        if told {
+            return Err(End::Told);
+        }
+        let mut report = Report::fatal("08006", "the node closed the connection unexpectedly");
+        if let Some(e) = error {
+            report = report.detail(e.to_string());
+        }
+        Err(report.into())
+    }
+
+    /// The client is gone: what it left running is cancelled, and its transaction ends.
+    async fn abandon_server(&mut self) {
+        let Some((conn, pool)) = self.server.take() else { return };
+        let worker = self.worker.clone();
+        let waiting = self.parts.session.is_waiting_for_server();
+        worker.with_env(|env| self.parts.session.unlink(env));
+        self.parts.cancel.idle();
+        if waiting {
+            let timeout = self.worker.shared.config.pool.connect_timeout;
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel, timeout).await {
+                tracing::debug!(error = %e, "cancel of an abandoned statement");
+            }
+        }
+        // Closing ends the transaction, whatever state it was in.
+        drop(conn);
+        pool.lost();
+    }
+
+    fn note_state(&self) {
+        let session = &self.parts.session;
+        let state = match (session.is_waiting_for_server(), session.status()) {
+            (true, _) => ClientState::Active,
+            (false, Status::Idle) => ClientState::Idle,
+            (false, Status::Transaction | Status::Failed) => ClientState::InTransaction,
+        };
+        let info = &self.parts.info;
+        info.set_state(state);
+        info.set_node(session.node());
+        if info.pin() != session.pinned() {
+            info.set_pin(session.pinned());
+        }
+    }
+
+    /// Moves the session's counters to the worker's.
+    fn count(&mut self) {
+        let c = std::mem::take(&mut self.parts.session.counters);
+        let s = &self.worker.stats;
+        s.statements(PlanKind::SingleShard).add(c.shard);
+        s.statements(PlanKind::SingleNode).add(c.home);
+        s.statements(PlanKind::Refused).add(c.refused);
+        s.retries.add(c.retries);
+    }
+}
+
+/// A pool's refusal, as an error of the statement.
+pub(super) fn report_of(e: &PoolError) -> Report {
+    match e {
+        PoolError::QueueTimeout { .. } => Report::error("53300", e.to_string())
+            .hint("Raise pool.size, or find out what holds the connections (SHOW CLIENTS)."),
+        PoolError::Login(LoginError::Refused { body, .. }) => Report::from_node(body),
+        PoolError::Login(_) => Report::error("08006", e.to_string()),
+        PoolError::Shutdown => Report::error("57P01", e.to_string()),
+    }
+}

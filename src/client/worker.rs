@@ -1,0 +1,122 @@
+//! What the clients of one thread share: gate, planner, figures. No locks: one thread.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use tokio::sync::{Notify, mpsc};
+
+use super::shared::Shared;
+use crate::gate::Command;
+use crate::gate::machine::{Effect, Gate, HoldId};
+use crate::router::Planner;
+use crate::session::Env;
+use crate::telemetry::WorkerStats;
+
+pub struct Worker {
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    pub stats: Arc<WorkerStats>,
+    /// Told when a gate opens.
+    pub woken: Notify,
+    /// Told when the process drains.
+    pub drain: Arc<Notify>,
+    decide: RefCell<Decide>,
+}
+
+struct Decide {
+    gate: Gate,
+    effects: Vec<Effect>,
+    planner: Planner,
+    drained: HashMap<HoldId, mpsc::UnboundedSender<HoldId>>,
+}
+
+impl Worker {
+    pub fn new(index: usize, shared: Arc<Shared>, planner: Planner) -> Rc<Self> {
+        let stats = shared.registry.worker(index);
+        Rc::new(Self {
+            index,
+            shared,
+            stats,
+            woken: Notify::new(),
+            drain: Arc::default(),
+            decide: RefCell::new(Decide {
+                gate: Gate::default(),
+                effects: Vec::new(),
+                planner,
+                drained: HashMap::new(),
+            }),
+        })
+    }
+
+    /// Lets a session decide something, on one snapshot of the routing table.
+    pub fn with_env<T>(&self, f: impl FnOnce(&mut Env<'_>) -> T) -> T {
+        let routes = self.shared.store.routes().swap_cell().load();
+        let decide = &mut *self.decide.borrow_mut();
+        let mut env = Env {
+            now: Instant::now(),
+            routes: &routes,
+            gate: &mut decide.gate,
+            gate_effects: &mut decide.effects,
+            planner: &mut decide.planner,
+            max_prepared: self.shared.config.pool.max_prepared,
+        };
+        let result = f(&mut env);
+        self.act(decide);
+        result
+    }
+
+    fn act(&self, decide: &mut Decide) {
+        for effect in decide.effects.drain(..) {
+            match effect {
+                Effect::Drained(hold) => {
+                    if let Some(told) = decide.drained.remove(&hold) {
+                        // A cutover that no longer listens has given up.
+                        let _ = told.send(hold);
+                    }
+                }
+                Effect::Wake => self.woken.notify_waiters(),
+            }
+        }
+    }
+
+    /// Carries out the commands of cutovers and of the console, for as long as there are any.
+    pub async fn keep_gate(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
+        loop {
+            let deadline = self.decide.borrow().gate.next_deadline();
+            let command = match deadline {
+                Some(at) => {
+                    match tokio::time::timeout_at(at.into(), commands.recv()).await {
+                        Ok(command) => command,
+                        Err(_) => {
+                            let decide = &mut *self.decide.borrow_mut();
+                            decide.gate.tick(Instant::now(), &mut decide.effects);
+                            self.act(decide);
+                            continue;
+                        }
+                    }
+                }
+                None => commands.recv().await,
+            };
+            let Some(command) = command else { return };
+            let decide = &mut *self.decide.borrow_mut();
+            match command {
+                Command::Close { hold, scope, until, drained } => {
+                    decide.drained.insert(hold, drained);
+                    decide.gate.close(hold, scope, until, &mut decide.effects);
+                }
+                Command::Extend { hold, until } => decide.gate.extend(hold, until),
+                Command::Open { hold } => {
+                    decide.drained.remove(&hold);
+                    decide.gate.open(hold, &mut decide.effects);
+                }
+                Command::Blockers { hold, answer } => {
+                    let _ = answer.send(decide.gate.blockers(Instant::now(), hold));
+                }
+            }
+            self.act(decide);
+        }
+    }
+}

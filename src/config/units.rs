@@ -1,0 +1,71 @@
+//! Values people write with a unit.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{Deserializer, Error, Visitor};
+
+/// `"200ms"`, `"5s"`, `"2min"`, `"1h"`. Never a bare number: nobody remembers of what.
+pub fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration like \"200ms\", \"5s\", \"2min\" or \"1h\"")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
+            const UNITS: &[(&str, u64)] =
+                &[("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000)];
+            scaled(text, UNITS)
+                .map(Duration::from_millis)
+                .ok_or_else(|| E::custom(format!("{text:?} is not {}", Shown(self))))
+        }
+    }
+    d.deserialize_str(Text)
+}
+
+/// A number of bytes, or `"32kB"`, `"64MB"`, `"16GB"` in PostgreSQL's units (of 1024).
+pub fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(d: D) -> Result<T, D::Error> {
+    struct Bytes;
+    impl Visitor<'_> for Bytes {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a number of bytes or a size like \"32kB\", \"64MB\" or \"16GB\"")
+        }
+
+        fn visit_u64<E: Error>(self, n: u64) -> Result<u64, E> {
+            Ok(n)
+        }
+
+        fn visit_i64<E: Error>(self, n: i64) -> Result<u64, E> {
+            u64::try_from(n).map_err(|_| E::custom(format!("{n} is not {}", Shown(self))))
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
+            const UNITS: &[(&str, u64)] =
+                &[("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)];
+            scaled(text, UNITS).ok_or_else(|| E::custom(format!("{text:?} is not {}", Shown(self))))
+        }
+    }
+    let bytes = d.deserialize_any(Bytes)?;
+    T::try_from(bytes).map_err(|_| D::Error::custom(format!("{bytes} bytes are too many")))
+}
+
+/// A visitor's own words on what it takes.
+struct Shown<V>(V);
+
+impl<'de, V: Visitor<'de>> fmt::Display for Shown<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(f)
+    }
+}
+
+fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(*scale)
+}

@@ -1,0 +1,223 @@
+//! `pgshunt demo`: the whole promise in under a minute, on PostgreSQL servers started for it.
+//!
+//! Three local nodes, two of them in use; a hash-partitioned table created through the proxy; clients
+//! that write, read and count without pause and write down every acknowledgement ([`ledger`]). A
+//! third node is added, a shard moves there and back under that traffic, and at the end all rows of
+//! all nodes are compared with what the clients were promised. The exit code is 1 when anything was
+//! lost, doubled or refused.
+
+pub mod journey;
+pub mod latency;
+pub mod ledger;
+pub mod report;
+pub mod scene;
+pub mod traffic;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Builder;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::local::{ClusterOptions, DATABASE, LocalCluster, LocalError, PASSWORD, SUPERUSER};
+use journey::Console;
+use latency::{Latencies, Part};
+use ledger::audit;
+use report::Report;
+use traffic::{Outcome, Progress, Worker};
+
+/// The database name that leads to the console.
+const CONSOLE: &str = "pgshunt";
+const SHARDS: u64 = 4;
+/// Enough for a move that can be watched, and loaded in a second or two.
+const ROWS: i32 = 200_000;
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, Copy)]
+pub struct DemoOptions {
+    /// Leave everything running until Ctrl-C.
+    pub keep: bool,
+    /// How long the clients run besides the moves.
+    pub seconds: u64,
+    pub connections: u16,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    #[error("{0}: {1}")]
+    Sql(String, String),
+    #[error("{0}")]
+    Move(String),
+    #[error("pgshunt did not start: {0}")]
+    Proxy(String),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs the demo over a pgshunt that `serve` runs in a thread of its own. True when no client saw an
+/// error and every acknowledged write is there once.
+pub fn run<F>(options: &DemoOptions, serve: F) -> Result<bool, DemoError>
+where
+    F: FnOnce(Config) -> Result<(), String> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut cluster = LocalCluster::start_with(&ClusterOptions {
+        in_use: 2,
+        durable: true,
+        ..ClusterOptions::new(3)
+    })?;
+    println!("Three PostgreSQL nodes on this machine ({:.1} s)", start.elapsed().as_secs_f64());
+    // The port must be known before pgshunt runs, since `serve` returns only when it ends.
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    cluster.config.server.listen.set_port(port);
+    let config = cluster.config.clone();
+    let proxy = std::thread::Builder::new().name("serve".into()).spawn(move || serve(config))?;
+
+    Builder::new_current_thread().enable_all().build()?.block_on(async {
+        started(proxy, port).await?;
+        println!("pgshunt on port {port}, two of the nodes in use");
+        let clean = play(options, &cluster, port).await?;
+        if options.keep {
+            say_how_to_connect(port);
+            tokio::signal::ctrl_c().await?;
+        }
+        Ok(clean)
+    })
+}
+
+/// Waits until pgshunt accepts connections, or has ended and says why.
+async fn started(proxy: JoinHandle<Result<(), String>>, port: u16) -> Result<(), DemoError> {
+    let start = Instant::now();
+    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if proxy.is_finished() {
+            let reason = match proxy.join() {
+                Ok(Ok(())) => "it ended at once".to_owned(),
+                Ok(Err(message)) => message,
+                Err(_) => "it panicked".to_owned(),
+            };
+            return Err(DemoError::Proxy(reason));
+        }
+        if start.elapsed() > START_PATIENCE {
+            return Err(DemoError::Proxy(format!("no answer after {START_PATIENCE:?}")));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+async fn play(options: &DemoOptions, cluster: &LocalCluster, port: u16) -> Result<bool, DemoError> {
+    let application = scene::connect(&scene::address(port, DATABASE)).await?;
+    let console = Console::open(port).await?;
+    scene::execute(&application, &format!("SET pgshunt.shard_count = {SHARDS}")).await?;
+    scene::create_table(&application).await?;
+    let start = Instant::now();
+    scene::load(&application, ROWS, SHARDS, |_| {}).await?;
+    println!(
+        "Table {} in {SHARDS} shards, {ROWS} rows ({:.1} s)",
+        traffic::TABLE,
+        start.elapsed().as_secs_f64()
+    );
+    let mut placements = vec![("before", scene::placement(&cluster.nodes).await?)];
+
+    let progress = Progress::new(ROWS.into());
+    let mut clients = start_clients(options, port, &progress);
+    println!("{} clients insert, update, read and count", options.connections);
+    let part = Duration::from_millis(options.seconds * 1000 / 3);
+    let journey = async {
+        progress.enter(Part::Before);
+        tokio::time::sleep(part).await;
+        if let Some(third) = cluster.nodes.last() {
+            console.add_node(third).await?;
+            println!("Node {} added", third.name());
+        }
+        progress.enter(Part::Moving);
+        let there = console.watch("MOVE SHARD 1 TO node3", "MOVE SHARD 1 TO node3").await?;
+        progress.enter(Part::After);
+        placements.push(("moved", scene::placement(&cluster.nodes).await?));
+        tokio::time::sleep(part).await;
+        progress.enter(Part::Moving);
+        let back = format!("ROLLBACK MOVE {}", there.move_id);
+        let home = console.watch("ROLLBACK MOVE", &back).await?;
+        progress.enter(Part::After);
+        tokio::time::sleep(part).await;
+        Ok::<_, DemoError>([
+            ("MOVE SHARD 1".to_owned(), there.held),
+            ("ROLLBACK MOVE".into(), home.held),
+        ])
+    }
+    .await;
+
+    // Whatever became of the moves, the clients have something to say.
+    progress.stop();
+    let mut outcomes = Vec::new();
+    while let Some(outcome) = clients.join_next().await {
+        outcomes.push(outcome.map_err(|e| DemoError::Move(format!("a client died: {e}")))?);
+    }
+    let (held, failure) = match journey {
+        Ok(held) => (held.to_vec(), None),
+        Err(e) => (Vec::new(), Some(e)),
+    };
+    placements.push(("after", scene::placement(&cluster.nodes).await?));
+    let found = scene::all_rows(&cluster.nodes).await?;
+    let mut report = summarise(outcomes, found);
+    report.held = held;
+    report.placements = placements;
+    println!("\n{}", report.text());
+    match failure {
+        Some(e) => Err(e),
+        None => Ok(report.is_clean()),
+    }
+}
+
+fn start_clients(options: &DemoOptions, port: u16, progress: &Arc<Progress>) -> JoinSet<Outcome> {
+    let count = i32::from(options.connections);
+    let mut clients = JoinSet::new();
+    for number in 0..count {
+        let rows = (number..ROWS).step_by(usize::from(options.connections));
+        let address = scene::address(port, DATABASE);
+        let progress = Arc::clone(progress);
+        clients.spawn(Worker::new(address, progress, number, count, ROWS, rows, SHARDS).run());
+    }
+    clients
+}
+
+fn summarise(outcomes: Vec<Outcome>, found: Vec<(i32, f32)>) -> Report {
+    let mut latencies = Latencies::default();
+    let (mut statements, mut errors, mut acknowledged) = (0, 0, 0);
+    let (mut messages, mut ledgers) = (Vec::new(), Vec::new());
+    for outcome in outcomes {
+        latencies.merge(&outcome.latencies);
+        statements += outcome.statements;
+        errors += outcome.errors;
+        acknowledged += outcome.ledger.acknowledged();
+        messages.extend(outcome.messages);
+        ledgers.push(outcome.ledger);
+    }
+    messages.truncate(10);
+    let verdict = audit(&ledgers, found);
+    Report {
+        statements,
+        errors,
+        messages,
+        acknowledged,
+        verdict,
+        latencies,
+        held: Vec::new(),
+        placements: Vec::new(),
+    }
+}
+
+fn say_how_to_connect(port: u16) {
+    let url =
+        |database| format!("psql 'postgres://{SUPERUSER}:{PASSWORD}@127.0.0.1:{port}/{database}'");
+    println!("Everything is left running. The database, through pgshunt:");
+    println!("  {}", url(DATABASE));
+    println!("The console (SHOW HELP, SHOW MOVES, MOVE SHARD 1 TO node3):");
+    println!("  {}", url(CONSOLE));
+    println!("Ctrl-C ends it and removes the nodes.");
+}

@@ -1,0 +1,324 @@
+//! Values of distribution columns, and the hash of a row's key.
+//!
+//! A value is read only where there is one way to read it, the way PostgreSQL would. Anything else
+//! is an error, and the caller lets PostgreSQL do it or refuses.
+
+use std::borrow::Cow;
+
+use super::{KeyType, lookup3};
+
+/// `HASH_PARTITION_SEED` in PostgreSQL's partition.h.
+const PARTITION_SEED: u64 = 0x7A5B_2236_7996_DCFD;
+
+/// A non-NULL value of one distribution column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyValue<'a> {
+    /// Of any of the three integer types: equal numbers hash equal over all of them.
+    Int(i64),
+    /// Text in the server's encoding, which is UTF8.
+    Bytes(Cow<'a, [u8]>),
+    Uuid([u8; 16]),
+}
+
+/// Why a value does not tell its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Perhaps valid for PostgreSQL, but not in the plain form that pgshunt reads.
+    #[error("not a plain {}", .0.name())]
+    NotPlain(KeyType),
+    #[error("value out of range for type {}", .0.name())]
+    OutOfRange(KeyType),
+    /// A value of another type would be converted first, or compared by another type's rules.
+    #[error("a value of type {found} does not compare with {} by its hash", .column.name())]
+    OtherType { column: KeyType, found: u32 },
+    #[error("incorrect binary data format for type {}", .0.name())]
+    BadBinary(KeyType),
+}
+
+const UNSPECIFIED: u32 = 0;
+const UNKNOWN: u32 = 705;
+
+impl KeyType {
+    /// Reads a quoted literal's contents or an untyped parameter in text format.
+    pub fn from_text(self, text: &[u8]) -> Result<KeyValue<'_>, KeyError> {
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 => {
+                let trimmed = trim_blanks(text);
+                let (negative, digits) = match trimmed.strip_prefix(b"-") {
+                    Some(digits) => (true, digits),
+                    None => (false, trimmed),
+                };
+                self.from_integer(negative, digits)
+            }
+            Self::Text | Self::Varchar => Ok(KeyValue::Bytes(Cow::Borrowed(text))),
+            Self::Uuid => uuid(text).map(KeyValue::Uuid).ok_or(KeyError::NotPlain(self)),
+        }
+    }
+
+    /// Reads an unquoted integer literal, whose sign is an operator before it.
+    pub fn from_integer<'a>(self, negative: bool, digits: &[u8]) -> Result<KeyValue<'a>, KeyError> {
+        let range = self.range().ok_or(KeyError::NotPlain(self))?;
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(KeyError::NotPlain(self));
+        }
+        // Summed up below zero, where there is room for one more.
+        let value = digits
+            .iter()
+            .try_fold(0i64, |sum, digit| sum.checked_mul(10)?.checked_sub(i64::from(digit - b'0')));
+        let value =
+            value.and_then(|below| if negative { Some(below) } else { below.checked_neg() });
+        match value {
+            Some(value) if range.contains(&value) => Ok(KeyValue::Int(value)),
+            Some(_) | None => Err(KeyError::OutOfRange(self)),
+        }
+    }
+
+    /// Reads a parameter of a Bind. `declared` is the type the client gave for it in Parse, or the
+    /// server in ParameterDescription; 0 when neither did: PostgreSQL then takes the column's.
+    pub fn from_param(
+        self,
+        declared: u32,
+        binary: bool,
+        bytes: &[u8],
+    ) -> Result<KeyValue<'_>, KeyError> {
+        let declared_type = match declared {
+            UNSPECIFIED | UNKNOWN => self,
+            oid => Self::from_oid(oid)
+                .filter(|found| found.family() == self.family())
+                .ok_or(KeyError::OtherType { column: self, found: oid })?,
+        };
+        let value = if binary {
+            declared_type.from_binary(bytes)?
+        } else {
+            declared_type.from_text(bytes)?
+        };
+        match (&value, self.range()) {
+            (KeyValue::Int(n), Some(range)) if !range.contains(n) => {
+                Err(KeyError::OutOfRange(self))
+            }
+            _ => Ok(value),
+        }
+    }
+
+    /// Reads a value of just this type in binary format.
+    pub fn from_binary(self, bytes: &[u8]) -> Result<KeyValue<'_>, KeyError> {
+        let bad = |_| KeyError::BadBinary(self);
+        Ok(match self {
+            Self::Int2 => KeyValue::Int(i16::from_be_bytes(bytes.try_into().map_err(bad)?).into()),
+            Self::Int4 => KeyValue::Int(i32::from_be_bytes(bytes.try_into().map_err(bad)?).into()),
+            Self::Int8 => KeyValue::Int(i64::from_be_bytes(bytes.try_into().map_err(bad)?)),
+            Self::Text | Self::Varchar => KeyValue::Bytes(Cow::Borrowed(bytes)),
+            Self::Uuid => KeyValue::Uuid(bytes.try_into().map_err(bad)?),
+        })
+    }
+
+    /// Whether a column of this type stores the value as it was given. `varchar(n)` drops blanks
+    /// at the end that do not fit: where such a value is written, not compared, its hash is only
+    /// known when the column's length is.
+    pub fn stores_as_given(self, value: &KeyValue<'_>) -> bool {
+        match (self, value) {
+            (Self::Varchar, KeyValue::Bytes(bytes)) => !bytes.ends_with(b" "),
+            _ => true,
+        }
+    }
+
+    fn range(self) -> Option<std::ops::RangeInclusive<i64>> {
+        match self {
+            Self::Int2 => Some(i16::MIN.into()..=i16::MAX.into()),
+            Self::Int4 => Some(i32::MIN.into()..=i32::MAX.into()),
+            Self::Int8 => Some(i64::MIN..=i64::MAX),
+            Self::Text | Self::Varchar | Self::Uuid => None,
+        }
+    }
+
+    /// Types of one family compare with each other by value, and hash alike.
+    fn family(self) -> u8 {
+        match self {
+            Self::Int2 | Self::Int4 | Self::Int8 => 0,
+            Self::Text | Self::Varchar => 1,
+            Self::Uuid => 2,
+        }
+    }
+}
+
+impl KeyValue<'_> {
+    /// The type's extended hash function with the partition seed.
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Int(n) => {
+                // As hashint8extended folds, so that small numbers hash as int2 and int4 do.
+                let (low, high) = (*n as u32, (*n >> 32) as u32);
+                lookup3::hash_u32(low ^ if *n >= 0 { high } else { !high }, PARTITION_SEED)
+            }
+            Self::Bytes(bytes) => lookup3::hash_bytes(bytes, PARTITION_SEED),
+            Self::Uuid(bytes) => lookup3::hash_bytes(bytes, PARTITION_SEED),
+        }
+    }
+
+    /// The row hash of a key of this one column.
+    pub fn row_hash(&self) -> u64 {
+        combine(0, self.hash())
+    }
+}
+
+/// The row's partition hash, of which PostgreSQL takes the remainder. NULLs do not count.
+pub fn row_hash(key: &[Option<KeyValue<'_>>]) -> u64 {
+    key.iter().flatten().fold(0, |row, value| combine(row, value.hash()))
+}
+
+/// `hash_combine64`.
+fn combine(a: u64, b: u64) -> u64 {
+    a ^ b.wrapping_add(0x49a0_f4dd_15e5_a8e3).wrapping_add(a << 54).wrapping_add(a >> 7)
+}
+
+/// Drops what C's `isspace` takes for blanks, on both sides.
+fn trim_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t'..=b'\r', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'..=b'\r'] = text {
+        text = rest;
+    }
+    text
+}
+
+/// What `uuid_in` takes: 32 hex digits, a hyphen allowed behind every fourth, braces around.
+fn uuid(text: &[u8]) -> Option<[u8; 16]> {
+    let mut rest = match text.strip_prefix(b"{") {
+        Some(inner) => inner.strip_suffix(b"}")?,
+        None => text,
+    };
+    let mut bytes = [0; 16];
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        let [high, low, tail @ ..] = rest else { return None };
+        let digit = |c: u8| char::from(c).to_digit(16);
+        *byte = u8::try_from(digit(*high)? << 4 | digit(*low)?).ok()?;
+        rest = tail;
+        if i % 2 == 1 && i < 15 {
+            rest = rest.strip_prefix(b"-").unwrap_or(rest);
+        }
+    }
+    rest.is_empty().then_some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::KeyType::*;
+    use super::*;
+
+    #[test]
+    fn integers_are_read_as_the_plain_part_of_what_postgres_reads() {
+        for (text, value) in [
+            ("0", 0),
+            ("-0", 0),
+            ("007", 7),
+            (" \t\n\x0b\x0c\r42 ", 42),
+            ("-32768", -32768),
+            ("32767", 32767),
+        ] {
+            for column in [Int2, Int4, Int8] {
+                assert_eq!(column.from_text(text.as_bytes()), Ok(KeyValue::Int(value)), "{text:?}");
+            }
+        }
+        let (min, max) = (i64::MIN.to_string(), i64::MAX.to_string());
+        assert_eq!(Int8.from_text(min.as_bytes()), Ok(KeyValue::Int(i64::MIN)));
+        assert_eq!(Int8.from_text(max.as_bytes()), Ok(KeyValue::Int(i64::MAX)));
+        for text in ["", " ", "-", "+1", "--1", "- 1", "1.0", "1e3", "0x1F", "1_000", "1 2", "١"] {
+            assert_eq!(Int4.from_text(text.as_bytes()), Err(KeyError::NotPlain(Int4)), "{text:?}");
+        }
+        for (column, text) in [
+            (Int2, "32768"),
+            (Int2, "-32769"),
+            (Int4, "2147483648"),
+            (Int8, "9223372036854775808"),
+            (Int8, "-9223372036854775809"),
+            (Int8, "99999999999999999999999999999999"),
+        ] {
+            assert_eq!(column.from_text(text.as_bytes()), Err(KeyError::OutOfRange(column)));
+        }
+    }
+
+    #[test]
+    fn an_unquoted_number_is_no_text_and_no_uuid() {
+        assert_eq!(Int8.from_integer(true, b"5"), Ok(KeyValue::Int(-5)));
+        assert_eq!(Int8.from_integer(false, b" 5"), Err(KeyError::NotPlain(Int8)));
+        assert_eq!(Text.from_integer(false, b"5"), Err(KeyError::NotPlain(Text)));
+        assert_eq!(Uuid.from_integer(false, b"5"), Err(KeyError::NotPlain(Uuid)));
+    }
+
+    #[test]
+    fn uuids_are_read_in_every_form_postgres_takes() {
+        let value: [u8; 16] = std::array::from_fn(|i| 0x10 + i as u8);
+        for text in [
+            "10111213-1415-1617-1819-1a1b1c1d1e1f",
+            "101112131415161718191A1B1C1D1E1F",
+            "{10111213-1415-1617-1819-1a1b1c1d1e1f}",
+            "1011-1213-1415-1617-1819-1a1b-1c1d-1e1f",
+            "{101112131415-161718191a1b1c1d1e1f}",
+        ] {
+            assert_eq!(Uuid.from_text(text.as_bytes()), Ok(KeyValue::Uuid(value)), "{text}");
+        }
+        for text in [
+            "",
+            "{}",
+            " 101112131415161718191a1b1c1d1e1f",
+            "101112131415161718191a1b1c1d1e1",
+            "101112131415161718191a1b1c1d1e1f0",
+            "101112131415161718191a1b1c1d1e1f-",
+            "10-1112131415161718191a1b1c1d1e1f",
+            "1011--12131415161718191a1b1c1d1e1f",
+            "{101112131415161718191a1b1c1d1e1f",
+            "101112131415161718191a1b1c1d1e1f}",
+            "101112131415161718191a1b1c1d1e1g",
+        ] {
+            assert_eq!(Uuid.from_text(text.as_bytes()), Err(KeyError::NotPlain(Uuid)), "{text}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_read_by_their_declared_type() {
+        // A driver may send any integer width for any integer column.
+        assert_eq!(Int8.from_param(23, true, &7i32.to_be_bytes()), Ok(KeyValue::Int(7)));
+        assert_eq!(Int2.from_param(20, true, &7i64.to_be_bytes()), Ok(KeyValue::Int(7)));
+        assert_eq!(
+            Int2.from_param(20, true, &70_000i64.to_be_bytes()),
+            Err(KeyError::OutOfRange(Int2))
+        );
+        assert_eq!(Int8.from_param(21, false, b"70000"), Err(KeyError::OutOfRange(Int2)));
+        assert_eq!(Int4.from_param(0, true, &7i32.to_be_bytes()), Ok(KeyValue::Int(7)));
+        assert_eq!(
+            Int4.from_param(0, true, &7i64.to_be_bytes()),
+            Err(KeyError::BadBinary(Int4)),
+            "undeclared means the column's own type"
+        );
+        assert_eq!(Text.from_param(1043, true, b"x"), Text.from_param(705, false, b"x"));
+        // numeric, float8, text for an integer; integer, bpchar, name for a text.
+        for (column, found) in
+            [(Int8, 1700), (Int8, 701), (Int8, 25), (Text, 23), (Text, 1042), (Varchar, 19)]
+        {
+            assert_eq!(
+                column.from_param(found, false, b"1"),
+                Err(KeyError::OtherType { column, found })
+            );
+        }
+        assert_eq!(Uuid.from_param(2950, true, &[1; 16]), Ok(KeyValue::Uuid([1; 16])));
+        assert_eq!(Uuid.from_param(2950, true, &[1; 15]), Err(KeyError::BadBinary(Uuid)));
+    }
+
+    #[test]
+    fn a_limited_varchar_may_drop_blanks() {
+        let given = |text: &'static str| KeyValue::Bytes(Cow::Borrowed(text.as_bytes()));
+        assert!(Varchar.stores_as_given(&given(" a b")));
+        assert!(!Varchar.stores_as_given(&given("ab ")));
+        assert!(Text.stores_as_given(&given("ab ")));
+    }
+
+    #[test]
+    fn nulls_do_not_count_and_one_column_needs_no_slice() {
+        let key = KeyValue::Int(42);
+        assert_eq!(row_hash(&[Some(key.clone())]), key.row_hash());
+        assert_eq!(row_hash(&[None, Some(key.clone()), None]), key.row_hash());
+        assert_eq!(row_hash(&[None]), 0);
+        assert_ne!(row_hash(&[Some(key.clone()), Some(key.clone())]), key.row_hash());
+    }
+}

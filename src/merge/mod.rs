@@ -1,0 +1,203 @@
+//! Merging the answers of several nodes into the one a single PostgreSQL would have given.
+//!
+//! [`fold`] combines partial aggregates as the combine functions of `pg_aggregate` do. What it
+//! cannot combine exactly it does not combine: the statement is refused before a row is sent.
+
+mod decimal;
+mod float;
+
+use crate::router::plan::Fold;
+
+/// A column of a RowDescription, as far as merging needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    pub type_oid: u32,
+    pub binary: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    #[error("an aggregate over type {0} cannot be merged from several nodes")]
+    Type(u32),
+    #[error("an aggregate of type {0} in binary format cannot be merged from several nodes")]
+    Binary(u32),
+    #[error("a node sent a value that is not of type {0}")]
+    Malformed(u32),
+    #[error("{0} out of range")]
+    OutOfRange(&'static str),
+}
+
+impl MergeError {
+    pub fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Type(_) | Self::Binary(_) => "0A000",
+            Self::Malformed(_) => "08P01",
+            Self::OutOfRange(_) => "22003",
+        }
+    }
+}
+
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+const OID: u32 = 26;
+const FLOAT4: u32 = 700;
+const FLOAT8: u32 = 701;
+const NUMERIC: u32 = 1700;
+
+/// Columns of a RowDescription body.
+pub fn columns(body: &[u8]) -> Option<Vec<Column>> {
+    let mut r = crate::wire::frontend::Reader(body);
+    let n = usize::try_from(r.i16().ok()?).ok()?;
+    let mut columns = Vec::with_capacity(n);
+    for _ in 0..n {
+        r.cstr().ok()?;
+        r.bytes(6).ok()?;
+        let type_oid = r.i32().ok()? as u32;
+        r.bytes(6).ok()?;
+        let binary = r.i16().ok()? == 1;
+        columns.push(Column { type_oid, binary });
+    }
+    Some(columns)
+}
+
+/// Combines two partial results of one aggregate. NULL is what an empty input gives, and loses.
+pub fn fold(
+    how: Fold,
+    column: Column,
+    a: Option<Vec<u8>>,
+    b: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, MergeError> {
+    let oid = column.type_oid;
+    if !matches!(oid, INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | NUMERIC) {
+        return Err(MergeError::Type(oid));
+    }
+    if oid == NUMERIC && column.binary {
+        return Err(MergeError::Binary(oid));
+    }
+    let (a, b) = match (a, b) {
+        (a, None) => return Ok(a),
+        (None, Some(b)) => return Ok(Some(b.to_vec())),
+        (Some(a), Some(b)) => (a, b),
+    };
+    let second_wins = |order: std::cmp::Ordering| match how {
+        Fold::Min => order.is_gt(),
+        Fold::Max => order.is_lt(),
+        Fold::Sum => false,
+    };
+    let bad = || MergeError::Malformed(oid);
+    let merged = match oid {
+        NUMERIC => {
+            let (x, y) = (decimal::Decimal::parse(&a), decimal::Decimal::parse(b));
+            let (x, y) = (x.ok_or_else(bad)?, y.ok_or_else(bad)?);
+            match how {
+                Fold::Sum => x.add(&y).to_string().into_bytes(),
+                Fold::Min | Fold::Max if second_wins(x.cmp(&y)) => b.to_vec(),
+                Fold::Min | Fold::Max => a,
+            }
+        }
+        FLOAT4 | FLOAT8 => {
+            let single = oid == FLOAT4;
+            let x = float::read(&a, single, column.binary).ok_or_else(bad)?;
+            let y = float::read(b, single, column.binary).ok_or_else(bad)?;
+            match how {
+                Fold::Sum => {
+                    let sum = float::add(x, y, single)
+                        .ok_or(MergeError::OutOfRange("value"))?;
+                    float::write(sum, single, column.binary)
+                }
+                Fold::Min | Fold::Max if second_wins(float::order(x, y)) => b.to_vec(),
+                Fold::Min | Fold::Max => a,
+            }
+        }
+        _ => {
+            let x = integer(&a, column.binary).ok_or_else(bad)?;
+            let y = integer(b, column.binary).ok_or_else(bad)?;
+            match how {
+                Fold::Sum => {
+                    let sum = x.checked_add(y).ok_or(MergeError::OutOfRange("bigint"))?;
+                    if column.binary {
+                        sum.to_be_bytes().to_vec()
+                    } else {
+                        sum.to_string().into_bytes()
+                    }
+                }
+                Fold::Min | Fold::Max if second_wins(x.cmp(&y)) => b.to_vec(),
+                Fold::Min | Fold::Max => a,
+            }
+        }
+    };
+    Ok(Some(merged))
+}
+
+fn integer(bytes: &[u8], binary: bool) -> Option<i64> {
+    if !binary {
+        return std::str::from_utf8(bytes).ok()?.parse().ok();
+    }
+    match *bytes {
+        [a, b] => Some(i16::from_be_bytes([a, b]).into()),
+        [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
+        [a, b, c, d, e, f, g, h] => Some(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(how: Fold, type_oid: u32, a: &str, b: &str) -> String {
+        let column = Column { type_oid, binary: false };
+        let merged = fold(how, column, Some(a.into()), Some(b.as_bytes())).unwrap().unwrap();
+        String::from_utf8(merged).unwrap()
+    }
+
+    #[test]
+    fn sums() {
+        assert_eq!(text(Fold::Sum, INT8, "40", "2"), "42");
+        assert_eq!(text(Fold::Sum, NUMERIC, "-1.50", "0.5"), "-1.00");
+        assert_eq!(text(Fold::Sum, NUMERIC, "99999999999999999999", "1"), "100000000000000000000");
+        assert_eq!(text(Fold::Sum, FLOAT8, "0.1", "0.2"), "0.30000000000000004");
+        assert_eq!(text(Fold::Sum, FLOAT4, "0.1", "0.2"), "0.3");
+        let big = Column { type_oid: INT8, binary: false };
+        let max = i64::MAX.to_string().into_bytes();
+        assert!(fold(Fold::Sum, big, Some(max), Some(b"1")).is_err());
+    }
+
+    #[test]
+    fn least_and_greatest() {
+        assert_eq!(text(Fold::Min, INT4, "-5", "3"), "-5");
+        assert_eq!(text(Fold::Max, NUMERIC, "9.99", "10"), "10");
+        assert_eq!(text(Fold::Max, NUMERIC, "NaN", "10"), "NaN");
+        assert_eq!(text(Fold::Max, FLOAT8, "NaN", "Infinity"), "NaN", "NaN is greatest");
+        assert_eq!(text(Fold::Min, FLOAT8, "-Infinity", "0"), "-Infinity");
+    }
+
+    #[test]
+    fn null_is_the_result_of_no_rows() {
+        let c = Column { type_oid: INT4, binary: false };
+        assert_eq!(fold(Fold::Sum, c, None, Some(b"1")).unwrap(), Some(b"1".to_vec()));
+        assert_eq!(fold(Fold::Max, c, Some(b"1".to_vec()), None).unwrap(), Some(b"1".to_vec()));
+        assert_eq!(fold(Fold::Max, c, None, None).unwrap(), None);
+    }
+
+    #[test]
+    fn what_does_not_merge_exactly_is_refused() {
+        let c = |type_oid, binary| Column { type_oid, binary };
+        assert_eq!(
+            fold(Fold::Max, c(25, false), None, None).unwrap_err(),
+            MergeError::Type(25),
+            "text needs the collation"
+        );
+        assert!(fold(Fold::Sum, c(NUMERIC, true), None, None).is_err());
+        assert!(fold(Fold::Sum, c(INT8, false), Some(b"x".to_vec()), Some(b"1")).is_err());
+    }
+
+    #[test]
+    fn binary_counts() {
+        let c = Column { type_oid: INT8, binary: true };
+        let one = 1i64.to_be_bytes();
+        let sum = fold(Fold::Sum, c, Some(one.to_vec()), Some(&one)).unwrap();
+        assert_eq!(sum, Some(2i64.to_be_bytes().to_vec()));
+    }
+}

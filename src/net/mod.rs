@@ -1,0 +1,7 @@
+//! Sockets: streams in clear or under TLS, listeners that share a port between workers.
+
+pub mod listen;
+pub mod stream;
+pub mod tls;
+
+pub use stream::{Out, Stream};

@@ -1,0 +1,167 @@
+//! A connection's bytes, in clear or under TLS, polled by hand.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// How much one read takes at the most, in bytes.
+pub const READ_SIZE: usize = 16 << 10;
+
+#[derive(Debug)]
+pub enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(s) => s,
+            Self::Tls(s) => s.get_ref().0,
+        }
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
+    /// Appends what can be read now to `buf`; `Ready(0)` is the end of the stream.
+    pub fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        if buf.capacity() - buf.len() < READ_SIZE / 4 {
+            buf.reserve(READ_SIZE);
+        }
+        let spare = buf.spare_capacity_mut();
+        let room = spare.len().min(64 << 10);
+        let mut read = ReadBuf::uninit(&mut spare[..room]);
+        ready!(match self {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, &mut read),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, &mut read),
+        })?;
+        let n = read.filled().len();
+        // SAFETY: `ReadBuf` has initialised the first `n` bytes of the spare capacity.
+        unsafe { buf.set_len(buf.len() + n) };
+        Poll::Ready(Ok(n))
+    }
+
+    /// Writes as much of `out` as the socket takes. Ready when `out` is empty and flushed.
+    pub fn poll_drain(&mut self, cx: &mut Context<'_>, out: &mut Out) -> Poll<io::Result<()>> {
+        while !out.is_empty() {
+            let n = ready!(match self {
+                Self::Plain(s) => Pin::new(s).poll_write(cx, out.unsent()),
+                Self::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, out.unsent()),
+            })?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            out.sent(n);
+        }
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+        }
+    }
+
+    pub async fn fill(&mut self, buf: &mut BytesMut) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx, buf)).await
+    }
+
+    pub async fn drain(&mut self, out: &mut Out) -> io::Result<()> {
+        std::future::poll_fn(|cx| self.poll_drain(cx, out)).await
+    }
+
+    /// Says goodbye (TLS close_notify, FIN); errors do not matter any more.
+    pub async fn shutdown(&mut self) {
+        let _ = match self {
+            Self::Plain(s) => tokio::io::AsyncWriteExt::shutdown(s).await,
+            Self::Tls(s) => tokio::io::AsyncWriteExt::shutdown(s.as_mut()).await,
+        };
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_read(cx, buf),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_write(cx, buf),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_flush(cx),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(s) => Pin::new(s).poll_shutdown(cx),
+            Self::Tls(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Bytes on their way out: appended at the back, taken by the socket from the front.
+#[derive(Debug, Default)]
+pub struct Out {
+    buf: Vec<u8>,
+    at: usize,
+}
+
+impl Out {
+    pub fn is_empty(&self) -> bool {
+        self.at == self.buf.len()
+    }
+
+    /// Bytes not taken yet.
+    pub fn len(&self) -> usize {
+        self.buf.len() - self.at
+    }
+
+    pub fn unsent(&self) -> &[u8] {
+        &self.buf[self.at..]
+    }
+
+    /// Where writers append.
+    pub fn buf(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
+    pub fn sent(&mut self, n: usize) {
+        self.at += n;
+        if self.at == self.buf.len() {
+            self.at = 0;
+            self.buf.clear();
+            // A burst's buffer is not kept by an idle connection.
+            if self.buf.capacity() > READ_SIZE {
+                self.buf = Vec::new();
+            }
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Pools of server connections, one per node, database and role, shared by all workers.
+//!
+//! [`state::State`] decides; here its effects are carried out. A pool sits behind a mutex that is
+//! held for the length of one decision, some tens of nanoseconds, and never across an await: that
+//! buys an exact limit and one fair line for all workers. A connection is preferably used by the
+//! worker that opened it; a lent one keeps its registration with the lender's reactor.
+
+pub mod state;
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::backend::login::{self, Credentials, LoginError, Target};
+use crate::backend::server::ServerConn;
+use crate::config;
+use crate::net::tls::ClientTls;
+use crate::telemetry::PoolFigures;
+use crate::topology::{Node, NodeId};
+use crate::wire::frame;
+use state::{ConnId, Effect, State, WaiterId, Worker};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    pub node: NodeId,
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PoolError {
+    #[error("no server connection to node {node} became free within {after:?}")]
+    QueueTimeout { node: String, after: std::time::Duration },
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    #[error("pgshunt is shutting down")]
+    Shutdown,
+}
+
+type Grant = Result<Box<ServerConn>, PoolError>;
+
+#[derive(Debug)]
+struct Shared {
+    state: State,
+    idle: HashMap<ConnId, Box<ServerConn>>,
+    waiters: HashMap<WaiterId, oneshot::Sender<Grant>>,
+}
+
+/// A request to open a connection on a worker's own runtime.
+pub struct OpenRequest {
+    pool: Arc<Pool>,
+    worker: Worker,
+}
+
+impl OpenRequest {
+    /// Opens the connection and hands it to the pool, or tells the pool why not.
+    pub async fn carry_out(self) {
+        let pool = self.pool;
+        let credentials = pool.credentials();
+        let id = ConnId(pool.home.next_id.fetch_add(1, Ordering::Relaxed));
+        let target = Target {
+            node: &pool.node,
+            database: &pool.key.database,
+            user: &pool.key.user,
+            credentials: &credentials,
+            tls: &pool.home.tls,
+        };
+        let opened = login::connect(target, id, pool.home.config.connect_timeout).await;
+        let mut fx = Vec::new();
+        match opened {
+            Ok(conn) => {
+                let mut shared = pool.lock();
+                shared.idle.insert(id, conn);
+                shared.state.opened(Instant::now(), id, self.worker, &mut fx);
+                pool.act(shared, fx, None);
+            }
+            Err(error) => {
+                tracing::warn!(node = %pool.node.name, user = %pool.key.user, %error, "login failed");
+                let mut shared = pool.lock();
+                shared.state.open_failed(&mut fx);
+                pool.act(shared, fx, Some(error));
+            }
+        }
+    }
+}
+
+/// What all pools share.
+pub struct Pools {
+    config: config::Pool,
+    tls: ClientTls,
+    next_id: AtomicU64,
+    openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
+    pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+}
+
+impl Pools {
+    /// `openers` are the workers, by index; each carries out its [`OpenRequest`]s.
+    pub fn new(
+        config: config::Pool,
+        tls: ClientTls,
+        openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            tls,
+            next_id: AtomicU64::new(1),
+            openers,
+            pools: Mutex::default(),
+        })
+    }
+
+    pub fn config(&self) -> &config::Pool {
+        &self.config
+    }
+
+    /// The pool of this key, made when it is not there yet.
+    pub fn pool(self: &Arc<Self>, key: PoolKey, node: &Arc<Node>, with: &Credentials) -> Arc<Pool> {
+        let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
+        let pool = pools.entry(key.clone()).or_insert_with(|| {
+            Arc::new(Pool {
+                home: self.clone(),
+                node: node.clone(),
+                credentials: Mutex::new(Credentials::None),
+                shared: Mutex::new(Shared {
+                    state: State::new(self.config.size, self.config.idle_timeout),
+                    idle: HashMap::new(),
+                    waiters: HashMap::new(),
+                }),
+                key,
+            })
+        });
+        // The latest login's proof is the one that fits the role's present password.
+        *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = with.clone();
+        pool.clone()
+    }
+
+    pub fn figures(&self) -> Vec<PoolFigures> {
+        self.all().iter().map(|p| p.figures()).collect()
+    }
+
+    /// Expires what waited or idled too long, and finds idle connections that died. Once a second.
+    pub fn tick(&self) {
+        for pool in self.all() {
+            pool.tick(Instant::now());
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Pool>> {
+        self.pools.lock().unwrap_or_else(|e| e.into_inner()).values().cloned().collect()
+    }
+}
+
+/// The connections of one role to one database on one node.
+pub struct Pool {
+    home: Arc<Pools>,
+    key: PoolKey,
+    node: Arc<Node>,
+    credentials: Mutex<Credentials>,
+    shared: Mutex<Shared>,
+}
+
+/// The answer to [`Pool::lease`].
+pub enum Lease {
+    Now(Box<ServerConn>),
+    Later(Waiting),
+}
+
+impl Pool {
+    pub fn key(&self) -> &PoolKey {
+        &self.key
+    }
+
+    pub fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        // A panic between two decisions leaves no half decision behind.
+        self.shared.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn credentials(&self) -> Credentials {
+        self.credentials.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// A connection for one transaction: at once, or when it is this caller's turn.
+    pub fn lease(self: &Arc<Self>, worker: Worker) -> Lease {
+        let mut shared = self.lock();
+        while let Some(id) = shared.state.take_now(worker) {
+            match shared.idle.remove(&id) {
+                Some(mut conn) => {
+                    if still_alive(&mut conn) {
+                        return Lease::Now(conn);
+                    }
+                    shared.state.lost(&mut Vec::new());
+                }
+                None => debug_assert!(false, "the state knows an idle connection the pool lacks"),
+            }
+        }
+        let id = WaiterId(self.home.next_id.fetch_add(1, Ordering::Relaxed));
+        let (tx, rx) = oneshot::channel();
+        shared.waiters.insert(id, tx);
+        let mut fx = Vec::new();
+        let patience = self.home.config.queue_timeout;
+        shared.state.take(worker, id, Instant::now(), patience, &mut fx);
+        self.act(shared, fx, None);
+        Lease::Later(Waiting { pool: self.clone(), worker, id, rx })
+    }
+
+    /// Gives a connection back after its transaction; a used-up one is closed instead.
+    pub fn give(self: &Arc<Self>, conn: Box<ServerConn>, worker: Worker) {
+        let mut fx = Vec::new();
+        let now = Instant::now();
+        let mut shared = self.lock();
+        if conn.is_clean() && now.duration_since(conn.opened) < self.home.config.server_lifetime {
+            let id = conn.id;
+            shared.idle.insert(id, conn);
+            shared.state.give(now, id, worker, &mut fx);
+        } else {
+            shared.state.lost(&mut fx);
+        }
+        self.act(shared, fx, None);
+    }
+
+    /// A connection that was leased is gone.
+    pub fn lost(self: &Arc<Self>) {
+        let mut fx = Vec::new();
+        let mut shared = self.lock();
+        shared.state.lost(&mut fx);
+        self.act(shared, fx, None);
+    }
+
+    pub fn figures(&self) -> PoolFigures {
+        let shared = self.lock();
+        PoolFigures {
+            node: self.node.id,
+            database: self.key.database.to_string(),
+            user: self.key.user.to_string(),
+            clients_active: shared.state.busy(),
+            clients_waiting: shared.state.waiting(),
+            servers_active: shared.state.busy(),
+            servers_idle: shared.state.idle(),
+            servers_opening: shared.state.opening(),
+            size: self.home.config.size,
+            longest_wait: shared.state.longest_wait(Instant::now()),
+        }
+    }
+
+    fn tick(self: &Arc<Self>, now: Instant) {
+        let mut fx = Vec::new();
+        let mut shared = self.lock();
+        let dead: Vec<ConnId> = shared
+            .idle
+            .iter_mut()
+            .filter_map(|(id, conn)| (!still_alive(conn)).then_some(*id))
+            .collect();
+        for id in dead {
+            shared.idle.remove(&id);
+            shared.state.idle_died(id, &mut fx);
+        }
+        shared.state.tick(now, &mut fx);
+        self.act(shared, fx, None);
+    }
+
+    fn act(
+        self: &Arc<Self>,
+        mut shared: MutexGuard<'_, Shared>,
+        fx: Vec<Effect>,
+        why: Option<LoginError>,
+    ) {
+        let mut again = Vec::new();
+        for effect in fx {
+            match effect {
+                Effect::Grant { waiter, conn } => {
+                    let Some(conn) = shared.idle.remove(&conn) else { continue };
+                    let Some(tx) = shared.waiters.remove(&waiter) else { continue };
+                    if let Err(Ok(conn)) = tx.send(Ok(conn)) {
+                        // The waiter left between its grant and now.
+                        again.push(conn);
+                    }
+                }
+                Effect::Open { worker } => {
+                    let request = OpenRequest { pool: self.clone(), worker };
+                    if self.home.openers[worker].send(request).is_err() {
+                        tracing::debug!("a worker is gone: nothing is opened on it");
+                    }
+                }
+                Effect::Expire { waiter } => {
+                    let after = self.home.config.queue_timeout;
+                    let node = self.node.name.clone();
+                    shared.fail(waiter, PoolError::QueueTimeout { node, after });
+                }
+                Effect::Fail { waiter } => {
+                    let error = why.clone().map_or(PoolError::Shutdown, PoolError::Login);
+                    shared.fail(waiter, error);
+                }
+                Effect::Close { conn } => {
+                    shared.idle.remove(&conn);
+                }
+            }
+        }
+        drop(shared);
+        for conn in again {
+            self.give(conn, 0);
+        }
+    }
+}
+
+impl Shared {
+    fn fail(&mut self, waiter: WaiterId, error: PoolError) {
+        if let Some(tx) = self.waiters.remove(&waiter) {
+            // A waiter that left does not need to be told.
+            let _ = tx.send(Err(error));
+        }
+    }
+}
+
+/// A place in the line. Dropping it leaves the line.
+pub struct Waiting {
+    pool: Arc<Pool>,
+    worker: Worker,
+    id: WaiterId,
+    rx: oneshot::Receiver<Grant>,
+}
+
+impl Waiting {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
+        Pin::new(&mut self.rx).poll(cx).map(|r| r.unwrap_or(Err(PoolError::Shutdown)))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        {
+            let mut shared = self.pool.lock();
+            shared.state.forget(self.id);
+            shared.waiters.remove(&self.id);
+        }
+        if let Ok(Ok(conn)) = self.rx.try_recv() {
+            self.pool.give(conn, self.worker);
+        }
+    }
+}
+
+/// Reads what an idle connection has received without waiting. Parameter changes and notices are
+/// fine; an error or the end of the stream means the node has closed it.
+fn still_alive(conn: &mut ServerConn) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match conn.stream.poll_fill(&mut cx, &mut conn.input) {
+            Poll::Pending => break,
+            Poll::Ready(Ok(0) | Err(_)) => return false,
+            Poll::Ready(Ok(_)) => {}
+        }
+        while let Ok(Some(h)) = frame::header(&conn.input) {
+            if conn.input.len() < h.len {
+                break;
+            }
+            let message = conn.input.split_to(h.len);
+            match h.tag {
+                b'S' => {
+                    conn.note_status(&message[frame::HEADER..]);
+                }
+                b'N' | b'A' => {}
+                _ => return false,
+            }
+        }
+    }
+    conn.input.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_may_travel_between_workers() {
+        fn travels<T: Send>() {}
+        travels::<Box<ServerConn>>();
+        travels::<OpenRequest>();
+    }
+}

@@ -1,0 +1,294 @@
+//! One pool's decisions, as a machine without IO: who gets which connection, when a new one is
+//! opened, who waits and for how long.
+//!
+//! ```text
+//!   take ──► idle connection of the same worker ─┐
+//!        ──► room below the limit: Open           ├─► Grant
+//!        ──► idle connection of another worker ──┘
+//!        ──► wait in line ──(give | opened)──► Grant
+//!                          └─(deadline)──────► Fail
+//! ```
+//!
+//! The line is fair: a connection that comes back goes to whoever has waited longest, and a
+//! newcomer never overtakes the line.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
+/// Index of a worker thread.
+pub type Worker = usize;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Hand this connection to this waiter.
+    Grant { waiter: WaiterId, conn: ConnId },
+    /// Open a connection on this worker; answer with `opened` or `open_failed`.
+    Open { worker: Worker },
+    /// The waiter's deadline has passed.
+    Expire { waiter: WaiterId },
+    /// This open failed while the waiter stood first in line.
+    Fail { waiter: WaiterId },
+    /// Close this idle connection.
+    Close { conn: ConnId },
+}
+
+#[derive(Debug)]
+struct Idle {
+    conn: ConnId,
+    worker: Worker,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: WaiterId,
+    worker: Worker,
+    since: Instant,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+pub struct State {
+    limit: usize,
+    idle_timeout: Duration,
+    /// Last in, first out: the warmest connection is used, the coldest times out.
+    idle: Vec<Idle>,
+    waiting: VecDeque<Waiter>,
+    /// Handed out.
+    busy: usize,
+    opening: usize,
+}
+
+impl State {
+    pub fn new(limit: usize, idle_timeout: Duration) -> Self {
+        Self {
+            limit,
+            idle_timeout,
+            idle: Vec::new(),
+            waiting: VecDeque::new(),
+            busy: 0,
+            opening: 0,
+        }
+    }
+
+    pub fn busy(&self) -> usize {
+        self.busy
+    }
+    pub fn idle(&self) -> usize {
+        self.idle.len()
+    }
+    pub fn opening(&self) -> usize {
+        self.opening
+    }
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+    /// How long the first in line has waited.
+    pub fn longest_wait(&self, now: Instant) -> Duration {
+        self.waiting.front().map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since))
+    }
+    fn total(&self) -> usize {
+        self.idle.len() + self.busy + self.opening
+    }
+
+    /// The way of almost every transaction: an idle connection of the own worker, nobody in line.
+    pub fn take_now(&mut self, worker: Worker) -> Option<ConnId> {
+        if !self.waiting.is_empty() {
+            return None;
+        }
+        let at = self.idle.iter().rposition(|i| i.worker == worker)?;
+        self.busy += 1;
+        Some(self.idle.remove(at).conn)
+    }
+
+    /// Asks for a connection; the answer is a Grant, Fail or Expire, now or later.
+    pub fn take(
+        &mut self,
+        worker: Worker,
+        waiter: WaiterId,
+        now: Instant,
+        patience: Duration,
+        fx: &mut Vec<Effect>,
+    ) {
+        let deadline = now + patience;
+        self.waiting.push_back(Waiter { id: waiter, worker, since: now, deadline });
+        self.serve(fx);
+    }
+
+    /// The waiter went away before it was served.
+    pub fn forget(&mut self, waiter: WaiterId) {
+        self.waiting.retain(|w| w.id != waiter);
+    }
+
+    /// A connection comes back in a clean state.
+    pub fn give(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
+        self.busy = self.busy.saturating_sub(1);
+        self.idle.push(Idle { conn, worker, since: now });
+        self.serve(fx);
+    }
+
+    /// A connection that was handed out is gone.
+    pub fn lost(&mut self, fx: &mut Vec<Effect>) {
+        self.busy = self.busy.saturating_sub(1);
+        self.serve(fx);
+    }
+
+    pub fn opened(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
+        self.opening = self.opening.saturating_sub(1);
+        self.idle.push(Idle { conn, worker, since: now });
+        self.serve(fx);
+    }
+
+    /// An open failed: the first in line is told why, the next one tries anew.
+    pub fn open_failed(&mut self, fx: &mut Vec<Effect>) {
+        self.opening = self.opening.saturating_sub(1);
+        if let Some(w) = self.waiting.pop_front() {
+            fx.push(Effect::Fail { waiter: w.id });
+        }
+        self.serve(fx);
+    }
+
+    /// An idle connection was found dead or closed by its node.
+    pub fn idle_died(&mut self, conn: ConnId, fx: &mut Vec<Effect>) {
+        self.idle.retain(|i| i.conn != conn);
+        self.serve(fx);
+    }
+
+    /// Expires waiters and idle connections whose time is over.
+    pub fn tick(&mut self, now: Instant, fx: &mut Vec<Effect>) {
+        self.waiting.retain(|w| {
+            let keep = w.deadline > now;
+            if !keep {
+                fx.push(Effect::Expire { waiter: w.id });
+            }
+            keep
+        });
+        let timeout = self.idle_timeout;
+        self.idle.retain(|i| {
+            let keep = now.duration_since(i.since) < timeout;
+            if !keep {
+                fx.push(Effect::Close { conn: i.conn });
+            }
+            keep
+        });
+    }
+
+    fn serve(&mut self, fx: &mut Vec<Effect>) {
+        while let Some(first) = self.waiting.front() {
+            let own = self.idle.iter().rposition(|i| i.worker == first.worker);
+            // Borrowing across workers costs wake-ups, so it comes after opening one of our own.
+            let room = self.total() < self.limit;
+            let at = own.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
+            let Some(at) = at else { break };
+            let conn = self.idle.remove(at).conn;
+            self.busy += 1;
+            let waiter = self.waiting.pop_front().expect("front was there").id;
+            fx.push(Effect::Grant { waiter, conn });
+        }
+        // One open per waiter that none is under way for.
+        let unserved: Vec<Worker> =
+            self.waiting.iter().skip(self.opening).map(|w| w.worker).collect();
+        for worker in unserved {
+            if self.total() >= self.limit {
+                break;
+            }
+            self.opening += 1;
+            fx.push(Effect::Open { worker });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Story {
+        pool: State,
+        now: Instant,
+        fx: Vec<Effect>,
+    }
+
+    impl Story {
+        fn new(limit: usize) -> Self {
+            let pool = State::new(limit, Duration::from_secs(60));
+            Self { pool, now: Instant::now(), fx: Vec::new() }
+        }
+        fn take(&mut self, worker: Worker, waiter: u64) -> Vec<Effect> {
+            let patience = Duration::from_secs(waiter);
+            self.pool.take(worker, WaiterId(waiter), self.now, patience, &mut self.fx);
+            std::mem::take(&mut self.fx)
+        }
+        fn then(&mut self, f: impl FnOnce(&mut State, Instant, &mut Vec<Effect>)) -> Vec<Effect> {
+            f(&mut self.pool, self.now, &mut self.fx);
+            std::mem::take(&mut self.fx)
+        }
+    }
+
+    fn grant(waiter: u64, conn: u64) -> Effect {
+        Effect::Grant { waiter: WaiterId(waiter), conn: ConnId(conn) }
+    }
+
+    #[test]
+    fn opens_up_to_the_limit_then_queues_in_order() {
+        let mut s = Story::new(1);
+        assert_eq!(s.take(0, 1), [Effect::Open { worker: 0 }]);
+        assert_eq!(s.take(0, 2), []);
+        assert_eq!(s.take(0, 3), []);
+        assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(9), 0, fx)), [grant(1, 9)]);
+        assert_eq!(s.pool.take_now(0), None, "nobody overtakes the line");
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(9), 0, fx)), [grant(2, 9)]);
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(9), 0, fx)), [grant(3, 9)]);
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(9), 0, fx)), []);
+        assert_eq!(s.pool.take_now(0), Some(ConnId(9)));
+        assert_eq!((s.pool.busy(), s.pool.idle()), (1, 0));
+    }
+
+    #[test]
+    fn lends_across_workers_only_at_the_limit() {
+        let mut s = Story::new(2);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        assert_eq!(s.take(1, 2), [Effect::Open { worker: 1 }], "there is room");
+        s.then(|p, now, fx| p.opened(now, ConnId(2), 1, fx));
+        assert_eq!(s.take(1, 3), [grant(3, 1)], "the limit is reached: lent by worker 0");
+    }
+
+    #[test]
+    fn a_lost_connection_makes_room_for_the_line() {
+        let mut s = Story::new(1);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
+        assert_eq!(s.take(0, 2), []);
+        assert_eq!(s.then(|p, _, fx| p.lost(fx)), [Effect::Open { worker: 0 }]);
+        let failed = s.then(|p, _, fx| p.open_failed(fx));
+        assert_eq!(failed, [Effect::Fail { waiter: WaiterId(2) }]);
+        assert_eq!((s.pool.busy(), s.pool.opening(), s.pool.waiting()), (0, 0, 0));
+    }
+
+    #[test]
+    fn deadlines_and_idle_time_are_kept() {
+        let mut s = Story::new(1);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
+        s.take(0, 5);
+        s.take(0, 2);
+        s.now += Duration::from_secs(3);
+        let expired = s.then(|p, now, fx| p.tick(now, fx));
+        assert_eq!(expired, [Effect::Expire { waiter: WaiterId(2) }], "5 has time left");
+        s.pool.forget(WaiterId(5));
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        s.now += Duration::from_secs(61);
+        assert_eq!(
+            s.then(|p, now, fx| p.tick(now, fx)),
+            [Effect::Close { conn: ConnId(1) }]
+        );
+        assert_eq!(s.pool.idle(), 0);
+    }
+}

@@ -1,0 +1,368 @@
+//! One parsed statement's kind: which way it takes, and why another way would be wrong.
+
+use pg_raw_parse::walk::{Recurse, walk_manual};
+use pg_raw_parse::{Node, nodes};
+
+use super::functions::{Functions, pins};
+use super::plan::{Control, Fold, Kind, Merge};
+use super::proof::{Found, Literals, Outcome, Prover};
+use super::scope::{Named, Names};
+use super::{utility, writes};
+use crate::wire::backend::Report;
+
+/// What a statement is analysed against.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    pub names: Names<'a>,
+    pub functions: &'a Functions,
+    pub text: &'a [u8],
+    /// The statement's own part of the text.
+    pub span: (usize, usize),
+    pub literals: &'a dyn Literals,
+}
+
+pub fn refused(what: impl Into<String>, hint: impl Into<String>) -> Kind {
+    Kind::Refused(Box::new(Report::error("0A000", what).hint(hint)))
+}
+
+/// The kind of one statement and what it does to the session.
+pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
+    let kind = match node {
+        Node::SelectStmt(_) | Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_)
+        | Node::MergeStmt(_) => {
+            return match dml(node, cx) {
+                Ok(kind) => (kind, control_of_functions(node)),
+                Err(report) => (Kind::Refused(report), Control::None),
+            };
+        }
+        Node::ExplainStmt(e) => match dml(e.query(), cx) {
+            Ok(Kind::Every { .. }) => refused(
+                "EXPLAIN of a statement that goes to every node is not supported",
+                "Explain it on a node, or add an equality on the distribution column.",
+            ),
+            Ok(kind) => kind,
+            Err(report) => Kind::Refused(report),
+        },
+        Node::DeclareCursorStmt(d) => {
+            const CURSOR_OPT_HOLD: i32 = 0x20;
+            let kind = match dml(d.query(), cx) {
+                Ok(Kind::Every { .. }) => refused(
+                    "a cursor over a statement that goes to every node is not supported",
+                    "Add an equality on the distribution column, or fetch all rows at once.",
+                ),
+                Ok(kind) => kind,
+                Err(report) => Kind::Refused(report),
+            };
+            let hold = d.options & CURSOR_OPT_HOLD != 0;
+            let control = if hold { Control::Pin("a cursor WITH HOLD") } else { Control::None };
+            return (kind, control);
+        }
+        Node::CopyStmt(c) => copy(c, cx),
+        other => return utility::statement(other, cx),
+    };
+    (kind, Control::None)
+}
+
+/// SELECT, INSERT, UPDATE, DELETE.
+fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
+    let tables = tables(node, cx.names);
+    if let Some(name) = tables.unclear {
+        return Ok(refused(
+            format!("cannot tell which table \"{name}\" means"),
+            "The session has its own search_path or temporary tables: write the schema before the table's name.",
+        ));
+    }
+    if let Some(shard) = tables.leaf {
+        return Ok(if tables.distributed || tables.local || tables.several_leaves {
+            refused(
+                "a shard's own table cannot be used beside other tables",
+                "Address the distributed table instead.",
+            )
+        } else {
+            Kind::Leaf(shard)
+        });
+    }
+    if !tables.distributed {
+        return Ok(without_distributed(node, tables.local, cx));
+    }
+    if let Some(name) = foreign_function(node, cx.functions) {
+        return Ok(refused(
+            format!("function {name} cannot be used in a statement on a distributed table"),
+            "pgshunt cannot know what a function of your own reads. Compute its value first and pass it as a parameter.",
+        ));
+    }
+    let mut prover = Prover::new(cx.names, cx.text, cx.literals);
+    match node {
+        Node::SelectStmt(s) => {
+            prover.select(s)?;
+            let found = std::mem::take(&mut prover.found);
+            Ok(of_select(s, found, cx))
+        }
+        Node::InsertStmt(i) => Ok(writes::insert(i, cx, tables.references)),
+        Node::UpdateStmt(u) => {
+            let Some(target) = u.relation() else { return Ok(Kind::Home) };
+            prover.modify(node, target, u.from_clause().iter(), u.where_clause())?;
+            let found = std::mem::take(&mut prover.found);
+            Ok(writes::update(u, target, found, cx))
+        }
+        Node::DeleteStmt(d) => {
+            let Some(target) = d.relation() else { return Ok(Kind::Home) };
+            prover.modify(node, target, d.using_clause().iter(), d.where_clause())?;
+            let found = std::mem::take(&mut prover.found);
+            Ok(writes::proven(found, "DELETE"))
+        }
+        _ => Ok(refused(
+            "MERGE on a distributed table is not supported",
+            "Use INSERT ... ON CONFLICT.",
+        )),
+    }
+}
+
+/// What tables a statement names.
+#[derive(Debug, Default)]
+pub struct Tables {
+    pub distributed: bool,
+    pub references: usize,
+    pub local: bool,
+    pub leaf: Option<crate::topology::ShardId>,
+    pub several_leaves: bool,
+    pub unclear: Option<String>,
+}
+
+pub fn tables(node: Node<'_>, names: Names<'_>) -> Tables {
+    let mut ctes: Vec<&str> = Vec::new();
+    walk_manual::<()>(node, |n| {
+        if let Node::CommonTableExpr(c) = n {
+            ctes.extend(c.ctename());
+        }
+        Recurse::yes()
+    });
+    let mut t = Tables::default();
+    walk_manual::<()>(node, |n| {
+        match n {
+            // FOR UPDATE OF t names what FROM has named already.
+            Node::LockingClause(_) => return Recurse::no(),
+            Node::RangeVar(rv) => {
+                let cte = rv.schemaname().is_none()
+                    && rv.relname().is_some_and(|name| ctes.contains(&name));
+                match names.look_up(rv) {
+                    _ if cte => {}
+                    Named::Distributed(_) => {
+                        t.distributed = true;
+                        t.references += 1;
+                    }
+                    Named::Leaf(shard) => {
+                        t.several_leaves |= t.leaf.is_some_and(|s| s != shard);
+                        t.leaf = Some(shard);
+                    }
+                    Named::Local => t.local = true,
+                    Named::Unclear(name) => t.unclear = Some(name),
+                }
+            }
+            _ => {}
+        }
+        Recurse::yes()
+    });
+    t
+}
+
+/// A statement on local tables, or on none.
+fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
+    let reads_only = matches!(node, Node::SelectStmt(_));
+    let into = matches!(node, Node::SelectStmt(s) if s.into_clause().is_some());
+    if local || into || !reads_only || foreign_function(node, cx.functions).is_some() {
+        Kind::Home
+    } else {
+        Kind::Any
+    }
+}
+
+/// The first function that the server did not come with.
+fn foreign_function(node: Node<'_>, functions: &Functions) -> Option<String> {
+    walk_manual(node, |n| match n {
+        Node::FuncCall(f) => match name_of(f) {
+            Some((schema, name))
+                if schema.is_none_or(|s| s == "pg_catalog") && functions.is_builtin(name) =>
+            {
+                Recurse::yes()
+            }
+            Some((_, name)) => std::ops::ControlFlow::Break(name.to_owned()),
+            None => std::ops::ControlFlow::Break("?".to_owned()),
+        },
+        _ => Recurse::yes(),
+    })
+}
+
+/// Schema and name of a function call.
+pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
+    let parts = f.funcname();
+    match parts.len() {
+        1 => Some((None, parts.get(0)?.as_str()?)),
+        2 => match (parts.get(0)?, parts.get(1)?) {
+            (Node::String(s), Node::String(n)) => Some((s.sval(), n.sval()?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn control_of_functions(node: Node<'_>) -> Control {
+    let pin = walk_manual(node, |n| match n {
+        Node::FuncCall(f) => match name_of(f).and_then(|(_, name)| pins(name).map(|p| (name, p))) {
+            Some(("set_config", _)) if is_local_set_config(f) => Recurse::yes(),
+            Some((_, why)) => std::ops::ControlFlow::Break(why),
+            None => Recurse::yes(),
+        },
+        _ => Recurse::yes(),
+    });
+    let temporary = match node {
+        Node::SelectStmt(s) => s.into_clause().and_then(|i| i.rel()).is_some_and(is_temporary),
+        _ => false,
+    };
+    match pin {
+        Some(why) => Control::Pin(why),
+        None if temporary => Control::Pin("a temporary table"),
+        None => Control::None,
+    }
+}
+
+/// `RELPERSISTENCE_TEMP`, or the schema of temporary tables.
+pub fn is_temporary(rv: &nodes::RangeVar) -> bool {
+    rv.relpersistence as u8 == b't' || rv.schemaname().is_some_and(|s| s.starts_with("pg_temp"))
+}
+
+fn is_local_set_config(f: &nodes::FuncCall) -> bool {
+    matches!(f.args().get(2), Some(Node::A_Const(c))
+        if matches!(c.val(), Some(pg_raw_parse::ConstValue::Boolean(true))))
+}
+
+fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
+    if let Some(local) = &found.local {
+        return refused(
+            format!("a distributed table and the local table \"{local}\" cannot be used in one statement"),
+            "The local table is on the home node only. Query them separately.",
+        );
+    }
+    let Some(group) = found.group else { return Kind::Home };
+    match &found.unproven {
+        None => Kind::Keys { group, keys: found.keys.into() },
+        Some(_) if found.levels == 1 && found.references == 1 => match merge_of(s, cx) {
+            Ok(merge) => Kind::Every { group, merge },
+            Err(kind) => *kind,
+        },
+        Some(table) => refused(
+            format!("no equality fixes the distribution column of \"{table}\""),
+            "Add `column = value` for the distribution column of each table, or join on it.",
+        ),
+    }
+}
+
+/// How the answers of all nodes to a plain SELECT become one, if they do so exactly.
+fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> {
+    let no = |what: &str| {
+        Err(Box::new(refused(
+            format!("{what} over several nodes is not supported"),
+            "Add an equality on the distribution column, or leave it out and do it in the application.",
+        )))
+    };
+    if s.op != pg_raw_parse::raw::SetOperation::SETOP_NONE {
+        return no("UNION, INTERSECT or EXCEPT");
+    }
+    let clauses: [(bool, &str); 9] = [
+        (!s.distinct_clause().is_empty(), "DISTINCT"),
+        (!s.group_clause().is_empty(), "GROUP BY"),
+        (!matches!(s.having_clause(), Node::None), "HAVING"),
+        (!s.window_clause().is_empty(), "WINDOW"),
+        (!s.sort_clause().is_empty(), "ORDER BY"),
+        (!matches!(s.limit_count(), Node::None), "LIMIT"),
+        (!matches!(s.limit_offset(), Node::None), "OFFSET"),
+        (!s.locking_clause().is_empty(), "a row lock"),
+        (s.with_clause().is_some() || s.into_clause().is_some(), "WITH or INTO"),
+    ];
+    if let Some((_, what)) = clauses.iter().find(|(there, _)| *there) {
+        return no(what);
+    }
+    let folds: Vec<Option<Fold>> = s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
+    let is_fold = !folds.is_empty() && folds.iter().all(Option::is_some);
+
+    // Everything else in the statement must give the same on every node.
+    let unsteady = walk_manual(s.into(), |n| match n {
+        Node::FuncCall(f) => {
+            let name = name_of(f).map_or("?", |(_, n)| n);
+            let aggregate = is_fold && matches!(name, "count" | "sum" | "min" | "max");
+            if f.over().is_some() {
+                std::ops::ControlFlow::Break("a window function".to_owned())
+            } else if aggregate || cx.functions.is_steady(name) {
+                Recurse::yes()
+            } else {
+                std::ops::ControlFlow::Break(format!("function {name}"))
+            }
+        }
+        Node::SQLValueFunction(_) => {
+            std::ops::ControlFlow::Break("CURRENT_DATE, CURRENT_USER and the like".to_owned())
+        }
+        Node::ColumnRef(c) => {
+            let last = c.fields().iter().last().and_then(|f| f.as_str());
+            match last {
+                Some(name @ ("ctid" | "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")) => {
+                    std::ops::ControlFlow::Break(format!("system column {name}"))
+                }
+                _ => Recurse::yes(),
+            }
+        }
+        Node::RangeTableSample(_) => std::ops::ControlFlow::Break("TABLESAMPLE".to_owned()),
+        _ => Recurse::yes(),
+    });
+    if let Some(what) = unsteady {
+        return no(&what);
+    }
+    match folds.into_iter().collect::<Option<Vec<Fold>>>() {
+        Some(folds) if is_fold => Ok(Merge::Fold(folds.into())),
+        _ => Ok(Merge::Concat),
+    }
+}
+
+fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {
+    let Node::FuncCall(f) = target else { return None };
+    let (schema, name) = name_of(f)?;
+    let plain = schema.is_none_or(|s| s == "pg_catalog")
+        && !f.agg_distinct
+        && f.agg_order().is_empty()
+        && f.over().is_none()
+        && !f.agg_within_group
+        && cx.functions.is_builtin(name);
+    if !plain {
+        return None;
+    }
+    match name {
+        "count" | "sum" => Some(Fold::Sum),
+        "min" => Some(Fold::Min),
+        "max" => Some(Fold::Max),
+        _ => None,
+    }
+}
+
+fn copy(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
+    let Some(rv) = c.relation() else {
+        return match dml(c.query(), cx) {
+            Ok(Kind::Every { .. }) => refused(
+                "COPY of a query that goes to every node is not supported",
+                "Add an equality on the distribution column, or use a plain SELECT.",
+            ),
+            Ok(kind) => kind,
+            Err(report) => Kind::Refused(report),
+        };
+    };
+    match cx.names.look_up(rv) {
+        Named::Local => Kind::Home,
+        Named::Leaf(shard) => Kind::Leaf(shard),
+        Named::Distributed(t) => refused(
+            format!("COPY of the distributed table \"{}\" is not supported", t.name),
+            "COPY one shard by its own table, shard_<id>.<table> (SHOW SHARDS lists them), or use INSERT.",
+        ),
+        Named::Unclear(name) => refused(
+            format!("cannot tell which table \"{name}\" means"),
+            "Write the schema before the table's name.",
+        ),
+    }
+}

@@ -1,0 +1,278 @@
+//! The planner: plans from the cache, or made and put there. One per worker, without locks.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use pg_raw_parse::Node;
+
+use super::analyze::{self, Context};
+use super::functions::Functions;
+use super::place::{Given, Values};
+use super::plan::{Kind, Plan, Statement};
+use super::proof;
+use super::scope::Names;
+use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
+use crate::topology::{Epoch, RoutingTable};
+use crate::wire::backend::Report;
+
+/// Plans kept per worker; past it the cache starts anew.
+const MAX_PLANS: usize = 10_000;
+/// Longer texts are planned each time.
+const MAX_CACHED_TEXT: usize = 16 << 10;
+
+type Cache = HashMap<Vec<u8>, Arc<Plan>, foldhash::fast::RandomState>;
+
+/// Makes plans, and keeps them.
+#[derive(Debug, Default)]
+pub struct Planner {
+    functions: Functions,
+    lexer: Lexer,
+    key: Vec<u8>,
+    /// By shape, for simple queries.
+    shapes: Cache,
+    /// By text, for prepared statements.
+    texts: Cache,
+    epoch: Option<Epoch>,
+    pub parsed: u64,
+}
+
+/// A plan, and the literals its keys refer to.
+pub struct Planned<'a> {
+    pub plan: Arc<Plan>,
+    pub literals: Literals<'a>,
+}
+
+/// The literals of a text, by index.
+pub struct Literals<'a> {
+    text: &'a [u8],
+    spans: &'a [Literal],
+}
+
+impl Values for Literals<'_> {
+    fn param(&self, _: usize) -> Option<Given<'_>> {
+        None
+    }
+
+    fn literal(&self, index: usize) -> Option<Given<'_>> {
+        let literal = self.spans.get(index)?;
+        match literal.class {
+            LiteralClass::Integer => self.text.get(literal.range()).map(Given::Digits),
+            LiteralClass::String => literal.text(self.text).map(Given::Text),
+            LiteralClass::Number => None,
+        }
+    }
+}
+
+/// Ties the parser's constants to the lexer's literals.
+struct Lexed<'a>(&'a Lexer, &'a [u8]);
+
+impl proof::Literals for Lexed<'_> {
+    fn at(&self, location: usize) -> Option<(usize, bool)> {
+        self.0.constant_at(self.1, location)
+    }
+}
+
+/// A text that is planned for itself alone.
+struct Unlexed;
+
+impl proof::Literals for Unlexed {
+    fn at(&self, _: usize) -> Option<(usize, bool)> {
+        None
+    }
+}
+
+impl Planner {
+    pub fn new(functions: Functions) -> Self {
+        Self { functions, ..Self::default() }
+    }
+
+    fn fresh(&mut self, routes: &RoutingTable) {
+        if self.epoch != Some(routes.epoch) {
+            self.epoch = Some(routes.epoch);
+            self.shapes.clear();
+            self.texts.clear();
+        }
+    }
+
+    /// The plan of a simple query's text.
+    pub fn plan<'a>(
+        &'a mut self,
+        text: &'a [u8],
+        routes: &RoutingTable,
+        path: Option<&str>,
+        pinned: bool,
+    ) -> Planned<'a> {
+        self.fresh(routes);
+        let cached = text.len() <= MAX_CACHED_TEXT
+            && self.lexer.normalise(text, Comments::Strip).is_some()
+            && !self.lexer.several_statements()
+            && self.lexer.literals().iter().all(|l| is_plain(*l, text));
+        if cached {
+            key(&mut self.key, self.lexer.text(), path, pinned);
+            if let Some(plan) = self.shapes.get(self.key.as_slice()) {
+                let literals = Literals { text, spans: self.lexer.literals() };
+                return Planned { plan: plan.clone(), literals };
+            }
+        }
+        self.parsed += 1;
+        let lexed = Lexed(&self.lexer, text);
+        let literals: &dyn proof::Literals = if cached { &lexed } else { &Unlexed };
+        let (plan, by_shape) = make(text, routes, &self.functions, path, pinned, literals);
+        let plan = Arc::new(plan);
+        if cached && by_shape {
+            if self.shapes.len() >= MAX_PLANS {
+                self.shapes.clear();
+            }
+            self.shapes.insert(self.key.clone(), plan.clone());
+        }
+        let spans = if cached { self.lexer.literals() } else { &[] };
+        Planned { plan, literals: Literals { text, spans } }
+    }
+
+    /// The plan of a prepared statement's text: its literals are part of it.
+    pub fn plan_text(
+        &mut self,
+        text: &[u8],
+        routes: &RoutingTable,
+        path: Option<&str>,
+        pinned: bool,
+    ) -> Arc<Plan> {
+        self.fresh(routes);
+        key(&mut self.key, text, path, pinned);
+        if let Some(plan) = self.texts.get(self.key.as_slice()) {
+            return plan.clone();
+        }
+        self.parsed += 1;
+        let (plan, _) = make(text, routes, &self.functions, path, pinned, &Unlexed);
+        let plan = Arc::new(plan);
+        if text.len() <= MAX_CACHED_TEXT {
+            if self.texts.len() >= MAX_PLANS {
+                self.texts.clear();
+            }
+            self.texts.insert(self.key.clone(), plan.clone());
+        }
+        plan
+    }
+}
+
+/// Not `E'...'`, whose value may need backslashes worked out.
+fn is_plain(literal: Literal, text: &[u8]) -> bool {
+    literal.class != LiteralClass::String || text.get(literal.range().start) == Some(&b'\'')
+}
+
+fn key(out: &mut Vec<u8>, text: &[u8], path: Option<&str>, pinned: bool) {
+    out.clear();
+    out.extend_from_slice(text);
+    if let Some(path) = path {
+        // NUL cannot stand in a text, so the parts cannot run into each other.
+        out.push(0);
+        out.extend_from_slice(path.as_bytes());
+    }
+    out.push(u8::from(pinned));
+}
+
+/// Plans a text. The flag tells whether another text of the same shape has the same plan.
+fn make(
+    text: &[u8],
+    routes: &RoutingTable,
+    functions: &Functions,
+    path: Option<&str>,
+    pinned: bool,
+    literals: &dyn proof::Literals,
+) -> (Plan, bool) {
+    // The C parser reports errors by value; a panic here would be one of its wrapper's limits
+    // (the walker's stack), and no reason to take the worker's other clients down.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        parse_and_plan(text, routes, functions, path, pinned, literals)
+    }))
+    .unwrap_or_else(|_| {
+        let report = Report::error("54001", "the statement is too complex to be routed")
+            .hint("Split it, or simplify its nesting.");
+        (Plan::refused(report), false)
+    })
+}
+
+fn parse_and_plan(
+    text: &[u8],
+    routes: &RoutingTable,
+    functions: &Functions,
+    path: Option<&str>,
+    pinned: bool,
+    literals: &dyn proof::Literals,
+) -> (Plan, bool) {
+    let home = |text: &[u8]| Plan {
+        kind: Kind::Home,
+        statements: vec![Statement {
+            control: super::plan::Control::None,
+            span: (0, text.len()),
+        }],
+    };
+    let Ok(utf8) = std::str::from_utf8(text) else {
+        // Another client encoding: nothing is proven, so nothing distributed may be meant.
+        return (not_utf8(text, routes, home), false);
+    };
+    let Ok(tree) = pg_raw_parse::parse(utf8) else {
+        // The server words syntax errors; its grammar may also know more than ours.
+        return (home(text), false);
+    };
+    let mut plan = Plan { kind: Kind::Any, statements: Vec::new() };
+    let mut by_shape = tree.len() == 1;
+    for raw in tree.iter() {
+        let start = usize::try_from(raw.stmt_location).unwrap_or(0);
+        let end = match usize::try_from(raw.stmt_len) {
+            Ok(0) | Err(_) => text.len(),
+            Ok(len) => (start + len).min(text.len()),
+        };
+        let names = Names {
+            routes,
+            default_path: path.is_none(),
+            temporary: pinned,
+        };
+        let cx = Context { names, functions, text, span: (start, end), literals };
+        let node = raw.stmt();
+        by_shape &= matches!(
+            node,
+            Node::SelectStmt(_)
+                | Node::InsertStmt(_)
+                | Node::UpdateStmt(_)
+                | Node::DeleteStmt(_)
+                | Node::TransactionStmt(_)
+        );
+        let (kind, control) = analyze::statement(node, cx);
+        plan.kind = if plan.statements.is_empty() { kind } else { join(plan.kind, kind) };
+        plan.statements.push(Statement { control, span: (start, end) });
+    }
+    (plan, by_shape)
+}
+
+fn not_utf8(text: &[u8], routes: &RoutingTable, home: impl Fn(&[u8]) -> Plan) -> Plan {
+    if routes.tables().next().is_none() {
+        return home(text);
+    }
+    Plan::refused(
+        Report::error("0A000", "statements in this client encoding cannot be routed")
+            .hint("Set client_encoding to UTF8."),
+    )
+}
+
+/// The kind of several statements in one text: they must share one place.
+fn join(a: Kind, b: Kind) -> Kind {
+    match (a, b) {
+        (Kind::Refused(r), _) | (_, Kind::Refused(r)) => Kind::Refused(r),
+        (Kind::Any, k) | (k, Kind::Any)
+            if !matches!(k, Kind::Every { .. } | Kind::Ddl) =>
+        {
+            k
+        }
+        (Kind::Home, Kind::Home) => Kind::Home,
+        (Kind::Leaf(a), Kind::Leaf(b)) if a == b => Kind::Leaf(a),
+        (Kind::Keys { group, keys: a }, Kind::Keys { group: g, keys: b }) if group == g => {
+            let keys: Vec<_> = a.into_iter().chain(b).collect();
+            Kind::Keys { group, keys: keys.into() }
+        }
+        _ => analyze::refused(
+            "the statements of this text go to different places",
+            "Send them one by one.",
+        ),
+    }
+}

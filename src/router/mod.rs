@@ -1,0 +1,22 @@
+//! Routing: from a statement's text to the place where it runs.
+//!
+//! [`Planner::plan`] gives the [`plan::Plan`] of a text, from its cache or by parsing it with
+//! PostgreSQL's own grammar ([`planner`]); [`place::place`] finds nodes and shards for the values at
+//! hand. The cache is keyed by the statement's shape, literals taken out, so that a new literal is
+//! no new plan.
+//!
+//! Invariant: a plan is a proof. A statement goes to one shard only if every row it can see or
+//! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
+
+pub mod place;
+pub mod plan;
+mod analyze;
+mod cache;
+mod functions;
+mod proof;
+mod scope;
+mod utility;
+mod writes;
+
+pub use cache::{Literals, Planned, Planner};
+pub use functions::Functions;

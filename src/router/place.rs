@@ -1,0 +1,200 @@
+//! From a plan and the values at hand to a place: the nodes and shards a statement touches.
+
+use std::borrow::Cow;
+
+use super::plan::{Key, KeySource, Kind, Merge};
+use crate::gate::machine::Touch;
+use crate::hash::{KeyError, KeyType, KeyValue, row_hash};
+use crate::topology::{Group, GroupId, NodeId, RoutingTable, Shard};
+use crate::wire::backend::Report;
+use crate::wire::frontend::Bind;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// One node, and the shards touched there (none: local tables).
+    Node { node: NodeId, touches: Vec<Touch> },
+    /// Whichever node the session is linked to.
+    Any,
+    /// A read of all shards.
+    Every { group: GroupId, nodes: Vec<NodeId>, merge: Merge },
+}
+
+/// A value as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Given<'a> {
+    Null,
+    /// A quoted literal's contents.
+    Text(Cow<'a, [u8]>),
+    /// An unquoted integer's digits.
+    Digits(&'a [u8]),
+    /// A parameter with the type the client declared (0: none).
+    Param { declared: u32, binary: bool, bytes: &'a [u8] },
+}
+
+/// Where a statement's values are looked up.
+pub trait Values {
+    fn param(&self, index: usize) -> Option<Given<'_>>;
+    fn literal(&self, index: usize) -> Option<Given<'_>>;
+}
+
+/// No values: a plan without keys.
+pub struct NoValues;
+
+impl Values for NoValues {
+    fn param(&self, _: usize) -> Option<Given<'_>> {
+        None
+    }
+    fn literal(&self, _: usize) -> Option<Given<'_>> {
+        None
+    }
+}
+
+/// The parameters of a Bind and the types its Parse declared.
+pub struct BindValues<'a> {
+    pub bind: &'a Bind<'a>,
+    /// Big-endian u32s.
+    pub oids: &'a [u8],
+}
+
+impl Values for BindValues<'_> {
+    fn param(&self, index: usize) -> Option<Given<'_>> {
+        let p = self.bind.param(index)?;
+        let oid = self.oids.get(index * 4..index * 4 + 4);
+        let declared = oid.map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+        Some(match p.value {
+            None => Given::Null,
+            Some(bytes) => Given::Param { declared, binary: p.binary, bytes },
+        })
+    }
+    fn literal(&self, _: usize) -> Option<Given<'_>> {
+        None
+    }
+}
+
+/// Finds the place of a statement.
+///
+/// # Errors
+/// The statement is refused: its kind says so, its keys live on several nodes, or a key's value
+/// cannot be read the way PostgreSQL would.
+pub fn place(kind: &Kind, values: &dyn Values, routes: &RoutingTable) -> Result<Place, Report> {
+    match kind {
+        Kind::Keys { group, keys } => {
+            let group = routes.group(*group).ok_or_else(gone)?;
+            by_keys(group, keys, values, routes)
+        }
+        Kind::Leaf(shard) => {
+            let shard = routes.shard(*shard).ok_or_else(gone)?;
+            Ok(Place::Node { node: shard.node, touches: vec![touch(shard)] })
+        }
+        Kind::Every { group, merge } => {
+            let nodes = routes.nodes_of(*group);
+            Ok(Place::Every { group: *group, nodes, merge: merge.clone() })
+        }
+        Kind::Home | Kind::Ddl => {
+            Ok(Place::Node { node: routes.home().id, touches: Vec::new() })
+        }
+        Kind::Any => Ok(Place::Any),
+        Kind::Refused(report) => Err((**report).clone()),
+    }
+}
+
+fn touch(shard: &Shard) -> Touch {
+    Touch::Shard { group: shard.group, shard: shard.id, node: shard.node }
+}
+
+/// The plan is older than the routing table; the client asks again and it is planned anew.
+fn gone() -> Report {
+    Report::error("40001", "the table has just been changed").hint("Try again.")
+}
+
+fn by_keys(
+    group: &Group,
+    keys: &[Key],
+    values: &dyn Values,
+    routes: &RoutingTable,
+) -> Result<Place, Report> {
+    let mut touches: Vec<Touch> = Vec::with_capacity(1);
+    let mut node = None;
+    for key in keys {
+        let shard = shard_of(group, key, values)?;
+        if *node.get_or_insert(shard.node) != shard.node {
+            return Err(several_nodes(routes, node, shard.node));
+        }
+        let t = touch(shard);
+        if !touches.contains(&t) {
+            touches.push(t);
+        }
+    }
+    let node = node.ok_or_else(gone)?;
+    Ok(Place::Node { node, touches })
+}
+
+fn several_nodes(routes: &RoutingTable, a: Option<NodeId>, b: NodeId) -> Report {
+    let name = |id: NodeId| routes.node(id).map_or_else(|| id.to_string(), |n| n.name.clone());
+    Report::error("0A000", "the statement's rows live on several nodes")
+        .detail(format!("At least {} and {}.", a.map(name).unwrap_or_default(), name(b)))
+        .hint("Send one statement per distribution key, or per node.")
+}
+
+fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g Shard, Report> {
+    let first = &group.shards[0];
+    let mut parts: Vec<Option<KeyValue<'_>>> = Vec::with_capacity(key.len());
+    for (source, &ty) in key.iter().zip(&group.key_types) {
+        let value = match source {
+            KeySource::Null => Ok(None),
+            KeySource::Text(text) => ty.from_text(text).map(Some),
+            KeySource::Integer { negative, digits } => {
+                ty.from_integer(*negative, digits).map(Some)
+            }
+            KeySource::Param(n) => {
+                let given = values.param(*n).ok_or_else(|| missing_param(*n))?;
+                read(ty, given, false)
+            }
+            KeySource::Literal { index, negative } => {
+                let given = values.literal(*index).ok_or_else(gone)?;
+                read(ty, given, *negative)
+            }
+        };
+        match value {
+            Ok(v) => parts.push(v),
+            // No row has such a key. Any shard finds none, or words the error.
+            Err(KeyError::OutOfRange(_)) => return Ok(first),
+            Err(e) => return Err(unreadable(ty, e)),
+        }
+    }
+    let hash = match parts.as_slice() {
+        [Some(one)] => one.row_hash(),
+        several => row_hash(several),
+    };
+    Ok(group.shard_of_hash(hash))
+}
+
+fn read(
+    ty: KeyType,
+    given: Given<'_>,
+    negative: bool,
+) -> Result<Option<KeyValue<'static>>, KeyError> {
+    let own = |v: KeyValue<'_>| match v {
+        KeyValue::Int(n) => KeyValue::Int(n),
+        KeyValue::Bytes(b) => KeyValue::Bytes(Cow::Owned(b.into_owned())),
+        KeyValue::Uuid(u) => KeyValue::Uuid(u),
+    };
+    match given {
+        Given::Null => Ok(None),
+        Given::Text(text) if !negative => ty.from_text(&text).map(own).map(Some),
+        Given::Text(_) => Err(KeyError::NotPlain(ty)),
+        Given::Digits(digits) => ty.from_integer(negative, digits).map(Some),
+        Given::Param { declared, binary, bytes } => {
+            ty.from_param(declared, binary, bytes).map(own).map(Some)
+        }
+    }
+}
+
+fn missing_param(n: usize) -> Report {
+    Report::error("08P01", format!("bind message does not supply parameter ${}", n + 1))
+}
+
+fn unreadable(ty: KeyType, e: KeyError) -> Report {
+    Report::error("0A000", format!("cannot tell the shard of this value: {e}"))
+        .hint(format!("Write the distribution column's value as a plain {} or declare its type.", ty.name()))
+}

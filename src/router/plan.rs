@@ -1,0 +1,112 @@
+//! What the planner says about a statement: where it may run and what it does to the session.
+
+use crate::topology::{GroupId, ShardId};
+use crate::wire::backend::Report;
+
+/// Where one value of a distribution key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// Parameter `$(n + 1)`.
+    Param(usize),
+    /// A literal of the text: the n-th the lexer found, behind a minus sign or not.
+    Literal { index: usize, negative: bool },
+    /// A quoted literal's contents, of a text that is not cached by shape.
+    Text(Vec<u8>),
+    /// An integer literal of such a text.
+    Integer { negative: bool, digits: Vec<u8> },
+    /// NULL: such a row has its place; an equality with it matches nothing.
+    Null,
+}
+
+/// One complete key: a source per distribution column.
+pub type Key = Box<[KeySource]>;
+
+/// How answers of several nodes become one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Merge {
+    /// All rows, in whatever order.
+    Concat,
+    /// One row; each column is folded over the nodes.
+    Fold(Box<[Fold]>),
+}
+
+/// How one aggregate's partial results become one. Sources: the combine functions in
+/// `pg_aggregate.aggcombinefn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fold {
+    /// `count`, and `sum` over what adds exactly.
+    Sum,
+    Min,
+    Max,
+}
+
+/// Where a statement runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// On the shards of these keys, which must live on one node. A statement with a WHERE has one
+    /// key, an INSERT one per row.
+    Keys { group: GroupId, keys: Box<[Key]> },
+    /// On one shard, addressed by its leaf's name.
+    Leaf(ShardId),
+    /// A read on all nodes that hold the group, merged exactly.
+    Every { group: GroupId, merge: Merge },
+    /// On the home node: local tables, functions.
+    Home,
+    /// On whichever node a connection is held to; touches no table.
+    Any,
+    /// DDL of a distributed table: carried out by pgshunt on all nodes.
+    Ddl,
+    /// Not at all.
+    Refused(Box<Report>),
+}
+
+/// What a statement does to the session, besides its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    None,
+    /// BEGIN / START TRANSACTION, with whatever options the text has.
+    Begin,
+    Commit,
+    Rollback,
+    /// ROLLBACK TO SAVEPOINT: may undo a SET.
+    RollbackTo,
+    /// SET (not LOCAL) of a parameter, by its canonical name.
+    Set(String),
+    Reset(String),
+    ResetAll,
+    /// DISCARD ALL.
+    DiscardAll,
+    /// DEALLOCATE; `None` is ALL.
+    Deallocate(Option<String>),
+    /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
+    Pin(&'static str),
+}
+
+/// One statement of the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    pub control: Control,
+    /// Byte range in the text.
+    pub span: (usize, usize),
+}
+
+/// The plan of a whole text: one statement, or several that share one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub kind: Kind,
+    pub statements: Vec<Statement>,
+}
+
+impl Plan {
+    /// The control of the only statement, when there is exactly one.
+    pub fn single(&self) -> Option<&Control> {
+        match self.statements.as_slice() {
+            [one] => Some(&one.control),
+            _ => None,
+        }
+    }
+
+    pub fn refused(report: Report) -> Self {
+        Self { kind: Kind::Refused(Box::new(report)), statements: Vec::new() }
+    }
+}

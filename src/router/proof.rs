@@ -1,0 +1,451 @@
+//! The proof that a query sees only rows of given keys.
+//!
+//! A key equality counts only as a conjunct that must hold for every row of its table reference:
+//! in WHERE, in the ON of an inner join, or in the ON of an outer join for the tables on its
+//! nullable side (a row there that fails the condition is not seen). Equalities between key columns
+//! carry a proof from one table to the other, and from an outer query into a sub-select.
+
+use std::ops::Range;
+
+use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType};
+use pg_raw_parse::walk::{Recurse, walk_manual};
+use pg_raw_parse::{ConstValue, Node, nodes};
+
+use super::plan::{Key, KeySource};
+use super::scope::{Column, Level, Named, Names, TableRef};
+use crate::hash::KeyType;
+use crate::topology::GroupId;
+use crate::wire::backend::Report;
+
+/// Deeper statements are not analysed.
+const MAX_DEPTH: usize = 64;
+
+/// What the analysis of a query found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// A proven key per table reference.
+    pub keys: Vec<Key>,
+    pub group: Option<GroupId>,
+    /// A table reference without a proof, by name.
+    pub unproven: Option<String>,
+    /// References to distributed tables, on all levels.
+    pub references: usize,
+    pub local: Option<String>,
+    pub levels: usize,
+}
+
+pub type Outcome<T> = Result<T, Box<Report>>;
+
+fn refuse<T>(what: &str, hint: &str) -> Outcome<T> {
+    Err(Box::new(Report::error("0A000", what.to_owned()).hint(hint.to_owned())))
+}
+
+/// The literals of the text that the lexer found, to tie constants to them.
+pub trait Literals {
+    /// The literal of the constant that the parser says is at this byte, and whether it is negated.
+    fn at(&self, location: usize) -> Option<(usize, bool)>;
+}
+
+pub struct Prover<'a> {
+    pub names: Names<'a>,
+    pub text: &'a [u8],
+    pub literals: &'a dyn Literals,
+    pub found: Found,
+    ctes: Vec<String>,
+}
+
+/// An equality that holds: a key column with a constant, or with another key column.
+enum Fact {
+    Is(Column, KeySource),
+    Same(Column, Column),
+}
+
+struct Facts {
+    facts: Vec<(Fact, Option<Range<usize>>)>,
+}
+
+impl<'a> Prover<'a> {
+    pub fn new(names: Names<'a>, text: &'a [u8], literals: &'a dyn Literals) -> Self {
+        Self { names, text, literals, found: Found::default(), ctes: Vec::new() }
+    }
+
+    /// Analyses a SELECT with all its levels.
+    pub fn select(&mut self, s: &'a nodes::SelectStmt) -> Outcome<()> {
+        self.level(s, None, &[], 0)
+    }
+
+    /// Analyses UPDATE or DELETE: the target, the other FROM items, WHERE, and all sub-selects.
+    pub fn modify(
+        &mut self,
+        whole: Node<'a>,
+        target: &'a nodes::RangeVar,
+        from: impl Iterator<Item = Node<'a>>,
+        condition: Node<'a>,
+    ) -> Outcome<()> {
+        let mut level =
+            Level { tables: Vec::new(), opaque: false, merged: Vec::new(), outer: None };
+        let mut facts = Facts { facts: Vec::new() };
+        self.table(target, &mut level)?;
+        for item in from {
+            self.from_item(item, &mut level, &mut facts, None, 0)?;
+        }
+        self.conjuncts(condition, &level, &mut facts, None, 0);
+        let proven = self.settle(&level, &facts, &[]);
+        self.sub_selects(whole, &level, &[proven], 0)
+    }
+
+    fn level(
+        &mut self,
+        s: &'a nodes::SelectStmt,
+        outer: Option<&Level<'_>>,
+        outer_proven: &[Vec<Vec<Option<KeySource>>>],
+        depth: usize,
+    ) -> Outcome<()> {
+        if depth > MAX_DEPTH {
+            return refuse("the statement is nested too deeply", "Split it.");
+        }
+        self.found.levels += 1;
+        if s.into_clause().is_some() {
+            // SELECT INTO creates a table where it runs.
+            self.found.unproven.get_or_insert_with(|| "SELECT INTO".to_owned());
+        }
+        let named = self.ctes.len();
+        if let Some(with) = s.with_clause() {
+            self.ctes.extend(with.ctes().iter().filter_map(|c| c.ctename()).map(str::to_owned));
+        }
+        let mut level = Level { tables: Vec::new(), opaque: false, merged: Vec::new(), outer };
+        let mut facts = Facts { facts: Vec::new() };
+        for item in s.from_clause().iter() {
+            self.from_item(item, &mut level, &mut facts, None, depth)?;
+        }
+        self.conjuncts(s.where_clause(), &level, &mut facts, None, depth);
+        let proven = self.settle(&level, &facts, outer_proven);
+        let mut all = vec![proven];
+        all.extend_from_slice(outer_proven);
+        self.sub_selects(s.into(), &level, &all, depth)?;
+        self.ctes.truncate(named);
+        Ok(())
+    }
+
+    /// Goes into every sub-select of a statement.
+    fn sub_selects(
+        &mut self,
+        whole: Node<'a>,
+        level: &Level<'_>,
+        proven: &[Vec<Vec<Option<KeySource>>>],
+        depth: usize,
+    ) -> Outcome<()> {
+        let mut subs = Vec::new();
+        let mut writes = false;
+        walk_manual::<()>(whole, |n| match n {
+            Node::SelectStmt(s) => {
+                subs.push(s);
+                Recurse::no()
+            }
+            Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
+                writes = true;
+                Recurse::no()
+            }
+            _ => Recurse::yes(),
+        });
+        if writes {
+            return refuse(
+                "a WITH query that writes is not supported beside a distributed table",
+                "Run the statements one after the other in a transaction.",
+            );
+        }
+        for s in subs {
+            self.level(s, Some(level), proven, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, rv: &nodes::RangeVar, level: &mut Level<'_>) -> Outcome<()> {
+        let name = rv.relname().unwrap_or_default();
+        if rv.schemaname().is_none() && self.ctes.iter().any(|c| c == name) {
+            level.opaque = true;
+            return Ok(());
+        }
+        match self.names.look_up(rv) {
+            Named::Distributed(table) => {
+                if self.found.group.is_some_and(|g| g != table.group) {
+                    return refuse(
+                        "the statement uses distributed tables of different colocation groups",
+                        "Distribute the tables by the same key types and shard count, or query them separately.",
+                    );
+                }
+                self.found.group = Some(table.group);
+                self.found.references += 1;
+                let alias = rv.alias();
+                level.tables.push(TableRef {
+                    name: alias
+                        .and_then(|a| a.aliasname())
+                        .unwrap_or(&table.name)
+                        .to_owned(),
+                    renamed: alias.is_some_and(|a| !a.colnames().is_empty()),
+                    table,
+                });
+            }
+            Named::Leaf(_) | Named::Local => {
+                self.found.local.get_or_insert_with(|| name.to_owned());
+                level.opaque = true;
+            }
+            Named::Unclear(name) => {
+                return refuse(
+                    &format!("cannot tell which table \"{name}\" means"),
+                    "The session has its own search_path or temporary tables: write the schema before the table's name.",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn from_item(
+        &mut self,
+        item: Node<'a>,
+        level: &mut Level<'_>,
+        facts: &mut Facts,
+        nullable: Option<Range<usize>>,
+        depth: usize,
+    ) -> Outcome<()> {
+        if depth > MAX_DEPTH {
+            return refuse("the statement is nested too deeply", "Split it.");
+        }
+        match item {
+            Node::RangeVar(rv) => self.table(rv, level),
+            Node::JoinExpr(j) => {
+                if j.alias().is_some() || j.is_natural {
+                    // An alias hides the tables inside; NATURAL merges columns we do not follow.
+                    level.opaque = true;
+                }
+                let start = level.tables.len();
+                self.from_item(j.larg(), level, facts, nullable.clone(), depth + 1)?;
+                let middle = level.tables.len();
+                self.from_item(j.rarg(), level, facts, nullable, depth + 1)?;
+                let end = level.tables.len();
+                let proves = match j.jointype {
+                    JoinType::JOIN_INNER => None,
+                    JoinType::JOIN_LEFT => Some(middle..end),
+                    JoinType::JOIN_RIGHT => Some(start..middle),
+                    // Of a FULL JOIN neither side is filtered by the condition.
+                    _ => return Ok(()),
+                };
+                self.using(j, start..middle, middle..end, level, facts, proves.clone());
+                self.conjuncts(j.quals(), level, facts, proves, depth + 1);
+                Ok(())
+            }
+            Node::RangeSubselect(_) | Node::RangeFunction(_) | Node::RangeTableFunc(_) => {
+                level.opaque = true;
+                Ok(())
+            }
+            _ => {
+                level.opaque = true;
+                let mut table = false;
+                walk_manual::<()>(item, |n| {
+                    table |= matches!(n, Node::RangeVar(_));
+                    Recurse::yes()
+                });
+                if table {
+                    self.found.unproven.get_or_insert_with(|| "a sampled table".to_owned());
+                    self.found.local.get_or_insert_with(|| "a sampled table".to_owned());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn using(
+        &self,
+        j: &nodes::JoinExpr,
+        left: Range<usize>,
+        right: Range<usize>,
+        level: &mut Level<'_>,
+        facts: &mut Facts,
+        proves: Option<Range<usize>>,
+    ) {
+        for column in j.using_clause().iter().filter_map(|s| s.sval()) {
+            let key = |range: &Range<usize>| {
+                let mut having = range.clone().filter(|&at| {
+                    let t = &level.tables[at];
+                    !t.renamed && t.table.columns.iter().any(|c| c.name == column)
+                });
+                let at = having.next()?;
+                let key = level.tables[at].table.key_columns.iter().position(|k| k == column)?;
+                having.next().is_none().then_some((0, at, key))
+            };
+            if let (Some(a), Some(b)) = (key(&left), key(&right)) {
+                facts.facts.push((Fact::Same(a, b), proves.clone()));
+                if proves.is_none() {
+                    level.merged.push(column.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Collects the facts among the conjuncts of a condition.
+    fn conjuncts(
+        &self,
+        condition: Node<'a>,
+        level: &Level<'_>,
+        facts: &mut Facts,
+        proves: Option<Range<usize>>,
+        depth: usize,
+    ) {
+        if depth > MAX_DEPTH {
+            return;
+        }
+        match condition {
+            Node::BoolExpr(b) if b.boolop == BoolExprType::AND_EXPR => {
+                for arg in b.args().iter() {
+                    self.conjuncts(arg, level, facts, proves.clone(), depth + 1);
+                }
+            }
+            Node::A_Expr(e) if e.kind == A_Expr_Kind::AEXPR_OP && is_equals(e) => {
+                let column = |n: Node<'_>| match n {
+                    Node::ColumnRef(c) => level.key_column(c),
+                    _ => None,
+                };
+                match (column(e.lexpr()), column(e.rexpr())) {
+                    (Some(a), Some(b)) => facts.facts.push((Fact::Same(a, b), proves)),
+                    (Some(c), None) => self.constant_fact(c, e.rexpr(), level, facts, proves),
+                    (None, Some(c)) => self.constant_fact(c, e.lexpr(), level, facts, proves),
+                    (None, None) => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn constant_fact(
+        &self,
+        column: Column,
+        value: Node<'a>,
+        level: &Level<'_>,
+        facts: &mut Facts,
+        proves: Option<Range<usize>>,
+    ) {
+        let (0, at, key) = column else { return };
+        let table = &level.tables[at].table;
+        let Some(group) = self.names.routes.group(table.group) else { return };
+        let Some(&ty) = group.key_types.get(key) else { return };
+        if let Some(source) = constant(value, ty, self.text, self.literals) {
+            facts.facts.push((Fact::Is(column, source), proves));
+        }
+    }
+
+    /// Carries the facts to where they lead, and notes each table's key or that it has none.
+    fn settle(
+        &mut self,
+        level: &Level<'_>,
+        facts: &Facts,
+        outer: &[Vec<Vec<Option<KeySource>>>],
+    ) -> Vec<Vec<Option<KeySource>>> {
+        let mut proven: Vec<Vec<Option<KeySource>>> =
+            level.tables.iter().map(|t| vec![None; t.table.key_columns.len()]).collect();
+        let may = |proves: &Option<Range<usize>>, at: usize| {
+            proves.as_ref().is_none_or(|r| r.contains(&at))
+        };
+        loop {
+            let mut changed = false;
+            for (fact, proves) in &facts.facts {
+                let known = |(up, at, key): Column| {
+                    let side = if up == 0 { &proven } else { outer.get(up - 1)? };
+                    side.get(at)?.get(key)?.clone()
+                };
+                let lessons = match fact {
+                    Fact::Is(c, source) => [Some((*c, source.clone())), None],
+                    Fact::Same(a, b) => {
+                        [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))]
+                    }
+                };
+                for ((up, at, key), source) in lessons.into_iter().flatten() {
+                    if up == 0 && may(proves, at) && proven[at][key].is_none() {
+                        proven[at][key] = Some(source);
+                        changed = true;
+                    }
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        for (t, keys) in level.tables.iter().zip(&proven) {
+            match keys.iter().cloned().collect::<Option<Vec<_>>>() {
+                Some(key) => self.found.keys.push(key.into()),
+                None => {
+                    self.found.unproven.get_or_insert_with(|| t.name.clone());
+                }
+            }
+        }
+        proven
+    }
+}
+
+fn is_equals(e: &nodes::A_Expr) -> bool {
+    let name = e.name();
+    let last = name.iter().last().and_then(|n| n.as_str());
+    let schema = if name.len() > 1 { name.iter().next().and_then(|n| n.as_str()) } else { None };
+    last == Some("=") && schema.is_none_or(|s| s == "pg_catalog")
+}
+
+/// A constant that compares with a key column of type `ty` by that type's hash, if it is one.
+pub fn constant(
+    value: Node<'_>,
+    ty: KeyType,
+    text: &[u8],
+    literals: &dyn Literals,
+) -> Option<KeySource> {
+    match value {
+        Node::ParamRef(p) => Some(KeySource::Param(usize::try_from(p.number).ok()?.checked_sub(1)?)),
+        Node::A_Const(c) if c.isnull => Some(KeySource::Null),
+        Node::A_Const(c) => {
+            let integer = matches!(ty, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
+            let location = usize::try_from(c.location).ok()?;
+            match c.val()? {
+                ConstValue::Integer(_) | ConstValue::Float(_) if integer => {
+                    if let Some((index, negative)) = literals.at(location) {
+                        return Some(KeySource::Literal { index, negative });
+                    }
+                    // Anything but plain digits is numeric and compares by numeric's rules.
+                    let negative = text.get(location) == Some(&b'-');
+                    let rest = text.get(location + usize::from(negative)..)?;
+                    let n = rest.iter().take_while(|b| b.is_ascii_digit()).count();
+                    let more = rest.get(n).is_some_and(|b| {
+                        b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')
+                    });
+                    (n > 0 && !more)
+                        .then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
+                }
+                ConstValue::String(s) => Some(match literals.at(location) {
+                    Some((index, negative)) => KeySource::Literal { index, negative },
+                    None => KeySource::Text(s.as_bytes().to_vec()),
+                }),
+                _ => None,
+            }
+        }
+        // A cast to the key's own type (or one that compares with it alike) changes nothing.
+        Node::TypeCast(t) => {
+            let type_name = t.type_name()?;
+            let same = casts_alike(type_name, ty);
+            if same { constant(t.arg(), ty, text, literals) } else { None }
+        }
+        _ => None,
+    }
+}
+
+/// Whether a cast to this type leaves a value's hash what it is for a column of type `ty`.
+fn casts_alike(t: &nodes::TypeName, ty: KeyType) -> bool {
+    if !t.typmods().is_empty() || !t.array_bounds().is_empty() || t.setof {
+        return false;
+    }
+    let names: Vec<&str> = t.names().iter().filter_map(|n| n.sval()).collect();
+    let name = match names.as_slice() {
+        [one] | ["pg_catalog", one] => *one,
+        _ => return false,
+    };
+    match ty {
+        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => matches!(name, "int2" | "int4" | "int8"),
+        KeyType::Text | KeyType::Varchar => matches!(name, "text" | "varchar"),
+        KeyType::Uuid => name == "uuid",
+    }
+}

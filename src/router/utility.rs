@@ -1,0 +1,159 @@
+//! Everything that is not SELECT, INSERT, UPDATE, DELETE or COPY.
+//!
+//! The parse trees of utility statements are many; which tables they concern is told by the words
+//! of the text instead. A statement whose text has the name of a distributed table is DDL that
+//! pgshunt carries out on all nodes, or is refused; it is never run on one node alone.
+
+use pg_raw_parse::raw::{
+    DiscardMode, ObjectType, PartitionStrategy, TransactionStmtKind, VariableSetKind,
+};
+use pg_raw_parse::{Node, nodes};
+
+use super::analyze::{Context, is_temporary, refused};
+use super::plan::{Control, Kind};
+
+pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
+    match node {
+        Node::TransactionStmt(t) => (Kind::Any, transaction(t)),
+        Node::VariableSetStmt(s) => variable_set(s),
+        Node::VariableShowStmt(_) => (Kind::Any, Control::None),
+        Node::DeallocateStmt(d) => {
+            let name = if d.isall { None } else { d.name().map(str::to_owned) };
+            (Kind::Any, Control::Deallocate(name))
+        }
+        Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
+            (Kind::Any, Control::DiscardAll)
+        }
+        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) | Node::FetchStmt(_)
+        | Node::ConstraintsSetStmt(_) => (Kind::Any, Control::None),
+        Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
+        Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
+        Node::LoadStmt(_) => (Kind::Home, Control::Pin("LOAD")),
+        _ => by_text(node, cx),
+    }
+}
+
+fn transaction(t: &nodes::TransactionStmt) -> Control {
+    match t.kind {
+        TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
+            Control::Begin
+        }
+        // COMMIT AND CHAIN goes on: no end that could be answered without a node.
+        TransactionStmtKind::TRANS_STMT_COMMIT if !t.chain => Control::Commit,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK if !t.chain => Control::Rollback,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo,
+        _ => Control::None,
+    }
+}
+
+fn variable_set(s: &nodes::VariableSetStmt) -> (Kind, Control) {
+    let name = s.name().unwrap_or_default().to_ascii_lowercase();
+    if name == "session_replication_role" && s.kind != VariableSetKind::VAR_RESET {
+        // It would step over the fence of a move.
+        let kind = refused(
+            "session_replication_role cannot be set through pgshunt",
+            "Connect to the node directly for this.",
+        );
+        return (kind, Control::None);
+    }
+    let control = match s.kind {
+        _ if s.is_local => Control::None,
+        VariableSetKind::VAR_SET_VALUE => Control::Set(name),
+        VariableSetKind::VAR_SET_DEFAULT | VariableSetKind::VAR_RESET => Control::Reset(name),
+        VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => Control::Set(name),
+        VariableSetKind::VAR_SET_MULTI => Control::None,
+        VariableSetKind::VAR_RESET_ALL => Control::ResetAll,
+        _ => Control::Pin("SET ... FROM CURRENT"),
+    };
+    (Kind::Any, control)
+}
+
+fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
+    if let Node::CreateStmt(c) = node {
+        if let Some(rv) = c.relation().filter(|rv| is_temporary(rv)) {
+            let _ = rv;
+            return (Kind::Home, Control::Pin("a temporary table"));
+        }
+        let hashed = c
+            .partspec()
+            .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
+        if hashed {
+            return (Kind::Ddl, Control::None);
+        }
+    }
+    let control = match node {
+        Node::CreateTableAsStmt(c) if c.into().and_then(|i| i.rel()).is_some_and(is_temporary) => {
+            Control::Pin("a temporary table")
+        }
+        Node::ViewStmt(v) if v.view().is_some_and(is_temporary) => Control::Pin("a temporary view"),
+        Node::CreateSeqStmt(s) if s.sequence().is_some_and(is_temporary) => {
+            Control::Pin("a temporary sequence")
+        }
+        Node::PrepareStmt(_) => Control::Pin("PREPARE"),
+        Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
+            return drop_schema(d, cx);
+        }
+        Node::DropOwnedStmt(_) | Node::ReassignOwnedStmt(_)
+            if cx.names.routes.tables().next().is_some() =>
+        {
+            let kind = refused(
+                "this would change distributed tables on one node only",
+                "Name the objects, or do it on each node.",
+            );
+            return (kind, Control::None);
+        }
+        _ => Control::None,
+    };
+    let Some(table) = mentioned(cx) else { return (Kind::Home, control) };
+    let ddl = matches!(
+        node,
+        Node::DropStmt(_)
+            | Node::AlterTableStmt(_)
+            | Node::RenameStmt(_)
+            | Node::IndexStmt(_)
+            | Node::TruncateStmt(_)
+    );
+    if ddl {
+        return (Kind::Ddl, Control::None);
+    }
+    let kind = refused(
+        format!("this statement on the distributed table \"{table}\" is not supported"),
+        "It would run on one node only. Do it on each node directly.",
+    );
+    (kind, Control::None)
+}
+
+fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
+    let named = |n: Node<'_>| n.as_str().map(str::to_owned);
+    let holds = d.objects().iter().filter_map(named).find(|schema| {
+        cx.names.routes.tables().any(|t| t.schema == *schema)
+            || super::scope::leaf_schema(schema).is_some()
+            || schema == "pgshunt"
+    });
+    let kind = match holds {
+        Some(schema) => refused(
+            format!("schema \"{schema}\" holds distributed tables"),
+            "Drop the tables first.",
+        ),
+        None => Kind::Home,
+    };
+    (kind, Control::None)
+}
+
+/// The distributed table, if any, whose name stands in the statement's text as a word.
+fn mentioned(cx: Context<'_>) -> Option<String> {
+    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80;
+    cx.names
+        .routes
+        .tables()
+        .find(|t| {
+            let name = t.name.as_bytes();
+            text.windows(name.len()).enumerate().any(|(at, w)| {
+                w.eq_ignore_ascii_case(name)
+                    && (at == 0 || !is_word(text[at - 1]))
+                    && text.get(at + name.len()).is_none_or(|&b| !is_word(b))
+            })
+        })
+        .map(|t| t.name.clone())
+}

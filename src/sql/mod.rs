@@ -1,0 +1,3 @@
+//! Reading SQL, as far as it decides where a statement goes.
+
+pub mod lexer;

@@ -1,0 +1,301 @@
+//! Keeps the tree in the shape the architecture gives it: who may import whom, how long a file may
+//! be, and nothing left half done.
+//!
+//! A module imports only from layers below its own, or along an arrow listed in [`MODULES`]. Where a
+//! rule makes a page worse, change the rule here and say why in the commit.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A longer file does more than one thing.
+const LONGEST: usize = 600;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Layer {
+    /// Bytes, values, errors: imports nothing above it, and only what an arrow allows beside it.
+    Ground,
+    /// The cluster as data.
+    Model,
+    /// Decisions without IO: no tokio, no clocks, no sockets up to here.
+    Decide,
+    /// What touches the world.
+    Effect,
+    /// What speaks to people and programs outside.
+    Edge,
+    /// What puts it all together.
+    Root,
+}
+
+use Layer::{Decide, Edge, Effect, Ground, Model, Root};
+
+/// Module, layer, and the modules of the same layer it may import.
+const MODULES: &[(&str, Layer, &[&str])] = &[
+    ("main", Root, &["cli"]),
+    ("cli", Root, &["app", "demo", "check", "local"]),
+    ("demo", Root, &["app", "local"]),
+    ("app", Root, &[]),
+    ("check", Root, &[]),
+    ("local", Root, &[]),
+    ("client", Edge, &[]),
+    ("admin", Edge, &[]),
+    ("pool", Effect, &["backend", "net", "telemetry"]),
+    ("moves", Effect, &["catalog", "backend", "telemetry"]),
+    ("catalog", Effect, &["backend", "telemetry"]),
+    ("ddl", Effect, &["catalog", "backend", "telemetry"]),
+    ("backend", Effect, &["net", "telemetry"]),
+    ("net", Effect, &["telemetry"]),
+    ("telemetry", Effect, &[]),
+    ("session", Decide, &["router", "sql", "gate"]),
+    ("router", Decide, &["sql"]),
+    ("sql", Decide, &[]),
+    ("auth", Decide, &[]),
+    ("gate", Decide, &[]),
+    ("merge", Decide, &[]),
+    ("topology", Model, &[]),
+    ("config", Ground, &[]),
+    ("wire", Ground, &[]),
+    ("hash", Ground, &[]),
+    ("error", Ground, &[]),
+    ("failpoint", Ground, &[]),
+];
+
+/// Machines that live in a module of a higher layer and still must know no IO.
+const PURE: &[&str] = &["pool/state.rs", "moves/machine.rs", "moves/check.rs", "gate/machine.rs"];
+
+/// The shell around a pure machine, in a module whose layer is pure.
+const SHELL: &[&str] = &["gate/mod.rs", "failpoint.rs"];
+
+/// What a pure module has no business with.
+const IMPURE: &[&str] = &[
+    "tokio",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::os::unix::net",
+    "Instant::now",
+    "SystemTime::now",
+    "std::thread",
+];
+
+struct Source {
+    /// Below src/, as `moves/machine.rs`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    fn module(&self) -> &str {
+        let first = self.path.split('/').next().unwrap_or(&self.path);
+        first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// Lines of code with their numbers, without comments and without the tests at the end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let whole = self.is_test();
+        self.text
+            .lines()
+            .enumerate()
+            .take_while(move |(_, l)| !whole && l.trim() != "#[cfg(test)]")
+            .filter(|(_, l)| !l.trim_start().starts_with("//"))
+            .map(|(i, l)| (i + 1, l))
+    }
+
+    fn is_test(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    }
+
+    fn is_pure(&self) -> bool {
+        let path = self.path.as_str();
+        PURE.contains(&path)
+            || (layer(self.module()).is_some_and(|(l, _)| l <= Decide) && !SHELL.contains(&path))
+    }
+}
+
+fn layer(module: &str) -> Option<(Layer, &'static [&'static str])> {
+    MODULES.iter().find(|(name, ..)| *name == module).map(|(_, layer, arrows)| (*layer, *arrows))
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    rust_files(&root)
+        .into_iter()
+        .map(|path| Source {
+            text: fs::read_to_string(&path).unwrap(),
+            path: path.strip_prefix(&root).unwrap().to_string_lossy().into_owned(),
+        })
+        .filter(|s| s.path != "lib.rs")
+        .collect()
+}
+
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else { return found };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The top-level modules a line names by `crate::` (or by the library's name, in the binary).
+fn imports(line: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for prefix in ["crate::", "pgshunt::"] {
+        for (at, _) in line.match_indices(prefix) {
+            let before = line.get(..at).and_then(|b| b.chars().next_back());
+            if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+                continue;
+            }
+            let rest = line.get(at + prefix.len()..).unwrap_or_default();
+            match rest.strip_prefix('{') {
+                Some(group) => found.extend(group_heads(group)),
+                None => found.push(head(rest)),
+            }
+        }
+    }
+    found
+}
+
+/// `config::Config, topology::{Node, ShardId}}` names `config` and `topology`.
+fn group_heads(group: &str) -> Vec<&str> {
+    let mut found = vec![head(group)];
+    let mut depth = 0;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => found.push(head(group.get(at + 1..).unwrap_or_default())),
+            _ => {}
+        }
+    }
+    found.retain(|name| !name.is_empty());
+    found
+}
+
+fn head(text: &str) -> &str {
+    let text = text.trim_start();
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    text.get(..end).unwrap_or_default()
+}
+
+fn allowed(from: &str, to: &str) -> bool {
+    let (Some((own, arrows)), Some((other, _))) = (layer(from), layer(to)) else { return false };
+    from == to || arrows.contains(&to) || other < own
+}
+
+#[test]
+fn modules_import_only_from_below_or_along_an_arrow() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let from = source.module();
+        if layer(from).is_none() {
+            wrong.push(format!("src/{}: `{from}` has no place in tests/tidy.rs", source.path));
+            continue;
+        }
+        // A `use crate::{` over several lines is joined to one.
+        let mut pending: Option<(usize, String)> = None;
+        for (number, line) in source.code() {
+            let (number, line) = match pending.take() {
+                Some((start, text)) => (start, text + line.trim()),
+                None => (number, line.to_owned()),
+            };
+            let starts_use =
+                line.trim_start().starts_with("use ") || line.trim_start().starts_with("pub use ");
+            if starts_use && !line.contains(';') {
+                pending = Some((number, line));
+                continue;
+            }
+            for to in imports(&line) {
+                // An item of the crate's root, such as a macro, is no module.
+                let is_module = layer(to).is_some() || to.starts_with(|c: char| c.is_lowercase());
+                if is_module && !allowed(from, to) && !line.contains(&format!("{to}!")) {
+                    wrong.push(format!("src/{}:{number}: {from} may not import {to}", source.path));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn decisions_know_no_runtime_no_clock_and_no_socket() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|s| s.is_pure()) {
+        for (number, line) in source.code() {
+            for word in IMPURE.iter().filter(|w| line.contains(**w)) {
+                wrong.push(format!("src/{}:{number}: {word} in a pure module", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn no_file_is_too_long_and_each_says_what_it_is() {
+    let mut wrong = Vec::new();
+    let mut files = sources();
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    files.extend(rust_files(&tests).into_iter().map(|path| Source {
+        text: fs::read_to_string(&path).unwrap(),
+        path: format!("../tests/{}", path.strip_prefix(&tests).unwrap().display()),
+    }));
+    for source in files {
+        let lines = source.text.lines().count();
+        if lines > LONGEST {
+            wrong.push(format!("src/{}: {lines} lines, {LONGEST} at most", source.path));
+        }
+        // What tests are of is said by the module they stand beside.
+        if !source.text.starts_with("//!") && !source.is_test() {
+            wrong.push(format!("src/{}: does not begin with what it is (//!)", source.path));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_is_left_half_done() {
+    // Put together here, so that this file does not find itself.
+    let words = ["todo", "unimplemented"].map(|w| format!("{w}!("));
+    let marks = ["FIX", "XX"].map(|w| format!("{w}{}", if w == "XX" { "X" } else { "ME" }));
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for (number, line) in source.text.lines().enumerate() {
+            if words.iter().chain(&marks).any(|w| line.contains(w.as_str())) {
+                wrong.push(format!("src/{}:{}: {}", source.path, number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+}
+
+/// Two modules beside each other that import each other are one module in two files.
+#[test]
+fn arrows_go_one_way() {
+    let arrows: BTreeMap<&str, &[&str]> = MODULES.iter().map(|(m, _, a)| (*m, *a)).collect();
+    for (from, own, targets) in MODULES {
+        for to in *targets {
+            assert_eq!(layer(to).map(|l| l.0), Some(*own), "{from} -> {to} is not an arrow");
+            assert!(!arrows[to].contains(from), "{from} and {to} import each other");
+        }
+    }
+}
+
+#[test]
+fn imports_are_read_in_all_their_forms() {
+    assert_eq!(imports("use crate::config::Config;"), ["config"]);
+    assert_eq!(
+        imports("use crate::{config::Config, topology::{Node, Shard}, wire};"),
+        ["config", "topology", "wire"]
+    );
+    assert_eq!(imports("let x = crate::hash::seed();"), ["hash"]);
+    assert_eq!(imports("use tokio_postgres::Client;"), Vec::<&str>::new());
+    assert_eq!(imports("pub(crate) use mycrate::a;"), Vec::<&str>::new());
+    assert!(allowed("session", "topology") && allowed("pool", "backend"));
+    assert!(!allowed("topology", "session") && !allowed("backend", "pool"));
+    assert!(!allowed("client", "admin"));
+}
