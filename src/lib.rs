@@ -5,6 +5,7 @@ pub mod app;
 pub mod auth;
 pub mod backend;
 pub mod catalog;
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -7,6 +7,7 @@
 mod roles;
 pub mod ddl;
 pub mod moves;
+pub mod nodes;
 mod store;
 
 pub use roles::Role;

@@ -199,9 +199,10 @@ pub async fn request_cancel(client: &Client, id: MoveId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Prepares [`flip`] ahead of the held phase.
+/// Prepares [`flip`] ahead of the held phase, and runs it for a move that does not exist: that
+/// changes nothing, and fills the session's caches.
 pub async fn prepare_flip(client: &Client) -> Result<Statement, Error> {
-    client
+    let statement = client
         .prepare(
             // One statement, so one round trip while traffic waits. Everything hangs on `e`, which
             // is empty unless the placements are as they were before the move.
@@ -233,7 +234,9 @@ pub async fn prepare_flip(client: &Client) -> Result<Statement, Error> {
              )
              SELECT e.epoch, pg_notify('pgshunt_epoch', e.epoch::text) FROM e",
         )
-        .await
+        .await?;
+    flip(client, &statement, MoveId(-1), ShardId(-1), NodeId(-1), NodeId(-1), None).await?;
+    Ok(statement)
 }
 
 /// The catalog's part of a cutover, atomically: the target's placement serves, the source's is

@@ -161,7 +161,9 @@ impl Client {
             backend::put_data_row(self.out.buf(), row.iter().map(|v| v.as_deref()));
             answer.rows = 1;
         }
-        if !answer.tag.is_empty() {
+        if job.limit > 0 && answer.rows >= job.limit {
+            backend::put_bare(self.out.buf(), b's');
+        } else if !answer.tag.is_empty() {
             let tag = format!("{} {}", answer.tag, answer.rows);
             backend::put_command_complete(self.out.buf(), &tag);
         }
@@ -181,8 +183,9 @@ impl Client {
             {
                 if h.tag == b'D' && job.merge == Merge::Concat {
                     // Rows are passed on as they come, in pieces if they are large.
-                    answer.rows += 1;
-                    self.pass_row(part, h.len).await?;
+                    let wanted = job.limit == 0 || answer.rows < job.limit;
+                    answer.rows += u64::from(wanted);
+                    self.pass_row(part, h.len, wanted).await?;
                     continue;
                 }
                 if h.len > MAX_INSPECTED {
@@ -278,12 +281,14 @@ impl Client {
         Ok(false)
     }
 
-    /// Passes one DataRow on, however large.
-    async fn pass_row(&mut self, part: &mut Part, len: usize) -> Result<(), End> {
+    /// Passes one DataRow on, however large, or drops it.
+    async fn pass_row(&mut self, part: &mut Part, len: usize, wanted: bool) -> Result<(), End> {
         let mut left = len;
         loop {
             let n = left.min(part.conn.input.len());
-            self.out.buf().extend_from_slice(&part.conn.input[..n]);
+            if wanted {
+                self.out.buf().extend_from_slice(&part.conn.input[..n]);
+            }
             part.conn.input.advance(n);
             left -= n;
             if self.out.len() > HIGH {

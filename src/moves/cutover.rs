@@ -40,10 +40,38 @@ struct Prepared {
     fence: Fence,
     marker: Marker,
     attach: String,
-    flip: Statement,
+    tail: Tail,
     /// On the source, beside the session that puts up the fence.
-    watch: Link,
+    beside: Link,
+}
+
+/// What the steps behind the journal need.
+struct Tail {
+    flip: Statement,
+    watch: detach::Watch,
     detach: Vec<Link>,
+}
+
+impl Tail {
+    async fn prepare(ctx: &Ctx) -> Result<Self, StepError> {
+        let plan = &ctx.plan;
+        let mut detach = Vec::with_capacity(plan.tables.len());
+        for t in &plan.tables {
+            let link = ctx.open_link(&plan.source).await?;
+            // Fills the session's caches with what DETACH will want to know.
+            link.query("warming up", "SELECT pg_get_partkeydef($1::text::regclass)", &[&t.parent])
+                .await?;
+            detach.push(link);
+        }
+        Ok(Self {
+            flip: ctx.home.told(
+                "preparing the catalog's part",
+                moves::prepare_flip(&ctx.home.client).await,
+            )?,
+            watch: detach::Watch::prepare(&ctx.source, plan).await?,
+            detach,
+        })
+    }
 }
 
 async fn prepare(ctx: &Ctx) -> Result<Prepared, StepError> {
@@ -52,27 +80,16 @@ async fn prepare(ctx: &Ctx) -> Result<Prepared, StepError> {
     if !replication::is_in_step(ctx).await? {
         return Err(StepError::Blocked("not every leaf is in step yet".into()));
     }
-    let mut detach = Vec::with_capacity(plan.tables.len());
-    for t in &plan.tables {
-        let link = ctx.open_link(&plan.source).await?;
-        // Fills the session's caches with what DETACH will want to know.
-        link.query("warming up", "SELECT pg_get_partkeydef($1::text::regclass)", &[&t.parent])
-            .await?;
-        detach.push(link);
-    }
     let lifting = fence::lifting(&ctx.target, plan).await?;
+    let fence = Fence::prepare(&ctx.source, plan).await?;
+    fence.rehearse(&ctx.source, plan).await?;
     Ok(Prepared {
-        fence: Fence::prepare(&ctx.source, plan).await?,
+        fence,
         marker: Marker::prepare(&ctx.source, &ctx.target, plan).await?,
         attach: journal::attach_and_commit(plan, &lifting),
-        flip: prepare_flip(ctx).await?,
-        watch: ctx.open_link(&plan.source).await?,
-        detach,
+        tail: Tail::prepare(ctx).await?,
+        beside: ctx.open_link(&plan.source).await?,
     })
-}
-
-async fn prepare_flip(ctx: &Ctx) -> Result<Statement, StepError> {
-    ctx.home.told("preparing the catalog's part", moves::prepare_flip(&ctx.home.client).await)
 }
 
 /// One attempt. `Ok`: the journal is committed, the catalog and the routing table tell it, and the
@@ -103,7 +120,7 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
             Found::Journal => {}
         }
     }
-    complete(ctx, &closed, Some((ready.flip, ready.detach)), &mut times).await?;
+    complete(ctx, &closed, Some(ready.tail), &mut times).await?;
     open(ctx, closed, times);
     Ok(())
 }
@@ -210,7 +227,7 @@ async fn raise_fence(
     let (done, who) = tokio::select! {
         done = &mut raise => (done, None),
         () = tokio::time::sleep(patience / 2) => {
-            let who = fence::blockers(&ready.watch, &ctx.plan, Duration::ZERO).await;
+            let who = fence::blockers(&ready.beside, &ctx.plan, Duration::ZERO).await;
             (raise.await, who.ok().flatten())
         }
     };
@@ -261,17 +278,17 @@ async fn try_resolve(ctx: &mut Ctx) -> Result<Found, StepError> {
 async fn complete(
     ctx: &mut Ctx,
     closed: &Closed,
-    mut ready: Option<(Statement, Vec<Link>)>,
+    mut ready: Option<Tail>,
     times: &mut HoldTimes,
 ) -> Result<(), StepError> {
     loop {
         closed.extend(Instant::now() + BEYOND);
         let taken = match ready.take() {
-            Some(it) => Ok(it),
+            Some(tail) => Ok(tail),
             None => reopen(ctx).await,
         };
         let done = match taken {
-            Ok((flip, links)) => detach_and_tell(ctx, flip, links, times).await,
+            Ok(tail) => detach_and_tell(ctx, tail, times).await,
             Err(e) => Err(e),
         };
         match done {
@@ -286,27 +303,23 @@ async fn complete(
     }
 }
 
-async fn reopen(ctx: &mut Ctx) -> Result<(Statement, Vec<Link>), StepError> {
+async fn reopen(ctx: &mut Ctx) -> Result<Tail, StepError> {
     ctx.ensure_links().await?;
-    let mut links = Vec::with_capacity(ctx.plan.tables.len());
-    for _ in &ctx.plan.tables {
-        links.push(ctx.open_link(&ctx.plan.source).await?);
-    }
-    Ok((prepare_flip(ctx).await?, links))
+    Tail::prepare(ctx).await
 }
 
 /// Detach and catalog do not depend on one another, and traffic waits for both.
 async fn detach_and_tell(
     ctx: &mut Ctx,
-    flip: Statement,
-    links: Vec<Link>,
+    tail: Tail,
     times: &mut HoldTimes,
 ) -> Result<(), StepError> {
+    let Tail { flip, watch, detach: links } = tail;
     let this: &Ctx = ctx;
     let since = Instant::now();
     let detaching = async {
         before(HoldStep::Detach);
-        let handles = detach::begin(&this.source, &this.plan, links).await?;
+        let handles = detach::begin(&this.source, &watch, &this.plan, links).await?;
         after(HoldStep::Detach);
         Ok::<_, StepError>((handles, since.elapsed()))
     };
@@ -378,7 +391,8 @@ pub async fn recover(ctx: &mut Ctx) -> Result<Found, StepError> {
 /// What a crash may have left undone after the catalog was told: a leaf that still answers through
 /// its parent, beside the one that serves.
 pub async fn settle(ctx: &mut Ctx) -> Result<(), StepError> {
-    if detach::is_begun(&ctx.source, &ctx.plan).await? {
+    let watch = detach::Watch::prepare(&ctx.source, &ctx.plan).await?;
+    if watch.is_begun(&ctx.source).await? {
         return Ok(());
     }
     let closed = close_for_recovery(ctx).await;

@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
+use tokio_postgres::Statement;
 
 use super::ctx::Ctx;
 use super::error::StepError;
@@ -24,56 +25,83 @@ enum Phase {
     Detached,
 }
 
-async fn phases(link: &Link, plan: &Plan) -> Result<Vec<Phase>, StepError> {
-    let leaves: Vec<&str> = plan.tables.iter().map(|t| t.leaf.as_str()).collect();
-    let rows = link
-        .query(
-            "watching DETACH",
-            "SELECT (SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(leaf))
-             FROM unnest($1::text[]) WITH ORDINALITY AS l(leaf, n) ORDER BY n",
-            &[&leaves],
-        )
-        .await?;
-    Ok(rows
-        .iter()
-        .map(|r| match r.get::<_, Option<bool>>(0) {
+/// Looks at the leaves' places again and again, with one round trip each time.
+#[derive(Debug, Clone)]
+pub struct Watch {
+    statement: Statement,
+    leaves: Vec<u32>,
+}
+
+impl Watch {
+    pub async fn prepare(link: &Link, plan: &Plan) -> Result<Self, StepError> {
+        let doing = "preparing to watch DETACH";
+        let leaves: Vec<&str> = plan.tables.iter().map(|t| t.leaf.as_str()).collect();
+        let rows = link
+            .query(
+                doing,
+                "SELECT coalesce(to_regclass(leaf)::oid, 0)
+                 FROM unnest($1::text[]) WITH ORDINALITY AS l(leaf, n) ORDER BY n",
+                &[&leaves],
+            )
+            .await?;
+        let statement = link.told(
+            doing,
+            link.client
+                .prepare(
+                    "SELECT inhrelid, inhdetachpending FROM pg_inherits WHERE inhrelid = ANY ($1)",
+                )
+                .await,
+        )?;
+        let watch = Self { statement, leaves: rows.iter().map(|r| r.get(0)).collect() };
+        // The first execution plans.
+        watch.phases(link).await?;
+        Ok(watch)
+    }
+
+    /// Where each table's leaf is.
+    async fn phases(&self, link: &Link) -> Result<Vec<Phase>, StepError> {
+        let rows = link.client.query(&self.statement, &[&self.leaves]).await;
+        let rows = link.told("watching DETACH", rows)?;
+        let phase = |leaf: &u32| match rows.iter().find(|r| r.get::<_, u32>(0) == *leaf) {
             None => Phase::Detached,
-            Some(true) => Phase::Pending,
-            Some(false) => Phase::Attached,
-        })
-        .collect())
+            Some(r) if r.get(1) => Phase::Pending,
+            Some(_) => Phase::Attached,
+        };
+        Ok(self.leaves.iter().map(phase).collect())
+    }
+
+    /// Whether no statement can find a leaf through its parent any more.
+    pub async fn is_begun(&self, link: &Link) -> Result<bool, StepError> {
+        Ok(self.phases(link).await?.iter().all(|p| *p != Phase::Attached))
+    }
 }
 
-/// Whether no statement can find a leaf through its parent any more.
-pub async fn is_begun(link: &Link, plan: &Plan) -> Result<bool, StepError> {
-    Ok(phases(link, plan).await?.iter().all(|p| *p != Phase::Attached))
-}
-
-/// Sends DETACH for each leaf on a connection of its own and returns when all are past phase one.
-/// The connections are taken, the handles are the second phases.
+/// Sends DETACH for each leaf that is attached, on a connection of its own, and returns when all
+/// are past phase one. The connections are taken, the handles are the second phases.
 pub async fn begin(
-    watch: &Link,
+    link: &Link,
+    watch: &Watch,
     plan: &Plan,
     connections: Vec<Link>,
 ) -> Result<Vec<Background>, StepError> {
-    let now = phases(watch, plan).await?;
+    let now = watch.phases(link).await?;
     let mut running: Vec<Background> = Vec::new();
-    for ((t, phase), link) in plan.tables.iter().zip(now).zip(connections) {
+    for ((t, phase), own) in plan.tables.iter().zip(now).zip(connections) {
         if phase == Phase::Attached {
             let sql = format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", t.parent, t.leaf);
-            running.push(tokio::spawn(async move { link.batch("detaching", &sql).await }));
+            running.push(tokio::spawn(async move { own.batch("detaching", &sql).await }));
         }
     }
     let since = Instant::now();
     loop {
-        if is_begun(watch, plan).await? {
+        if watch.is_begun(link).await? {
             return Ok(running);
         }
         // One that has ended without having done its work says why.
         while let Some(i) = running.iter().position(JoinHandle::is_finished) {
             ended(running.swap_remove(i).await)?;
         }
-        if running.is_empty() && !is_begun(watch, plan).await? {
+        if running.is_empty() && !watch.is_begun(link).await? {
             return Err(StepError::Blocked("DETACH was sent and has left no trace".into()));
         }
         if since.elapsed() > Duration::from_millis(5) {
@@ -96,7 +124,7 @@ pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
             tracing::debug!(error = %e, "a DETACH is finished by hand");
         }
     }
-    let now = phases(&ctx.source, &ctx.plan).await?;
+    let now = Watch::prepare(&ctx.source, &ctx.plan).await?.phases(&ctx.source).await?;
     for (t, phase) in ctx.plan.tables.iter().zip(now) {
         match phase {
             Phase::Detached => {}

@@ -176,8 +176,10 @@ pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<Leaf
         .query(
             doing,
             "SELECT DISTINCT format('%L of %s', x.gid, x.owner)
-             FROM pg_locks l JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
-             WHERE l.relation = to_regclass($1)",
+             FROM pg_prepared_xacts x
+             JOIN pg_locks own ON own.locktype = 'transactionid' AND own.transactionid = x.transaction
+             JOIN pg_locks l ON l.virtualtransaction = own.virtualtransaction
+             WHERE l.pid IS NULL AND own.pid IS NULL AND l.relation = to_regclass($1)",
             &[&t.leaf],
         )
         .await?;

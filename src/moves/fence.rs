@@ -68,6 +68,23 @@ impl Fence {
         Ok(Self { sql })
     }
 
+    /// Does the like to the marker table and rolls back: fills the session's caches.
+    pub async fn rehearse(&self, source: &Link, plan: &Plan) -> Result<(), StepError> {
+        let sql = format!(
+            "BEGIN; LOCK TABLE {t} IN SHARE ROW EXCLUSIVE MODE; \
+             CREATE TRIGGER pgshunt_fence BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW \
+             EXECUTE FUNCTION pgshunt.fence(0); \
+             INSERT INTO pgshunt.fences (shard_id, move_id, grants) VALUES (-1, -1, ARRAY[]::text[]); \
+             ROLLBACK",
+            t = plan.marker()
+        );
+        let done = source.batch("rehearsing the fence", &sql).await;
+        if done.is_err() && !source.is_closed() {
+            source.batch("rehearsing the fence", "ROLLBACK").await?;
+        }
+        done
+    }
+
     /// Puts the fence up together with a marker, in one transaction and one round trip.
     pub async fn raise(
         &self,
@@ -130,6 +147,10 @@ pub async fn lift(link: &Link, plan: &Plan) -> Result<(), StepError> {
 
 /// Whose locks on the leaves the fence has to wait for, save those of transactions younger than
 /// `older_than`.
+///
+/// A prepared transaction has no process; its locks are known by the one it has on itself, since
+/// `pg_locks.virtualtransaction` shows the session it came from on some versions and its number on
+/// others.
 pub async fn blockers(
     link: &Link,
     plan: &Plan,
@@ -147,7 +168,9 @@ pub async fn blockers(
                         extract(epoch FROM clock_timestamp() - a.xact_start)::int) END
              FROM pg_locks l
              LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-             LEFT JOIN pg_prepared_xacts x ON l.virtualtransaction = '-1/' || x.transaction
+             LEFT JOIN (pg_prepared_xacts x JOIN pg_locks own
+                        ON own.locktype = 'transactionid' AND own.transactionid = x.transaction)
+                  ON l.pid IS NULL AND own.pid IS NULL AND own.virtualtransaction = l.virtualtransaction
              WHERE l.locktype = 'relation' AND l.granted
                AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)

@@ -279,7 +279,9 @@ pub async fn rehearse_attach(ctx: &Ctx) -> Result<std::time::Duration, StepError
     let since = std::time::Instant::now();
     let done = ctx.target.batch("rehearsing ATTACH", &sql).await;
     let took = since.elapsed();
-    ctx.target.batch("rehearsing ATTACH", "ROLLBACK").await?;
+    if !ctx.target.is_closed() {
+        ctx.target.batch("rehearsing ATTACH", "ROLLBACK").await?;
+    }
     done.map(|()| took)
 }
 

@@ -379,7 +379,10 @@ impl Machine {
         match input {
             Input::Begin => self.run(None, effects),
             Input::Done => {
-                self.tried = 0;
+                // Whoever blocks the cutover passes the wait before it each time.
+                if self.step() != Some(Step::AwaitReady) {
+                    self.tried = 0;
+                }
                 if !self.undoing() {
                     self.error = None;
                 }

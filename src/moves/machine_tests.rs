@@ -179,6 +179,13 @@ fn a_blocked_cutover_names_the_blocker_lets_go_and_tries_again() {
         > done
         record cutover/cutover
         run cutover
+        > blocked client 7
+        record ready/await_ready blocker=\"client 7\"
+        pause 3
+        run await_ready
+        > done
+        record cutover/cutover
+        run cutover
         > done
         record switched/settle
         run settle",

@@ -234,6 +234,7 @@ impl Session {
                 epoch: env.routes.epoch,
                 hide_parse: false,
                 hide_describe: false,
+                limit: 0,
                 settings: self.settings.current().clone(),
             }),
             _ => Job::Ddl {
@@ -478,7 +479,7 @@ impl Session {
         let Some(statement) = bind else { return Ok(None) };
         let plan = self.fresh_plan(&statement, env);
         let place = crate::router::place::place(&plan.kind, &NoValues, env.routes)?;
-        let (mut described, mut hide_describe) = (false, false);
+        let (mut described, mut hide_describe, mut rows) = (false, false, 0);
         let mut request = Vec::new();
         let mut parsed = false;
         let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
@@ -499,18 +500,14 @@ impl Session {
                     described = true;
                     frontend::put_named(&mut request, b'D', b'P', b"");
                 }
-                Pending::Execute { limit: 0, .. } => {
+                Pending::Execute { limit, .. } => {
                     // Folding needs the columns' types, whether the client asks for them or not.
                     if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. }) {
                         hide_describe = true;
                         frontend::put_named(&mut request, b'D', b'P', b"");
                     }
+                    rows = u64::try_from(*limit).unwrap_or(0);
                     crate::wire::frame::put(&mut request, b'E', |b| b.extend_from_slice(&[0; 5]));
-                }
-                Pending::Execute { .. } => {
-                    return Err(Report::error("0A000", "a row limit on a statement that goes to every node is not supported")
-                        .hint("Fetch all rows at once.")
-                        .into());
                 }
             }
         }
@@ -533,6 +530,7 @@ impl Session {
         if let Job::Gather(g) = &mut job {
             g.hide_parse = !parsed;
             g.hide_describe = hide_describe;
+            g.limit = rows;
         }
         Ok(Some(job))
     }

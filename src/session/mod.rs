@@ -113,6 +113,8 @@ pub struct Gather {
     pub hide_parse: bool,
     /// The RowDescription is ours alone: the client did not ask for it.
     pub hide_describe: bool,
+    /// The row limit of Execute; 0: none. The portal ends with Sync, so there is no going on.
+    pub limit: u64,
     /// Session parameters to put in force on each connection first.
     pub settings: Settings,
 }

@@ -154,6 +154,7 @@ impl Session {
                     epoch: env.routes.epoch,
                 hide_parse: false,
                 hide_describe: false,
+                limit: 0,
                     settings: self.settings.current().clone(),
                 })
             }

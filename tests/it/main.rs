@@ -1,6 +1,9 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
 mod cli;
+mod check;
+mod check;
+mod cli;
 mod ddl;
 mod demo;
 mod hash;

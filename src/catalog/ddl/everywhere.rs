@@ -221,9 +221,15 @@ pub async fn recover(store: &Store) -> Result<Recovered, DdlError> {
     let routes = store.reload().await?;
     let mut done = Recovered::default();
     for node in routes.nodes().filter(|n| !n.is_home) {
-        if let Err(error) = recover_node(store, &home, node, &mut done).await {
-            tracing::warn!(node = %node.name, %error, "DDL is not recovered there yet");
-            done.unreachable.push(node.name.clone());
+        match recover_node(store, &home, node).await {
+            Ok((committed, rolled_back)) => {
+                done.committed += committed;
+                done.rolled_back += rolled_back;
+            }
+            Err(error) => {
+                tracing::warn!(node = %node.name, %error, "DDL is not recovered there yet");
+                done.unreachable.push(node.name.clone());
+            }
         }
     }
     if done.unreachable.is_empty() {
@@ -236,12 +242,14 @@ pub async fn recover(store: &Store) -> Result<Recovered, DdlError> {
     Ok(done)
 }
 
-async fn recover_node(
+/// Ends what was left on one node; returns how many were committed and rolled back. `home` holds
+/// the lock.
+pub async fn recover_node(
     store: &Store,
     home: &Peer,
     node: &Node,
-    done: &mut Recovered,
-) -> Result<(), DdlError> {
+) -> Result<(usize, usize), DdlError> {
+    let (mut committed, mut rolled_back) = (0, 0);
     let client = store.connector().connect(node).await?;
     let left = client
         .query(
@@ -264,7 +272,7 @@ async fn recover_node(
             Err(e) if e.code() == Some(&SqlState::UNDEFINED_OBJECT) => continue,
             Err(e) => return Err(e.into()),
         }
-        *(if decided { &mut done.committed } else { &mut done.rolled_back }) += 1;
+        *(if decided { &mut committed } else { &mut rolled_back }) += 1;
     }
-    Ok(())
+    Ok((committed, rolled_back))
 }

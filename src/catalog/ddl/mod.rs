@@ -35,7 +35,9 @@ use std::time::Duration;
 use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::error::DbError;
 
+pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
+pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
 pub use roles::ensure_role_on_nodes;
 pub use shape::{Grant, Sequence, Shape};

@@ -22,7 +22,11 @@ async fn named(world: &World, open: &[&str], close: &str) -> String {
     let named = |p: &pgshunt::moves::Progress| {
         p.blocker.as_ref().is_some_and(|b| b.contains("of app")) || p.state.is_over()
     };
-    let p = tokio::time::timeout(PATIENCE, seen.wait_for(named)).await.unwrap().unwrap().clone();
+    let heard =
+        tokio::time::timeout(PATIENCE, seen.wait_for(named)).await.map(|p| p.unwrap().clone());
+    let p = heard.unwrap_or_else(|_| {
+        panic!("nobody was named: {:?}", *mover.subscribe(id).unwrap().borrow())
+    });
     let blocker = p.blocker.clone().unwrap_or_else(|| panic!("nobody was named: {p:?}"));
     assert_eq!(world.serves(1), NodeId(1), "and the source serves");
     // Writers other than the blocker go on.

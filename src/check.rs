@@ -1,0 +1,209 @@
+//! `pgshunt check`: will this configuration work, and if not, what has to be done?
+//!
+//! Looks at the configuration first, then at every node it names, all at once. Changes nothing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use futures_util::future::join_all;
+
+use crate::backend::control::Connector;
+use crate::catalog::nodes::{Examined, Finding, examine};
+use crate::config::{ClientTls, ClusterNode, Config, NodeTls};
+use crate::topology::{Node, NodeId};
+
+/// What was found about one subject: the configuration, or a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// `configuration`, or `node node1 (host:port)`.
+    pub subject: String,
+    /// Shown when nothing is wrong.
+    pub fine: String,
+    pub findings: Vec<Finding>,
+}
+
+/// Everything `pgshunt check` has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    pub sections: Vec<Section>,
+}
+
+impl Report {
+    /// Nothing lacks; advice may still be there.
+    pub fn is_ok(&self) -> bool {
+        self.sections.iter().all(|s| s.findings.iter().all(|f| !f.is_lack))
+    }
+
+    pub fn exit_code(&self) -> u8 {
+        u8::from(!self.is_ok())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for s in &self.sections {
+            let lacks = s.findings.iter().filter(|f| f.is_lack).count();
+            let verdict = if lacks == 0 { "ok" } else { "NOT OK" };
+            writeln!(
+                f,
+                "{}: {verdict}{}{}",
+                s.subject,
+                if s.fine.is_empty() { "" } else { ", " },
+                s.fine
+            )?;
+            for finding in &s.findings {
+                let kind = if finding.is_lack { "lacks" } else { "advice" };
+                writeln!(f, "  {kind}: {}", finding.what)?;
+                writeln!(f, "          {}", finding.hint)?;
+            }
+        }
+        write!(f, "{}", if self.is_ok() { "All is ready." } else { "Not ready yet." })
+    }
+}
+
+pub async fn run(config: &Config) -> Report {
+    let mut sections = vec![Section {
+        subject: "configuration".into(),
+        fine: format!("{} node(s)", config.cluster.nodes.len()),
+        findings: of_config(config),
+    }];
+    let connector = Connector::new(config);
+    let nodes = config.cluster.nodes.iter().enumerate();
+    let looked = join_all(nodes.map(|(i, n)| look(&connector, i, n))).await;
+    let versions: Vec<i32> =
+        looked.iter().filter_map(|(_, seen)| seen.as_ref().map(|e| e.version_num)).collect();
+    let newest = versions.iter().max().copied().unwrap_or(0);
+    for (mut section, seen) in looked {
+        if let Some(e) = seen
+            && e.version_num / 10_000 < newest / 10_000
+        {
+            section.findings.push(Finding::advice(
+                format!(
+                    "PostgreSQL {} is older than another node's {}",
+                    e.version,
+                    newest / 10_000
+                ),
+                "Shards move between versions, but features of the newer one are not everywhere.",
+            ));
+        }
+        sections.push(section);
+    }
+    Report { sections }
+}
+
+async fn look(connector: &Connector, i: usize, n: &ClusterNode) -> (Section, Option<Examined>) {
+    let node = Node {
+        id: NodeId(i as i32 + 1),
+        name: n.name.clone(),
+        host: n.host.clone(),
+        port: n.port,
+        is_home: i == 0,
+    };
+    let home = if node.is_home { ", home" } else { "" };
+    let mut section = Section {
+        subject: format!("node {} ({}:{}{home})", n.name, n.host, n.port),
+        fine: String::new(),
+        findings: Vec::new(),
+    };
+    let client = match connector.connect(&node).await {
+        Ok(client) => client,
+        Err(e) => {
+            // The source says what the server answered; the error itself what we could not do.
+            let why =
+                std::error::Error::source(&e).and_then(|s| s.source()).map(|s| format!(": {s}"));
+            section.findings.push(Finding::lack(
+                format!("cannot be reached: {e}{}", why.unwrap_or_default()),
+                "Is the server running, and do host, port, database, service_user and its password fit?",
+            ));
+            return (section, None);
+        }
+    };
+    match examine(&client).await {
+        Ok(seen) => {
+            section.fine = format!("PostgreSQL {}", seen.version);
+            section.findings = seen.findings.clone();
+            (section, Some(seen))
+        }
+        Err(e) => {
+            section.findings.push(Finding::lack(format!("cannot be asked: {e}"), "See its log."));
+            (section, None)
+        }
+    }
+}
+
+fn of_config(config: &Config) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut lack = |what: String, hint: &str| found.push(Finding::lack(what, hint));
+    let nodes = &config.cluster.nodes;
+    if nodes.is_empty() {
+        lack("cluster.nodes is empty".into(), "Name the home node first, then the others.");
+    }
+    let mut names: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut places: BTreeMap<(&str, u16), usize> = BTreeMap::new();
+    for n in nodes {
+        *names.entry(&n.name).or_default() += 1;
+        *places.entry((&n.host, n.port)).or_default() += 1;
+        if n.name.is_empty() || n.host.is_empty() || n.port == 0 {
+            lack(
+                "a node lacks its name, host or port".into(),
+                "Each of cluster.nodes needs all three.",
+            );
+        }
+    }
+    for (name, _) in names.into_iter().filter(|(_, n)| *n > 1) {
+        lack(format!("two nodes are named \"{name}\""), "Give each node a name of its own.");
+    }
+    for ((host, port), _) in places.into_iter().filter(|(_, n)| *n > 1) {
+        lack(format!("two nodes are at {host}:{port}"), "Name each server once.");
+    }
+    if config.pool.size == 0 {
+        lack("pool.size is 0".into(), "No statement could ever reach a node.");
+    }
+    if config.limits.max_clients == 0 {
+        lack("limits.max_clients is 0".into(), "Nobody could ever connect.");
+    }
+    let reserved = ["pgshunt", "pgbouncer"];
+    if reserved.contains(&config.cluster.database.as_str()) {
+        lack(
+            format!("cluster.database \"{}\" is the console's name", config.cluster.database),
+            "Name the database otherwise.",
+        );
+    }
+    let tls = &config.tls;
+    if tls.clients != ClientTls::Disable && (tls.cert.is_none() || tls.key.is_none()) {
+        lack(
+            "tls.clients needs tls.cert and tls.key".into(),
+            "Set both, or tls.clients = \"disable\".",
+        );
+    }
+    if tls.nodes == NodeTls::VerifyFull && tls.node_roots.is_none() {
+        lack(
+            "tls.nodes = \"verify-full\" needs tls.node_roots".into(),
+            "Name the file of PEM roots.",
+        );
+    }
+    let files =
+        [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.node_roots", &tls.node_roots)];
+    for (key, file) in files {
+        if let Some(path) = file
+            && let Err(e) = readable(path)
+        {
+            lack(
+                format!("{key}: {}: {e}", path.display()),
+                "Is the path right, and may we read it?",
+            );
+        }
+    }
+    if config.moves.cutover_drain_timeout > config.moves.max_pause {
+        found.push(Finding::advice(
+            "move.cutover_drain_timeout is longer than move.max_pause",
+            "Draining alone may then use up the whole pause.",
+        ));
+    }
+    found
+}
+
+fn readable(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path).map(drop)
+}
