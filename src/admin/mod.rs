@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 pub use command::{Command, ParseError, parse};
-pub use protocol::{Login, serve};
+pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
 
 use crate::catalog::Store;

@@ -87,7 +87,7 @@ from_int!(i32, i64, u16, u32, u64, usize, u128);
 /// One part of an answer, in the order the client sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    Columns(&'static [Column]),
+    Columns(Vec<Column>),
     Row(Vec<Value>),
     /// A NOTICE.
     Notice(Report),
@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn values_follow_their_columns_type() {
         assert_eq!(encode(&Value::Int(7), Type::Int4, true), Some(vec![0, 0, 0, 7]));
-        assert_eq!(encode(&Value::Int(i64::MAX), Type::Int4, true), Some(vec![0x7f, 255, 255, 255]));
+        assert_eq!(
+            encode(&Value::Int(i64::MAX), Type::Int4, true),
+            Some(vec![0x7f, 255, 255, 255])
+        );
         assert_eq!(encode(&Value::Int(7), Type::Int8, false), Some(b"7".to_vec()));
         assert_eq!(encode(&Value::Null, Type::Text, true), None);
     }

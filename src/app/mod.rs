@@ -4,6 +4,7 @@
 //! own on the shared port. The runtime that [`Server::start`] is called on is the control runtime:
 //! catalog, DDL, moves and metrics live there and never on a worker.
 
+mod console;
 mod workers;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::admin::ConsoleContext;
 use crate::backend::control::Connector;
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::Shared;
@@ -59,7 +61,7 @@ pub struct Server {
 impl Server {
     /// Reads the catalog (or creates it), settles what an earlier process left unfinished, and
     /// begins to serve.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
         let store =
             Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
         let functions = store.functions().await?;
@@ -77,6 +79,23 @@ impl Server {
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let sockets = workers::bind(listen, count)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let addr = sockets
+            .first()
+            .map_or(Ok(listen), std::net::TcpListener::local_addr)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        // Port 0 was the kernel's to choose; SHOW tells what it chose.
+        config.server.listen = addr;
+        let admin = ConsoleContext::new(
+            registry.clone(),
+            store.clone(),
+            gates.clone(),
+            mover.clone(),
+            Arc::new(config.clone()),
+            tokio::runtime::Handle::current(),
+        );
+        console::offer_moves(&registry, &mover);
         let shared = Arc::new(Shared::new(
             config,
             store.clone(),
@@ -84,15 +103,9 @@ impl Server {
             registry.clone(),
             tls,
             tokio::runtime::Handle::current(),
-            None,
+            Some(console::new(admin, draining.clone())),
             draining,
         ));
-        let sockets = workers::bind(listen, count)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), std::net::TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,

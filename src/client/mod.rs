@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::net::{Out, Stream, listen};
 use crate::wire::backend::Report;
 
-pub use cancel::Cancels;
+pub use cancel::{Cancels, Registration};
 use handshake::Opening;
 use worker::Worker;
 
@@ -47,7 +47,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
         Opened::Session(client) => client.run().await,
         Opened::Console { stream, user } => {
             if let Some(console) = &worker.shared.console {
-                console(stream, user).await;
+                console(stream, user, worker.shared.cancels.register()).await;
             }
         }
     }

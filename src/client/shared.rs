@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::Cancels;
+use super::{Cancels, Registration};
 use crate::auth::MockSecret;
 use crate::catalog::{Role, Store};
 use crate::config::Config;
@@ -17,9 +17,10 @@ use crate::net::tls::ServerTls;
 use crate::pool::Pools;
 use crate::telemetry::Registry;
 
-/// Serves the console to an authenticated user.
-pub type Console =
-    Box<dyn Fn(Stream, String) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+/// Serves the console to an authenticated user, who may cancel by the registered key.
+pub type Console = Box<
+    dyn Fn(Stream, String, Registration) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync,
+>;
 
 pub struct Shared {
     pub config: Config,

@@ -186,6 +186,15 @@ impl Mover {
         self.lock().get(&id).map(|r| r.progress.clone())
     }
 
+    /// The moves this process carries out now, without asking the catalog: for metrics.
+    pub fn running(&self) -> Vec<Progress> {
+        self.lock()
+            .values()
+            .map(|r| r.progress.borrow().clone())
+            .filter(|p| !p.state.is_over())
+            .collect()
+    }
+
     /// All moves, oldest first: SHOW MOVES.
     pub async fn list(&self) -> Result<Vec<Progress>, MoveError> {
         let rows = {

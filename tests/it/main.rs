@@ -1,9 +1,8 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
-mod cli;
-mod check;
 mod check;
 mod cli;
+mod console;
 mod ddl;
 mod demo;
 mod hash;
