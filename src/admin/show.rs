@@ -562,7 +562,7 @@ mod tests {
         let at = |s| timestamp(UNIX_EPOCH + Duration::from_secs(s));
         assert_eq!(at(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(at(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(at(1_795_262_705), "2026-11-21 12:45:05 UTC");
+        assert_eq!(at(1_795_262_705), "2026-11-21 12:05:05 UTC");
         assert_eq!(at(4_107_542_399), "2100-02-28 23:59:59 UTC");
         assert_eq!(at(4_107_542_400), "2100-03-01 00:00:00 UTC");
     }

@@ -135,6 +135,7 @@ async fn every_show_answers_alike_in_both_protocols() {
     let p = Proxy::start(1, 1).await;
     let client = p.client().await;
     client.batch_execute("CREATE TABLE t (id int) PARTITION BY HASH (id)").await.unwrap();
+    client.batch_execute("INSERT INTO t VALUES (1)").await.unwrap();
     let mut console = Console::open(p.port(), "pgbouncer").await;
     for show in SHOWS {
         let sql = format!("SHOW {show};");
@@ -265,6 +266,12 @@ async fn a_node_is_added_and_a_shard_goes_there_and_back() {
     assert_eq!(console.column("SHOW SHARDS", "node").await, ["node1", "node2", "node1", "node2"]);
     let count: i64 = value(&client, "SELECT count(*) FROM t").await;
     assert_eq!(count, 200);
+    // Its cleaning is still a change of the group.
+    wait_for("the rollback to be over", async || {
+        let states = console.column("SHOW MOVES", "state").await;
+        (states.last()? == "done").then_some(())
+    })
+    .await;
     console.does("MOVE SHARD 2 TO node3 NOWAIT").await;
     wait_for("the move to soak", async || {
         let states = console.column("SHOW MOVES", "state").await;

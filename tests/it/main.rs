@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod console;
 mod ddl;
+mod ddl_change;
 mod demo;
 mod hash;
 mod local;
