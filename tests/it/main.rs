@@ -1,7 +1,5 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
-mod cli;
-mod check;
 mod check;
 mod cli;
 mod ddl;
