@@ -131,15 +131,11 @@ impl ServerTls {
         self.required
     }
 
-    /// The handshake with a client that asked for TLS and was answered `S`.
-    pub async fn accept(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
-        Ok(Stream::Tls(Box::new(self.handshake(tcp, false).await?)))
-    }
-
-    /// The handshake with a client that began with it, without asking (libpq's
-    /// `sslnegotiation=direct`; its first byte is 0x16, still unread). It must name the protocol.
-    pub async fn accept_direct(&self, tcp: TcpStream) -> Result<Stream, TlsError> {
-        Ok(Stream::Tls(Box::new(self.handshake(tcp, true).await?)))
+    /// The handshake with a client that asked for TLS and was answered `S`; or, `direct`, with one
+    /// that began with it without asking (libpq's `sslnegotiation=direct`, whose first byte is
+    /// 0x16, still unread): that one must name the protocol.
+    pub async fn accept(&self, tcp: TcpStream, direct: bool) -> Result<Stream, TlsError> {
+        Ok(Stream::Tls(Box::new(self.handshake(tcp, direct).await?)))
     }
 
     async fn handshake<IO>(&self, io: IO, direct: bool) -> Result<TlsStream<IO>, TlsError>

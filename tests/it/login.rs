@@ -254,7 +254,7 @@ async fn serve_one(
             tcp.read_exact(&mut request).await.unwrap();
             assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "an SSLRequest");
             tcp.write_all(b"S").await.unwrap();
-            tls.accept(tcp).await.unwrap()
+            tls.accept(tcp, false).await.unwrap()
         }
         None => Stream::Plain(tcp),
     };
