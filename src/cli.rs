@@ -1,12 +1,15 @@
 //! The command line: what to do, and what to say when it cannot be done.
 
-use std::path::PathBuf;
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
+use crate::demo::{self, DemoOptions};
+use crate::{app, check};
 
 /// A PostgreSQL proxy that pools connections, routes statements by hash partition and moves shards
 /// between nodes under live traffic.
@@ -19,10 +22,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve clients until SIGTERM
+    /// Serve until SIGTERM, then let open transactions end
     Serve(ConfigArgs),
-    /// Validate the configuration
+    /// Validate the configuration, and say in words what the nodes lack
     Check(ConfigArgs),
+    /// Start three local PostgreSQL nodes and show a shard move under live traffic
+    Demo(DemoArgs),
 }
 
 #[derive(Debug, Args)]
@@ -32,32 +37,60 @@ struct ConfigArgs {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Leave everything running afterwards, and say how to connect
+    #[arg(long)]
+    keep: bool,
+    /// How long the clients run besides the moves
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How many clients there are
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=100))]
+    connections: u16,
+}
+
 /// Runs the program. 0: all is well; 1: it is not, and the reason is on the error output; 2: the
 /// command line makes no sense.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => {
-            Config::load(&args.config).map_err(|e| e.to_string()).and_then(|config| {
-                start_logging(&config.log);
-                crate::app::serve(config).map(|()| true).map_err(|e| e.to_string())
-            })
-        }
-        Command::Check(args) => {
-            Config::load(&args.config).map_err(|e| e.to_string()).map(|config| {
-                start_logging(&config.log);
-                println!("{} is valid", args.config.display());
-                true
-            })
-        }
+        Command::Serve(args) => serve(&args.config),
+        Command::Check(args) => check(&args.config),
+        Command::Demo(args) => demo(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
-            eprintln!("pgshunt: {message}");
+        Err(error) => {
+            eprintln!("pgshunt: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+type Outcome = Result<bool, Box<dyn Error>>;
+
+fn serve(path: &Path) -> Outcome {
+    let config = Config::load(path)?;
+    start_logging(&config.log);
+    app::serve(config)?;
+    Ok(true)
+}
+
+fn check(path: &Path) -> Outcome {
+    let config = Config::load(path)?;
+    start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let report = runtime.block_on(check::run(&config));
+    println!("{report}");
+    Ok(report.is_ok())
+}
+
+fn demo(args: &DemoArgs) -> Outcome {
+    start_logging(&Log { filter: "warn".into(), format: LogFormat::Text });
+    let options =
+        DemoOptions { keep: args.keep, seconds: args.seconds, connections: args.connections };
+    Ok(demo::run(&options)?)
 }
 
 /// To the error output. RUST_LOG wins over the configuration, for the time one looks for something.

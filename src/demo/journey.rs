@@ -44,7 +44,7 @@ impl Console {
     }
 
     pub async fn add_node(&self, node: &LocalNode) -> Result<(), DemoError> {
-        let sql = format!("ADD NODE {} HOST '127.0.0.1' PORT {}", node.name(), node.port());
+        let sql = format!("ADD NODE {} '127.0.0.1:{}'", node.name(), node.port());
         self.execute(&sql).await
     }
 

@@ -13,14 +13,16 @@ pub mod report;
 pub mod scene;
 pub mod traffic;
 
-use std::net::TcpListener;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use crate::app;
 use crate::config::Config;
 use crate::local::{ClusterOptions, DATABASE, LocalCluster, LocalError, PASSWORD, SUPERUSER};
 use journey::Console;
@@ -34,7 +36,6 @@ const CONSOLE: &str = "pgshunt";
 const SHARDS: u64 = 4;
 /// Enough for a move that can be watched, and loaded in a second or two.
 const ROWS: i32 = 200_000;
-const START_PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy)]
 pub struct DemoOptions {
@@ -59,55 +60,73 @@ pub enum DemoError {
     Io(#[from] std::io::Error),
 }
 
-/// Runs the demo over a pgshunt that `serve` runs in a thread of its own. True when no client saw an
-/// error and every acknowledged write is there once.
-pub fn run<F>(options: &DemoOptions, serve: F) -> Result<bool, DemoError>
-where
-    F: FnOnce(Config) -> Result<(), String> + Send + 'static,
-{
+/// Runs the demo. True when no client saw an error and every acknowledged write is there once.
+pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
     let start = Instant::now();
-    let mut cluster = LocalCluster::start_with(&ClusterOptions {
+    let cluster = LocalCluster::start_with(&ClusterOptions {
         in_use: 2,
         durable: true,
         ..ClusterOptions::new(3)
     })?;
     println!("Three PostgreSQL nodes on this machine ({:.1} s)", start.elapsed().as_secs_f64());
-    // The port must be known before pgshunt runs, since `serve` returns only when it ends.
-    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    cluster.config.server.listen.set_port(port);
-    let config = cluster.config.clone();
-    let proxy = std::thread::Builder::new().name("serve".into()).spawn(move || serve(config))?;
+    let proxy = Proxy::start(cluster.config.clone())?;
+    let port = proxy.addr.port();
+    println!("pgshunt on port {port}, two of the nodes in use");
 
-    Builder::new_current_thread().enable_all().build()?.block_on(async {
-        started(proxy, port).await?;
-        println!("pgshunt on port {port}, two of the nodes in use");
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let clean = runtime.block_on(async {
         let clean = play(options, &cluster, port).await?;
         if options.keep {
             say_how_to_connect(port);
             tokio::signal::ctrl_c().await?;
         }
-        Ok(clean)
-    })
+        Ok::<_, DemoError>(clean)
+    })?;
+    drop(runtime);
+    proxy.stop();
+    Ok(clean)
 }
 
-/// Waits until pgshunt accepts connections, or has ended and says why.
-async fn started(proxy: JoinHandle<Result<(), String>>, port: u16) -> Result<(), DemoError> {
-    let start = Instant::now();
-    while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-        if proxy.is_finished() {
-            let reason = match proxy.join() {
-                Ok(Ok(())) => "it ended at once".to_owned(),
-                Ok(Err(message)) => message,
-                Err(_) => "it panicked".to_owned(),
+/// pgshunt in this process, its control runtime in a thread of its own: the clients' work must not
+/// delay a cutover.
+struct Proxy {
+    addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Proxy {
+    fn start(config: Config) -> Result<Self, DemoError> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (report, started) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(e) => return drop(report.send(Err(e.to_string()))),
             };
-            return Err(DemoError::Proxy(reason));
+            runtime.block_on(async {
+                match app::Server::start(config).await {
+                    Ok(server) => {
+                        // Nobody listens when the demo has ended already.
+                        let _ = report.send(Ok(server.addr));
+                        let _ = stopped.await;
+                        server.shutdown().await;
+                    }
+                    Err(e) => drop(report.send(Err(e.to_string()))),
+                }
+            });
+        })?;
+        match started.recv() {
+            Ok(Ok(addr)) => Ok(Self { addr, stop, thread }),
+            Ok(Err(message)) => Err(DemoError::Proxy(message)),
+            Err(_panicked) => Err(DemoError::Proxy("its thread ended".into())),
         }
-        if start.elapsed() > START_PATIENCE {
-            return Err(DemoError::Proxy(format!("no answer after {START_PATIENCE:?}")));
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
+
+    fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
 }
 
 async fn play(options: &DemoOptions, cluster: &LocalCluster, port: u16) -> Result<bool, DemoError> {
