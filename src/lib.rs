@@ -1,6 +1,7 @@
 //! pgshunt: a PostgreSQL proxy that pools connections, routes statements by hash partition and
 //! moves shards between nodes under live traffic. `ARCHITECTURE.md` is the map.
 
+pub mod admin;
 pub mod app;
 pub mod auth;
 pub mod backend;

@@ -1,8 +1,22 @@
 //! The columns of every SHOW. Where PgBouncer has the table, its columns come first, in its order;
 //! tools pick them by place as well as by name. Ours follow.
 
-use super::command::Show;
+use super::command::{Command, Show};
 use super::reply::{Column, int4, int8, numeric, text};
+
+/// The columns of a command's answer; none if it gives no rows.
+pub fn of_command(command: &Command) -> Vec<Column> {
+    match command {
+        Command::Show(show) => of(*show).to_vec(),
+        Command::ShowParameter(name, _) => vec![text(name)],
+        Command::SelectOne => vec![int4("?column?")],
+        Command::SelectVersion => vec![text("version")],
+        Command::Set { .. } | Command::SetIgnored | Command::Nothing(_) => Vec::new(),
+        Command::AddNode { .. } | Command::MoveShard { .. } | Command::Reload => Vec::new(),
+        Command::RollbackMove { .. } | Command::CancelMove(_) | Command::FinishMove(_) => Vec::new(),
+        Command::Pause(_) | Command::Resume(_) => Vec::new(),
+    }
+}
 
 pub fn of(show: Show) -> &'static [Column] {
     match show {

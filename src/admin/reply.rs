@@ -87,7 +87,7 @@ from_int!(i32, i64, u16, u32, u64, usize, u128);
 /// One part of an answer, in the order the client sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
-    Columns(&'static [Column]),
+    Columns(Vec<Column>),
     Row(Vec<Value>),
     /// A NOTICE.
     Notice(Report),

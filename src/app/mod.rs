@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::admin::{self, ConsoleContext, Login};
 use crate::backend::control::Connector;
 use crate::catalog::{CatalogError, Store, ddl};
-use crate::client::shared::Shared;
+use crate::client::shared::{Console, Shared, Visitor};
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::moves::Mover;
@@ -77,6 +78,14 @@ impl Server {
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let context = ConsoleContext::new(
+            registry.clone(),
+            store.clone(),
+            gates.clone(),
+            mover.clone(),
+            Arc::new(config.clone()),
+            tokio::runtime::Handle::current(),
+        );
         let shared = Arc::new(Shared::new(
             config,
             store.clone(),
@@ -84,7 +93,7 @@ impl Server {
             registry.clone(),
             tls,
             tokio::runtime::Handle::current(),
-            None,
+            console(context),
             draining,
         ));
         let sockets = workers::bind(listen, count)
@@ -138,6 +147,22 @@ impl Server {
             t.abort();
         }
     }
+}
+
+/// The console, as a client connection finds it.
+fn console(context: ConsoleContext) -> Console {
+    Box::new(move |stream, visitor| {
+        let context = context.clone();
+        Box::pin(async move {
+            let Visitor { user, addr, tls, cancel, draining } = visitor;
+            let (pid, secret) = (cancel.pid(), cancel.secret());
+            let cancelled = Box::new(move |waker: &std::task::Waker| cancel.poll_cancelled(waker));
+            let login = Login { user, addr, tls, pid, secret, cancelled, draining };
+            if let Err(error) = admin::serve(stream, context, login).await {
+                tracing::debug!(%addr, %error, "console session");
+            }
+        })
+    })
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.

@@ -40,6 +40,8 @@ pub struct Parts {
     pub session: Session,
     pub cancel: Registration,
     pub info: Live<ClientInfo>,
+    /// Counts the client out when the session ends.
+    #[expect(dead_code, reason = "held for its Drop")]
     pub admission: Admission,
     pub input: BytesMut,
 }

@@ -46,9 +46,14 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
     match client {
         Opened::Session(client) => client.run().await,
         Opened::Console { stream, user } => {
-            if let Some(console) = &worker.shared.console {
-                console(stream, user).await;
-            }
+            let visitor = shared::Visitor {
+                user,
+                addr,
+                tls: stream.is_tls(),
+                cancel: worker.shared.cancels.register(),
+                draining: worker.shared.draining.clone(),
+            };
+            (worker.shared.console)(stream, visitor).await;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What all workers share.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::Cancels;
+pub use super::cancel::Registration;
 use crate::auth::MockSecret;
 use crate::catalog::{Role, Store};
 use crate::config::Config;
@@ -17,9 +19,18 @@ use crate::net::tls::ServerTls;
 use crate::pool::Pools;
 use crate::telemetry::Registry;
 
+/// Somebody who has logged in to the console.
+pub struct Visitor {
+    pub user: String,
+    pub addr: SocketAddr,
+    pub tls: bool,
+    pub cancel: Registration,
+    pub draining: tokio::sync::watch::Receiver<bool>,
+}
+
 /// Serves the console to an authenticated user.
 pub type Console =
-    Box<dyn Fn(Stream, String) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+    Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
 pub struct Shared {
     pub config: Config,
@@ -30,7 +41,7 @@ pub struct Shared {
     pub tls: Option<Arc<ServerTls>>,
     /// The runtime of catalog, DDL and moves.
     pub control: tokio::runtime::Handle,
-    pub console: Option<Console>,
+    pub console: Console,
     pub mock: MockSecret,
     roles: Mutex<HashMap<String, (Instant, Role)>>,
     clients: AtomicUsize,
@@ -50,7 +61,7 @@ impl Shared {
         registry: Arc<Registry>,
         tls: Option<Arc<ServerTls>>,
         control: tokio::runtime::Handle,
-        console: Option<Console>,
+        console: Console,
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self {

@@ -1,0 +1,497 @@
+//! The wire protocol of one console session, from after the login to the end.
+//!
+//! Both protocols lead to the same commands. In the extended one a command runs when its portal is
+//! executed; there are no parameters. Messages are small here, so each is read whole, within
+//! [`MAX_MESSAGE`].
+
+use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, watch};
+
+use super::command::{Command, parse};
+use super::reply::{Column, Item, Value, put_row, put_row_description};
+use super::{COMPATIBLE, ConsoleContext, act, columns};
+use crate::telemetry::{ClientState, NewClient};
+use crate::wire::backend::{self, Report, Status};
+use crate::wire::frontend::{self, Named, Reader};
+use crate::wire::{ProtocolError, frame};
+
+/// No command is longer.
+const MAX_MESSAGE: usize = 64 << 10;
+/// Prepared statements, and portals, a session may have.
+const MAX_NAMED: usize = 256;
+/// Answer bytes gathered before they are written.
+const GATHER: usize = 16 << 10;
+
+/// Who has logged in.
+pub struct Login {
+    pub user: String,
+    pub addr: SocketAddr,
+    pub tls: bool,
+    /// The cancel key.
+    pub pid: i32,
+    pub secret: i32,
+    /// Registers the waker, and is true once for each cancel request that has come.
+    pub cancelled: Box<dyn FnMut(&Waker) -> bool>,
+    /// Turns true when pgshunt shuts down.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// Serves a session whose login was answered with AuthenticationOk.
+///
+/// # Errors
+/// When the client's socket fails; how a session ends otherwise is between it and the client.
+pub async fn serve<S>(stream: S, ctx: ConsoleContext, login: Login) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let info = ctx.registry.add_client(NewClient {
+        user: login.user.clone(),
+        database: super::DATABASES[0].into(),
+        application_name: String::new(),
+        addr: login.addr,
+        tls: login.tls,
+        worker: 0,
+    });
+    let mut session = Session {
+        stream,
+        ctx,
+        input: BytesMut::new(),
+        out: Vec::new(),
+        cancelled: login.cancelled,
+        draining: login.draining,
+        status: Status::Idle,
+        failed: false,
+        statements: HashMap::new(),
+        portals: HashMap::new(),
+    };
+    session.greet(login.pid, login.secret);
+    session.flush().await?;
+    loop {
+        info.set_state(ClientState::Idle);
+        let message = match session.next().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return Ok(()),
+            Err(End::Io(e)) => return Err(e),
+            Err(End::Told(report)) => return session.close(&report).await,
+        };
+        info.set_state(ClientState::Active);
+        match session.handle(message.0, &message.1).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(End::Io(e)) => return Err(e),
+            Err(End::Told(report)) => return session.close(&report).await,
+        }
+    }
+}
+
+/// Why a session ends.
+enum End {
+    Io(io::Error),
+    /// With a FATAL for the client.
+    Told(Report),
+}
+
+impl From<io::Error> for End {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+impl From<ProtocolError> for End {
+    fn from(e: ProtocolError) -> Self {
+        Self::Told(Report::fatal("08P01", e.to_string()))
+    }
+}
+
+struct Portal {
+    command: Option<Command>,
+    formats: Vec<i16>,
+    /// What is left of a result that was fetched in parts.
+    rest: Option<(Vec<Column>, VecDeque<Vec<Value>>, String)>,
+}
+
+struct Session<S> {
+    stream: S,
+    ctx: ConsoleContext,
+    input: BytesMut,
+    out: Vec<u8>,
+    cancelled: Box<dyn FnMut(&Waker) -> bool>,
+    draining: watch::Receiver<bool>,
+    status: Status,
+    /// An extended message failed: everything up to Sync is skipped.
+    failed: bool,
+    statements: HashMap<Vec<u8>, Option<Command>>,
+    portals: HashMap<Vec<u8>, Portal>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    fn greet(&mut self, pid: i32, secret: i32) {
+        for (name, value) in [
+            ("server_version", format!("{COMPATIBLE}/bouncer").as_str()),
+            ("client_encoding", "UTF8"),
+            ("server_encoding", "UTF8"),
+            ("DateStyle", "ISO"),
+            ("TimeZone", "GMT"),
+            ("standard_conforming_strings", "on"),
+            ("is_superuser", "on"),
+        ] {
+            backend::put_parameter_status(&mut self.out, name, value);
+        }
+        backend::put_backend_key(&mut self.out, pid, secret);
+        backend::put_ready(&mut self.out, self.status);
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all(&self.out).await?;
+        self.out.clear();
+        self.stream.flush().await
+    }
+
+    async fn close(&mut self, report: &Report) -> io::Result<()> {
+        report.put(&mut self.out);
+        self.flush().await?;
+        self.stream.shutdown().await
+    }
+
+    /// The next message; `None` when the client has gone.
+    async fn next(&mut self) -> Result<Option<(u8, BytesMut)>, End> {
+        loop {
+            if let Some(header) = frame::header(&self.input)? {
+                if header.len > MAX_MESSAGE {
+                    return Err(End::Told(Report::fatal("54000", "the message is too long")));
+                }
+                if self.input.len() >= header.len {
+                    let mut message = self.input.split_to(header.len);
+                    message.advance(frame::HEADER);
+                    return Ok(Some((header.tag, message)));
+                }
+            }
+            if *self.draining.borrow() {
+                return Err(shutting_down());
+            }
+            self.input.reserve(4096);
+            tokio::select! {
+                read = self.stream.read_buf(&mut self.input) => {
+                    if read? == 0 {
+                        return Ok(None);
+                    }
+                }
+                changed = self.draining.changed() => {
+                    if changed.is_err() {
+                        return Err(shutting_down());
+                    }
+                }
+            }
+        }
+    }
+
+    /// False: the client says goodbye.
+    async fn handle(&mut self, tag: u8, body: &[u8]) -> Result<bool, End> {
+        match tag {
+            b'X' => return Ok(false),
+            b'S' => {
+                self.failed = false;
+                // A portal ends with its transaction, and there is none here.
+                self.portals.clear();
+                backend::put_ready(&mut self.out, self.status);
+                self.flush().await?;
+            }
+            b'Q' => {
+                self.failed = false;
+                self.simple(frontend::query(body)?).await?;
+            }
+            _ if self.failed => {}
+            b'H' => self.flush().await?,
+            b'P' | b'B' | b'D' | b'E' | b'C' => {
+                if let Err(report) = self.extended(tag, body).await? {
+                    report.put(&mut self.out);
+                    self.failed = true;
+                }
+                if self.out.len() > GATHER {
+                    self.flush().await?;
+                }
+            }
+            b'F' => {
+                Report::error("0A000", "the console has no functions").put(&mut self.out);
+                backend::put_ready(&mut self.out, self.status);
+                self.flush().await?;
+            }
+            // COPY data may still be under way when a COPY has failed; there is never one here.
+            b'd' | b'c' | b'f' => {}
+            _ => return Err(ProtocolError("unknown message type").into()),
+        }
+        Ok(true)
+    }
+
+    async fn simple(&mut self, text: &[u8]) -> Result<(), End> {
+        match commands(text) {
+            Err(report) => report.put(&mut self.out),
+            Ok(commands) if commands.is_empty() => backend::put_bare(&mut self.out, b'I'),
+            Ok(commands) => {
+                for command in commands {
+                    if !self.run_simple(command).await? {
+                        break;
+                    }
+                }
+            }
+        }
+        backend::put_ready(&mut self.out, self.status);
+        self.flush().await?;
+        Ok(())
+    }
+
+    /// False: it failed.
+    async fn run_simple(&mut self, command: Command) -> Result<bool, End> {
+        self.note_transaction(&command);
+        let mut items = self.start(command);
+        let mut columns = Vec::new();
+        while let Some(item) = self.item(&mut items).await? {
+            match item {
+                Item::Columns(c) => {
+                    put_row_description(&mut self.out, &c, |_| false);
+                    columns = c;
+                }
+                Item::Row(row) => {
+                    put_row(&mut self.out, &columns, &row, |_| false);
+                    if self.out.len() > GATHER {
+                        self.flush().await?;
+                    }
+                }
+                Item::Notice(report) => {
+                    report.put(&mut self.out);
+                    self.flush().await?;
+                }
+                Item::Tag(tag) => {
+                    backend::put_command_complete(&mut self.out, &tag);
+                    return Ok(true);
+                }
+                Item::Error(report) => {
+                    report.put(&mut self.out);
+                    return Ok(false);
+                }
+            }
+        }
+        stopped().put(&mut self.out);
+        Ok(false)
+    }
+
+    /// Drivers begin transactions everywhere and look at the status; nothing else comes of it.
+    fn note_transaction(&mut self, command: &Command) {
+        match command {
+            Command::Nothing("BEGIN") => self.status = Status::Transaction,
+            Command::Nothing("COMMIT" | "ROLLBACK") => self.status = Status::Idle,
+            _ => {}
+        }
+    }
+
+    fn start(&self, command: Command) -> mpsc::Receiver<Item> {
+        let (out, items) = mpsc::channel(64);
+        self.ctx.control.spawn(act::run(self.ctx.clone(), command, out));
+        items
+    }
+
+    /// The answer's next item, or an error in its place when the client cancels or pgshunt stops.
+    async fn item(&mut self, items: &mut mpsc::Receiver<Item>) -> Result<Option<Item>, End> {
+        let cancelled = &mut self.cancelled;
+        let cancel = poll_fn(|cx| if cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
+        tokio::select! {
+            biased;
+            item = items.recv() => Ok(item),
+            () = cancel => {
+                items.close();
+                let report = Report::error("57014", "canceling statement due to user request")
+                    .hint("A move that has begun goes on: SHOW MOVES, CANCEL MOVE.");
+                Ok(Some(Item::Error(report)))
+            }
+            _ = self.draining.changed() => Err(shutting_down()),
+        }
+    }
+
+    async fn extended(&mut self, tag: u8, body: &[u8]) -> Result<Result<(), Report>, End> {
+        Ok(match tag {
+            b'P' => {
+                let p = frontend::parse(body)?;
+                self.parse(p.name, p.text)
+            }
+            b'B' => self.bind(body)?,
+            b'D' => match frontend::named(body)? {
+                Named::Statement(name) => self.describe_statement(name),
+                Named::Portal(name) => self.describe_portal(name),
+            },
+            b'E' => {
+                let (name, limit) = frontend::execute(body)?;
+                self.execute(name, limit).await?
+            }
+            _ => {
+                match frontend::named(body)? {
+                    Named::Statement(name) => drop(self.statements.remove(name)),
+                    Named::Portal(name) => drop(self.portals.remove(name)),
+                }
+                backend::put_bare(&mut self.out, b'3');
+                Ok(())
+            }
+        })
+    }
+
+    fn parse(&mut self, name: &[u8], text: &[u8]) -> Result<(), Report> {
+        let mut all = commands(text)?;
+        if all.len() > 1 {
+            return Err(Report::error("42601", "a prepared statement can only be one command"));
+        }
+        if !name.is_empty() && self.statements.contains_key(name) {
+            let name = String::from_utf8_lossy(name);
+            return Err(Report::error("42P05", format!("prepared statement \"{name}\" already exists")));
+        }
+        if self.statements.len() >= MAX_NAMED {
+            return Err(Report::error("54000", "too many prepared statements"));
+        }
+        self.statements.insert(name.to_owned(), all.pop());
+        backend::put_bare(&mut self.out, b'1');
+        Ok(())
+    }
+
+    fn bind(&mut self, body: &[u8]) -> Result<Result<(), Report>, End> {
+        let b = frontend::bind(body)?;
+        if b.param(0).is_some() {
+            return Ok(Err(Report::error("0A000", "the console's commands take no parameters")));
+        }
+        let Some(command) = self.statements.get(b.statement).cloned() else {
+            return Ok(Err(no_statement(b.statement)));
+        };
+        // Parameter formats, no parameters, then the result's formats.
+        let mut rest = Reader(b.rest);
+        let n = rest.i16()?;
+        rest.bytes(usize::try_from(n).unwrap_or(0) * 2)?;
+        rest.i16()?;
+        let n = rest.i16()?;
+        let mut formats = Vec::new();
+        for _ in 0..n.max(0) {
+            formats.push(rest.i16()?);
+        }
+        let columns = command.as_ref().map(columns::of_command).unwrap_or_default();
+        if formats.len() > 1 && formats.len() != columns.len() {
+            return Ok(Err(Report::error("08P01", "bind message has a wrong number of result formats")));
+        }
+        if self.portals.len() >= MAX_NAMED {
+            return Ok(Err(Report::error("54000", "too many portals")));
+        }
+        self.portals.insert(b.portal.to_owned(), Portal { command, formats, rest: None });
+        backend::put_bare(&mut self.out, b'2');
+        Ok(Ok(()))
+    }
+
+    fn describe_statement(&mut self, name: &[u8]) -> Result<(), Report> {
+        let command = self.statements.get(name).ok_or_else(|| no_statement(name))?;
+        let columns = command.as_ref().map(columns::of_command).unwrap_or_default();
+        frame::put(&mut self.out, b't', |b| b.extend_from_slice(&[0, 0]));
+        describe(&mut self.out, &columns, &[]);
+        Ok(())
+    }
+
+    fn describe_portal(&mut self, name: &[u8]) -> Result<(), Report> {
+        let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
+        let columns = portal.command.as_ref().map(columns::of_command).unwrap_or_default();
+        describe(&mut self.out, &columns, &portal.formats);
+        Ok(())
+    }
+
+    async fn execute(&mut self, name: &[u8], limit: i32) -> Result<Result<(), Report>, End> {
+        let Some(mut portal) = self.portals.remove(name) else { return Ok(Err(no_portal(name))) };
+        let (columns, mut rows, tag) = match (portal.rest.take(), portal.command.clone()) {
+            (Some(rest), _) => rest,
+            (None, None) => {
+                backend::put_bare(&mut self.out, b'I');
+                return Ok(Ok(()));
+            }
+            (None, Some(command)) => {
+                self.note_transaction(&command);
+                match self.collect(command).await? {
+                    Ok(result) => result,
+                    Err(report) => return Ok(Err(report)),
+                }
+            }
+        };
+        let wanted = usize::try_from(limit).ok().filter(|&n| n > 0).unwrap_or(usize::MAX);
+        for row in rows.drain(..rows.len().min(wanted)) {
+            put_row(&mut self.out, &columns, &row, is_binary(&portal.formats));
+        }
+        if rows.is_empty() {
+            backend::put_command_complete(&mut self.out, &tag);
+        } else {
+            backend::put_bare(&mut self.out, b's');
+            portal.rest = Some((columns, rows, tag));
+        }
+        self.portals.insert(name.to_owned(), portal);
+        Ok(Ok(()))
+    }
+
+    /// Runs a command to its end. Notices go out at once, rows are kept.
+    #[allow(clippy::type_complexity)]
+    async fn collect(
+        &mut self,
+        command: Command,
+    ) -> Result<Result<(Vec<Column>, VecDeque<Vec<Value>>, String), Report>, End> {
+        let mut items = self.start(command);
+        let (mut columns, mut rows) = (Vec::new(), VecDeque::new());
+        while let Some(item) = self.item(&mut items).await? {
+            match item {
+                Item::Columns(c) => columns = c,
+                Item::Row(row) => rows.push_back(row),
+                Item::Notice(report) => {
+                    report.put(&mut self.out);
+                    self.flush().await?;
+                }
+                Item::Tag(tag) => return Ok(Ok((columns, rows, tag))),
+                Item::Error(report) => return Ok(Err(report)),
+            }
+        }
+        Ok(Err(stopped()))
+    }
+}
+
+fn commands(text: &[u8]) -> Result<Vec<Command>, Report> {
+    let text = std::str::from_utf8(text)
+        .map_err(|_| Report::error("22021", "invalid byte sequence for encoding \"UTF8\""))?;
+    parse(text).map_err(|e| Report::error(e.sqlstate, e.message).hint(e.hint))
+}
+
+fn is_binary(formats: &[i16]) -> impl Fn(usize) -> bool + '_ {
+    move |i| match formats {
+        [] => false,
+        [all] => *all == 1,
+        each => each.get(i) == Some(&1),
+    }
+}
+
+fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &[i16]) {
+    if columns.is_empty() {
+        backend::put_bare(out, b'n');
+    } else {
+        put_row_description(out, columns, is_binary(formats));
+    }
+}
+
+fn no_statement(name: &[u8]) -> Report {
+    let name = String::from_utf8_lossy(name);
+    Report::error("26000", format!("prepared statement \"{name}\" does not exist"))
+}
+
+fn no_portal(name: &[u8]) -> Report {
+    let name = String::from_utf8_lossy(name);
+    Report::error("34000", format!("portal \"{name}\" does not exist"))
+}
+
+fn stopped() -> Report {
+    Report::error("57P01", "the command was broken off")
+}
+
+fn shutting_down() -> End {
+    End::Told(Report::fatal("57P01", "pgshunt is shutting down"))
+}
