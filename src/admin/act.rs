@@ -96,7 +96,8 @@ async fn carry_out(ctx: &ConsoleContext, command: Command, out: &Out) -> Result<
             for a in advice {
                 tell(out, format!("advice: {} {}", a.what, a.hint)).await;
             }
-            tell(out, format!("node \"{name}\" is node {id}; MOVE SHARD brings shards to it")).await;
+            tell(out, format!("node \"{name}\" is node {id}; MOVE SHARD brings shards to it"))
+                .await;
             Ok("ADD NODE".into())
         }
         Command::MoveShard { shard, to, wait } => {
@@ -182,8 +183,9 @@ async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Re
             .hint(setting.values));
     }
     if !(setting.accepts)(value) {
-        return Err(Report::error("22023", format!("{name} cannot be \"{value}\""))
-            .hint(setting.values));
+        return Err(
+            Report::error("22023", format!("{name} cannot be \"{value}\"")).hint(setting.values)
+        );
     }
     let client = ctx.store.home_client().await?;
     let mut client = client.lock().await;
@@ -332,7 +334,9 @@ async fn pause(ctx: &ConsoleContext, target: Target, out: &Out) -> Result<String
             let clients: Vec<String> = blocked
                 .blockers
                 .iter()
-                .map(|b| format!("client {} (open for {:.1} s)", b.client, b.open_for.as_secs_f64()))
+                .map(|b| {
+                    format!("client {} (open for {:.1} s)", b.client, b.open_for.as_secs_f64())
+                })
                 .collect();
             Err(Report::error("55006", blocked.to_string())
                 .detail(clients.join(", "))

@@ -13,7 +13,9 @@ pub fn of_command(command: &Command) -> Vec<Column> {
         Command::SelectVersion => vec![text("version")],
         Command::Set { .. } | Command::SetIgnored | Command::Nothing(_) => Vec::new(),
         Command::AddNode { .. } | Command::MoveShard { .. } | Command::Reload => Vec::new(),
-        Command::RollbackMove { .. } | Command::CancelMove(_) | Command::FinishMove(_) => Vec::new(),
+        Command::RollbackMove { .. } | Command::CancelMove(_) | Command::FinishMove(_) => {
+            Vec::new()
+        }
         Command::Pause(_) | Command::Resume(_) => Vec::new(),
     }
 }

@@ -66,12 +66,26 @@ pub enum Command {
     Show(Show),
     /// A parameter drivers ask for.
     ShowParameter(&'static str, &'static str),
-    Set { name: String, value: String },
+    Set {
+        name: String,
+        value: String,
+    },
     /// A session parameter that drivers set and the console has no use for.
     SetIgnored,
-    AddNode { name: String, host: String, port: u16 },
-    MoveShard { shard: ShardId, to: String, wait: bool },
-    RollbackMove { id: Option<MoveId>, wait: bool },
+    AddNode {
+        name: String,
+        host: String,
+        port: u16,
+    },
+    MoveShard {
+        shard: ShardId,
+        to: String,
+        wait: bool,
+    },
+    RollbackMove {
+        id: Option<MoveId>,
+        wait: bool,
+    },
     CancelMove(Option<MoveId>),
     FinishMove(Option<MoveId>),
     Pause(Target),
@@ -304,7 +318,9 @@ impl<'a> Parser<'a> {
         }
         let name = self.name("the setting's name")?.to_ascii_lowercase();
         let name = name.strip_prefix("pgshunt.").unwrap_or(&name).to_owned();
-        if IGNORED.contains(&name.as_str()) || matches!(name.as_str(), "characteristics" | "names" | "time") {
+        if IGNORED.contains(&name.as_str())
+            || matches!(name.as_str(), "characteristics" | "names" | "time")
+        {
             self.rest = &[];
             return Ok(Command::SetIgnored);
         }
@@ -416,18 +432,20 @@ impl<'a> Parser<'a> {
 
     fn unknown(&self) -> ParseError {
         let written = self.written();
-        if matches!(written.split(' ').next(), Some("SELECT" | "INSERT" | "UPDATE" | "DELETE" | "WITH" | "CREATE")) {
+        if matches!(
+            written.split(' ').next(),
+            Some("SELECT" | "INSERT" | "UPDATE" | "DELETE" | "WITH" | "CREATE")
+        ) {
             return ParseError {
                 sqlstate: "0A000",
                 message: "this is pgshunt's console, which does not run SQL".into(),
-                hint: "Connect to your database for SQL. SHOW HELP lists the console's commands.".into(),
+                hint: "Connect to your database for SQL. SHOW HELP lists the console's commands."
+                    .into(),
             };
         }
         // The head of each command: its words before anything variable.
-        let heads = Show::ALL
-            .iter()
-            .map(|s| format!("SHOW {}", s.word()))
-            .chain(SYNTAX.iter().map(|s| {
+        let heads =
+            Show::ALL.iter().map(|s| format!("SHOW {}", s.word())).chain(SYNTAX.iter().map(|s| {
                 let fixed = |w: &&str| w.chars().all(|c| c.is_ascii_uppercase());
                 s.split(' ').take_while(fixed).take(2).collect::<Vec<_>>().join(" ")
             }));
@@ -487,7 +505,10 @@ mod tests {
         assert_eq!(one("BEGIN ISOLATION LEVEL SERIALIZABLE"), Command::Nothing("BEGIN"));
         assert_eq!(one("ROLLBACK"), Command::Nothing("ROLLBACK"));
         assert_eq!(one("SET application_name = 'x'"), Command::SetIgnored);
-        assert_eq!(one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"), Command::SetIgnored);
+        assert_eq!(
+            one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+            Command::SetIgnored
+        );
         assert_eq!(one("SET DateStyle TO ISO, MDY"), Command::SetIgnored);
         assert_eq!(
             one("SHOW TRANSACTION ISOLATION LEVEL"),
@@ -512,7 +533,11 @@ mod tests {
             ("CANCEL MOVE 1 2", "42601", "Write CANCEL MOVE [id]"),
             ("SET x", "42601", "SHOW HELP lists the commands."),
             ("SET x = 'unended", "42601", "Close it with '."),
-            ("SELECT * FROM pg_class", "0A000", "Connect to your database for SQL. SHOW HELP lists the console's commands."),
+            (
+                "SELECT * FROM pg_class",
+                "0A000",
+                "Connect to your database for SQL. SHOW HELP lists the console's commands.",
+            ),
             ("\u{1F980} = (", "42601", "SHOW HELP lists the commands."),
         ] {
             let e = parse(text).expect_err(text);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::{AuthMethod, ClientTls, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls};
+use crate::config::{
+    AuthMethod, ClientTls, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
+};
 
 /// Key, value, default. Sorted by key. Secrets are left out.
 pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
@@ -28,8 +30,16 @@ pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
     row("cluster.nodes", nodes.collect::<Vec<_>>().join(", "), None);
     row("cluster.service_user", c.cluster.service_user.clone(), None);
     row("limits.login_timeout", time(c.limits.login_timeout), Some(time(limits.login_timeout)));
-    row("limits.max_clients", c.limits.max_clients.to_string(), Some(limits.max_clients.to_string()));
-    row("limits.max_message", c.limits.max_message.to_string(), Some(limits.max_message.to_string()));
+    row(
+        "limits.max_clients",
+        c.limits.max_clients.to_string(),
+        Some(limits.max_clients.to_string()),
+    );
+    row(
+        "limits.max_message",
+        c.limits.max_message.to_string(),
+        Some(limits.max_message.to_string()),
+    );
     row("log.filter", c.log.filter.clone(), Some(log.filter));
     row("log.format", format_of(c.log.format).into(), Some(format_of(log.format).into()));
     for (key, value, default) in [
@@ -118,8 +128,9 @@ mod tests {
     #[test]
     fn durations_are_written_as_the_file_takes_them() {
         let ms = |n| time(Duration::from_millis(n));
-        assert_eq!([ms(200), ms(5_000), ms(90_000), ms(120_000), ms(7_200_000), ms(0)], [
-            "200ms", "5s", "90s", "2min", "2h", "0s"
-        ]);
+        assert_eq!(
+            [ms(200), ms(5_000), ms(90_000), ms(120_000), ms(7_200_000), ms(0)],
+            ["200ms", "5s", "90s", "2min", "2h", "0s"]
+        );
     }
 }

@@ -300,7 +300,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     /// The answer's next item, or an error in its place when the client cancels or pgshunt stops.
     async fn item(&mut self, items: &mut mpsc::Receiver<Item>) -> Result<Option<Item>, End> {
         let cancelled = &mut self.cancelled;
-        let cancel = poll_fn(|cx| if cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
+        let cancel =
+            poll_fn(|cx| if cancelled(cx.waker()) { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
             biased;
             item = items.recv() => Ok(item),
@@ -347,7 +348,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         if !name.is_empty() && self.statements.contains_key(name) {
             let name = String::from_utf8_lossy(name);
-            return Err(Report::error("42P05", format!("prepared statement \"{name}\" already exists")));
+            return Err(Report::error(
+                "42P05",
+                format!("prepared statement \"{name}\" already exists"),
+            ));
         }
         if self.statements.len() >= MAX_NAMED {
             return Err(Report::error("54000", "too many prepared statements"));
@@ -377,7 +381,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         let columns = command.as_ref().map(columns::of_command).unwrap_or_default();
         if formats.len() > 1 && formats.len() != columns.len() {
-            return Ok(Err(Report::error("08P01", "bind message has a wrong number of result formats")));
+            return Ok(Err(Report::error(
+                "08P01",
+                "bind message has a wrong number of result formats",
+            )));
         }
         if self.portals.len() >= MAX_NAMED {
             return Ok(Err(Report::error("54000", "too many portals")));

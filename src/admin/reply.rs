@@ -186,7 +186,10 @@ mod tests {
     #[test]
     fn values_follow_their_columns_type() {
         assert_eq!(encode(&Value::Int(7), Type::Int4, true), Some(vec![0, 0, 0, 7]));
-        assert_eq!(encode(&Value::Int(i64::MAX), Type::Int4, true), Some(vec![0x7f, 255, 255, 255]));
+        assert_eq!(
+            encode(&Value::Int(i64::MAX), Type::Int4, true),
+            Some(vec![0x7f, 255, 255, 255])
+        );
         assert_eq!(encode(&Value::Int(7), Type::Int8, false), Some(b"7".to_vec()));
         assert_eq!(encode(&Value::Null, Type::Text, true), None);
     }

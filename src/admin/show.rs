@@ -73,8 +73,7 @@ fn nodes(ctx: &ConsoleContext) -> Vec<Row> {
     routes
         .nodes()
         .map(|n| {
-            let shards =
-                routes.groups().flat_map(|g| &g.shards).filter(|s| s.node == n.id).count();
+            let shards = routes.groups().flat_map(|g| &g.shards).filter(|s| s.node == n.id).count();
             let servers = servers.iter().filter(|s| s.node == n.id).count();
             let paused = is_paused(ctx, &Target::Node(n.name.clone()));
             row![
@@ -96,9 +95,8 @@ fn tables(routes: &RoutingTable) -> Vec<Row> {
         .tables()
         .map(|t| {
             let group = routes.group(t.group);
-            let types = group.map(|g| {
-                g.key_types.iter().map(|k| k.name()).collect::<Vec<_>>().join(", ")
-            });
+            let types =
+                group.map(|g| g.key_types.iter().map(|k| k.name()).collect::<Vec<_>>().join(", "));
             let columns: Vec<&str> = t.columns.iter().map(|c| c.name.as_str()).collect();
             row![
                 t.id.0,
@@ -177,8 +175,11 @@ pub fn milliseconds(d: Duration) -> String {
 }
 
 fn move_row(p: &Progress, routes: &RoutingTable) -> Row {
-    let steps: Vec<String> =
-        p.hold.iter().map(|(step, took)| format!("{} {}", step.name(), milliseconds(took))).collect();
+    let steps: Vec<String> = p
+        .hold
+        .iter()
+        .map(|(step, took)| format!("{} {}", step.name(), milliseconds(took)))
+        .collect();
     row![
         p.move_id.0,
         p.shard.0,
@@ -561,7 +562,7 @@ mod tests {
         let at = |s| timestamp(UNIX_EPOCH + Duration::from_secs(s));
         assert_eq!(at(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(at(951_782_400), "2000-02-29 00:00:00 UTC");
-        assert_eq!(at(1_795_262_705), "2026-11-21 12:45:05 UTC");
+        assert_eq!(at(1_795_262_705), "2026-11-21 12:05:05 UTC");
         assert_eq!(at(4_107_542_399), "2100-02-28 23:59:59 UTC");
         assert_eq!(at(4_107_542_400), "2100-03-01 00:00:00 UTC");
     }
@@ -574,7 +575,10 @@ mod tests {
         for (total, average) in stats[1..=count].iter().zip(&stats[count + 1..]) {
             let total = total.name.strip_prefix("total_").unwrap();
             let average = average.name.strip_prefix("avg_").unwrap();
-            assert!(total == average || (total, average) == ("received", "recv"), "{total} {average}");
+            assert!(
+                total == average || (total, average) == ("received", "recv"),
+                "{total} {average}"
+            );
         }
     }
 }

@@ -108,10 +108,7 @@ impl Server {
         // then the listening sockets.
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
-        mover
-            .resume_all(RESUME_DEADLINE)
-            .await
-            .map_err(|e| StartError::Moves(e.to_string()))?;
+        mover.resume_all(RESUME_DEADLINE).await.map_err(|e| StartError::Moves(e.to_string()))?;
         let mut tasks = vec![
             tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
             tokio::spawn(follow_catalog(store.clone())),

@@ -181,7 +181,8 @@ async fn authenticate(
     if shared.config.auth.method == AuthMethod::Trust {
         return Ok(own(Credentials::None));
     }
-    let unavailable = |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
+    let unavailable =
+        |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
     let mut role = shared.role(user, false).await.map_err(unavailable)?;
     let mut fresh = false;
     if role.is_none() {
@@ -330,7 +331,8 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
     conn.stream.drain(&mut conn.output).await?;
     let mut error = None;
     loop {
-        let header = frame::header(&conn.input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
+        let header =
+            frame::header(&conn.input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
         match header {
             Some(h) if conn.input.len() >= h.len => {
                 let mut body = conn.input.split_to(h.len).split_off(frame::HEADER);

@@ -29,8 +29,7 @@ pub struct Visitor {
 }
 
 /// Serves the console to an authenticated user.
-pub type Console =
-    Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+pub type Console = Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
 pub struct Shared {
     pub config: Config,
@@ -85,10 +84,10 @@ impl Shared {
     pub async fn role(self: &Arc<Self>, name: &str, fresh: bool) -> Result<Option<Role>, String> {
         if !fresh {
             let roles = self.roles.lock().unwrap_or_else(|e| e.into_inner());
-            if let Some((at, role)) = roles.get(name) {
-                if at.elapsed() < ROLE_AGE {
-                    return Ok(Some(role.clone()));
-                }
+            if let Some((at, role)) = roles.get(name)
+                && at.elapsed() < ROLE_AGE
+            {
+                return Ok(Some(role.clone()));
             }
         }
         let (store, owned) = (self.store.clone(), name.to_owned());
