@@ -1,17 +1,15 @@
-//! Ties the console to what the workers know of its clients, and the moves to the metrics.
+//! What the console is told of its clients' cancel keys, and the metrics of the moves.
 
 use std::sync::Arc;
 use std::task::Waker;
 
-use tokio::sync::watch;
-
-use crate::admin::{self, CancelSignal, ConsoleContext, Login};
-use crate::client::Registration;
-use crate::client::shared::Console;
+use crate::admin::CancelSignal;
+use crate::client::shared::Registration;
 use crate::moves::Mover;
 use crate::telemetry::{MoveFigures, Registry};
 
-struct Key(Registration);
+/// A console client's cancel key.
+pub struct Key(pub Registration);
 
 impl CancelSignal for Key {
     fn poll_cancelled(&mut self, waker: &Waker) -> bool {
@@ -23,49 +21,21 @@ impl CancelSignal for Key {
     }
 }
 
-/// Serves the console on the worker that accepted its client.
-pub fn new(ctx: ConsoleContext, draining: watch::Receiver<bool>) -> Console {
-    Box::new(move |stream, user, key| {
-        let (ctx, draining) = (ctx.clone(), draining.clone());
-        Box::pin(async move {
-            let addr = match stream.tcp().peer_addr() {
-                Ok(addr) => addr,
-                Err(error) => return tracing::debug!(%error, "console client"),
-            };
-            let login = Login {
-                user,
-                addr,
-                tls: stream.is_tls(),
-                pid: key.pid(),
-                secret: key.secret(),
-                cancel: Box::new(Key(key)),
-                draining,
-            };
-            if let Err(error) = admin::serve(stream, ctx, login).await {
-                tracing::debug!(%addr, %error, "console client");
-            }
-        })
-    })
-}
-
 /// Has the running moves appear in the metrics.
 pub fn offer_moves(registry: &Registry, mover: &Arc<Mover>) {
     let mover = mover.clone();
     registry.offer_moves(move || {
-        mover
-            .running()
-            .into_iter()
-            .map(|p| MoveFigures {
-                id: p.move_id.0,
-                shard: p.shard,
-                source: p.source,
-                target: p.target,
-                state: p.state.name().to_owned(),
-                bytes_total: p.bytes_total,
-                bytes_copied: p.bytes_done,
-                lag_bytes: p.lag_bytes.unwrap_or(0),
-                attempts: p.attempts.into(),
-            })
-            .collect()
+        let figures = |p: crate::moves::Progress| MoveFigures {
+            id: p.move_id.0,
+            shard: p.shard,
+            source: p.source,
+            target: p.target,
+            state: p.state.name().to_owned(),
+            bytes_total: p.bytes_total,
+            bytes_copied: p.bytes_done,
+            lag_bytes: p.lag_bytes.unwrap_or(0),
+            attempts: p.attempts.into(),
+        };
+        mover.running().into_iter().map(figures).collect()
     });
 }

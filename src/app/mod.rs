@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::admin::ConsoleContext;
+use crate::admin::{self, ConsoleContext, Login};
 use crate::backend::control::Connector;
 use crate::catalog::{CatalogError, Store, ddl};
-use crate::client::shared::Shared;
+use crate::client::shared::{Console, Shared, Visitor};
 use crate::config::Config;
 use crate::gate::Gates;
 use crate::moves::Mover;
@@ -61,7 +61,7 @@ pub struct Server {
 impl Server {
     /// Reads the catalog (or creates it), settles what an earlier process left unfinished, and
     /// begins to serve.
-    pub async fn start(mut config: Config) -> Result<Self, StartError> {
+    pub async fn start(config: Config) -> Result<Self, StartError> {
         let store =
             Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
         let functions = store.functions().await?;
@@ -79,15 +79,8 @@ impl Server {
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
-        let sockets = workers::bind(listen, count)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), std::net::TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
-        // Port 0 was the kernel's to choose; SHOW tells what it chose.
-        config.server.listen = addr;
-        let admin = ConsoleContext::new(
+        console::offer_moves(&registry, &mover);
+        let context = ConsoleContext::new(
             registry.clone(),
             store.clone(),
             gates.clone(),
@@ -95,7 +88,6 @@ impl Server {
             Arc::new(config.clone()),
             tokio::runtime::Handle::current(),
         );
-        console::offer_moves(&registry, &mover);
         let shared = Arc::new(Shared::new(
             config,
             store.clone(),
@@ -103,19 +95,22 @@ impl Server {
             registry.clone(),
             tls,
             tokio::runtime::Handle::current(),
-            Some(console::new(admin, draining.clone())),
+            serve_console(context),
             draining,
         ));
+        let sockets = workers::bind(listen, count)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let addr = sockets
+            .first()
+            .map_or(Ok(listen), std::net::TcpListener::local_addr)
+            .map_err(|error| StartError::Listen { addr: listen, error })?;
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,
         // then the listening sockets.
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
-        mover
-            .resume_all(RESUME_DEADLINE)
-            .await
-            .map_err(|e| StartError::Moves(e.to_string()))?;
+        mover.resume_all(RESUME_DEADLINE).await.map_err(|e| StartError::Moves(e.to_string()))?;
         let mut tasks = vec![
             tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
             tokio::spawn(follow_catalog(store.clone())),
@@ -151,6 +146,22 @@ impl Server {
             t.abort();
         }
     }
+}
+
+/// The console, as a client connection finds it.
+fn serve_console(context: ConsoleContext) -> Console {
+    Box::new(move |stream, visitor| {
+        let context = context.clone();
+        Box::pin(async move {
+            let Visitor { user, addr, tls, cancel, draining } = visitor;
+            let (pid, secret) = (cancel.pid(), cancel.secret());
+            let cancel = Box::new(console::Key(cancel));
+            let login = Login { user, addr, tls, pid, secret, cancel, draining };
+            if let Err(error) = admin::serve(stream, context, login).await {
+                tracing::debug!(%addr, %error, "console session");
+            }
+        })
+    })
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.

@@ -64,7 +64,11 @@ pub struct Workers {
 const TICK: Duration = Duration::from_secs(1);
 
 impl Workers {
-    pub fn spawn(shared: Arc<Shared>, functions: Functions, inboxes: Vec<Inbox>) -> io::Result<Self> {
+    pub fn spawn(
+        shared: Arc<Shared>,
+        functions: Functions,
+        inboxes: Vec<Inbox>,
+    ) -> io::Result<Self> {
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (socket, given) = oneshot::channel();
@@ -74,7 +78,8 @@ impl Workers {
                 // PostgreSQL's parser recurses on nested statements.
                 .stack_size(16 << 20)
                 .spawn(move || {
-                    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                    let runtime =
+                        tokio::runtime::Builder::new_current_thread().enable_all().build();
                     match runtime {
                         Ok(runtime) => {
                             let local = LocalSet::new();

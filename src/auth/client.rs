@@ -173,10 +173,6 @@ impl fmt::Debug for ScramClient {
 
 /// The body of PasswordMessage (without its final zero byte) that answers
 /// AuthenticationMD5Password.
-pub fn md5_password(
-    user: impl AsRef<[u8]>,
-    password: impl AsRef<[u8]>,
-    salt: [u8; 4],
-) -> String {
+pub fn md5_password(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>, salt: [u8; 4]) -> String {
     postgres_protocol::authentication::md5_hash(user.as_ref(), password.as_ref(), salt)
 }

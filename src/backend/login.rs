@@ -66,10 +66,8 @@ pub async fn connect(
 
 async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginError> {
     let name = &target.node.name;
-    let unreachable = |e: std::io::Error| LoginError::Unreachable {
-        node: name.clone(),
-        error: e.to_string(),
-    };
+    let unreachable =
+        |e: std::io::Error| LoginError::Unreachable { node: name.clone(), error: e.to_string() };
     let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
 
     let tcp = TcpStream::connect((target.node.host.as_str(), target.node.port))
@@ -128,12 +126,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         stream,
         input,
         output: out,
-        cancel: CancelKey {
-            host: target.node.host.clone(),
-            port: target.node.port,
-            pid,
-            secret,
-        },
+        cancel: CancelKey { host: target.node.host.clone(), port: target.node.port, pid, secret },
         cancels: Arc::default(),
         facts: Facts::default(),
         status,
@@ -166,7 +159,9 @@ fn authenticate(
         3 => Ok(cstr(password()?.as_bytes().to_vec())),
         5 => {
             let salt = payload.try_into().map_err(|_| "bad md5 salt".to_owned())?;
-            Ok(cstr(md5_password(target.user.as_bytes(), password()?.as_bytes(), salt).into_bytes()))
+            Ok(cstr(
+                md5_password(target.user.as_bytes(), password()?.as_bytes(), salt).into_bytes(),
+            ))
         }
         10 => {
             let secret = match target.credentials {
@@ -208,8 +203,7 @@ const MAX_LOGIN_FRAME: usize = 64 << 10;
 async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Result<(u8, BytesMut)> {
     use std::io::{Error, ErrorKind};
     loop {
-        let header =
-            frame::header(input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
+        let header = frame::header(input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
         match header {
             Some(h) if h.len > MAX_LOGIN_FRAME => {
                 return Err(Error::new(ErrorKind::InvalidData, "oversized message at login"));

@@ -4,10 +4,10 @@
 //! `pgshunt_epoch`. After its own writes a process calls [`Store::reload`], which reads all rows in
 //! one snapshot, builds a routing table and publishes it.
 
-mod roles;
 pub mod ddl;
 pub mod moves;
 pub mod nodes;
+mod roles;
 mod store;
 
 pub use roles::Role;

@@ -19,11 +19,8 @@ impl Client {
             sql,
         };
         let store = self.worker.shared.store.clone();
-        let work = self
-            .worker
-            .shared
-            .control
-            .spawn(async move { ddl::execute(&store, &request).await });
+        let work =
+            self.worker.shared.control.spawn(async move { ddl::execute(&store, &request).await });
         // It is carried out whether the client waits for it or not: all nodes or none.
         let outcome = work.await.unwrap_or_else(|e| Err(DdlError::new("XX000", e.to_string())));
         match outcome {

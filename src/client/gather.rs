@@ -31,6 +31,8 @@ struct Part {
     /// ReadyForQuery of the session parameters is still to come.
     preparing: bool,
     hide_parse: bool,
+    /// The request was written, so an answer is to be expected until `done`.
+    sent: bool,
     done: bool,
 }
 
@@ -61,6 +63,7 @@ impl Client {
                     pool,
                     preparing: false,
                     hide_parse: job.hide_parse,
+                    sent: false,
                     done: false,
                 }),
                 Err(report) => {
@@ -116,8 +119,7 @@ impl Client {
 
     fn give_back(&self, parts: Vec<Part>) {
         for part in parts {
-            let clean = part.done || (part.conn.output.is_empty() && !part.preparing);
-            if clean && part.conn.input.is_empty() {
+            if (part.done || !part.sent) && part.conn.input.is_empty() {
                 part.pool.give(part.conn, self.worker.index);
             } else {
                 // Its answer is of no use any more; closing ends it.
@@ -135,6 +137,7 @@ impl Client {
         parts: &mut [Part],
     ) -> Result<Option<Box<Report>>, End> {
         for part in parts.iter_mut() {
+            part.sent = true;
             let facts = &mut part.conn.facts;
             if facts.applied.as_ref() != Some(&job.settings) {
                 let sql = reset_sql(facts.applied.as_ref(), &job.settings);

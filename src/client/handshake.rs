@@ -10,8 +10,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::net::tls::ServerTls;
 use crate::net::Stream;
+use crate::net::tls::ServerTls;
 use crate::wire::backend::Report;
 use crate::wire::startup::{self, First, Startup};
 
@@ -58,7 +58,9 @@ pub async fn read(
                 stream = match (stream, tls) {
                     (Stream::Plain(mut tcp), Some(tls)) => {
                         answer(&mut tcp, b'S').await?;
-                        tls.accept(tcp, false).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
+                        tls.accept(tcp, false)
+                            .await
+                            .map_err(|e| HandshakeError::Tls(e.to_string()))?
                     }
                     (Stream::Plain(mut tcp), None) => {
                         answer(&mut tcp, b'N').await?;

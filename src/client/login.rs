@@ -40,6 +40,8 @@ pub struct Parts {
     pub session: Session,
     pub cancel: Registration,
     pub info: Live<ClientInfo>,
+    /// Counts the client out when the session ends.
+    #[expect(dead_code, reason = "held for its Drop")]
     pub admission: Admission,
     pub input: BytesMut,
 }
@@ -179,7 +181,8 @@ async fn authenticate(
     if shared.config.auth.method == AuthMethod::Trust {
         return Ok(own(Credentials::None));
     }
-    let unavailable = |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
+    let unavailable =
+        |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
     let mut role = shared.role(user, false).await.map_err(unavailable)?;
     let mut fresh = false;
     if role.is_none() {
@@ -328,7 +331,8 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
     conn.stream.drain(&mut conn.output).await?;
     let mut error = None;
     loop {
-        let header = frame::header(&conn.input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
+        let header =
+            frame::header(&conn.input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
         match header {
             Some(h) if conn.input.len() >= h.len => {
                 let mut body = conn.input.split_to(h.len).split_off(frame::HEADER);

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use crate::net::{Out, Stream, listen};
 use crate::wire::backend::Report;
 
-pub use cancel::{Cancels, Registration};
+pub use cancel::Cancels;
 use handshake::Opening;
 use worker::Worker;
 
@@ -46,9 +46,14 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
     match client {
         Opened::Session(client) => client.run().await,
         Opened::Console { stream, user } => {
-            if let Some(console) = &worker.shared.console {
-                console(stream, user, worker.shared.cancels.register()).await;
-            }
+            let visitor = shared::Visitor {
+                user,
+                addr,
+                tls: stream.is_tls(),
+                cancel: worker.shared.cancels.register(),
+                draining: worker.shared.draining.clone(),
+            };
+            (worker.shared.console)(stream, visitor).await;
         }
     }
 }

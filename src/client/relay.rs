@@ -154,8 +154,8 @@ impl Client {
                 self.input.advance(n);
                 self.copying.0 -= n;
             }
-            let header = frame::header(&self.input)
-                .map_err(|e| Report::fatal("08P01", e.to_string()))?;
+            let header =
+                frame::header(&self.input).map_err(|e| Report::fatal("08P01", e.to_string()))?;
             let Some(h) = header else { return Ok(None) };
             if h.tag == b'd' {
                 // COPY data is passed on as it comes; late data is dropped.
@@ -164,8 +164,10 @@ impl Client {
             }
             if h.len > self.worker.shared.config.limits.max_message {
                 return Err(Report::fatal("54000", "message is too large to be routed")
-                    .detail(format!("{} bytes; limits.max_message allows {}.", h.len,
-                        self.worker.shared.config.limits.max_message))
+                    .detail(format!(
+                        "{} bytes; limits.max_message allows {}.",
+                        h.len, self.worker.shared.config.limits.max_message
+                    ))
                     .into());
             }
             if self.input.len() < h.len {
@@ -386,7 +388,8 @@ impl Client {
             Event::Progress => Ok(()),
             Event::ClientGone => Err(End::Client),
             Event::Draining => {
-                Err(Report::fatal("57P01", "terminating connection due to administrator command").into())
+                Err(Report::fatal("57P01", "terminating connection due to administrator command")
+                    .into())
             }
             Event::ServerGone(error) => self.server_gone(error),
         }

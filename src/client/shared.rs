@@ -1,6 +1,7 @@
 //! What all workers share.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use super::{Cancels, Registration};
+use super::Cancels;
+pub use super::cancel::Registration;
 use crate::auth::MockSecret;
 use crate::catalog::{Role, Store};
 use crate::config::Config;
@@ -17,10 +19,17 @@ use crate::net::tls::ServerTls;
 use crate::pool::Pools;
 use crate::telemetry::Registry;
 
-/// Serves the console to an authenticated user, who may cancel by the registered key.
-pub type Console = Box<
-    dyn Fn(Stream, String, Registration) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync,
->;
+/// Somebody who has logged in to the console.
+pub struct Visitor {
+    pub user: String,
+    pub addr: SocketAddr,
+    pub tls: bool,
+    pub cancel: Registration,
+    pub draining: tokio::sync::watch::Receiver<bool>,
+}
+
+/// Serves the console to an authenticated user.
+pub type Console = Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
 pub struct Shared {
     pub config: Config,
@@ -31,7 +40,7 @@ pub struct Shared {
     pub tls: Option<Arc<ServerTls>>,
     /// The runtime of catalog, DDL and moves.
     pub control: tokio::runtime::Handle,
-    pub console: Option<Console>,
+    pub console: Console,
     pub mock: MockSecret,
     roles: Mutex<HashMap<String, (Instant, Role)>>,
     clients: AtomicUsize,
@@ -51,7 +60,7 @@ impl Shared {
         registry: Arc<Registry>,
         tls: Option<Arc<ServerTls>>,
         control: tokio::runtime::Handle,
-        console: Option<Console>,
+        console: Console,
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -75,10 +84,10 @@ impl Shared {
     pub async fn role(self: &Arc<Self>, name: &str, fresh: bool) -> Result<Option<Role>, String> {
         if !fresh {
             let roles = self.roles.lock().unwrap_or_else(|e| e.into_inner());
-            if let Some((at, role)) = roles.get(name) {
-                if at.elapsed() < ROLE_AGE {
-                    return Ok(Some(role.clone()));
-                }
+            if let Some((at, role)) = roles.get(name)
+                && at.elapsed() < ROLE_AGE
+            {
+                return Ok(Some(role.clone()));
             }
         }
         let (store, owned) = (self.store.clone(), name.to_owned());

@@ -87,17 +87,15 @@ impl Worker {
         loop {
             let deadline = self.decide.borrow().gate.next_deadline();
             let command = match deadline {
-                Some(at) => {
-                    match tokio::time::timeout_at(at.into(), commands.recv()).await {
-                        Ok(command) => command,
-                        Err(_) => {
-                            let decide = &mut *self.decide.borrow_mut();
-                            decide.gate.tick(Instant::now(), &mut decide.effects);
-                            self.act(decide);
-                            continue;
-                        }
+                Some(at) => match tokio::time::timeout_at(at.into(), commands.recv()).await {
+                    Ok(command) => command,
+                    Err(_) => {
+                        let decide = &mut *self.decide.borrow_mut();
+                        decide.gate.tick(Instant::now(), &mut decide.effects);
+                        self.act(decide);
+                        continue;
                     }
-                }
+                },
                 None => commands.recv().await,
             };
             let Some(command) = command else { return };

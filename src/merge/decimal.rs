@@ -10,7 +10,11 @@ use std::fmt;
 pub enum Decimal {
     NegativeInfinity,
     /// Digits most significant first, the last `scale` of them behind the point.
-    Finite { negative: bool, digits: Vec<u8>, scale: usize },
+    Finite {
+        negative: bool,
+        digits: Vec<u8>,
+        scale: usize,
+    },
     Infinity,
     NaN,
 }
@@ -36,7 +40,7 @@ impl Decimal {
         };
         let digits: Vec<u8> = whole.iter().chain(fraction).map(|b| b.wrapping_sub(b'0')).collect();
         let plain = !digits.is_empty() && digits.iter().all(|&d| d < 10);
-        plain.then(|| Finite { negative, digits, scale: fraction.len() })
+        plain.then_some(Finite { negative, digits, scale: fraction.len() })
     }
 
     pub fn add(&self, other: &Self) -> Self {

@@ -102,8 +102,7 @@ pub fn fold(
             let y = float::read(b, single, column.binary).ok_or_else(bad)?;
             match how {
                 Fold::Sum => {
-                    let sum = float::add(x, y, single)
-                        .ok_or(MergeError::OutOfRange("value"))?;
+                    let sum = float::add(x, y, single).ok_or(MergeError::OutOfRange("value"))?;
                     float::write(sum, single, column.binary)
                 }
                 Fold::Min | Fold::Max if second_wins(float::order(x, y)) => b.to_vec(),

@@ -12,6 +12,7 @@ use tokio_postgres::Statement;
 
 use super::ctx::Ctx;
 use super::error::StepError;
+use super::facts;
 use super::link::Link;
 use super::plan::{Plan, PlanTable};
 
@@ -117,10 +118,17 @@ fn ended(result: Result<Result<(), StepError>, tokio::task::JoinError>) -> Resul
     }
 }
 
-/// Waits for the second phases, ends those that a crash has left half-way.
+/// Waits for the second phases, and ends those that a crash has left half-way.
 pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
-    for running in std::mem::take(&mut ctx.detaching) {
-        if let Err(e) = ended(running.await) {
+    let mut running = std::mem::take(&mut ctx.detaching);
+    while let Some(mut one) = running.pop() {
+        let done = loop {
+            tokio::select! {
+                done = &mut one => break ended(done),
+                () = tokio::time::sleep(Duration::from_secs(1)) => name_the_oldest(ctx).await,
+            }
+        };
+        if let Err(e) = done {
             tracing::debug!(error = %e, "a DETACH is finished by hand");
         }
     }
@@ -128,7 +136,7 @@ pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
     for (t, phase) in ctx.plan.tables.iter().zip(now) {
         match phase {
             Phase::Detached => {}
-            Phase::Pending => finalize(&ctx.source, t).await?,
+            Phase::Pending => finalize(ctx, t).await?,
             Phase::Attached => {
                 return Err(StepError::Blocked(format!(
                     "{}: {} is attached again",
@@ -140,7 +148,29 @@ pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
     Ok(())
 }
 
-async fn finalize(link: &Link, t: &PlanTable) -> Result<(), StepError> {
+/// Who is waited for. That it cannot be told is no reason to stop waiting.
+async fn name_the_oldest(ctx: &Ctx) {
+    if let Ok(Some((age, who))) = facts::oldest_transaction(&ctx.source).await {
+        let node = &ctx.source.node.name;
+        ctx.show(|p| {
+            p.blocker =
+                Some(format!("{node}: DETACH waits for {who}, open for {}s", age.as_secs()));
+        });
+    }
+}
+
+/// FINALIZE waits for every older snapshot; it is asked for a second at a time, so that SHOW MOVES
+/// can tell for whom.
+async fn finalize(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
+    let (link, doing) = (&ctx.source, "finishing DETACH");
     let sql = format!("ALTER TABLE {} DETACH PARTITION {} FINALIZE", t.parent, t.leaf);
-    link.batch("finishing DETACH", &sql).await
+    loop {
+        link.batch(doing, "SET statement_timeout = '1s'").await?;
+        let done = link.batch(doing, &sql).await;
+        link.batch(doing, "SET statement_timeout = 0").await?;
+        match done {
+            Err(e) if e.sqlstate() == Some("57014") => name_the_oldest(ctx).await,
+            other => return other,
+        }
+    }
 }

@@ -5,6 +5,8 @@
 //! That the result fits the target's parent follows from the preflight, which found both parents
 //! equal, and is proven by the rehearsal before the cutover.
 
+use std::time::{Duration, Instant};
+
 use super::cleanup::Kind;
 use super::ctx::Ctx;
 use super::error::StepError;
@@ -271,12 +273,12 @@ pub fn attach(plan: &Plan, t: &PlanTable) -> String {
     )
 }
 
-/// Attaches the leaves on the target and rolls back: shows before the held phase that it works,
-/// how long it takes, and fills the session's caches.
-pub async fn rehearse_attach(ctx: &Ctx) -> Result<std::time::Duration, StepError> {
+/// Attaches the leaves on the target, after `lifting` an older fence there, and rolls back: shows
+/// before the held phase that it works, how long it takes, and fills the session's caches.
+pub async fn rehearse_attach(ctx: &Ctx, lifting: &str) -> Result<Duration, StepError> {
     let all: Vec<_> = ctx.plan.tables.iter().map(|t| attach(&ctx.plan, t)).collect();
-    let sql = format!("BEGIN; SET LOCAL lock_timeout = '100ms'; {}", all.join("; "));
-    let since = std::time::Instant::now();
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '100ms'; {lifting} {}", all.join("; "));
+    let since = Instant::now();
     let done = ctx.target.batch("rehearsing ATTACH", &sql).await;
     let took = since.elapsed();
     if !ctx.target.is_closed() {

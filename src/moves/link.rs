@@ -86,17 +86,19 @@ impl Link {
         done
     }
 
-    /// A transaction on a serving leaf: asks for its locks briefly and often, because whoever
-    /// arrives behind a waiting lock waits too.
+    /// A transaction on a leaf that others use: asks for its locks very briefly, and again, because
+    /// whoever arrives behind a waiting lock waits too.
     pub async fn gently(&self, doing: &str, sql: &str) -> Result<(), StepError> {
-        const TRIES: u32 = 50;
+        const TRIES: u32 = 40;
         let mut tried = 0;
         loop {
-            let sql = format!("SET LOCAL lock_timeout = '50ms'; {sql}");
+            let sql = format!("SET LOCAL lock_timeout = '10ms'; {sql}");
             match self.transaction(doing, &sql).await {
                 Err(e) if e.is_lock_conflict() && tried < TRIES => {
                     tried += 1;
-                    tokio::time::sleep(Duration::from_millis(u64::from(20 * tried.min(10)))).await;
+                    // Soon at first: traffic may be held. Seldom later: a long reader is there.
+                    tokio::time::sleep(Duration::from_millis(u64::from(tried * tried).min(500)))
+                        .await;
                 }
                 other => return other,
             }

@@ -162,6 +162,10 @@ impl Out {
             if self.buf.capacity() > READ_SIZE {
                 self.buf = Vec::new();
             }
+        } else if self.at > self.buf.len() / 2 && self.at > READ_SIZE {
+            // A slow reader never empties it: what was taken must not stay.
+            self.buf.drain(..self.at);
+            self.at = 0;
         }
     }
 }

@@ -105,13 +105,7 @@ impl Pools {
         tls: ClientTls,
         openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            config,
-            tls,
-            next_id: AtomicU64::new(1),
-            openers,
-            pools: Mutex::default(),
-        })
+        Arc::new(Self { config, tls, next_id: AtomicU64::new(1), openers, pools: Mutex::default() })
     }
 
     pub fn config(&self) -> &config::Pool {

@@ -285,10 +285,7 @@ mod tests {
         s.pool.forget(WaiterId(5));
         s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
         s.now += Duration::from_secs(61);
-        assert_eq!(
-            s.then(|p, now, fx| p.tick(now, fx)),
-            [Effect::Close { conn: ConnId(1) }]
-        );
+        assert_eq!(s.then(|p, now, fx| p.tick(now, fx)), [Effect::Close { conn: ConnId(1) }]);
         assert_eq!(s.pool.idle(), 0);
     }
 }

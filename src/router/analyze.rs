@@ -28,7 +28,10 @@ pub fn refused(what: impl Into<String>, hint: impl Into<String>) -> Kind {
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     let kind = match node {
-        Node::SelectStmt(_) | Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_)
+        Node::SelectStmt(_)
+        | Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
         | Node::MergeStmt(_) => {
             return match dml(node, cx) {
                 Ok(kind) => (kind, control_of_functions(node)),
@@ -239,7 +242,9 @@ fn is_local_set_config(f: &nodes::FuncCall) -> bool {
 fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
     if let Some(local) = &found.local {
         return refused(
-            format!("a distributed table and the local table \"{local}\" cannot be used in one statement"),
+            format!(
+                "a distributed table and the local table \"{local}\" cannot be used in one statement"
+            ),
             "The local table is on the home node only. Query them separately.",
         );
     }
@@ -302,7 +307,7 @@ fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> 
             std::ops::ControlFlow::Break("CURRENT_DATE, CURRENT_USER and the like".to_owned())
         }
         Node::ColumnRef(c) => {
-            let last = c.fields().iter().last().and_then(|f| f.as_str());
+            let last = c.fields().iter().next_back().and_then(|f| f.as_str());
             match last {
                 Some(name @ ("ctid" | "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")) => {
                     std::ops::ControlFlow::Break(format!("system column {name}"))

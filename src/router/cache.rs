@@ -202,10 +202,7 @@ fn parse_and_plan(
 ) -> (Plan, bool) {
     let home = |text: &[u8]| Plan {
         kind: Kind::Home,
-        statements: vec![Statement {
-            control: super::plan::Control::None,
-            span: (0, text.len()),
-        }],
+        statements: vec![Statement { control: super::plan::Control::None, span: (0, text.len()) }],
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
@@ -223,11 +220,7 @@ fn parse_and_plan(
             Ok(0) | Err(_) => text.len(),
             Ok(len) => (start + len).min(text.len()),
         };
-        let names = Names {
-            routes,
-            default_path: path.is_none(),
-            temporary: pinned,
-        };
+        let names = Names { routes, default_path: path.is_none(), temporary: pinned };
         let cx = Context { names, functions, text, span: (start, end), literals };
         let node = raw.stmt();
         by_shape &= matches!(
@@ -259,11 +252,7 @@ fn not_utf8(text: &[u8], routes: &RoutingTable, home: impl Fn(&[u8]) -> Plan) ->
 fn join(a: Kind, b: Kind) -> Kind {
     match (a, b) {
         (Kind::Refused(r), _) | (_, Kind::Refused(r)) => Kind::Refused(r),
-        (Kind::Any, k) | (k, Kind::Any)
-            if !matches!(k, Kind::Every { .. } | Kind::Ddl) =>
-        {
-            k
-        }
+        (Kind::Any, k) | (k, Kind::Any) if !matches!(k, Kind::Every { .. } | Kind::Ddl) => k,
         (Kind::Home, Kind::Home) => Kind::Home,
         (Kind::Leaf(a), Kind::Leaf(b)) if a == b => Kind::Leaf(a),
         (Kind::Keys { group, keys: a }, Kind::Keys { group: g, keys: b }) if group == g => {

@@ -41,20 +41,39 @@ impl Functions {
 
 /// Stable functions whose answer is the node's, not the cluster's.
 fn differs_by_node(name: &str) -> bool {
-    ["pg_", "inet_", "txid_", "has_", "row_security_", "to_reg", "current_", "obj_", "col_", "shobj_"]
-        .iter()
-        .any(|p| name.starts_with(p))
+    [
+        "pg_",
+        "inet_",
+        "txid_",
+        "has_",
+        "row_security_",
+        "to_reg",
+        "current_",
+        "obj_",
+        "col_",
+        "shobj_",
+    ]
+    .iter()
+    .any(|p| name.starts_with(p))
         || matches!(
             name,
-            "now" | "transaction_timestamp" | "statement_timestamp" | "version" | "format_type"
-                | "lastval" | "currval" | "age"
+            "now"
+                | "transaction_timestamp"
+                | "statement_timestamp"
+                | "version"
+                | "format_type"
+                | "lastval"
+                | "currval"
+                | "age"
         )
 }
 
 /// Functions that leave something on the server connection, and what SHOW CLIENTS calls it.
 pub fn pins(name: &str) -> Option<&'static str> {
     match name {
-        "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock"
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
         | "pg_try_advisory_lock_shared" => Some("a session advisory lock"),
         "set_config" => Some("set_config()"),
         "lastval" | "currval" => Some("a sequence's current value"),

@@ -8,11 +8,11 @@
 //! Invariant: a plan is a proof. A statement goes to one shard only if every row it can see or
 //! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
 
-pub mod place;
-pub mod plan;
 mod analyze;
 mod cache;
 mod functions;
+pub mod place;
+pub mod plan;
 mod proof;
 mod scope;
 mod utility;

@@ -28,7 +28,11 @@ pub enum Given<'a> {
     /// An unquoted integer's digits.
     Digits(&'a [u8]),
     /// A parameter with the type the client declared (0: none).
-    Param { declared: u32, binary: bool, bytes: &'a [u8] },
+    Param {
+        declared: u32,
+        binary: bool,
+        bytes: &'a [u8],
+    },
 }
 
 /// Where a statement's values are looked up.
@@ -90,9 +94,7 @@ pub fn place(kind: &Kind, values: &dyn Values, routes: &RoutingTable) -> Result<
             let nodes = routes.nodes_of(*group);
             Ok(Place::Every { group: *group, nodes, merge: merge.clone() })
         }
-        Kind::Home | Kind::Ddl => {
-            Ok(Place::Node { node: routes.home().id, touches: Vec::new() })
-        }
+        Kind::Home | Kind::Ddl => Ok(Place::Node { node: routes.home().id, touches: Vec::new() }),
         Kind::Any => Ok(Place::Any),
         Kind::Refused(report) => Err((**report).clone()),
     }
@@ -143,9 +145,7 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
         let value = match source {
             KeySource::Null => Ok(None),
             KeySource::Text(text) => ty.from_text(text).map(Some),
-            KeySource::Integer { negative, digits } => {
-                ty.from_integer(*negative, digits).map(Some)
-            }
+            KeySource::Integer { negative, digits } => ty.from_integer(*negative, digits).map(Some),
             KeySource::Param(n) => {
                 let given = values.param(*n).ok_or_else(|| missing_param(*n))?;
                 read(ty, given, false)
@@ -195,6 +195,8 @@ fn missing_param(n: usize) -> Report {
 }
 
 fn unreadable(ty: KeyType, e: KeyError) -> Report {
-    Report::error("0A000", format!("cannot tell the shard of this value: {e}"))
-        .hint(format!("Write the distribution column's value as a plain {} or declare its type.", ty.name()))
+    Report::error("0A000", format!("cannot tell the shard of this value: {e}")).hint(format!(
+        "Write the distribution column's value as a plain {} or declare its type.",
+        ty.name()
+    ))
 }

@@ -87,7 +87,7 @@ impl<'a> Prover<'a> {
         let mut facts = Facts { facts: Vec::new() };
         self.table(target, &mut level)?;
         for item in from {
-            self.from_item(item, &mut level, &mut facts, None, 0)?;
+            self.table_item(item, &mut level, &mut facts, None, 0)?;
         }
         self.conjuncts(condition, &level, &mut facts, None, 0);
         let proven = self.settle(&level, &facts, &[]);
@@ -116,7 +116,7 @@ impl<'a> Prover<'a> {
         let mut level = Level { tables: Vec::new(), opaque: false, merged: Vec::new(), outer };
         let mut facts = Facts { facts: Vec::new() };
         for item in s.from_clause().iter() {
-            self.from_item(item, &mut level, &mut facts, None, depth)?;
+            self.table_item(item, &mut level, &mut facts, None, depth)?;
         }
         self.conjuncts(s.where_clause(), &level, &mut facts, None, depth);
         let proven = self.settle(&level, &facts, outer_proven);
@@ -142,7 +142,10 @@ impl<'a> Prover<'a> {
                 subs.push(s);
                 Recurse::no()
             }
-            Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
+            Node::InsertStmt(_)
+            | Node::UpdateStmt(_)
+            | Node::DeleteStmt(_)
+            | Node::MergeStmt(_) => {
                 writes = true;
                 Recurse::no()
             }
@@ -178,10 +181,7 @@ impl<'a> Prover<'a> {
                 self.found.references += 1;
                 let alias = rv.alias();
                 level.tables.push(TableRef {
-                    name: alias
-                        .and_then(|a| a.aliasname())
-                        .unwrap_or(&table.name)
-                        .to_owned(),
+                    name: alias.and_then(|a| a.aliasname()).unwrap_or(&table.name).to_owned(),
                     renamed: alias.is_some_and(|a| !a.colnames().is_empty()),
                     table,
                 });
@@ -200,7 +200,7 @@ impl<'a> Prover<'a> {
         Ok(())
     }
 
-    fn from_item(
+    fn table_item(
         &mut self,
         item: Node<'a>,
         level: &mut Level<'_>,
@@ -219,9 +219,9 @@ impl<'a> Prover<'a> {
                     level.opaque = true;
                 }
                 let start = level.tables.len();
-                self.from_item(j.larg(), level, facts, nullable.clone(), depth + 1)?;
+                self.table_item(j.larg(), level, facts, nullable.clone(), depth + 1)?;
                 let middle = level.tables.len();
-                self.from_item(j.rarg(), level, facts, nullable, depth + 1)?;
+                self.table_item(j.rarg(), level, facts, nullable, depth + 1)?;
                 let end = level.tables.len();
                 let proves = match j.jointype {
                     JoinType::JOIN_INNER => None,
@@ -354,9 +354,7 @@ impl<'a> Prover<'a> {
                 };
                 let lessons = match fact {
                     Fact::Is(c, source) => [Some((*c, source.clone())), None],
-                    Fact::Same(a, b) => {
-                        [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))]
-                    }
+                    Fact::Same(a, b) => [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))],
                 };
                 for ((up, at, key), source) in lessons.into_iter().flatten() {
                     if up == 0 && may(proves, at) && proven[at][key].is_none() {
@@ -383,7 +381,7 @@ impl<'a> Prover<'a> {
 
 fn is_equals(e: &nodes::A_Expr) -> bool {
     let name = e.name();
-    let last = name.iter().last().and_then(|n| n.as_str());
+    let last = name.iter().next_back().and_then(|n| n.as_str());
     let schema = if name.len() > 1 { name.iter().next().and_then(|n| n.as_str()) } else { None };
     last == Some("=") && schema.is_none_or(|s| s == "pg_catalog")
 }
@@ -396,7 +394,9 @@ pub fn constant(
     literals: &dyn Literals,
 ) -> Option<KeySource> {
     match value {
-        Node::ParamRef(p) => Some(KeySource::Param(usize::try_from(p.number).ok()?.checked_sub(1)?)),
+        Node::ParamRef(p) => {
+            Some(KeySource::Param(usize::try_from(p.number).ok()?.checked_sub(1)?))
+        }
         Node::A_Const(c) if c.isnull => Some(KeySource::Null),
         Node::A_Const(c) => {
             let integer = matches!(ty, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
@@ -410,9 +410,9 @@ pub fn constant(
                     let negative = text.get(location) == Some(&b'-');
                     let rest = text.get(location + usize::from(negative)..)?;
                     let n = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-                    let more = rest.get(n).is_some_and(|b| {
-                        b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_')
-                    });
+                    let more = rest
+                        .get(n)
+                        .is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
                     (n > 0 && !more)
                         .then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
                 }

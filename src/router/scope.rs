@@ -111,9 +111,11 @@ impl Level<'_> {
         column: &str,
         up: usize,
     ) -> Option<Column> {
-        let mut found = self.tables.iter().enumerate().filter(|(_, t)| {
-            t.name == name && schema.is_none_or(|s| t.table.schema == s)
-        });
+        let mut found = self
+            .tables
+            .iter()
+            .enumerate()
+            .filter(|(_, t)| t.name == name && schema.is_none_or(|s| t.table.schema == s));
         match (found.next(), found.next()) {
             (Some((at, t)), None) if !t.renamed => {
                 let key = t.table.key_columns.iter().position(|k| k == column)?;

@@ -24,7 +24,9 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
-        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) | Node::FetchStmt(_)
+        Node::DiscardStmt(_)
+        | Node::ClosePortalStmt(_)
+        | Node::FetchStmt(_)
         | Node::ConstraintsSetStmt(_) => (Kind::Any, Control::None),
         Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
         Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
@@ -74,9 +76,8 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             let _ = rv;
             return (Kind::Home, Control::Pin("a temporary table"));
         }
-        let hashed = c
-            .partspec()
-            .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
+        let hashed =
+            c.partspec().is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
         if hashed {
             return (Kind::Ddl, Control::None);
         }

@@ -30,10 +30,10 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, references: usize) -> Kind
     if source.values_lists().is_empty() {
         return refused("INSERT ... SELECT into a distributed table is not supported", plain);
     }
-    if let Some(c) = i.on_conflict_clause() {
-        if let Some(kind) = sets_key(c.target_list().iter(), &table) {
-            return kind;
-        }
+    if let Some(c) = i.on_conflict_clause()
+        && let Some(kind) = sets_key(c.target_list().iter(), &table)
+    {
+        return kind;
     }
     let Some(positions) = key_positions(i, &table) else {
         return refused(
@@ -124,7 +124,9 @@ fn sets_key<'a>(
 pub fn proven(found: Found, what: &str) -> Kind {
     if let Some(local) = &found.local {
         return refused(
-            format!("{what} of a distributed table with the local table \"{local}\" is not supported"),
+            format!(
+                "{what} of a distributed table with the local table \"{local}\" is not supported"
+            ),
             "Read the local table first and pass the values as parameters.",
         );
     }
@@ -132,7 +134,9 @@ pub fn proven(found: Found, what: &str) -> Kind {
         (Some(group), None) => Kind::Keys { group, keys: found.keys.into() },
         (None, _) => Kind::Home,
         (Some(_), Some(table)) => refused(
-            format!("{what} without an equality on the distribution column of \"{table}\" is not supported"),
+            format!(
+                "{what} without an equality on the distribution column of \"{table}\" is not supported"
+            ),
             "Add `column = value` for the distribution column, one statement per value.",
         ),
     }

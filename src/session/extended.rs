@@ -10,18 +10,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::link::{Expect, Fate, Reply, server_name};
-use super::simple::controls;
+use super::link::{Expect, Fate, Reply};
 use super::{Env, Flow, Gather, Io, Job, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Kind, Merge};
 use crate::topology::RoutingTable;
+use crate::wire::ProtocolError;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
-use crate::wire::ProtocolError;
 
 /// Why a message was not taken: it must wait, or it is refused.
-enum Stop {
+pub(super) enum Stop {
     Wait(Need),
     Refuse(Box<Report>),
 }
@@ -104,11 +103,20 @@ impl Session {
         }
     }
 
-    fn parse(&mut self, p: frontend::Parse<'_>, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+    fn parse(
+        &mut self,
+        p: frontend::Parse<'_>,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
         let aborted = self.status == Status::Failed && self.link.is_none();
         if !p.name.is_empty() && self.statements.contains_key(p.name) {
             let name = String::from_utf8_lossy(p.name);
-            return Err(Report::error("42P05", format!("prepared statement \"{name}\" already exists")).into());
+            return Err(Report::error(
+                "42P05",
+                format!("prepared statement \"{name}\" already exists"),
+            )
+            .into());
         }
         let path = self.settings.search_path();
         let plan = env.planner.plan_text(p.text, env.routes, path, self.pinned.is_some());
@@ -119,7 +127,11 @@ impl Session {
             return Err((**report).clone().into());
         }
         if plan.statements.len() > 1 {
-            return Err(Report::error("42601", "cannot insert multiple commands into a prepared statement").into());
+            return Err(Report::error(
+                "42601",
+                "cannot insert multiple commands into a prepared statement",
+            )
+            .into());
         }
         let statement = Rc::new(Statement {
             id: statement_id(p.text, p.oids),
@@ -164,7 +176,12 @@ impl Session {
         })
     }
 
-    fn bind(&mut self, b: frontend::Bind<'_>, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+    fn bind(
+        &mut self,
+        b: frontend::Bind<'_>,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
         let statement = self.statement(b.statement)?;
         let unnamed = b.statement.is_empty();
         let plan = self.fresh_plan(&statement, env);
@@ -176,7 +193,10 @@ impl Session {
             && matches!(
                 (plan.single(), self.status),
                 (Some(Control::Begin), Status::Idle)
-                    | (Some(Control::Commit | Control::Rollback), Status::Transaction | Status::Failed)
+                    | (
+                        Some(Control::Commit | Control::Rollback),
+                        Status::Transaction | Status::Failed
+                    )
             );
         if job || virtual_control {
             if job {
@@ -203,7 +223,11 @@ impl Session {
     }
 
     /// The statement's plan under the routing table in force now.
-    fn fresh_plan(&self, statement: &Statement, env: &mut Env<'_>) -> Arc<crate::router::plan::Plan> {
+    fn fresh_plan(
+        &self,
+        statement: &Statement,
+        env: &mut Env<'_>,
+    ) -> Arc<crate::router::plan::Plan> {
         let path = self.settings.search_path();
         env.planner.plan_text(&statement.text, env.routes, path, self.pinned.is_some())
     }
@@ -213,9 +237,12 @@ impl Session {
         let busy = self.pending.iter().any(|p| matches!(p, Pending::Bind { .. }));
         let mixed = self.link.as_ref().is_some_and(|l| !l.is_quiet()) || busy;
         if mixed && self.link.as_ref().is_none_or(|l| l.is_quiet()) {
-            return Err(Report::error("0A000", "a statement that goes to every node must be alone between two Syncs")
-                .hint("Send Sync before and after it (leave pipeline mode).")
-                .into());
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be alone between two Syncs",
+            )
+            .hint("Send Sync before and after it (leave pipeline mode).")
+            .into());
         }
         let job = self.job(kind, place, Vec::new(), env, false);
         match self.job_allowed(&job, env)? {
@@ -224,7 +251,14 @@ impl Session {
         }
     }
 
-    fn job(&self, kind: &Kind, place: &Place, request: Vec<u8>, env: &Env<'_>, described: bool) -> Job {
+    fn job(
+        &self,
+        kind: &Kind,
+        place: &Place,
+        request: Vec<u8>,
+        env: &Env<'_>,
+        described: bool,
+    ) -> Job {
         match (kind, place) {
             (_, Place::Every { group, nodes, merge }) => Job::Gather(Gather {
                 group: *group,
@@ -265,7 +299,12 @@ impl Session {
         Ok(())
     }
 
-    fn describe(&mut self, named: Named<'_>, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+    fn describe(
+        &mut self,
+        named: Named<'_>,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
         match named {
             Named::Statement(name) => {
                 let statement = self.statement(name)?;
@@ -325,7 +364,7 @@ impl Session {
     }
 
     /// An answer of ours, in its turn.
-    fn ours(&mut self, bytes: Vec<u8>, io: &mut Io<'_>) -> Result<(), Stop> {
+    pub(super) fn ours(&mut self, bytes: Vec<u8>, io: &mut Io<'_>) -> Result<(), Stop> {
         match &mut self.link {
             Some(link) if !link.expects.is_empty() => {
                 link.expects.push_back(Expect::forward(Reply::Ours(bytes)));
@@ -350,7 +389,11 @@ impl Session {
     }
 
     /// Sends what is pending to a node that can answer it.
-    pub(super) fn flush_pending(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<Option<Need>, Report> {
+    pub(super) fn flush_pending(
+        &mut self,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Need>, Report> {
         if self.pending.is_empty() {
             return Ok(None);
         }
@@ -361,8 +404,11 @@ impl Session {
             _ => false,
         });
         if holds_job {
-            return Err(Report::error("0A000", "a statement that goes to every node must be ended by Sync")
-                .hint("Use Sync instead of Flush."));
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be ended by Sync",
+            )
+            .hint("Use Sync instead of Flush."));
         }
         let place = self.pending_place(env.routes);
         match self.reach(&place, env, io) {
@@ -484,7 +530,11 @@ impl Session {
         let mut parsed = false;
         let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
         if binds > 1 {
-            return Err(Report::error("0A000", "a statement that goes to every node must be alone between two Syncs").into());
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be alone between two Syncs",
+            )
+            .into());
         }
         for p in &self.pending {
             match p {
@@ -493,7 +543,11 @@ impl Session {
                     frontend::put_parse(&mut request, b"", &s.text, &s.oids);
                 }
                 Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_) => {
-                    return Err(Report::error("0A000", "a statement that goes to every node must be alone between two Syncs").into());
+                    return Err(Report::error(
+                        "0A000",
+                        "a statement that goes to every node must be alone between two Syncs",
+                    )
+                    .into());
                 }
                 Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
                 Pending::DescribePortal { .. } => {
@@ -502,7 +556,8 @@ impl Session {
                 }
                 Pending::Execute { limit, .. } => {
                     // Folding needs the columns' types, whether the client asks for them or not.
-                    if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. }) {
+                    if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. })
+                    {
                         hide_describe = true;
                         frontend::put_named(&mut request, b'D', b'P', b"");
                     }
@@ -533,131 +588,6 @@ impl Session {
             g.limit = rows;
         }
         Ok(Some(job))
-    }
-
-    fn emit_pending(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) {
-        self.pending_bytes = 0;
-        for p in std::mem::take(&mut self.pending) {
-            match p {
-                Pending::Parse { name, statement } => self.emit_parse(&name, &statement, env, io),
-                Pending::Bind { portal, statement, unnamed, rest } => {
-                    self.emit_bind(&portal, &statement, unnamed, &rest, env, io);
-                }
-                Pending::DescribeStatement { statement, unnamed } => {
-                    self.emit_describe_statement(&statement, unnamed, env, io);
-                }
-                Pending::DescribePortal { portal } => {
-                    frontend::put_named(io.server, b'D', b'P', &portal);
-                    if let Some(link) = &mut self.link {
-                        link.expects.push_back(Expect::forward(Reply::Describe));
-                    }
-                }
-                Pending::Execute { portal, limit } => self.emit_execute(&portal, limit, io),
-                Pending::Ours(bytes) => {
-                    // Nothing is pending any more and the link is there, so this cannot wait.
-                    let _ = self.ours(bytes, io);
-                }
-            }
-        }
-    }
-
-    fn emit_parse(&mut self, name: &[u8], s: &Rc<Statement>, env: &Env<'_>, io: &mut Io<'_>) {
-        if !self.has_started() {
-            self.begin_on_link(io);
-        }
-        let Some(link) = &mut self.link else { return };
-        if name.is_empty() {
-            frontend::put_parse(io.server, b"", &s.text, &s.oids);
-            link.unnamed = Some(s.id);
-            link.expects.push_back(Expect::forward(Reply::Parse));
-            return;
-        }
-        if link.facts.prepared.touch(&s.id) {
-            let mut done = Vec::new();
-            backend::put_bare(&mut done, b'1');
-            let _ = self.ours(done, io);
-            return;
-        }
-        frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
-        let mut e = Expect::forward(Reply::Parse);
-        e.creates = Some(s.id);
-        e.client_name = Some(name.to_vec());
-        link.expects.push_back(e);
-        self.prepared(s, env, io);
-    }
-
-    /// Notes a statement as prepared on the link and closes the one that must give way.
-    fn prepared(&mut self, s: &Statement, env: &Env<'_>, io: &mut Io<'_>) {
-        let Some(link) = &mut self.link else { return };
-        link.facts.prepared.insert(s.id);
-        if let Some(old) = link.facts.prepared.evict(env.max_prepared) {
-            frontend::put_named(io.server, b'C', b'S', &server_name(&old));
-            link.expects.push_back(Expect::new(Reply::Close, Fate::Swallow));
-        }
-    }
-
-    /// Makes sure the link knows the statement, and gives its name there.
-    fn known(&mut self, s: &Rc<Statement>, unnamed: bool, env: &Env<'_>, io: &mut Io<'_>) -> Vec<u8> {
-        let Some(link) = &mut self.link else { return Vec::new() };
-        if unnamed {
-            if link.unnamed != Some(s.id) {
-                frontend::put_parse(io.server, b"", &s.text, &s.oids);
-                link.unnamed = Some(s.id);
-                let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-                e.creates = None;
-                link.expects.push_back(e);
-            }
-            return Vec::new();
-        }
-        let name = server_name(&s.id).to_vec();
-        if !link.facts.prepared.touch(&s.id) {
-            frontend::put_parse(io.server, &name, &s.text, &s.oids);
-            let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-            e.creates = Some(s.id);
-            link.expects.push_back(e);
-            self.prepared(s, env, io);
-        }
-        name
-    }
-
-    fn emit_bind(
-        &mut self,
-        portal: &[u8],
-        s: &Rc<Statement>,
-        unnamed: bool,
-        rest: &[u8],
-        env: &Env<'_>,
-        io: &mut Io<'_>,
-    ) {
-        let name = self.known(s, unnamed, env, io);
-        frontend::put_bind(io.server, portal, &name, rest);
-        if let Some(link) = &mut self.link {
-            link.expects.push_back(Expect::forward(Reply::Bind));
-        }
-    }
-
-    fn emit_describe_statement(&mut self, s: &Rc<Statement>, unnamed: bool, env: &Env<'_>, io: &mut Io<'_>) {
-        if !self.has_started() {
-            self.begin_on_link(io);
-        }
-        let name = self.known(s, unnamed, env, io);
-        frontend::put_named(io.server, b'D', b'S', &name);
-        if let Some(link) = &mut self.link {
-            link.expects.push_back(Expect::forward(Reply::Describe));
-        }
-    }
-
-    fn emit_execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) {
-        let statement = self.portals.iter().find(|(n, _)| n == portal).map(|(_, s)| s.clone());
-        let Some(link) = &mut self.link else { return };
-        crate::wire::frame::put(io.server, b'E', |b| {
-            b.extend_from_slice(portal);
-            b.push(0);
-            b.extend_from_slice(&limit.to_be_bytes());
-        });
-        let mut e = Expect::forward(Reply::Execute);
-        e.controls = statement.and_then(|s| controls(&s.plan, &s.text));
-        link.expects.push_back(e);
     }
 }
 

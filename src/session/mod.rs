@@ -25,6 +25,7 @@
 //!
 //! What is left out: a second node within a transaction, and LISTEN without a pin.
 
+mod emit;
 mod extended;
 mod link;
 mod relay;
@@ -39,15 +40,15 @@ use hashbrown::HashMap;
 
 use crate::gate::machine::{Entry, Gate, Touch};
 use crate::router::Planner;
-use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::router::place::Place;
+use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
-pub use link::{Facts, Fate, Link, Prepared, Reply, Setting, Settings, StatementId};
 use link::Expect;
+pub use link::{Facts, Fate, Link, Prepared, Reply, Setting, Settings, StatementId};
 pub use settings::reset_sql;
 
 /// What a session may look at while it decides.
@@ -371,7 +372,9 @@ impl Session {
         match self.pinned {
             Some(why) if self.status == Status::Idle => Report::error(
                 "0A000",
-                format!("this session is bound to node {held} by {why} and cannot use node {wanted}"),
+                format!(
+                    "this session is bound to node {held} by {why} and cannot use node {wanted}"
+                ),
             )
             .hint("Use another connection for this statement, or end what binds the session."),
             _ => Report::error(
@@ -565,7 +568,10 @@ fn newer_placement(
     Some(
         Report::error(
             "40001",
-            format!("could not serialize access: shard {} has moved during this transaction", moved.id),
+            format!(
+                "could not serialize access: shard {} has moved during this transaction",
+                moved.id
+            ),
         )
         .hint("The transaction might succeed if retried."),
     )

@@ -76,8 +76,7 @@ impl Session {
     ) -> Result<(), ProtocolError> {
         // Bytes of `input` that are the client's and have not been copied yet.
         let mut run = 0;
-        loop {
-            let Some(link) = &mut self.link else { break };
+        while let Some(link) = &mut self.link {
             if link.passing > 0 {
                 let n = link.passing.min(input.len() - run);
                 link.passing -= n;
@@ -94,8 +93,8 @@ impl Session {
             let Some(h) = frame::header(&input[run..])? else { break };
             if !is_inspected(h.tag) || (h.len > MAX_INSPECTED && h.tag == b'E') {
                 let front = link.expects.front();
-                link.passing_on = front.is_none_or(|e| e.fate == Fate::Forward)
-                    && !self.retry.discarding;
+                link.passing_on =
+                    front.is_none_or(|e| e.fate == Fate::Forward) && !self.retry.discarding;
                 link.passing = h.len;
                 if link.passing_on {
                     self.retry.frame = None;
@@ -170,7 +169,8 @@ impl Session {
             | (Reply::Execute, b'C' | b'I' | b's') => true,
             (Reply::Query, _) | (Reply::Describe, b't') => false,
             _ => {
-                self.broken = Some(format!("message {:?} from the node out of turn", h.tag as char));
+                self.broken =
+                    Some(format!("message {:?} from the node out of turn", h.tag as char));
                 return Keep::Drop;
             }
         };
@@ -331,7 +331,19 @@ fn forward_if(link: &Link) -> Keep {
 fn is_inspected(tag: u8) -> bool {
     matches!(
         tag,
-        b'Z' | b'C' | b'E' | b'1' | b'2' | b'3' | b'I' | b's' | b'T' | b't' | b'n' | b'S' | b'G' | b'W'
+        b'Z' | b'C'
+            | b'E'
+            | b'1'
+            | b'2'
+            | b'3'
+            | b'I'
+            | b's'
+            | b'T'
+            | b't'
+            | b'n'
+            | b'S'
+            | b'G'
+            | b'W'
     )
 }
 

@@ -23,7 +23,11 @@ pub struct SessionSettings {
 /// `s` as an SQL literal under standard_conforming_strings on or off.
 fn literal(s: &str) -> String {
     let quoted = s.replace('\'', "''");
-    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }
 
 fn ident(s: &str) -> String {
@@ -112,10 +116,7 @@ impl SessionSettings {
     /// The text of the present search_path's SET, if the session has changed it.
     pub fn search_path(&self) -> Option<&str> {
         let list = self.pending.as_deref().unwrap_or(&self.committed);
-        list.iter()
-            .chain(&self.base)
-            .find(|s| s.name == "search_path")
-            .map(|s| s.sql.as_str())
+        list.iter().chain(&self.base).find(|s| s.name == "search_path").map(|s| s.sql.as_str())
     }
 }
 

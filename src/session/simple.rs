@@ -91,7 +91,11 @@ impl Session {
     }
 
     /// Carries out, without a node, what can be: gives the command tag, or `None`.
-    pub(super) fn virtual_control(&mut self, control: &Control, text: &[u8]) -> Option<&'static str> {
+    pub(super) fn virtual_control(
+        &mut self,
+        control: &Control,
+        text: &[u8],
+    ) -> Option<&'static str> {
         match (control, self.status) {
             (Control::Begin, Status::Idle) => {
                 self.begin.clear();
@@ -152,9 +156,9 @@ impl Session {
                     merge: merge.clone(),
                     request,
                     epoch: env.routes.epoch,
-                hide_parse: false,
-                hide_describe: false,
-                limit: 0,
+                    hide_parse: false,
+                    hide_describe: false,
+                    limit: 0,
                     settings: self.settings.current().clone(),
                 })
             }
@@ -175,7 +179,11 @@ impl Session {
     }
 
     /// Whether the session is in a state in which work on several nodes may start.
-    pub(super) fn job_allowed(&mut self, job: &Job, env: &mut Env<'_>) -> Result<Option<Need>, Report> {
+    pub(super) fn job_allowed(
+        &mut self,
+        job: &Job,
+        env: &mut Env<'_>,
+    ) -> Result<Option<Need>, Report> {
         if let Some(link) = &self.link {
             if !link.is_quiet() {
                 return Ok(Some(Need::Quiet));
@@ -205,10 +213,10 @@ impl Session {
             )
             .hint("Use another connection for this statement."));
         }
-        if let Job::Gather(g) = job {
-            if env.gate.would_hold(crate::gate::machine::Touch::Group(g.group)) {
-                return Ok(Some(Need::Gate));
-            }
+        if let Job::Gather(g) = job
+            && env.gate.would_hold(crate::gate::machine::Touch::Group(g.group))
+        {
+            return Ok(Some(Need::Gate));
         }
         Ok(None)
     }

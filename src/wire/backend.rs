@@ -49,9 +49,8 @@ impl Report {
 
     /// What a node said, in the node's words, as an error of the statement.
     pub fn from_node(body: &[u8]) -> Self {
-        let field = |code| {
-            report_field(body, code).map(|b| String::from_utf8_lossy(b).into_owned())
-        };
+        let field =
+            |code| report_field(body, code).map(|b| String::from_utf8_lossy(b).into_owned());
         Self {
             severity: "ERROR",
             sqlstate: field(b'C').unwrap_or_else(|| "XX000".to_owned()).into(),

@@ -4,7 +4,6 @@ mod check;
 mod cli;
 mod console;
 mod ddl;
-mod ddl_change;
 mod demo;
 mod hash;
 mod local;

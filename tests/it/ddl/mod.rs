@@ -6,19 +6,22 @@ use std::sync::Arc;
 use pgshunt::backend::control::Connector;
 use pgshunt::catalog::Store;
 use pgshunt::catalog::ddl::{self, DdlError, DdlRequest, Outcome};
+use pgshunt::catalog::nodes;
 use tokio_postgres::Client;
 
 use crate::support::*;
 
+mod recovery;
+
 /// Some nodes, their catalog, and a role `alice` that may create tables at home.
-pub struct Cluster {
-    pub nodes: LocalCluster,
-    pub store: Arc<Store>,
-    pub clients: Vec<Client>,
+struct Cluster {
+    nodes: LocalCluster,
+    store: Arc<Store>,
+    clients: Vec<Client>,
 }
 
 impl Cluster {
-    pub async fn start(n: usize) -> Self {
+    async fn start(n: usize) -> Self {
         let nodes = LocalCluster::start(n).unwrap();
         let connector = Arc::new(Connector::new(&nodes.config));
         let store = Arc::new(Store::open(connector, &nodes.config.cluster.nodes).await.unwrap());
@@ -38,25 +41,25 @@ impl Cluster {
         Self { nodes, store, clients }
     }
 
-    pub async fn run_as(&self, role: &str, sql: &str) -> Result<Outcome, DdlError> {
+    async fn run_as(&self, role: &str, sql: &str) -> Result<Outcome, DdlError> {
         let settings = vec![setting("pgshunt.shard_count", "4")];
         let request = DdlRequest { role: role.into(), settings, sql: sql.into() };
         ddl::execute(&self.store, &request).await
     }
 
-    pub async fn alice(&self, sql: &str) -> &'static str {
+    async fn alice(&self, sql: &str) -> &'static str {
         match self.run_as("alice", sql).await {
             Ok(outcome) => outcome.tag,
             Err(e) => panic!("{sql}: {e:?}"),
         }
     }
 
-    pub async fn refused(&self, sql: &str) -> DdlError {
+    async fn refused(&self, sql: &str) -> DdlError {
         self.run_as("alice", sql).await.map(|o| panic!("{sql}: {o:?}")).unwrap_err()
     }
 
     /// What one query says on every node.
-    pub async fn on_each<T>(&self, sql: &str) -> Vec<T>
+    async fn on_each<T>(&self, sql: &str) -> Vec<T>
     where
         T: for<'a> tokio_postgres::types::FromSql<'a>,
     {
@@ -68,7 +71,7 @@ impl Cluster {
     }
 
     /// Nothing of a table `t`, its shards or a half-done transaction is anywhere.
-    pub async fn nothing_left(&self) {
+    async fn nothing_left(&self) {
         let left: Vec<String> = self
             .on_each(
                 "SELECT concat_ws(' ', to_regclass('public.t')::text, to_regclass('t_id_seq')::text, \
@@ -90,11 +93,11 @@ impl Cluster {
     }
 }
 
-pub fn setting(name: &str, value: &str) -> (String, String) {
+fn setting(name: &str, value: &str) -> (String, String) {
     (name.into(), format!("SET {name} = '{value}'"))
 }
 
-pub const LEAVES: &str = "SELECT coalesce(string_agg(p.relid::text || ' ' || \
+const LEAVES: &str = "SELECT coalesce(string_agg(p.relid::text || ' ' || \
     pg_get_expr(c.relpartbound, c.oid) || ' ' || pg_get_userbyid(c.relowner), ', ' ORDER BY p.relid::text), '') \
     FROM pg_partition_tree('public.t') p JOIN pg_class c ON c.oid = p.relid WHERE p.isleaf \
     AND p.relid <> 'public.t'::regclass";
@@ -327,6 +330,185 @@ async fn if_not_exists_and_if_exists_say_what_postgres_says() {
 }
 
 #[tokio::test]
+async fn dropping_leaves_nothing_and_asks_for_the_owner() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id serial, v int) PARTITION BY HASH (id)").await;
+    c.alice("CREATE TABLE u (id int) PARTITION BY HASH (id)").await;
+    c.clients[0]
+        .batch_execute(
+            "CREATE TABLE local (a int); ALTER TABLE local OWNER TO alice; \
+                        CREATE ROLE bob; CREATE VIEW w AS SELECT * FROM t",
+        )
+        .await
+        .unwrap();
+    let e = c.run_as("bob", "DROP TABLE t").await.unwrap_err();
+    assert_eq!((e.sqlstate.as_str(), e.message.as_str()), ("42501", "must be owner of table t"));
+    assert_eq!(c.refused("DROP TABLE t").await.sqlstate, "2BP01", "the view depends on it");
+    assert_eq!(c.alice("DROP TABLE t, local CASCADE").await, "DROP TABLE");
+    let shards: i64 = value(&c.clients[0], "SELECT count(*) FROM pgshunt.shards").await;
+    assert_eq!(shards, 4, "the group lives as long as it has a table");
+    c.alice("DROP TABLE u").await;
+    c.nothing_left().await;
+}
+
+#[tokio::test]
+async fn indexes_reach_all_nodes_under_one_name() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id int, a int, b text) PARTITION BY HASH (id)").await;
+    // A name that is taken on one node only: PostgreSQL would choose another there.
+    c.clients[1].batch_execute("CREATE SEQUENCE t_a_idx").await.unwrap();
+    let e = c.refused("CREATE INDEX ON t (a)").await;
+    assert!(
+        e.sqlstate == "42P07" && e.detail.unwrap_or_default().contains("node2"),
+        "{}",
+        e.message
+    );
+    c.clients[1].batch_execute("DROP SEQUENCE t_a_idx").await.unwrap();
+    assert_eq!(c.alice("CREATE INDEX ON t (a)").await, "CREATE INDEX");
+    c.alice("CREATE UNIQUE INDEX \"U 1\" ON public.t (b, id) WHERE a > 0").await;
+    let e = c.refused("CREATE UNIQUE INDEX ON t (a)").await;
+    assert!(e.sqlstate == "0A000" && e.message.contains("partition"), "{e:?}");
+    let names = "SELECT string_agg(x.indexrelid::regclass::text || x.indisvalid, ' ' ORDER BY 1) \
+        FROM pg_index x WHERE x.indrelid = 't'::regclass";
+    assert_eq!(c.on_each::<String>(names).await, vec!["t_a_idxtrue \"U 1\"true"; 2]);
+    let leaf = "SELECT bool_and(c.relname = ANY (ARRAY['U 1', 't_a_idx'])) FROM pg_index x \
+        JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_inherits i ON i.inhrelid = x.indrelid \
+        WHERE i.inhparent = 't'::regclass";
+    assert_eq!(c.on_each::<bool>(leaf).await, [true, true]);
+    let skipped = c.run_as("alice", "CREATE INDEX IF NOT EXISTS t_a_idx ON t (a)").await.unwrap();
+    assert_eq!(skipped.notices[0].message, "relation \"t_a_idx\" already exists, skipping");
+    assert_eq!(c.alice("DROP INDEX t_a_idx, \"U 1\"").await, "DROP INDEX");
+    let count =
+        "SELECT count(*) FROM pg_index x, pg_partition_tree('t') p WHERE x.indrelid = p.relid";
+    assert_eq!(c.on_each::<i64>(count).await, [0, 0]);
+    let lent = "SELECT count(*) FROM pg_namespace, aclexplode(nspacl) WHERE nspname LIKE 'shard%' \
+        AND privilege_type = 'CREATE' AND grantee <> nspowner";
+    assert_eq!(c.on_each::<i64>(lent).await, [0, 0], "nobody keeps a right to a shard's schema");
+}
+
+#[tokio::test]
+async fn altering_changes_all_nodes_and_the_routing_table() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id int, a int) PARTITION BY HASH (id)").await;
+    for client in &c.clients {
+        // Into whichever leaves are here.
+        for id in 1..20 {
+            let _ = client.batch_execute(&format!("INSERT INTO t VALUES ({id}, 1)")).await;
+        }
+    }
+    c.alice("ALTER TABLE t ADD COLUMN b text NOT NULL DEFAULT 'x', DROP COLUMN a").await;
+    c.alice("ALTER TABLE t RENAME COLUMN b TO c").await;
+    c.alice("ALTER TABLE t RENAME id TO tenant").await;
+    c.alice("ALTER TABLE t ALTER c SET DEFAULT upper('y'), ALTER c DROP NOT NULL").await;
+    c.alice("ALTER TABLE t ADD PRIMARY KEY (tenant)").await;
+    let each: Vec<String> = c
+        .on_each(
+            "SELECT (SELECT string_agg(DISTINCT c, '') FROM t) || (SELECT string_agg(attname || attnotnull, ' ' \
+             ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped) \
+             || (SELECT conname FROM pg_constraint WHERE conrelid = 't'::regclass AND contype = 'p')",
+        )
+        .await;
+    assert_eq!(each, vec!["xtenanttrue cfalset_pkey"; 2]);
+    let routes = c.store.routes().load();
+    let table = routes.table_by_name("public", "t").unwrap();
+    assert_eq!(table.key_columns, ["tenant"]);
+    assert_eq!(table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["tenant", "c"]);
+    // The key stays, in PostgreSQL's own words.
+    let e = c.refused("ALTER TABLE t DROP COLUMN tenant").await;
+    assert!(e.message.contains("partition key"), "{e:?}");
+    assert_eq!(c.store.routes().load().epoch, routes.epoch);
+}
+
+#[tokio::test]
+async fn a_clients_code_never_runs_as_pgshunts_role() {
+    let c = Cluster::start(2).await;
+    c.clients[0]
+        .batch_execute(
+            "CREATE FUNCTION evil() RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+               SET LOCAL ROLE NONE; CREATE TABLE public.broken_out (); RETURN 1; END $$; \
+             CREATE FUNCTION evil_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+               PERFORM public.evil(); RETURN NULL; END $$; \
+             CREATE DOMAIN evil_domain AS int CHECK (public.evil() = 1)",
+        )
+        .await
+        .unwrap();
+    c.alice("CREATE TABLE t (id int) PARTITION BY HASH (id)").await;
+    for sql in [
+        "ALTER TABLE t ADD a int DEFAULT evil()",
+        "ALTER TABLE t ADD a evil_domain",
+        "ALTER TABLE t ADD a int DEFAULT 1::evil_domain",
+    ] {
+        assert_eq!(c.refused(sql).await.sqlstate, "0A000", "{sql}");
+    }
+    c.clients[1]
+        .batch_execute(
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; \
+             CREATE TRIGGER tr BEFORE TRUNCATE ON t EXECUTE FUNCTION f()",
+        )
+        .await
+        .unwrap();
+    let e = c.refused("TRUNCATE t").await;
+    assert!(e.sqlstate == "0A000" && e.message.contains("\"tr\""), "{e:?}");
+    c.clients[1].batch_execute("DROP TRIGGER tr ON t").await.unwrap();
+    assert_eq!(c.alice("TRUNCATE t").await, "TRUNCATE TABLE");
+    let out: bool = value(&c.clients[0], "SELECT to_regclass('broken_out') IS NULL").await;
+    assert!(out);
+    let superuser = c.run_as(SUPERUSER, "ALTER TABLE t ADD a float DEFAULT random()").await;
+    assert_eq!(superuser.unwrap().tag, "ALTER TABLE");
+}
+
+#[tokio::test]
+async fn truncate_empties_all_nodes_and_asks_for_the_right() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id serial) PARTITION BY HASH (id)").await;
+    for client in &c.clients {
+        for _ in 0..20 {
+            let _ = client.batch_execute("INSERT INTO t DEFAULT VALUES").await;
+        }
+    }
+    let rows = "SELECT count(*) FROM t";
+    assert!(c.on_each::<i64>(rows).await.iter().all(|n| *n > 0));
+    c.clients[0].batch_execute("CREATE ROLE bob").await.unwrap();
+    let e = c.run_as("bob", "TRUNCATE t").await.unwrap_err();
+    assert_eq!(
+        (e.sqlstate.as_str(), e.message.as_str()),
+        ("42501", "permission denied for table t")
+    );
+    c.alice("TRUNCATE t RESTART IDENTITY").await;
+    assert_eq!(c.on_each::<i64>(rows).await, [0, 0]);
+    assert_eq!(c.on_each::<i64>("SELECT nextval('t_id_seq')").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_group_that_moves_is_left_alone() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id int) PARTITION BY HASH (id)").await;
+    let set = |state: &str| {
+        format!(
+            "DELETE FROM pgshunt.moves; INSERT INTO pgshunt.moves (shard_id, group_id, source_id, \
+             target_id, table_ids, state) SELECT 1, group_id, 1, 2, '{{}}', '{state}' FROM pgshunt.colocation_groups"
+        )
+    };
+    for (state, hint) in [("copying", "CANCEL MOVE"), ("soaking", "FINISH MOVE")] {
+        c.clients[0].batch_execute(&set(state)).await.unwrap();
+        for sql in [
+            "DROP TABLE t",
+            "TRUNCATE t",
+            "ALTER TABLE t ADD a int",
+            "CREATE INDEX ON t (id)",
+            "CREATE TABLE u (id int) PARTITION BY HASH (id)",
+        ] {
+            let e = c.refused(sql).await;
+            assert_eq!(e.sqlstate, "55006", "{sql}");
+            assert!(e.hint.as_deref().unwrap_or_default().contains(hint), "{sql}: {e:?}");
+        }
+    }
+    c.clients[0].batch_execute(&set("done")).await.unwrap();
+    c.alice("DROP TABLE t").await;
+    c.nothing_left().await;
+}
+
+#[tokio::test]
 async fn the_sessions_settings_are_in_force() {
     let c = Cluster::start(2).await;
     c.clients[0]
@@ -390,58 +572,3 @@ async fn roles_come_with_password_attributes_and_memberships() {
 }
 
 const CRASH: &str = "PGSHUNT_TEST_DDL_CONFIG";
-
-/// Run by the next test in a process of its own, which a failpoint aborts.
-#[tokio::test]
-async fn helper_that_creates_a_table_and_crashes() {
-    let Ok(ports) = std::env::var(CRASH) else { return };
-    let mut config = LocalCluster::start(0).unwrap().config;
-    for (i, port) in ports.split(',').enumerate() {
-        config.cluster.nodes.push(pgshunt::config::ClusterNode {
-            name: format!("node{}", i + 1),
-            host: "127.0.0.1".into(),
-            port: port.parse().unwrap(),
-        });
-    }
-    let connector = Arc::new(Connector::new(&config));
-    let store = Store::open(connector, &config.cluster.nodes).await.unwrap();
-    let request = DdlRequest {
-        role: "alice".into(),
-        settings: Vec::new(),
-        sql: "CREATE TABLE t (id serial) PARTITION BY HASH (id)".into(),
-    };
-    let _ = ddl::execute(&store, &request).await;
-    println!("SURVIVED");
-}
-
-#[tokio::test]
-async fn a_crash_at_any_point_is_recovered_to_all_or_nothing() {
-    let c = Cluster::start(3).await;
-    let ports: Vec<String> = c.nodes.nodes.iter().map(|n| n.port().to_string()).collect();
-    for (failpoint, done) in [
-        ("ddl_before_prepare", false),
-        ("ddl_after_prepare", false),
-        ("ddl_before_decision", false),
-        ("ddl_after_decision", true),
-    ] {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "ddl::helper_that_creates_a_table_and_crashes", "--nocapture"])
-            .env(CRASH, ports.join(","))
-            .env("PGSHUNT_FAILPOINT", failpoint)
-            .stderr(Stdio::null())
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&child.stdout);
-        assert!(!child.status.success() && !printed.contains("SURVIVED"), "{failpoint}: {printed}");
-
-        ddl::recover(&c.store).await.unwrap();
-        if done {
-            let there = "SELECT to_regclass('t') IS NOT NULL";
-            assert_eq!(c.on_each::<bool>(there).await, [true; 3], "{failpoint}");
-            assert!(c.store.reload().await.unwrap().table_by_name("public", "t").is_some());
-            c.alice("DROP TABLE t").await;
-        }
-        c.nothing_left().await;
-        assert_eq!(ddl::recover(&c.store).await.unwrap(), ddl::Recovered::default());
-    }
-}
