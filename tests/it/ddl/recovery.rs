@@ -36,7 +36,11 @@ async fn a_crash_at_any_point_is_recovered_to_all_or_nothing() {
         ("ddl_after_decision", true),
     ] {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "ddl::helper_that_creates_a_table_and_crashes", "--nocapture"])
+            .args([
+                "--exact",
+                "ddl::recovery::helper_that_creates_a_table_and_crashes",
+                "--nocapture",
+            ])
             .env(CRASH, ports.join(","))
             .env("PGSHUNT_FAILPOINT", failpoint)
             .stderr(Stdio::null())
