@@ -156,6 +156,8 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
             }
         };
         match value {
+            // varchar(n) drops blanks that do not fit, so what is stored may hash otherwise.
+            Ok(Some(v)) if !ty.stores_as_given(&v) => return Err(blank_ended()),
             Ok(v) => parts.push(v),
             // No row has such a key. Any shard finds none, or words the error.
             Err(KeyError::OutOfRange(_)) => return Ok(first),
@@ -188,6 +190,11 @@ fn read(
             ty.from_param(declared, binary, bytes).map(own).map(Some)
         }
     }
+}
+
+fn blank_ended() -> Report {
+    Report::error("0A000", "cannot tell the shard of a character varying value that ends in blanks")
+        .hint("Trim the distribution column's value.")
 }
 
 fn missing_param(n: usize) -> Report {

@@ -8,9 +8,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::link::{Expect, Fate, Reply};
+use super::link::{Expect, Fate, Reply, statement_id};
 use super::{Env, Flow, Gather, Io, Job, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Kind, Merge};
@@ -184,6 +182,10 @@ impl Session {
     ) -> Result<(), Stop> {
         let statement = self.statement(b.statement)?;
         let unnamed = b.statement.is_empty();
+        let ends = matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+        if self.status == Status::Failed && self.link.is_none() && !ends {
+            return Err(Self::aborted().into());
+        }
         let plan = self.fresh_plan(&statement, env);
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = crate::router::place::place(&plan.kind, &values, env.routes)?;
@@ -589,16 +591,4 @@ impl Session {
         }
         Ok(Some(job))
     }
-}
-
-/// SHA-256 of text and types, cut to 128 bits: two contents never share it by accident or design.
-fn statement_id(text: &[u8], oids: &[u8]) -> super::StatementId {
-    let digest = Sha256::new()
-        .chain_update((text.len() as u64).to_be_bytes())
-        .chain_update(text)
-        .chain_update(oids)
-        .finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    id
 }

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::gate::machine::TicketId;
 use crate::router::plan::Control;
 use crate::topology::NodeId;
@@ -17,6 +19,18 @@ use crate::wire::backend::{Report, Status};
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
+
+/// SHA-256 of text and types, cut to 128 bits: two contents never share it by accident or design.
+pub fn statement_id(text: &[u8], oids: &[u8]) -> StatementId {
+    let digest = Sha256::new()
+        .chain_update((text.len() as u64).to_be_bytes())
+        .chain_update(text)
+        .chain_update(oids)
+        .finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
+}
 
 /// The name a statement bears on server connections.
 pub fn server_name(id: &StatementId) -> [u8; 36] {

@@ -542,6 +542,10 @@ impl Session {
             Control::Deallocate(None) => {
                 self.statements.clear();
                 self.unnamed = None;
+                if let Some(link) = &mut self.link {
+                    link.facts.prepared.clear();
+                    link.unnamed = None;
+                }
             }
             Control::Pin(why) => {
                 self.pinned.get_or_insert(why);

@@ -133,7 +133,13 @@ pub fn reset_sql(applied: Option<&Settings>, wanted: &Settings) -> String {
                 let _ = write!(sql, "RESET {what}; ");
             }
             for s in applied.iter().filter(|s| !keeps(s) && !is_role(&s.name)) {
-                let _ = write!(sql, "RESET {}; ", ident(&s.name));
+                if s.name == "session characteristics" {
+                    sql += "RESET default_transaction_isolation; \
+                            RESET default_transaction_read_only; \
+                            RESET default_transaction_deferrable; ";
+                } else {
+                    let _ = write!(sql, "RESET {}; ", ident(&s.name));
+                }
             }
         }
     }
