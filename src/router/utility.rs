@@ -94,6 +94,13 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
             return drop_schema(d, cx);
         }
+        // An index's name does not tell its table; DDL looks it up, and drops a local one at home.
+        Node::DropStmt(d)
+            if d.remove_type == ObjectType::OBJECT_INDEX
+                && cx.names.routes.tables().next().is_some() =>
+        {
+            return (Kind::Ddl, Control::None);
+        }
         Node::DropOwnedStmt(_) | Node::ReassignOwnedStmt(_)
             if cx.names.routes.tables().next().is_some() =>
         {

@@ -216,6 +216,31 @@ async fn what_drivers_ask_and_what_nobody_can_answer() {
     assert_eq!(console.lines("SHOW PLACEMENTS").await.len(), 3);
 }
 
+/// The planner sees an index's name only, and it must not go on one node alone.
+#[tokio::test]
+async fn an_index_dropped_through_the_proxy_is_dropped_everywhere() {
+    let p = Proxy::start(2, 2).await;
+    let client = p.client().await;
+    for sql in [
+        "CREATE TABLE t (id int, a int) PARTITION BY HASH (id)",
+        "CREATE INDEX by_a ON t (a)",
+        "CREATE TABLE local (a int)",
+        "CREATE INDEX local_a ON local (a)",
+        "DROP INDEX by_a",
+        "DROP INDEX local_a",
+    ] {
+        client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    for node in &p.nodes.nodes {
+        let left: i64 = value(
+            &connect(node.port()).await,
+            "SELECT count(*) FROM pg_indexes WHERE indexname IN ('by_a', 'local_a')",
+        )
+        .await;
+        assert_eq!(left, 0, "{}", node.name());
+    }
+}
+
 #[tokio::test]
 async fn only_admins_are_let_in() {
     let p = Proxy::start_with(1, 1, |c| c.auth.admins = vec!["ann".into()]).await;
