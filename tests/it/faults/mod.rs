@@ -2,6 +2,7 @@
 //! that are full, cancels that come late.
 
 mod cancels;
+mod garbage;
 mod leaving;
 mod wire;
 
