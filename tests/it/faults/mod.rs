@@ -4,6 +4,8 @@
 mod cancels;
 mod garbage;
 mod leaving;
+mod line;
+mod nodes;
 mod wire;
 
 use pgshunt::config::{AuthMethod, Config};
