@@ -3,8 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::traffic::{Load, TABLE, Traffic};
-use crate::support::{Proxy, wait_for};
+use futures_util::future;
+
+use super::traffic::{Load, TABLE, Traffic, ids_in};
+use crate::support::{PATIENCE, Proxy, value, wait_for};
 
 /// pgshunt over two nodes with the writers' table in four shards: 1 and 3 on node1, 2 and 4 on node2.
 pub async fn proxy() -> Proxy {
@@ -53,26 +55,31 @@ async fn eight_writers_see_nothing_of_twenty_moves_back_and_forth() {
     assert!(writes > 1000 && gathers > 100, "too few to prove anything");
 }
 
+/// What is pipelined behind a transaction may need another node than the transaction had.
 #[tokio::test]
-async fn dbg_pipe() {
+async fn what_is_pipelined_to_several_nodes_is_answered_in_turn() {
     let p = proxy().await;
     let c = p.client().await;
+    let insert = c.prepare("INSERT INTO accounts (id, owner) VALUES ($1, 0)").await.unwrap();
+    let (here, there) = (ids_in(1, 1).next().unwrap(), ids_in(2, 1).next().unwrap());
     let add = c.prepare("UPDATE accounts SET v = v + 1 WHERE id = $1").await.unwrap();
-    for (n, id) in [1i32, 2, 1, 2].iter().enumerate() {
-        let all = async { futures_util::future::join4(
-            c.batch_execute("BEGIN"),
-            c.execute(&add, &[id]),
-            c.execute(&add, &[id]),
-            c.batch_execute("COMMIT"),
-        ).await };
-        let r = tokio::time::timeout(std::time::Duration::from_secs(2), all).await;
-        eprintln!("DBG {n} {r:?}");
-        let all = async { futures_util::future::join3(
-            c.execute(&add, &[id]),
-            c.execute(&add, &[&3]),
-            c.execute(&add, &[id]),
-        ).await };
-        let r = tokio::time::timeout(std::time::Duration::from_secs(2), all).await;
-        eprintln!("DBG {n} {r:?}");
+    for id in [here, there] {
+        c.execute(&insert, &[&id]).await.unwrap();
     }
+    let sum = c.prepare("SELECT sum(v) FROM accounts").await.unwrap();
+    let pipelined = async {
+        future::join5(
+            c.execute(&add, &[&here]),
+            c.execute(&add, &[&there]),
+            c.query_one(&sum, &[]),
+            c.execute(&add, &[&here]),
+            c.execute(&add, &[&there]),
+        )
+        .await
+    };
+    let all = tokio::time::timeout(PATIENCE, pipelined).await.expect("all are answered");
+    assert_eq!([all.0.unwrap(), all.1.unwrap(), all.3.unwrap(), all.4.unwrap()], [1; 4]);
+    assert_eq!(all.2.unwrap().get::<_, i64>(0), 2);
+    let sum: i64 = value(&c, "SELECT sum(v) FROM accounts").await;
+    assert_eq!(sum, 4);
 }
