@@ -23,7 +23,7 @@ use crate::net::{Out, Stream};
 use crate::pool::{Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::NodeId;
+use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -53,6 +53,8 @@ pub struct Client {
     /// Something was sent to the node since it was last asked to flush its answers.
     unflushed: bool,
     sent_at: Option<Instant>,
+    /// The pools used under this routing table.
+    pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -109,6 +111,7 @@ impl Client {
             muted: false,
             unflushed: false,
             sent_at: None,
+            pools: (Epoch(0), Vec::new()),
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -280,6 +283,9 @@ impl Client {
 
     /// Gives the connection back when the session lets go of it.
     fn release(&mut self) {
+        if !self.parts.session.lets_go() {
+            return;
+        }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
@@ -312,7 +318,7 @@ impl Client {
             }
         };
         let (mut conn, pool) = leased;
-        self.parts.cancel.linked(&conn.cancel, &conn.cancels);
+        self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
@@ -475,7 +481,7 @@ impl Client {
     /// A cancel means what the session holds.
     pub(super) fn relink_cancel(&self) {
         match &self.server {
-            Some((conn, _)) => self.parts.cancel.linked(&conn.cancel, &conn.cancels),
+            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
     }
@@ -513,7 +519,7 @@ impl Client {
         self.parts.cancel.idle();
         if waiting {
             let timeout = self.worker.shared.config.pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel, timeout).await {
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }
         }

@@ -25,7 +25,7 @@ pub struct Retry {
     epoch: Option<Epoch>,
     /// The failed answer is being discarded up to ReadyForQuery.
     discarding: bool,
-    again: bool,
+    pub(super) again: bool,
     attempts: u32,
 }
 
