@@ -101,6 +101,6 @@ async fn refuse(stream: &mut Stream, report: &Report) {
     report.put(out.buf());
     // The client may be gone already; then nobody misses the message.
     if stream.drain(&mut out).await.is_ok() {
-        stream.shutdown().await;
+        stream.shutdown_heard().await;
     }
 }

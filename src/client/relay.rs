@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
@@ -33,6 +33,9 @@ const CLIENT_HIGH: usize = 64 << 10;
 const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
+
+/// How long a client may take to read why its session ends.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 pub struct Client {
     pub(super) worker: Rc<Worker>,
@@ -127,8 +130,11 @@ impl Client {
             End::Client => false,
         };
         self.abandon_server().await;
-        if told && self.stream.drain(&mut self.out).await.is_ok() {
-            self.stream.shutdown().await;
+        if told {
+            let tell = self.stream.drain(&mut self.out);
+            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
+                self.stream.shutdown_heard().await;
+            }
         }
         self.count();
     }

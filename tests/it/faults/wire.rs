@@ -57,6 +57,12 @@ impl Wire {
         self.tcp.write_all(bytes).await.unwrap();
     }
 
+    /// One byte, as the answer to a request for encryption.
+    pub async fn byte(&mut self) -> Option<u8> {
+        let read = self.tcp.read_u8();
+        tokio::time::timeout(PATIENCE, read).await.expect("a byte within the deadline").ok()
+    }
+
     /// The next message; `None` at the end of the stream, however it came.
     pub async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
         let read = async {
