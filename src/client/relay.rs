@@ -141,6 +141,9 @@ impl Client {
 
     async fn drive(&mut self) -> End {
         loop {
+            // A transaction that has ended gives its connection up before what was pipelined behind
+            // it is looked at: that may need another node.
+            self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,

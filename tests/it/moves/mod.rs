@@ -3,4 +3,6 @@
 mod blockers;
 mod crash;
 mod journeys;
+mod ledger;
+mod traffic;
 mod world;
