@@ -12,6 +12,7 @@ mod gather;
 mod handshake;
 mod login;
 mod relay;
+mod reported;
 pub mod shared;
 pub mod worker;
 

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 
 use super::Cancels;
 pub use super::cancel::Registration;
+use super::reported::Reported;
 use crate::auth::MockSecret;
 use crate::catalog::{Role, Store};
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub struct Shared {
     pub control: tokio::runtime::Handle,
     pub console: Console,
     pub mock: MockSecret,
+    pub reported: Reported,
     roles: Mutex<HashMap<String, (Instant, Role)>>,
     clients: AtomicUsize,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
@@ -73,6 +75,7 @@ impl Shared {
             control,
             console,
             mock: MockSecret::random(4096),
+            reported: Reported::default(),
             roles: Mutex::default(),
             clients: AtomicUsize::new(0),
             draining,
