@@ -186,17 +186,11 @@ async fn authenticate(
     }
     let unavailable =
         |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
-    let mut role = shared.role(user, false).await.map_err(unavailable)?;
-    let mut fresh = false;
-    if role.is_none() {
-        // A role made a moment ago is known to the home node, not yet to the cache.
-        role = shared.role(user, true).await.map_err(unavailable)?;
-        fresh = true;
-    }
-    let verifier = role.as_ref().and_then(|r| r.verifier.as_ref());
+    let about = shared.roles.ask(user).await.map_err(unavailable)?;
+    let verifier = about.role.as_ref().and_then(|r| r.verifier.as_ref());
     let account = match verifier {
         Some(v) => Account::Known(v),
-        None => Account::Unknown { user: user.as_bytes(), secret: &shared.mock },
+        None => Account::Unknown { user: user.as_bytes(), secret: &about.mock },
     };
     let binding = match (&shared.tls, stream.is_tls()) {
         (Some(tls), true) => tls.binding().map(<[u8]>::to_vec),
@@ -233,13 +227,7 @@ async fn authenticate(
             backend::put_authentication(out.buf(), 12, &success.server_final);
             Ok(own(Credentials::Keys(success.keys)))
         }
-        Err(e) => {
-            if !fresh {
-                // The next attempt sees a password that was changed meanwhile.
-                let _ = shared.role(user, true).await;
-            }
-            Err(refused(&e).into())
-        }
+        Err(e) => Err(refused(&e).into()),
     }
 }
 

@@ -13,6 +13,7 @@ mod handshake;
 mod login;
 mod relay;
 mod reported;
+mod roles;
 pub mod shared;
 pub mod worker;
 
