@@ -87,7 +87,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
 
     let mut input = BytesMut::new();
     let mut scram: Option<ScramClient> = None;
-    let mut status = Vec::new();
+    let mut facts = Facts::default();
     let mut key = None;
     loop {
         let (tag, body) = read_frame(&mut stream, &mut input).await.map_err(unreachable)?;
@@ -102,13 +102,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
                     stream.drain(&mut out).await.map_err(unreachable)?;
                 }
             }
-            b'S' => {
-                let mut r = Reader(&body);
-                if let (Ok(n), Ok(v)) = (r.cstr(), r.cstr()) {
-                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-                    status.push((text(n), text(v)));
-                }
-            }
+            b'S' => facts.note_status(&body),
             b'K' => {
                 if let [a, b, c, d, e, f, g, h] = body[..] {
                     key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));
@@ -129,8 +123,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         input,
         output: out,
         cancel: Arc::new(Cancel { key, pending: AtomicU32::new(0) }),
-        facts: Facts::default(),
-        status,
+        facts,
         opened: Instant::now(),
     }))
 }

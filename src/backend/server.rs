@@ -40,10 +40,8 @@ pub struct ServerConn {
     pub input: BytesMut,
     pub output: Out,
     pub cancel: Arc<Cancel>,
-    /// Taken by the session while it holds the connection.
+    /// What it carries from session to session. Taken by the session while it holds the connection.
     pub facts: Facts,
-    /// ParameterStatus as last reported, in order of first appearance.
-    pub status: Vec<(String, String)>,
     pub opened: Instant,
 }
 
@@ -53,25 +51,5 @@ impl ServerConn {
         self.input.is_empty()
             && self.output.is_empty()
             && self.cancel.pending.load(Ordering::Acquire) == 0
-    }
-
-    /// Notes a ParameterStatus body; true when it told something new.
-    pub fn note_status(&mut self, body: &[u8]) -> bool {
-        let mut parts = body.split(|&b| b == 0);
-        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return false };
-        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
-            return false;
-        };
-        match self.status.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) if old == value => false,
-            Some((_, old)) => {
-                value.clone_into(old);
-                true
-            }
-            None => {
-                self.status.push((name.to_owned(), value.to_owned()));
-                true
-            }
-        }
     }
 }

@@ -229,7 +229,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.note_status(body);
+                    part.conn.facts.note_status(body);
                 }
                 _ => {}
             }
@@ -272,7 +272,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.note_status(body);
+                part.conn.facts.note_status(body);
             }
             b'Z' => {
                 part.done = true;

@@ -12,6 +12,8 @@ mod gather;
 mod handshake;
 mod login;
 mod relay;
+mod reported;
+mod roles;
 pub mod shared;
 pub mod worker;
 

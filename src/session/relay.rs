@@ -141,6 +141,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
+                link.facts.note_status(body);
                 // A change that nobody asked for (SIGHUP) is the client's too.
                 return match link.expects.front() {
                     Some(e) if e.fate == Fate::Swallow => Keep::Drop,

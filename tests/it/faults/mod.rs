@@ -5,6 +5,7 @@ mod cancels;
 mod garbage;
 mod leaving;
 mod line;
+mod logins;
 mod nodes;
 mod wire;
 
