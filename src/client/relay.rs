@@ -132,6 +132,9 @@ impl Client {
 
     async fn drive(&mut self) -> End {
         loop {
+            // Before the next message, which may be here already: it must not find a link that the
+            // answer before it has ended.
+            self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,
@@ -141,7 +144,11 @@ impl Client {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) | None => Ok(false),
+                Some(Need::Quiet) => {
+                    self.ask_for_answers();
+                    Ok(false)
+                }
+                None => Ok(false),
             };
             match met {
                 Ok(true) => continue,
