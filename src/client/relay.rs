@@ -153,7 +153,11 @@ impl Client {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) | None => Ok(false),
+                Some(Need::Quiet) => {
+                    self.ask_for_answers();
+                    Ok(false)
+                }
+                None => Ok(false),
             };
             match met {
                 Ok(true) => continue,

@@ -208,6 +208,9 @@ pub struct Link {
     pub started: bool,
     /// The server waits for COPY data.
     pub copy_in: bool,
+    /// Statements are prepared here while the client's transaction has no node yet: BEGIN was not
+    /// sent, and what the server says of its own transaction is not the client's.
+    pub outside: bool,
 }
 
 impl Link {
@@ -224,6 +227,7 @@ impl Link {
             passing_on: false,
             started: false,
             copy_in: false,
+            outside: false,
         }
     }
 
