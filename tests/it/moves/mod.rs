@@ -1,8 +1,10 @@
 //! Moves on real nodes, with direct connections as the application.
 
 mod blockers;
+mod bystanders;
 mod crash;
 mod journeys;
 mod ledger;
+mod scene;
 mod traffic;
 mod world;
