@@ -2,6 +2,7 @@
 
 mod blockers;
 mod bystanders;
+mod child;
 mod crash;
 mod journeys;
 mod ledger;
