@@ -5,20 +5,9 @@ use std::time::Instant;
 
 use futures_util::future;
 
-use super::traffic::{Load, TABLE, Traffic, ids_in};
-use crate::support::{PATIENCE, Proxy, value, wait_for};
-
-/// pgshunt over two nodes with the writers' table in four shards: 1 and 3 on node1, 2 and 4 on node2.
-pub async fn proxy() -> Proxy {
-    proxy_with(2, |_| {}).await
-}
-
-pub async fn proxy_with(nodes: usize, change: impl FnOnce(&mut pgshunt::config::Config)) -> Proxy {
-    let p = Proxy::start_with(nodes, nodes.min(2), change).await;
-    p.console().await.does("SET shard_count = 4").await;
-    p.client().await.batch_execute(TABLE).await.unwrap();
-    p
-}
+use super::scene::proxy;
+use super::traffic::{Load, Traffic, ids_in};
+use crate::support::{PATIENCE, value, wait_for};
 
 const ROUNDS: usize = 10;
 

@@ -45,6 +45,8 @@ pub struct Load {
     pub shards: Vec<i32>,
     /// Errors are expected (pgshunt or a node dies): the writer connects again and goes on.
     pub bears_errors: bool,
+    /// Whether they count over all nodes, which waits for every move.
+    pub gathers: bool,
 }
 
 impl Default for Load {
@@ -54,6 +56,7 @@ impl Default for Load {
             pause: Duration::from_millis(2),
             shards: Vec::new(),
             bears_errors: false,
+            gathers: true,
         }
     }
 }
@@ -366,6 +369,7 @@ impl Writer {
             5 => self.transaction_pipelined(s).await,
             6 | 12 => self.pipelined(s).await,
             7 => self.delete(s, self.turn % 32 == 7).await,
+            _ if !self.load.gathers => self.read(s).await,
             _ => self.sums(s, self.turn % 16 == 8).await,
         }
     }
