@@ -45,7 +45,10 @@ pub struct ServerConn {
 impl ServerConn {
     /// Whether the connection may go back to the pool as far as it knows itself.
     pub fn is_clean(&self) -> bool {
-        self.input.is_empty() && self.output.is_empty() && self.cancels.load(Ordering::Acquire) == 0
+        self.input.is_empty()
+            && self.output.is_empty()
+            && self.cancels.load(Ordering::Acquire) == 0
+            && !self.facts.spent
     }
 
     /// Notes a ParameterStatus body; true when it told something new.

@@ -5,6 +5,7 @@
 //! nothing is read from the node, and the other way round, so memory per client is bounded by the
 //! two buffers and the largest statement.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -41,8 +42,8 @@ pub struct Client {
     pub(super) out: Out,
     pub(super) parts: Parts,
     server: Option<(Box<ServerConn>, Arc<Pool>)>,
-    /// A request to be given to the session again before anything new.
-    again: Option<Vec<u8>>,
+    /// Requests to be given to the session again before anything new.
+    again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
     sent_at: Option<Instant>,
@@ -84,7 +85,7 @@ impl Client {
             out: Out::default(),
             parts,
             server: None,
-            again: None,
+            again: VecDeque::new(),
             copying: (0, false),
             sent_at: None,
             drain: Box::pin(worker.drain.clone().notified_owned()),
@@ -135,10 +136,10 @@ impl Client {
 
     /// Gives the session the client's messages, as many as it takes.
     fn take_messages(&mut self) -> Result<Option<Need>, End> {
-        if let Some(frame) = self.again.take() {
+        while let Some(frame) = self.again.pop_front() {
             let (flow, _) = self.give(&frame)?;
             if let Some(need) = flow {
-                self.again = Some(frame);
+                self.again.push_front(frame);
                 return Ok(Some(need));
             }
         }
@@ -225,9 +226,7 @@ impl Client {
             self.worker.stats.transactions.inc();
             self.count();
         }
-        if again.is_some() {
-            self.again = again;
-        }
+        self.again.extend(again);
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -339,7 +338,7 @@ impl Client {
 
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
-        let tag = match &self.again {
+        let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
                 let Ok(Some(h)) = frame::header(&self.input) else { return };
@@ -350,7 +349,6 @@ impl Client {
                 h.tag
             }
         };
-        self.again = None;
         let mut none = Vec::new();
         let to_server = match &mut self.server {
             Some((conn, _)) => conn.output.buf(),
@@ -372,7 +370,7 @@ impl Client {
 
     /// Takes the message in front off, as its job is done.
     pub(super) fn consume_front(&mut self) {
-        if self.again.take().is_some() {
+        if self.again.pop_front().is_some() {
             return;
         }
         if let Ok(Some(h)) = frame::header(&self.input) {

@@ -109,11 +109,13 @@ pub struct Facts {
     /// The session parameters in force beyond the role's defaults; `None` when a transaction that
     /// set some broke off, so that all must be reset before use.
     pub applied: Option<Settings>,
+    /// The connection must not serve anybody else: what it still answers cannot be told.
+    pub spent: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { prepared: Prepared::default(), applied: Some(Arc::from([])) }
+        Self { prepared: Prepared::default(), applied: Some(Arc::from([])), spent: false }
     }
 }
 
