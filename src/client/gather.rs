@@ -82,7 +82,7 @@ impl Client {
             parts.iter().map(|p| (p.conn.cancel.clone(), p.conn.cancels.clone())).collect();
         self.parts.cancel.linked_to_all(targets);
         let outcome = self.run_parts(&job, &mut parts).await;
-        self.parts.cancel.idle();
+        self.relink_cancel();
         self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
         self.give_back(parts);
         match outcome {

@@ -21,7 +21,7 @@ use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
-use crate::pool::{Lease, Pool, PoolError, PoolKey, Waiting};
+use crate::pool::{Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::topology::NodeId;
@@ -46,6 +46,13 @@ pub struct Client {
     again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
+    /// The client's part of the COPY has been passed on whole.
+    copied: bool,
+    pub(super) leaving: Leaving,
+    /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
+    muted: bool,
+    /// Something was sent to the node since it was last asked to flush its answers.
+    unflushed: bool,
     sent_at: Option<Instant>,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
@@ -68,8 +75,19 @@ impl From<Report> for End {
     }
 }
 
+/// Whether more is to be expected of the client. What it has sent before it leaves is carried out,
+/// as PostgreSQL does: it reads one message after the other and the goodbye last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// It has closed its side of the connection.
+    HungUp,
+    /// It has said Terminate.
+    Goodbye,
+}
+
 /// What arrived.
-enum Event {
+pub(super) enum Event {
     Progress,
     ServerGone(Option<io::Error>),
     ClientGone,
@@ -87,6 +105,10 @@ impl Client {
             server: None,
             again: VecDeque::new(),
             copying: (0, false),
+            copied: false,
+            leaving: Leaving::No,
+            muted: false,
+            unflushed: false,
             sent_at: None,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
@@ -120,12 +142,19 @@ impl Client {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) | None => Ok(false),
+                // What is to be tried again waits for nobody.
+                Some(Need::Quiet) | None => Ok(!self.again.is_empty() && self.server.is_none()),
             };
             match met {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(end) => return end,
+            }
+            if self.leaving != Leaving::No {
+                if self.is_finished() {
+                    return End::Client;
+                }
+                self.ask_for_answers();
             }
             self.note_state();
             if let Err(end) = self.wait().await {
@@ -134,8 +163,34 @@ impl Client {
         }
     }
 
+    /// Whether a client that is leaving has had all it asked for.
+    fn is_finished(&self) -> bool {
+        let input = match frame::header(&self.input) {
+            Ok(Some(h)) => self.input.len() >= h.len,
+            Ok(None) | Err(_) => false,
+        };
+        let session = &self.parts.session;
+        // The rest of a COPY will not come, so its answer will not either.
+        let stuck = session.copies_in() && !self.copied;
+        !input
+            && self.again.is_empty()
+            && self.out.is_empty()
+            && (stuck || !session.is_waiting_for_server())
+    }
+
+    /// Without Sync the node keeps its answers to itself, and no Sync will come.
+    fn ask_for_answers(&mut self) {
+        if let (true, Some((conn, _))) = (self.unflushed, &mut self.server) {
+            frame::put(conn.output.buf(), b'H', |_| {});
+            self.unflushed = false;
+        }
+    }
+
     /// Gives the session the client's messages, as many as it takes.
     fn take_messages(&mut self) -> Result<Option<Need>, End> {
+        if self.out.len() > CLIENT_HIGH {
+            return Ok(None);
+        }
         while let Some(frame) = self.again.pop_front() {
             let (flow, _) = self.give(&frame)?;
             if let Some(need) = flow {
@@ -144,7 +199,10 @@ impl Client {
             }
         }
         loop {
-            if self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH) {
+            // Who does not read its answers gets no more of them.
+            if self.out.len() > CLIENT_HIGH
+                || self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH)
+            {
                 return Ok(None);
             }
             if self.copying.0 > 0 {
@@ -177,7 +235,9 @@ impl Client {
             let message = self.input.split_to(h.len);
             let (flow, terminate) = self.give(&message)?;
             if terminate {
-                return Err(End::Client);
+                self.leaving = Leaving::Goodbye;
+                self.input.clear();
+                return Ok(None);
             }
             if let Some(need) = flow {
                 // Not taken: back to the front, where it came from.
@@ -189,13 +249,21 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
-        let Self { worker, parts, out, server, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
-            Some((conn, _)) => conn.output.buf(),
+            Some((conn, _)) => {
+                *unflushed = true;
+                conn.output.buf()
+            }
             None => &mut none,
         };
+        match header.tag {
+            b'c' | b'f' => *copied = true,
+            b'Q' | b'E' => *copied = false,
+            _ => {}
+        }
         let flow = worker.with_env(|env| {
             let mut io = Io { client: out.buf(), server: to_server };
             parts.session.client(header, &message[frame::HEADER..], env, &mut io)
@@ -247,92 +315,6 @@ impl Client {
         let facts = std::mem::take(&mut conn.facts);
         self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
         self.server = Some((conn, pool));
-        Ok(())
-    }
-
-    /// A connection to `node` from its pool: at once, or in turn.
-    pub(super) async fn borrow(
-        &mut self,
-        node: NodeId,
-    ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
-        let shared = self.worker.shared.clone();
-        let routes = shared.store.routes().load();
-        let Some(node) = routes.node(node) else {
-            return Ok(Err(Report::error("40001", "the node has just been removed")));
-        };
-        let key = PoolKey {
-            node: node.id,
-            database: self.parts.database.clone(),
-            user: self.parts.user.clone(),
-        };
-        let pool = shared.pools.pool(key, node, &self.parts.credentials);
-        let granted = match pool.lease(self.worker.index) {
-            Lease::Now(conn) => Ok(conn),
-            Lease::Later(waiting) => {
-                let since = Instant::now();
-                self.parts.info.set_state_since(ClientState::Waiting, since);
-                let granted = self.wait_in_line(waiting).await?;
-                self.worker.stats.wait.record(since.elapsed());
-                granted
-            }
-        };
-        Ok(granted.map(|conn| (conn, pool)).map_err(|e| {
-            self.worker.stats.errors(Blame::Node).inc();
-            match e {
-                Some(e) => report_of(&e),
-                None => Report::error("57014", "canceling statement due to user request"),
-            }
-        }))
-    }
-
-    /// Waits for a connection; `Err(None)`: the wait was cancelled.
-    async fn wait_in_line(
-        &mut self,
-        mut waiting: Waiting,
-    ) -> Result<Result<Box<ServerConn>, Option<PoolError>>, End> {
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(granted) = waiting.poll(cx) {
-                return Poll::Ready(Ok(granted.map_err(Some)));
-            }
-            if self.parts.cancel.poll_cancelled(cx.waker()) {
-                return Poll::Ready(Ok(Err(None)));
-            }
-            match self.poll_client(cx) {
-                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
-                _ => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// Waits until a gate opens.
-    pub(super) async fn hold(&mut self) -> Result<(), End> {
-        let since = Instant::now();
-        self.parts.info.set_state_since(ClientState::Held, since);
-        let worker = self.worker.clone();
-        let woken = worker.woken.notified();
-        let mut woken = std::pin::pin!(woken);
-        let outcome = std::future::poll_fn(|cx| {
-            if woken.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(false));
-            }
-            if self.parts.cancel.poll_cancelled(cx.waker()) {
-                return Poll::Ready(Ok(true));
-            }
-            // What was answered before the hold is not kept back.
-            if let Poll::Ready(Err(_)) = self.stream.poll_drain(cx, &mut self.out) {
-                return Poll::Ready(Err(End::Client));
-            }
-            match self.poll_client(cx) {
-                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-        self.worker.stats.hold.record(since.elapsed());
-        if outcome? {
-            self.refuse_front(Report::error("57014", "canceling statement due to user request"));
-        }
         Ok(())
     }
 
@@ -394,10 +376,13 @@ impl Client {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.stream.poll_drain(cx, &mut self.out).map_err(|_| ()) == Poll::Ready(Err(())) {
+        let before = self.out.len();
+        if !self.poll_send(cx) {
             return Poll::Ready(Event::ClientGone);
         }
-        let mut progress = false;
+        // Room was made for messages that waited for it, or a client that leaves has its answers.
+        let mut progress = before > CLIENT_HIGH && self.out.len() <= CLIENT_HIGH;
+        progress |= self.leaving != Leaving::No && before > 0 && self.out.is_empty();
         if let Some((conn, _)) = &mut self.server {
             let before = conn.output.len();
             if let Poll::Ready(Err(e)) = conn.stream.poll_drain(cx, &mut conn.output) {
@@ -445,23 +430,49 @@ impl Client {
         self.poll_client(cx)
     }
 
+    /// Sends to the client what it takes; false when it is gone.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.muted && matches!(self.stream.poll_drain(cx, &mut self.out), Poll::Ready(Err(_))) {
+            if self.leaving != Leaving::Goodbye {
+                return false;
+            }
+            self.muted = true;
+        }
+        if self.muted {
+            self.out = Out::default();
+        }
+        true
+    }
+
     /// Reads from the client, up to the read-ahead limit.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    pub(super) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let wanted = match frame::header(&self.input) {
             Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
             _ => READ_AHEAD,
         };
         let full = self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH);
-        if full || self.input.len() >= wanted {
+        if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
         match self.stream.poll_fill(cx, &mut self.input) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Event::ClientGone),
+            Poll::Ready(Err(_)) => Poll::Ready(Event::ClientGone),
+            Poll::Ready(Ok(0)) => {
+                self.leaving = Leaving::HungUp;
+                Poll::Ready(Event::Progress)
+            }
             Poll::Ready(Ok(n)) => {
                 self.worker.stats.bytes_from_clients.add(n as u64);
                 Poll::Ready(Event::Progress)
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// A cancel means what the session holds.
+    pub(super) fn relink_cancel(&self) {
+        match &self.server {
+            Some((conn, _)) => self.parts.cancel.linked(&conn.cancel, &conn.cancels),
+            None => self.parts.cancel.idle(),
         }
     }
 

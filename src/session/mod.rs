@@ -235,6 +235,11 @@ impl Session {
         self.broken.as_deref()
     }
 
+    /// The node waits for COPY data.
+    pub fn copies_in(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.copy_in)
+    }
+
     /// COPY data may be passed on as it comes, without waiting for whole messages.
     pub fn streams_copy(&self) -> bool {
         self.link.as_ref().is_some_and(|l| l.copy_in || !l.is_quiet())

@@ -1,115 +1,13 @@
 //! The console, over the wire, in front of real nodes.
 
-use std::future::poll_fn;
 use std::time::Duration;
 
-use pgshunt::app::Server;
 use pgshunt::config::AuthMethod;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
-use tokio_postgres::error::DbError;
-use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::NoTls;
 
 use crate::support::*;
-
-/// pgshunt over some nodes.
-struct Proxy {
-    nodes: LocalCluster,
-    server: Server,
-}
-
-impl Proxy {
-    async fn start(nodes: usize, in_use: usize) -> Self {
-        Self::start_with(nodes, in_use, |_| {}).await
-    }
-
-    async fn start_with(
-        nodes: usize,
-        in_use: usize,
-        change: impl FnOnce(&mut pgshunt::config::Config),
-    ) -> Self {
-        let options = ClusterOptions { in_use, ..ClusterOptions::new(nodes) };
-        let mut nodes = LocalCluster::start_with(&options).unwrap();
-        change(&mut nodes.config);
-        let server = Server::start(nodes.config.clone()).await.unwrap();
-        Self { nodes, server }
-    }
-
-    fn port(&self) -> u16 {
-        self.server.addr.port()
-    }
-
-    async fn console(&self) -> Console {
-        Console::open(self.port(), "pgshunt").await
-    }
-
-    /// A client of the database.
-    async fn client(&self) -> Client {
-        connect(self.port()).await
-    }
-}
-
-struct Console {
-    client: Client,
-    notices: mpsc::UnboundedReceiver<DbError>,
-}
-
-type Lines = Vec<Vec<(String, Option<String>)>>;
-
-impl Console {
-    async fn open(port: u16, database: &str) -> Self {
-        let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(port).dbname(database).user(SUPERUSER).password(PASSWORD);
-        let (client, mut connection) = config.connect(NoTls).await.unwrap();
-        let (told, notices) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-                if let AsyncMessage::Notice(n) = message {
-                    let _ = told.send(n);
-                }
-            }
-        });
-        Self { client, notices }
-    }
-
-    async fn lines(&self, sql: &str) -> Lines {
-        let answer = self.client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-        answer
-            .iter()
-            .filter_map(|m| match m {
-                SimpleQueryMessage::Row(row) => Some(row),
-                _ => None,
-            })
-            .map(|row| {
-                let names = row.columns().iter().enumerate();
-                names.map(|(i, c)| (c.name().into(), row.get(i).map(Into::into))).collect()
-            })
-            .collect()
-    }
-
-    /// One column of all rows.
-    async fn column(&self, sql: &str, name: &str) -> Vec<String> {
-        let pick = |line: &Vec<(String, Option<String>)>| {
-            let found = line.iter().find(|(n, _)| n == name);
-            found.unwrap_or_else(|| panic!("{sql} has no {name}")).1.clone().unwrap_or_default()
-        };
-        self.lines(sql).await.iter().map(pick).collect()
-    }
-
-    async fn does(&self, sql: &str) {
-        self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    }
-
-    async fn refused(&self, sql: &str) -> DbError {
-        let e = self.client.batch_execute(sql).await.expect_err(sql);
-        e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone()
-    }
-
-    fn told(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.notices.try_recv().ok()).map(|n| n.message().into()).collect()
-    }
-}
 
 const SHOWS: [&str; 16] = [
     "NODES",

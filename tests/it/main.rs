@@ -5,6 +5,7 @@ mod cli;
 mod console;
 mod ddl;
 mod demo;
+mod faults;
 mod hash;
 mod local;
 mod login;

@@ -1,13 +1,17 @@
-//! What the tests share: local nodes, connections, and waiting for a condition.
+//! What the tests share: local nodes, pgshunt over them, connections, and waiting for a condition.
 //!
 //! A test starts its own nodes and owns them; nothing is shared between tests.
 
 #![allow(dead_code, unused_imports, reason = "each test takes what it needs")]
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::time::{Duration, Instant};
 
-use tokio_postgres::{Client, NoTls};
+use pgshunt::app::Server;
+use pgshunt::config::Config;
+use tokio::sync::mpsc;
+use tokio_postgres::error::DbError;
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 pub use pgshunt::local::{
     ClusterOptions, DATABASE, LocalCluster, LocalNode, NodeOptions, PASSWORD, SUPERUSER, StopMode,
@@ -61,4 +65,101 @@ where
 {
     let row = client.query_one(sql, &[]).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     row.try_get(0).unwrap_or_else(|e| panic!("{sql}: {e}"))
+}
+
+/// pgshunt in this process, over nodes of its own.
+pub struct Proxy {
+    pub nodes: LocalCluster,
+    pub server: Server,
+}
+
+impl Proxy {
+    /// `nodes` servers are started, `in_use` of them are in the cluster.
+    pub async fn start(nodes: usize, in_use: usize) -> Self {
+        Self::start_with(nodes, in_use, |_| {}).await
+    }
+
+    pub async fn start_with(nodes: usize, in_use: usize, change: impl FnOnce(&mut Config)) -> Self {
+        let options = ClusterOptions { in_use, ..ClusterOptions::new(nodes) };
+        let mut nodes = LocalCluster::start_with(&options).unwrap();
+        change(&mut nodes.config);
+        let server = Server::start(nodes.config.clone()).await.unwrap();
+        Self { nodes, server }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.server.addr.port()
+    }
+
+    pub async fn console(&self) -> Console {
+        Console::open(self.port(), "pgshunt").await
+    }
+
+    /// A client of the database.
+    pub async fn client(&self) -> Client {
+        connect(self.port()).await
+    }
+}
+
+/// A session with the console, and the notices it was told.
+pub struct Console {
+    pub client: Client,
+    pub notices: mpsc::UnboundedReceiver<DbError>,
+}
+
+pub type Lines = Vec<Vec<(String, Option<String>)>>;
+
+impl Console {
+    pub async fn open(port: u16, database: &str) -> Self {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(port).dbname(database).user(SUPERUSER).password(PASSWORD);
+        let (client, mut connection) = config.connect(NoTls).await.unwrap();
+        let (told, notices) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notice(n) = message {
+                    let _ = told.send(n);
+                }
+            }
+        });
+        Self { client, notices }
+    }
+
+    /// The rows of a command's answer: names and values.
+    pub async fn lines(&self, sql: &str) -> Lines {
+        let answer = self.client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        answer
+            .iter()
+            .filter_map(|m| match m {
+                SimpleQueryMessage::Row(row) => Some(row),
+                _ => None,
+            })
+            .map(|row| {
+                let names = row.columns().iter().enumerate();
+                names.map(|(i, c)| (c.name().into(), row.get(i).map(Into::into))).collect()
+            })
+            .collect()
+    }
+
+    /// One column of all rows.
+    pub async fn column(&self, sql: &str, name: &str) -> Vec<String> {
+        let pick = |line: &Vec<(String, Option<String>)>| {
+            let found = line.iter().find(|(n, _)| n == name);
+            found.unwrap_or_else(|| panic!("{sql} has no {name}")).1.clone().unwrap_or_default()
+        };
+        self.lines(sql).await.iter().map(pick).collect()
+    }
+
+    pub async fn does(&self, sql: &str) {
+        self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    pub async fn refused(&self, sql: &str) -> DbError {
+        let e = self.client.batch_execute(sql).await.expect_err(sql);
+        e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone()
+    }
+
+    pub fn told(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.notices.try_recv().ok()).map(|n| n.message().into()).collect()
+    }
 }
