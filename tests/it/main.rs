@@ -5,6 +5,7 @@ mod cli;
 mod console;
 mod ddl;
 mod demo;
+mod differential;
 mod hash;
 mod local;
 mod login;
