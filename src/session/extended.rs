@@ -116,8 +116,8 @@ impl Session {
             )
             .into());
         }
-        let path = self.settings.search_path();
-        let plan = env.planner.plan_text(p.text, env.routes, path, self.pinned.is_some());
+        self.settled()?;
+        let plan = env.planner.plan_text(p.text, env.routes, self.speech());
         if aborted && !matches!(plan.single(), Some(Control::Commit | Control::Rollback)) {
             return Err(Self::aborted().into());
         }
@@ -186,6 +186,7 @@ impl Session {
         if self.status == Status::Failed && self.link.is_none() && !ends {
             return Err(Self::aborted().into());
         }
+        self.settled()?;
         let plan = self.fresh_plan(&statement, env);
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = crate::router::place::place(&plan.kind, &values, env.routes)?;
@@ -230,8 +231,7 @@ impl Session {
         statement: &Statement,
         env: &mut Env<'_>,
     ) -> Arc<crate::router::plan::Plan> {
-        let path = self.settings.search_path();
-        env.planner.plan_text(&statement.text, env.routes, path, self.pinned.is_some())
+        env.planner.plan_text(&statement.text, env.routes, self.speech())
     }
 
     /// A job stands alone in its segment, and the connection must be free for it.
