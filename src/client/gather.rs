@@ -78,9 +78,8 @@ impl Client {
             self.give_back(parts);
             return Ok(());
         };
-        let targets =
-            parts.iter().map(|p| (p.conn.cancel.clone(), p.conn.cancels.clone())).collect();
-        self.parts.cancel.linked_to_all(targets);
+        let targets = parts.iter().map(|p| p.conn.cancel.clone());
+        self.parts.cancel.linked(targets);
         let outcome = self.run_parts(&job, &mut parts).await;
         self.relink_cancel();
         self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
@@ -230,7 +229,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.note_status(body);
+                    part.conn.facts.note_status(body);
                 }
                 _ => {}
             }
@@ -273,7 +272,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.note_status(body);
+                part.conn.facts.note_status(body);
             }
             b'Z' => {
                 part.done = true;

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
@@ -23,7 +23,7 @@ use crate::net::{Out, Stream};
 use crate::pool::{Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::NodeId;
+use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -33,6 +33,9 @@ const CLIENT_HIGH: usize = 64 << 10;
 const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
+
+/// How long a client may take to read why its session ends.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 pub struct Client {
     pub(super) worker: Rc<Worker>,
@@ -53,6 +56,8 @@ pub struct Client {
     /// Something was sent to the node since it was last asked to flush its answers.
     unflushed: bool,
     sent_at: Option<Instant>,
+    /// The pools used under this routing table.
+    pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -109,6 +114,7 @@ impl Client {
             muted: false,
             unflushed: false,
             sent_at: None,
+            pools: (Epoch(0), Vec::new()),
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -124,16 +130,19 @@ impl Client {
             End::Client => false,
         };
         self.abandon_server().await;
-        if told && self.stream.drain(&mut self.out).await.is_ok() {
-            self.stream.shutdown().await;
+        if told {
+            let tell = self.stream.drain(&mut self.out);
+            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
+                self.stream.shutdown_heard().await;
+            }
         }
         self.count();
     }
 
     async fn drive(&mut self) -> End {
         loop {
-            // Before the next message, which may be here already: it must not find a link that the
-            // answer before it has ended.
+            // A transaction that has ended gives its connection up before what was pipelined behind
+            // it is looked at: that may need another node.
             self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
@@ -284,6 +293,9 @@ impl Client {
 
     /// Gives the connection back when the session lets go of it.
     fn release(&mut self) {
+        if !self.parts.session.lets_go() {
+            return;
+        }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
@@ -316,7 +328,7 @@ impl Client {
             }
         };
         let (mut conn, pool) = leased;
-        self.parts.cancel.linked(&conn.cancel, &conn.cancels);
+        self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
@@ -479,7 +491,7 @@ impl Client {
     /// A cancel means what the session holds.
     pub(super) fn relink_cancel(&self) {
         match &self.server {
-            Some((conn, _)) => self.parts.cancel.linked(&conn.cancel, &conn.cancels),
+            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
     }
@@ -517,7 +529,7 @@ impl Client {
         self.parts.cancel.idle();
         if waiting {
             let timeout = self.worker.shared.config.pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel, timeout).await {
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }
         }

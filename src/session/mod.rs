@@ -288,6 +288,11 @@ impl Session {
         self.link = Some(Link::new(node, facts, ticket));
     }
 
+    /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
+    pub fn lets_go(&self) -> bool {
+        self.release || self.retry.again
+    }
+
     /// Gives the link up, when it can be given up: the connection goes back to the pool.
     pub fn take_released(&mut self, env: &mut Env<'_>) -> Option<Facts> {
         if !std::mem::take(&mut self.release) {

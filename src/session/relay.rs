@@ -25,7 +25,7 @@ pub struct Retry {
     epoch: Option<Epoch>,
     /// The failed answer is being discarded up to ReadyForQuery.
     discarding: bool,
-    again: bool,
+    pub(super) again: bool,
     attempts: u32,
 }
 
@@ -146,6 +146,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
+                link.facts.note_status(body);
                 // A change that nobody asked for (SIGHUP) is the client's too.
                 return match link.expects.front() {
                     Some(e) if e.fate == Fate::Swallow => Keep::Drop,

@@ -2,7 +2,11 @@
 //! that are full, cancels that come late.
 
 mod cancels;
+mod garbage;
 mod leaving;
+mod line;
+mod logins;
+mod nodes;
 mod wire;
 
 use pgshunt::config::{AuthMethod, Config};

@@ -1,5 +1,7 @@
 //! A client that speaks the protocol by hand, and says what no library would.
 
+use std::collections::BTreeMap;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -9,6 +11,8 @@ pub struct Wire {
     pub tcp: TcpStream,
     pub pid: i32,
     pub secret: i32,
+    /// The parameters it was told, the last value of each.
+    pub told: BTreeMap<String, String>,
 }
 
 /// A message's bytes.
@@ -32,7 +36,15 @@ pub fn first(code: u32, body: &[u8]) -> Vec<u8> {
 }
 
 pub fn startup(database: &str) -> Vec<u8> {
-    let body = format!("user\0{SUPERUSER}\0database\0{database}\0\0");
+    startup_with(database, &[])
+}
+
+pub fn startup_with(database: &str, params: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = format!("user\0{SUPERUSER}\0database\0{database}\0");
+    for (name, value) in params {
+        body += &format!("{name}\0{value}\0");
+    }
+    body += "\0";
     first(3 << 16, body.as_bytes())
 }
 
@@ -42,19 +54,30 @@ pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 impl Wire {
     pub async fn dial(port: u16) -> Self {
         let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        Self { tcp, pid: 0, secret: 0 }
+        Self { tcp, pid: 0, secret: 0, told: BTreeMap::new() }
     }
 
     /// Logs in where clients are trusted.
     pub async fn login(port: u16) -> Self {
+        Self::login_with(port, &[]).await
+    }
+
+    pub async fn login_with(port: u16, params: &[(&str, &str)]) -> Self {
         let mut wire = Self::dial(port).await;
-        wire.send(&startup(DATABASE)).await;
-        wire.ready().await;
+        wire.send(&startup_with(DATABASE, params)).await;
+        let answer = wire.ready().await;
+        assert!(answer.ends_with('Z'), "{answer}");
         wire
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
         self.tcp.write_all(bytes).await.unwrap();
+    }
+
+    /// One byte, as the answer to a request for encryption.
+    pub async fn byte(&mut self) -> Option<u8> {
+        let read = self.tcp.read_u8();
+        tokio::time::timeout(PATIENCE, read).await.expect("a byte within the deadline").ok()
     }
 
     /// The next message; `None` at the end of the stream, however it came.
@@ -71,6 +94,11 @@ impl Wire {
         if let Some((b'K', key)) = &next {
             self.pid = i32::from_be_bytes(key[..4].try_into().unwrap());
             self.secret = i32::from_be_bytes(key[4..].try_into().unwrap());
+        }
+        if let Some((b'S', body)) = &next {
+            let text = String::from_utf8(body.clone()).unwrap();
+            let (name, value) = text.strip_suffix('\0').unwrap().split_once('\0').unwrap();
+            self.told.insert(name.to_owned(), value.to_owned());
         }
         next
     }
