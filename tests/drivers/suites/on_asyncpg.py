@@ -153,8 +153,8 @@ async def _(c):
         seen.append(await c.fetchval("SELECT name FROM ap_items WHERE tenant = $1", TENANTS[3]))
     for level in ("serializable", "repeatable_read"):
         async with c.transaction(isolation=level, readonly=True):
-            seen.append(await c.fetchval("SHOW transaction_isolation"))
             seen.append(await c.fetchval("SELECT name FROM ap_items WHERE tenant = $1", TENANTS[3]))
+            seen.append(await c.fetchval("SHOW transaction_isolation"))
     async with c.transaction(isolation="serializable", readonly=True, deferrable=True):
         seen.append(await c.fetchval("SELECT name FROM ap_items WHERE tenant = $1", TENANTS[4]))
     return seen
