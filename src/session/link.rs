@@ -111,11 +111,18 @@ pub struct Facts {
     pub applied: Option<Settings>,
     /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
     pub reported: Vec<(String, String)>,
+    /// The connection must not serve anybody else: what it still answers cannot be told.
+    pub spent: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { prepared: Prepared::default(), applied: Some(Arc::from([])), reported: Vec::new() }
+        Self {
+            prepared: Prepared::default(),
+            applied: Some(Arc::from([])),
+            reported: Vec::new(),
+            spent: false,
+        }
     }
 }
 

@@ -501,6 +501,13 @@ impl Session {
         }
     }
 
+    /// A job has failed after `answered` of its request's answers had been passed on.
+    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
+        let passed = answered.min(self.pending.len());
+        self.pending.drain(..passed);
+        self.refuse(tag, report, io);
+    }
+
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.
     pub fn job_done(&mut self) {
         self.pending.clear();

@@ -321,15 +321,15 @@ impl Session {
         }
     }
 
-    /// The frame to be given to [`Session::client`] again on a fresh link, if a retry is due.
-    /// The caller passes it before anything new of the client.
-    pub fn take_retry(&mut self) -> Option<Vec<u8>> {
+    /// The frames to be given to [`Session::client`] again on a fresh link, if a retry is due.
+    /// The caller passes them before anything new of the client.
+    pub fn take_retry(&mut self) -> Vec<Vec<u8>> {
         if !std::mem::take(&mut self.retry.again) {
-            return None;
+            return Vec::new();
         }
         self.counters.retries += 1;
         self.retry.attempts += 1;
-        self.retry.frame.take()
+        self.retry.frame.take().into_iter().collect()
     }
 }
 
