@@ -7,6 +7,7 @@ mod leaving;
 mod line;
 mod logins;
 mod nodes;
+mod tls;
 mod wire;
 
 use pgshunt::config::{AuthMethod, Config};
