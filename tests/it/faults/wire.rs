@@ -112,6 +112,22 @@ impl Wire {
         next
     }
 
+    /// The next message's tag and length, its body read and thrown away.
+    pub async fn skip(&mut self) -> Option<(u8, u64)> {
+        let tag = self.tcp.read_u8().await.ok()?;
+        let len = u64::from(self.tcp.read_u32().await.ok()?) - 4;
+        let mut left = usize::try_from(len).unwrap();
+        let mut sink = vec![0; left.min(64 << 10)];
+        while left > 0 {
+            let room = left.min(sink.len());
+            left -= match self.tcp.read(&mut sink[..room]).await.ok()? {
+                0 => return None,
+                n => n,
+            };
+        }
+        Some((tag, len))
+    }
+
     /// Everything up to and with ReadyForQuery, or up to the end: the tags, and each error's code
     /// behind its tag.
     pub async fn ready(&mut self) -> String {
