@@ -54,5 +54,6 @@ impl ServerConn {
         self.input.is_empty()
             && self.output.is_empty()
             && self.cancel.pending.load(Ordering::Acquire) == 0
+            && !self.facts.spent
     }
 }

@@ -183,7 +183,7 @@ impl Client {
             while let Some(h) = frame::header(&part.conn.input)
                 .map_err(|e| Report::fatal("08P01", e.to_string()))?
             {
-                if h.tag == b'D' && job.merge == Merge::Concat {
+                if h.tag == b'D' && !part.preparing && job.merge == Merge::Concat {
                     // Rows are passed on as they come, in pieces if they are large.
                     let wanted = job.limit == 0 || answer.rows < job.limit;
                     answer.rows += u64::from(wanted);

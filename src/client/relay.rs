@@ -5,6 +5,7 @@
 //! nothing is read from the node, and the other way round, so memory per client is bounded by the
 //! two buffers and the largest statement.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,8 +45,8 @@ pub struct Client {
     pub(super) out: Out,
     pub(super) parts: Parts,
     server: Option<(Box<ServerConn>, Arc<Pool>)>,
-    /// A request to be given to the session again before anything new.
-    again: Option<Vec<u8>>,
+    /// Requests to be given to the session again before anything new.
+    again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
     /// The client's part of the COPY has been passed on whole.
@@ -107,7 +108,7 @@ impl Client {
             out: Out::default(),
             parts,
             server: None,
-            again: None,
+            again: VecDeque::new(),
             copying: (0, false),
             copied: false,
             leaving: Leaving::No,
@@ -141,6 +142,9 @@ impl Client {
 
     async fn drive(&mut self) -> End {
         loop {
+            // A transaction that has ended gives its connection up before what was pipelined behind
+            // it is looked at: that may need another node.
+            self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,
@@ -150,7 +154,11 @@ impl Client {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) | None => Ok(false),
+                Some(Need::Quiet) => {
+                    self.ask_for_answers();
+                    Ok(self.tries_again())
+                }
+                None => Ok(self.tries_again()),
             };
             match met {
                 Ok(true) => continue,
@@ -170,6 +178,11 @@ impl Client {
         }
     }
 
+    /// What is to be tried again waits for nobody.
+    fn tries_again(&self) -> bool {
+        !self.again.is_empty() && self.server.is_none()
+    }
+
     /// Whether a client that is leaving has had all it asked for.
     fn is_finished(&self) -> bool {
         let input = match frame::header(&self.input) {
@@ -180,7 +193,7 @@ impl Client {
         // The rest of a COPY will not come, so its answer will not either.
         let stuck = session.copies_in() && !self.copied;
         !input
-            && self.again.is_none()
+            && self.again.is_empty()
             && self.out.is_empty()
             && (stuck || !session.is_waiting_for_server())
     }
@@ -198,10 +211,10 @@ impl Client {
         if self.out.len() > CLIENT_HIGH {
             return Ok(None);
         }
-        if let Some(frame) = self.again.take() {
+        while let Some(frame) = self.again.pop_front() {
             let (flow, _) = self.give(&frame)?;
             if let Some(need) = flow {
-                self.again = Some(frame);
+                self.again.push_front(frame);
                 return Ok(Some(need));
             }
         }
@@ -304,9 +317,7 @@ impl Client {
             self.worker.stats.transactions.inc();
             self.count();
         }
-        if again.is_some() {
-            self.again = again;
-        }
+        self.again.extend(again);
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -332,7 +343,7 @@ impl Client {
 
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
-        let tag = match &self.again {
+        let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
                 let Ok(Some(h)) = frame::header(&self.input) else { return };
@@ -343,7 +354,6 @@ impl Client {
                 h.tag
             }
         };
-        self.again = None;
         let mut none = Vec::new();
         let to_server = match &mut self.server {
             Some((conn, _)) => conn.output.buf(),
@@ -365,7 +375,7 @@ impl Client {
 
     /// Takes the message in front off, as its job is done.
     pub(super) fn consume_front(&mut self) {
-        if self.again.take().is_some() {
+        if self.again.pop_front().is_some() {
             return;
         }
         if let Ok(Some(h)) = frame::header(&self.input) {

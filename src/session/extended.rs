@@ -452,12 +452,28 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
+            let outside = self.prepares_outside();
+            if let Some(link) = &mut self.link {
+                link.outside = outside;
+            }
             if let Some(need) = self.flush_pending(env, io)? {
                 return Err(Stop::Wait(need));
             }
         }
         self.finish_sync(io);
         Ok(())
+    }
+
+    /// A transaction that has no node yet does not get one by preparing a statement, whose keys may
+    /// be anywhere: that is done on some node that knows the tables, outside of the transaction.
+    fn prepares_outside(&self) -> bool {
+        let prepares = |p: &Pending| {
+            matches!(
+                p,
+                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_)
+            )
+        };
+        !self.begin.is_empty() && !self.has_started() && self.pending.iter().all(prepares)
     }
 
     fn finish_sync(&mut self, io: &mut Io<'_>) {

@@ -111,11 +111,18 @@ pub struct Facts {
     pub applied: Option<Settings>,
     /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
     pub reported: Vec<(String, String)>,
+    /// The connection must not serve anybody else: what it still answers cannot be told.
+    pub spent: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { prepared: Prepared::default(), applied: Some(Arc::from([])), reported: Vec::new() }
+        Self {
+            prepared: Prepared::default(),
+            applied: Some(Arc::from([])),
+            reported: Vec::new(),
+            spent: false,
+        }
     }
 }
 
@@ -208,6 +215,9 @@ pub struct Link {
     pub started: bool,
     /// The server waits for COPY data.
     pub copy_in: bool,
+    /// Statements are prepared here while the client's transaction has no node yet: BEGIN was not
+    /// sent, and what the server says of its own transaction is not the client's.
+    pub outside: bool,
 }
 
 impl Link {
@@ -224,6 +234,7 @@ impl Link {
             passing_on: false,
             started: false,
             copy_in: false,
+            outside: false,
         }
     }
 

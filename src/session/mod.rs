@@ -259,6 +259,10 @@ impl Session {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
         }
+        // What is prepared outside of the transaction is no place for its first statement.
+        if self.link.as_ref().is_some_and(|l| l.outside && l.started) && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Quiet));
+        }
         match header.tag {
             b'Q' => {
                 let text = frontend::query(body)?;
@@ -410,7 +414,7 @@ impl Session {
             link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
             link.facts.applied = Some(wanted.clone());
         }
-        if !self.begin.is_empty() {
+        if !self.begin.is_empty() && !link.outside {
             frontend::put_query(io.server, &self.begin);
             link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
             self.begin.clear();
@@ -495,6 +499,13 @@ impl Session {
             b'Q' | b'F' => self.refuse_query(report, io),
             _ => self.refuse_message(tag, report, io),
         }
+    }
+
+    /// A job has failed after `answered` of its request's answers had been passed on.
+    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
+        let passed = answered.min(self.pending.len());
+        self.pending.drain(..passed);
+        self.refuse(tag, report, io);
     }
 
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.

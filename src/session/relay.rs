@@ -10,7 +10,7 @@ use super::link::{Fate, Link, Reply};
 use super::{Env, Io, Session};
 use crate::router::plan::Control;
 use crate::topology::Epoch;
-use crate::wire::backend::{Status, report_field};
+use crate::wire::backend::{self, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
@@ -119,6 +119,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Ready(status) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    backend::put_ready(io.client, status);
+                }
             }
             // What pgshunt answers itself stands in line behind what the server had to answer.
             while let Some(link) = &mut self.link {
@@ -217,6 +222,11 @@ impl Session {
             self.release = true;
             return Keep::Drop;
         }
+        if link.outside && forwards {
+            self.release = true;
+            self.epoch = None;
+            return Keep::Ready(self.status);
+        }
         if status == Status::Idle && forwards {
             // An implicit transaction has ended, or an explicit one by COMMIT or ROLLBACK, which
             // has been applied already: nothing pending is left then.
@@ -285,6 +295,9 @@ impl Session {
         };
         front.controls = None;
         let in_query = front.reply == Reply::Query;
+        if link.outside {
+            self.status = Status::Failed;
+        }
         self.settings_after_error();
         if !in_query {
             let Some(link) = &mut self.link else { return keep };
@@ -304,22 +317,24 @@ impl Session {
         }
     }
 
-    /// The frame to be given to [`Session::client`] again on a fresh link, if a retry is due.
-    /// The caller passes it before anything new of the client.
-    pub fn take_retry(&mut self) -> Option<Vec<u8>> {
+    /// The frames to be given to [`Session::client`] again on a fresh link, if a retry is due.
+    /// The caller passes them before anything new of the client.
+    pub fn take_retry(&mut self) -> Vec<Vec<u8>> {
         if !std::mem::take(&mut self.retry.again) {
-            return None;
+            return Vec::new();
         }
         self.counters.retries += 1;
         self.retry.attempts += 1;
-        self.retry.frame.take()
+        self.retry.frame.take().into_iter().collect()
     }
 }
 
 enum Keep {
     Forward,
     Drop,
-    Replace(Box<crate::wire::backend::Report>),
+    Replace(Box<backend::Report>),
+    /// ReadyForQuery, of the client's transaction and not the server's.
+    Ready(Status),
 }
 
 fn forward_if(link: &Link) -> Keep {

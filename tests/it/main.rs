@@ -2,6 +2,7 @@
 
 mod check;
 mod cli;
+mod clients;
 mod console;
 mod ddl;
 mod demo;
