@@ -59,6 +59,8 @@ pub struct Client {
     sent_at: Option<Instant>,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
+    /// Of another database than the cluster's: nothing is distributed there.
+    plain: bool,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -101,6 +103,7 @@ pub(super) enum Event {
 
 impl Client {
     pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
+        let plain = *parts.database != *worker.shared.config.cluster.database;
         Self {
             worker: worker.clone(),
             stream,
@@ -116,6 +119,7 @@ impl Client {
             unflushed: false,
             sent_at: None,
             pools: (Epoch(0), Vec::new()),
+            plain,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -269,7 +273,7 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
-        let Self { worker, parts, out, server, unflushed, copied, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, plain, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
@@ -285,6 +289,9 @@ impl Client {
             _ => {}
         }
         let flow = worker.with_env(|env| {
+            if *plain {
+                env.routes = env.routes.plain();
+            }
             let mut io = Io { client: out.buf(), server: to_server };
             parts.session.client(header, &message[frame::HEADER..], env, &mut io)
         });

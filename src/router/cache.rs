@@ -120,7 +120,7 @@ impl Planner {
             && !self.lexer.several_statements()
             && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {
-            key(&mut self.key, self.lexer.text(), speech);
+            key(&mut self.key, self.lexer.text(), routes, speech);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
                 let literals = Literals { text, spans: self.lexer.literals() };
                 return Planned { plan: plan.clone(), literals };
@@ -149,7 +149,7 @@ impl Planner {
         speech: Speech<'_>,
     ) -> Arc<Plan> {
         self.fresh(routes);
-        key(&mut self.key, text, speech);
+        key(&mut self.key, text, routes, speech);
         if let Some(plan) = self.texts.get(self.key.as_slice()) {
             return plan.clone();
         }
@@ -171,7 +171,7 @@ fn is_plain(literal: Literal, text: &[u8]) -> bool {
     literal.class != LiteralClass::String || text.get(literal.range().start) == Some(&b'\'')
 }
 
-fn key(out: &mut Vec<u8>, text: &[u8], speech: Speech<'_>) {
+fn key(out: &mut Vec<u8>, text: &[u8], routes: &RoutingTable, speech: Speech<'_>) {
     out.clear();
     out.extend_from_slice(text);
     if let Some(path) = speech.path {
@@ -179,7 +179,8 @@ fn key(out: &mut Vec<u8>, text: &[u8], speech: Speech<'_>) {
         out.push(0);
         out.extend_from_slice(path.as_bytes());
     }
-    out.push(u8::from(speech.temporary) | u8::from(speech.foreign_text) << 1);
+    let flags = [speech.temporary, speech.foreign_text, routes.is_plain()];
+    out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));
 }
 
 /// Plans a text. The flag tells whether another text of the same shape has the same plan.

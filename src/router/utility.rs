@@ -53,7 +53,9 @@ fn transaction(t: &nodes::TransactionStmt) -> Control {
 fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {
     let name = s.name().unwrap_or_default().to_ascii_lowercase();
     let no = |what: &str, hint: &str| (refused(what, hint), Control::None);
-    let sets = s.kind != VariableSetKind::VAR_RESET && s.kind != VariableSetKind::VAR_SET_DEFAULT;
+    let sets = !cx.names.routes.is_plain()
+        && s.kind != VariableSetKind::VAR_RESET
+        && s.kind != VariableSetKind::VAR_SET_DEFAULT;
     if name == "session_replication_role" && sets {
         // It would step over the fence of a move.
         return no(
@@ -189,8 +191,9 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             let _ = rv;
             return (Kind::Home, Control::Pin("a temporary table"));
         }
-        let hashed =
-            c.partspec().is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
+        let hashed = !cx.names.routes.is_plain()
+            && c.partspec()
+                .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
         if hashed {
             return (Kind::Ddl, Control::None);
         }
@@ -270,9 +273,10 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
     let named = |n: Node<'_>| n.as_str().map(str::to_owned);
     let holds = d.objects().iter().filter_map(named).find(|schema| {
-        cx.names.routes.tables().any(|t| t.schema == *schema)
-            || super::scope::leaf_schema(schema).is_some()
-            || schema == "pgshunt"
+        !cx.names.routes.is_plain()
+            && (cx.names.routes.tables().any(|t| t.schema == *schema)
+                || super::scope::leaf_schema(schema).is_some()
+                || schema == "pgshunt")
     });
     let kind = match holds {
         Some(schema) => refused(
