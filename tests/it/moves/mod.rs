@@ -6,6 +6,7 @@ mod child;
 mod crash;
 mod journeys;
 mod ledger;
+mod node_killed;
 mod scene;
 mod traffic;
 mod world;

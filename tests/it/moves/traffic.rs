@@ -329,6 +329,7 @@ impl Writer {
             let since = Instant::now();
             let done = self.step(&open).await;
             seen.ledgers.lock().unwrap().insert(self.owner, self.ledger.clone());
+            let done_well = done.is_ok();
             match done {
                 Ok(()) => {
                     broken_since = None;
@@ -347,7 +348,12 @@ impl Writer {
                 }
             }
             seen.statements.fetch_add(1, Ordering::SeqCst);
-            if !open.client.is_closed() {
+            // A transaction that failed half-way ends here; outside of one nothing happens.
+            let usable = match done_well {
+                true => true,
+                false => open.client.batch_execute("ROLLBACK").await.is_ok(),
+            };
+            if usable && !open.client.is_closed() {
                 session = Some(open);
             }
             drop(not_compared);
