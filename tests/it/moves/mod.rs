@@ -8,5 +8,6 @@ mod journeys;
 mod ledger;
 mod node_killed;
 mod scene;
+mod stale;
 mod traffic;
 mod world;
