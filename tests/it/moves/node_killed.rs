@@ -1,4 +1,4 @@
-//! A node dies in the middle of a cutover: the source, the target, or home. pgshunt is stopped at a
+//! A node dies, or hangs, in the middle of a cutover: the source, the target, or home. pgshunt is stopped at a
 //! step of the held phase meanwhile, so that the moment is exact; then it goes on and the node comes
 //! back.
 
@@ -92,4 +92,31 @@ async fn the_target_is_killed_in_the_cutover() {
 #[tokio::test]
 async fn home_is_killed_in_the_cutover() {
     dies(HOME).await;
+}
+
+/// It answers nothing and its connections do not break. The source is unfenced without it, and traffic
+/// goes on there until it can be tried again.
+#[tokio::test]
+async fn a_target_that_hangs_in_the_held_phase_is_given_up_unnoticed() {
+    let nodes = tokio::task::spawn_blocking(|| LocalCluster::start(3)).await.unwrap().unwrap();
+    let home = Home::new(&nodes.config);
+    let served = Served::start(&home, Some("move.fence.after=stop")).await;
+    let c = Console::open(served.port, "pgshunt").await;
+    make_table(&c, &connect(served.port).await).await;
+    let shards = c.column("SHOW SHARDS", "node").await;
+    let here = (1..).zip(&shards).filter(|(_, n)| *n != "node3").map(|(s, _)| s).collect();
+    let load = Load { writers: 4, shards: here, gathers: false, ..Load::default() };
+    let traffic = Traffic::start(served.port, load);
+    traffic.flows("before").await;
+    c.does("MOVE SHARD 2 TO node3 NOWAIT").await;
+    served.stopped().await;
+    nodes.nodes[TARGET].freeze();
+    served.go_on();
+    traffic.flows("while the target hangs").await;
+    assert_eq!(serves(&c, 2).await, "node2");
+    nodes.nodes[TARGET].thaw();
+    until_state(&c, State::Soaking).await;
+    assert_eq!(serves(&c, 2).await, "node3");
+    traffic.flows("after the move").await;
+    assert_eq!(traffic.end(&nodes, "at the end").await, Vec::<String>::new());
 }
