@@ -1,4 +1,5 @@
-//! Moves on real nodes, with direct connections as the application.
+//! Moves on real nodes: through a whole pgshunt (`scene`, `traffic`, `child`), and the mover alone with
+//! writers that have no gate and meet the fence (`world`).
 
 mod blockers;
 mod bystanders;
@@ -6,6 +7,9 @@ mod child;
 mod crash;
 mod journeys;
 mod ledger;
+mod node_killed;
+mod promises;
 mod scene;
+mod stale;
 mod traffic;
 mod world;
