@@ -28,6 +28,7 @@
 mod emit;
 mod extended;
 mod link;
+mod reading;
 mod relay;
 mod settings;
 mod simple;

@@ -222,10 +222,10 @@ impl Session {
             self.release = true;
             return Keep::Drop;
         }
-        if link.outside && forwards {
+        if link.outside && link.expects.is_empty() {
             self.release = true;
             self.epoch = None;
-            return Keep::Ready(self.status);
+            return if forwards { Keep::Ready(self.status) } else { Keep::Drop };
         }
         if status == Status::Idle && forwards {
             // An implicit transaction has ended, or an explicit one by COMMIT or ROLLBACK, which
@@ -296,7 +296,11 @@ impl Session {
         front.controls = None;
         let in_query = front.reply == Reply::Query;
         if link.outside {
-            self.status = Status::Failed;
+            if self.status == Status::Transaction {
+                self.status = Status::Failed;
+            }
+            // Ended by a Sync of ours: the client's is still to come.
+            self.skipping = link.expects.back().is_some_and(|e| e.fate == Fate::Swallow);
         }
         self.settings_after_error();
         if !in_query {

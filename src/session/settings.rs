@@ -9,6 +9,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use super::link::{Setting, Settings};
+use crate::router::reads_alike;
 
 #[derive(Debug)]
 pub struct SessionSettings {
@@ -18,6 +19,9 @@ pub struct SessionSettings {
     pending: Option<Vec<Setting>>,
     /// Base and committed, as one shared value.
     current: Settings,
+    /// The startup packet asks for another encoding than UTF8, or for backslashes in literals. A SET
+    /// of these is refused.
+    foreign_text: bool,
 }
 
 /// `s` as an SQL literal under standard_conforming_strings on or off.
@@ -55,7 +59,12 @@ impl SessionSettings {
             })
             .collect::<Vec<_>>();
         let current = Arc::from(base.as_slice());
-        Self { base, committed: Vec::new(), pending: None, current }
+        let foreign_text = startup.iter().any(|(name, value)| !reads_alike(name, value));
+        Self { base, committed: Vec::new(), pending: None, current, foreign_text }
+    }
+
+    pub fn foreign_text(&self) -> bool {
+        self.foreign_text
     }
 
     /// What must be in force on a connection at the start of a transaction.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::extended::Stop;
 use super::link::{Expect, Reply};
 use super::{Env, Flow, Gather, Io, Job, Need, Session};
 use crate::router::place::{Place, place};
@@ -25,9 +26,19 @@ impl Session {
         if self.status == Status::Failed && self.link.is_none() {
             return self.query_in_failed_begin(text, env, io);
         }
-        let path = self.settings.search_path();
-        let planned = env.planner.plan(text, env.routes, path, self.pinned.is_some());
+        match self.unsettled() {
+            Ok(None) => {}
+            Ok(Some(need)) => return Flow::Wait(need),
+            Err(report) => {
+                self.refuse_query(report, io);
+                return Flow::Done;
+            }
+        }
+        let planned = env.planner.plan(text, env.routes, self.speech());
         let plan = planned.plan;
+        if let Err(Stop::Wait(need)) = self.begins_alone(&plan) {
+            return Flow::Wait(need);
+        }
         let place = place(&plan.kind, &planned.literals, env.routes);
         if self.link.is_none() && self.answer_control(&plan, text, io) {
             self.counters.statements += 1;
@@ -128,8 +139,7 @@ impl Session {
 
     /// In a transaction that failed before it had a node only its end is understood.
     fn query_in_failed_begin(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
-        let path = self.settings.search_path();
-        let plan = env.planner.plan(text, env.routes, path, false).plan;
+        let plan = env.planner.plan(text, env.routes, self.speech()).plan;
         let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
         if !(ends && self.answer_control(&plan, text, io)) {
             Self::aborted().put(io.client);

@@ -6,6 +6,7 @@ mod clients;
 mod console;
 mod ddl;
 mod demo;
+mod differential;
 mod faults;
 mod hash;
 mod local;
