@@ -103,7 +103,7 @@ pub(super) enum Event {
 
 impl Client {
     pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
-        let plain = *parts.database != *worker.shared.config.cluster.database;
+        let plain = *parts.database != *worker.shared.config.load().cluster.database;
         Self {
             worker: worker.clone(),
             stream,
@@ -245,12 +245,10 @@ impl Client {
                 self.copying = (h.len, self.parts.session.streams_copy());
                 continue;
             }
-            if h.len > self.worker.shared.config.limits.max_message {
+            let most = self.worker.shared.config.load().limits.max_message;
+            if h.len > most {
                 return Err(Report::fatal("54000", "message is too large to be routed")
-                    .detail(format!(
-                        "{} bytes; limits.max_message allows {}.",
-                        h.len, self.worker.shared.config.limits.max_message
-                    ))
+                    .detail(format!("{} bytes; limits.max_message allows {}.", h.len, most))
                     .into());
             }
             if self.input.len() < h.len {
@@ -538,7 +536,7 @@ impl Client {
         worker.with_env(|env| self.parts.session.unlink(env));
         self.parts.cancel.idle();
         if waiting {
-            let timeout = self.worker.shared.config.pool.connect_timeout;
+            let timeout = self.worker.shared.config.load().pool.connect_timeout;
             if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }
