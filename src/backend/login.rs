@@ -5,12 +5,13 @@
 //! stored anywhere. The service role logs in with its configured password.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::server::{CancelKey, ServerConn};
+use super::server::{Cancel, CancelKey, ServerConn};
 use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
 use crate::net::{Out, Stream, listen};
 use crate::pool::state::ConnId;
@@ -120,14 +121,14 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         }
     }
     let (pid, secret) = key.ok_or_else(|| protocol("sent no cancel key".into()))?;
+    let key = CancelKey { host: target.node.host.clone(), port: target.node.port, pid, secret };
     Ok(Box::new(ServerConn {
         id,
         node: target.node.id,
         stream,
         input,
         output: out,
-        cancel: CancelKey { host: target.node.host.clone(), port: target.node.port, pid, secret },
-        cancels: Arc::default(),
+        cancel: Arc::new(Cancel { key, pending: AtomicU32::new(0) }),
         facts: Facts::default(),
         status,
         opened: Instant::now(),

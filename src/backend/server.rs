@@ -23,6 +23,14 @@ pub struct CancelKey {
     pub secret: [u8; 4],
 }
 
+/// Where a connection is cancelled, and the cancel requests on their way to it. Until they have
+/// arrived it must not serve another client, or theirs would be cancelled.
+#[derive(Debug)]
+pub struct Cancel {
+    pub key: CancelKey,
+    pub pending: AtomicU32,
+}
+
 #[derive(Debug)]
 pub struct ServerConn {
     pub id: ConnId,
@@ -31,10 +39,7 @@ pub struct ServerConn {
     /// Read from the node and not passed on yet.
     pub input: BytesMut,
     pub output: Out,
-    pub cancel: CancelKey,
-    /// Cancel requests on their way to this connection. Until they have arrived it must not serve
-    /// another client, or theirs would be cancelled.
-    pub cancels: Arc<AtomicU32>,
+    pub cancel: Arc<Cancel>,
     /// Taken by the session while it holds the connection.
     pub facts: Facts,
     /// ParameterStatus as last reported, in order of first appearance.
@@ -47,7 +52,7 @@ impl ServerConn {
     pub fn is_clean(&self) -> bool {
         self.input.is_empty()
             && self.output.is_empty()
-            && self.cancels.load(Ordering::Acquire) == 0
+            && self.cancel.pending.load(Ordering::Acquire) == 0
             && !self.facts.spent
     }
 

@@ -30,17 +30,9 @@ impl Client {
         &mut self,
         node: NodeId,
     ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
-        let shared = self.worker.shared.clone();
-        let routes = shared.store.routes().load();
-        let Some(node) = routes.node(node) else {
+        let Some(pool) = self.pool(node) else {
             return Ok(Err(Report::error("40001", "the node has just been removed")));
         };
-        let key = PoolKey {
-            node: node.id,
-            database: self.parts.database.clone(),
-            user: self.parts.user.clone(),
-        };
-        let pool = shared.pools.pool(key, node, &self.parts.credentials);
         let granted = match pool.lease(self.worker.index) {
             Lease::Now(conn) => Ok(conn),
             Lease::Later(waiting) => {
@@ -58,6 +50,23 @@ impl Client {
             }
             None => cancelled(),
         }))
+    }
+
+    /// The client's pool of a node. Looked up by name once per routing table only.
+    fn pool(&mut self, node: NodeId) -> Option<Arc<Pool>> {
+        let routes = self.worker.shared.store.routes().swap_cell().load();
+        if self.pools.0 != routes.epoch {
+            self.pools = (routes.epoch, Vec::new());
+        }
+        if let Some(pool) = self.pools.1.iter().find(|p| p.key().node == node) {
+            return Some(pool.clone());
+        }
+        let key =
+            PoolKey { node, database: self.parts.database.clone(), user: self.parts.user.clone() };
+        let pools = &self.worker.shared.pools;
+        let pool = pools.pool(key, routes.node(node)?, &self.parts.credentials);
+        self.pools.1.push(pool.clone());
+        Some(pool)
     }
 
     /// Waits for a connection; `Err(None)`: the wait was cancelled.

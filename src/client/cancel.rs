@@ -5,7 +5,7 @@
 //! connection the client holds at that moment; until it has been delivered the connection does not
 //! go to another client (`ServerConn::cancels`), or theirs would be cancelled.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
@@ -14,12 +14,10 @@ use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
 use crate::backend::login;
-use crate::backend::server::CancelKey;
+use crate::backend::server::Cancel;
 
 /// How long a CancelRequest to a node may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-
-type Target = (CancelKey, Arc<AtomicU32>);
 
 /// What a cancel means for a client at this moment. A client may wait and hold connections at once:
 /// in a transaction, for a gate.
@@ -30,7 +28,7 @@ struct At {
     /// The wait was cancelled and does not know it yet.
     cancelled: bool,
     /// The server connections it holds; none between transactions, when a cancel means nothing.
-    held: Vec<Target>,
+    held: Vec<Arc<Cancel>>,
 }
 
 #[derive(Debug)]
@@ -78,15 +76,16 @@ impl Cancels {
                 return;
             }
             // Counted while the lock is held, so that the client cannot let go first.
-            for (_, pending) in &at.held {
-                pending.fetch_add(1, Ordering::AcqRel);
+            for target in &at.held {
+                target.pending.fetch_add(1, Ordering::AcqRel);
             }
             at.held.clone()
         };
-        for (key, pending) in targets {
-            match login::cancel(&key, TIMEOUT).await {
+        for target in targets {
+            let key = &target.key;
+            match login::cancel(key, TIMEOUT).await {
                 Ok(()) => {
-                    pending.fetch_sub(1, Ordering::AcqRel);
+                    target.pending.fetch_sub(1, Ordering::AcqRel);
                 }
                 // It may arrive yet: still counted, the connection is closed and not lent again.
                 Err(e) => {
@@ -115,15 +114,17 @@ impl Registration {
 
     /// The client holds no server connection.
     pub fn idle(&self) {
-        *lock(&self.slot.at) = At::default();
+        let mut at = lock(&self.slot.at);
+        at.waiting = None;
+        at.cancelled = false;
+        at.held.clear();
     }
 
-    pub fn linked(&self, key: &CancelKey, pending: &Arc<AtomicU32>) {
-        self.linked_to_all(vec![(key.clone(), pending.clone())]);
-    }
-
-    pub fn linked_to_all(&self, held: Vec<Target>) {
-        lock(&self.slot.at).held = held;
+    /// The client holds these connections.
+    pub fn linked(&self, held: impl IntoIterator<Item = Arc<Cancel>>) {
+        let mut at = lock(&self.slot.at);
+        at.held.clear();
+        at.held.extend(held);
     }
 
     /// Notes that the client waits; true when the wait has been cancelled.
@@ -151,7 +152,10 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
+    use crate::backend::server::CancelKey;
 
     #[tokio::test]
     async fn a_cancel_ends_a_wait_and_needs_the_secret() {
@@ -174,7 +178,7 @@ mod tests {
     }
 
     /// A node that takes one CancelRequest and gives its key.
-    async fn node() -> (CancelKey, tokio::task::JoinHandle<[u8; 16]>) {
+    async fn node() -> (Arc<Cancel>, tokio::task::JoinHandle<[u8; 16]>) {
         use tokio::io::AsyncReadExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -185,7 +189,7 @@ mod tests {
             tcp.read_exact(&mut request).await.unwrap();
             request
         });
-        (key, took)
+        (Arc::new(Cancel { key, pending: AtomicU32::new(0) }), took)
     }
 
     #[tokio::test]
@@ -193,21 +197,20 @@ mod tests {
         let cancels = Arc::new(Cancels::default());
         let client = cancels.register();
         let secret = client.secret().to_be_bytes();
-        let (key, took) = node().await;
-        let pending = Arc::new(AtomicU32::new(0));
-        client.linked(&key, &pending);
+        let (node, took) = node().await;
+        client.linked([node.clone()]);
         assert!(!client.poll_cancelled(Waker::noop()));
         cancels.deliver(client.pid(), &secret).await;
         assert!(client.poll_cancelled(Waker::noop()), "the wait, not the connection");
         assert!(!client.end_wait());
         cancels.deliver(client.pid(), &secret).await;
         assert_eq!(took.await.unwrap()[8..], [0, 0, 0, 7, 1, 2, 3, 4], "the link is known again");
-        assert_eq!(pending.load(Ordering::Acquire), 0);
+        assert_eq!(node.pending.load(Ordering::Acquire), 0);
         // Nobody listens any more: whether it arrives is not known.
         cancels.deliver(client.pid(), &secret).await;
-        assert_eq!(pending.load(Ordering::Acquire), 1);
+        assert_eq!(node.pending.load(Ordering::Acquire), 1);
         client.idle();
         cancels.deliver(client.pid(), &secret).await;
-        assert_eq!(pending.load(Ordering::Acquire), 1);
+        assert_eq!(node.pending.load(Ordering::Acquire), 1);
     }
 }

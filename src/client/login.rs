@@ -117,6 +117,7 @@ pub async fn run(
 
     let user: Arc<str> = startup.user.as_str().into();
     let database: Arc<str> = startup.database.as_str().into();
+    shared.pools.renew(&user, &credentials);
     let status = server_status(worker, &user, &database, &credentials, &startup).await?;
     for (name, value) in &status {
         backend::put_parameter_status(out.buf(), name, value);

@@ -22,9 +22,9 @@ use crate::backend::login::LoginError;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
 use crate::pool::{Pool, PoolError};
-use crate::session::{Flow, Io, Job, Need};
+use crate::session::{Flow, Io, Job, Need, Session};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::NodeId;
+use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -54,6 +54,8 @@ pub struct Client {
     /// Something was sent to the node since it was last asked to flush its answers.
     unflushed: bool,
     sent_at: Option<Instant>,
+    /// The pools used under this routing table.
+    pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -110,6 +112,7 @@ impl Client {
             muted: false,
             unflushed: false,
             sent_at: None,
+            pools: (Epoch(0), Vec::new()),
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -137,13 +140,14 @@ impl Client {
                 Ok(need) => need,
                 Err(end) => return end,
             };
-            self.release();
+            let released = self.release();
             let met = match need {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                // What is to be tried again waits for nobody.
-                Some(Need::Quiet) | None => Ok(!self.again.is_empty() && self.server.is_none()),
+                // Without a connection there is nothing left to wait for.
+                Some(Need::Quiet) => Ok(released),
+                None => Ok(released && !self.again.is_empty()),
             };
             match met {
                 Ok(true) => continue,
@@ -277,11 +281,15 @@ impl Client {
         }
     }
 
-    /// Gives the connection back when the session lets go of it.
-    fn release(&mut self) {
+    /// Gives the connection back when the session lets go of it; true if it did.
+    fn release(&mut self) -> bool {
+        if !self.parts.session.lets_go() {
+            return false;
+        }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
+        let gone = released.is_some();
         if let Some(facts) = released {
             self.parts.cancel.idle();
             if let Some((mut conn, pool)) = self.server.take() {
@@ -295,6 +303,7 @@ impl Client {
             self.count();
         }
         self.again.extend(again);
+        gone
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -309,7 +318,7 @@ impl Client {
             }
         };
         let (mut conn, pool) = leased;
-        self.parts.cancel.linked(&conn.cancel, &conn.cancels);
+        self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
@@ -320,6 +329,15 @@ impl Client {
 
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
+        self.end_front(|session, tag, io| session.refuse(tag, report, io));
+    }
+
+    /// Ends the message in front with an error of its job, of whose answer the client has had parts.
+    pub(super) fn fail_front(&mut self, answered: usize, report: Report) {
+        self.end_front(|session, tag, io| session.job_failed(tag, answered, report, io));
+    }
+
+    fn end_front(&mut self, end: impl FnOnce(&mut Session, u8, &mut Io<'_>)) {
         let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
@@ -337,7 +355,7 @@ impl Client {
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
-        self.parts.session.refuse(tag, report, &mut io);
+        end(&mut self.parts.session, tag, &mut io);
     }
 
     async fn job(&mut self, job: Job) -> Result<(), End> {
@@ -471,7 +489,7 @@ impl Client {
     /// A cancel means what the session holds.
     pub(super) fn relink_cancel(&self) {
         match &self.server {
-            Some((conn, _)) => self.parts.cancel.linked(&conn.cancel, &conn.cancels),
+            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
     }
@@ -509,7 +527,7 @@ impl Client {
         self.parts.cancel.idle();
         if waiting {
             let timeout = self.worker.shared.config.pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel, timeout).await {
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }
         }

@@ -112,14 +112,14 @@ impl Pools {
         &self.config
     }
 
-    /// The pool of this key, made when it is not there yet.
+    /// The pool of this key, made `with` these credentials when it is not there yet.
     pub fn pool(self: &Arc<Self>, key: PoolKey, node: &Arc<Node>, with: &Credentials) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
         let pool = pools.entry(key.clone()).or_insert_with(|| {
             Arc::new(Pool {
                 home: self.clone(),
                 node: node.clone(),
-                credentials: Mutex::new(Credentials::None),
+                credentials: Mutex::new(with.clone()),
                 shared: Mutex::new(Shared {
                     state: State::new(self.config.size, self.config.idle_timeout),
                     idle: HashMap::new(),
@@ -128,9 +128,16 @@ impl Pools {
                 key,
             })
         });
-        // The latest login's proof is the one that fits the role's present password.
-        *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = with.clone();
         pool.clone()
+    }
+
+    /// A role has logged in: its latest proof is the one that fits its present password.
+    pub fn renew(&self, user: &str, credentials: &Credentials) {
+        for pool in self.all() {
+            if &*pool.key.user == user {
+                *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = credentials.clone();
+            }
+        }
     }
 
     pub fn figures(&self) -> Vec<PoolFigures> {

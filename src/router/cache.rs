@@ -40,6 +40,19 @@ pub struct Planner {
 pub struct Planned<'a> {
     pub plan: Arc<Plan>,
     pub literals: Literals<'a>,
+    /// Set when the plan's offsets are those of the normalised text.
+    lexer: Option<&'a Lexer>,
+}
+
+impl Planned<'_> {
+    /// Where the plan's n-th statement is in the text.
+    pub fn span(&self, n: usize) -> (usize, usize) {
+        let (start, end) = self.plan.statements.get(n).map_or((0, 0), |s| s.span);
+        match self.lexer {
+            Some(lexer) => (lexer.source_offset(start), lexer.source_offset(end)),
+            None => (start, end),
+        }
+    }
 }
 
 /// The literals of a text, by index.
@@ -111,22 +124,28 @@ impl Planner {
             key(&mut self.key, self.lexer.text(), path, pinned);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
                 let literals = Literals { text, spans: self.lexer.literals() };
-                return Planned { plan: plan.clone(), literals };
+                return Planned { plan: plan.clone(), literals, lexer: Some(&self.lexer) };
             }
         }
         self.parsed += 1;
         let lexed = Lexed(&self.lexer, text);
         let literals: &dyn proof::Literals = if cached { &lexed } else { &Unlexed };
-        let (plan, by_shape) = make(text, routes, &self.functions, path, pinned, literals);
+        let (mut plan, by_shape) = make(text, routes, &self.functions, path, pinned, literals);
+        let shaped = cached && by_shape;
+        if let (true, [only]) = (shaped, plan.statements.as_mut_slice()) {
+            // The next text of this shape has its tokens elsewhere.
+            only.span = (0, self.lexer.text().len());
+        }
         let plan = Arc::new(plan);
-        if cached && by_shape {
+        if shaped {
             if self.shapes.len() >= MAX_PLANS {
                 self.shapes.clear();
             }
             self.shapes.insert(self.key.clone(), plan.clone());
         }
         let spans = if cached { self.lexer.literals() } else { &[] };
-        Planned { plan, literals: Literals { text, spans } }
+        let lexer = shaped.then_some(&self.lexer);
+        Planned { plan, literals: Literals { text, spans }, lexer }
     }
 
     /// The plan of a prepared statement's text: its literals are part of it.

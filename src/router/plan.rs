@@ -68,11 +68,27 @@ pub enum Control {
     Begin,
     Commit,
     Rollback,
+    /// COMMIT AND CHAIN, ROLLBACK AND CHAIN: another transaction begins at once.
+    CommitAndChain,
+    RollbackAndChain,
+    Savepoint(String),
+    /// RELEASE SAVEPOINT
+    Release(String),
     /// ROLLBACK TO SAVEPOINT: may undo a SET.
-    RollbackTo,
+    RollbackTo(String),
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: counts until the transaction ends.
+    Local,
+    /// SET LOCAL search_path
+    LocalPath,
+    /// Leaves no trace and reads nothing: a constant, SHOW.
+    Pure,
     /// SET (not LOCAL) of a parameter, by its canonical name.
     Set(String),
+    /// SET SESSION CHARACTERISTICS: the parameters it sets, and how each is set alone.
+    SetEach(Box<[(String, String)]>),
     Reset(String),
+    /// SET LOCAL ... TO DEFAULT
+    ResetLocal(String),
     ResetAll,
     /// DISCARD ALL.
     DiscardAll,
