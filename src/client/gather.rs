@@ -186,7 +186,7 @@ impl Client {
             while let Some(h) = frame::header(&part.conn.input)
                 .map_err(|e| Report::fatal("08P01", e.to_string()))?
             {
-                if h.tag == b'D' && job.merge == Merge::Concat {
+                if h.tag == b'D' && !part.preparing && job.merge == Merge::Concat {
                     // Rows are passed on as they come, in pieces if they are large.
                     let wanted = job.limit == 0 || answer.rows < job.limit;
                     answer.rows += u64::from(wanted);
@@ -232,7 +232,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.note_status(body);
+                    part.conn.facts.note_status(body);
                 }
                 _ => {}
             }
@@ -279,7 +279,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.note_status(body);
+                part.conn.facts.note_status(body);
             }
             b'Z' => {
                 part.done = true;

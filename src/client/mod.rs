@@ -12,6 +12,8 @@ mod gather;
 mod handshake;
 mod login;
 mod relay;
+mod reported;
+mod roles;
 pub mod shared;
 pub mod worker;
 
@@ -101,6 +103,6 @@ async fn refuse(stream: &mut Stream, report: &Report) {
     report.put(out.buf());
     // The client may be gone already; then nobody misses the message.
     if stream.drain(&mut out).await.is_ok() {
-        stream.shutdown().await;
+        stream.shutdown_heard().await;
     }
 }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
@@ -34,6 +34,9 @@ const CLIENT_HIGH: usize = 64 << 10;
 const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
+
+/// How long a client may take to read why its session ends.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 pub struct Client {
     pub(super) worker: Rc<Worker>,
@@ -128,14 +131,20 @@ impl Client {
             End::Client => false,
         };
         self.abandon_server().await;
-        if told && self.stream.drain(&mut self.out).await.is_ok() {
-            self.stream.shutdown().await;
+        if told {
+            let tell = self.stream.drain(&mut self.out);
+            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
+                self.stream.shutdown_heard().await;
+            }
         }
         self.count();
     }
 
     async fn drive(&mut self) -> End {
         loop {
+            // A transaction that has ended gives its connection up before what was pipelined behind
+            // it is looked at: that may need another node.
+            self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,
@@ -147,7 +156,7 @@ impl Client {
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
                 // Without a connection there is nothing left to wait for.
                 Some(Need::Quiet) => Ok(released),
-                None => Ok(released && !self.again.is_empty()),
+                None => Ok(self.tries_again()),
             };
             match met {
                 Ok(true) => continue,
@@ -165,6 +174,11 @@ impl Client {
                 return end;
             }
         }
+    }
+
+    /// What is to be tried again waits for nobody.
+    fn tries_again(&self) -> bool {
+        !self.again.is_empty() && self.server.is_none()
     }
 
     /// Whether a client that is leaving has had all it asked for.

@@ -1,7 +1,7 @@
 //! What a completed statement does to the session, and what a skipped one does not.
 
+use super::Session;
 use super::link::{Done, Expect, Reply, Undo};
-use super::{Session, link};
 use crate::router::plan::Control;
 
 impl Session {
@@ -122,28 +122,6 @@ impl Session {
                 link.unnamed = None;
             }
         }
-    }
-
-    /// Whether a statement under way may change what the next one's text means.
-    pub(super) fn meaning_is_open(&self) -> bool {
-        let Some(link) = &self.link else { return false };
-        let changes = |d: &link::Done| match &d.control {
-            Control::Set(name) | Control::Reset(name) | Control::ResetLocal(name) => {
-                name == "search_path"
-            }
-            Control::SetEach(_) | Control::None | Control::Pure | Control::Begin => false,
-            Control::Local | Control::Deallocate(_) => false,
-            Control::Savepoint(_) | Control::Release(_) => false,
-            Control::ResetAll | Control::DiscardAll | Control::Pin(_) | Control::LocalPath => true,
-            Control::Rollback
-            | Control::RollbackAndChain
-            | Control::RollbackTo(_)
-            | Control::Commit
-            | Control::CommitAndChain => self.settings.path_is_open(),
-        };
-        link.expects
-            .iter()
-            .any(|e| e.controls.as_ref().is_some_and(|c| c.iter().skip(e.completed).any(changes)))
     }
 }
 

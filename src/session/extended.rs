@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Expect, Fate, Reply, Undo, statement_id};
+use super::link::{Expect, Fate, Link, Reply, Undo, statement_id};
 use super::simple::may_move;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, Place};
@@ -75,7 +75,9 @@ impl Session {
         self.skipping = true;
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
-                for p in std::mem::take(&mut self.pending) {
+                let failed = link.is_quiet() && link.status == Status::Failed;
+                // In a failed transaction nothing before this has succeeded either.
+                for p in std::mem::take(&mut self.pending).into_iter().filter(|_| !failed) {
                     let mut bytes = Vec::new();
                     match p {
                         Pending::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
@@ -139,8 +141,7 @@ impl Session {
             )
             .into());
         }
-        let path = self.settings.search_path();
-        let plan = env.planner.plan_text(p.text, env.routes, path, self.pinned.is_some());
+        let plan = env.planner.plan_text(p.text, env.routes, self.speech());
         if aborted && !matches!(plan.single(), Some(Control::Commit | Control::Rollback)) {
             return Err(Self::aborted().into());
         }
@@ -153,6 +154,11 @@ impl Session {
                 "cannot insert multiple commands into a prepared statement",
             )
             .into());
+        }
+        let home = env.routes.home().id;
+        if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
+            // The node would say that the table does not exist, and it does.
+            return Err(self.other_node(env, home).into());
         }
         let statement = Rc::new(Statement {
             id: statement_id(p.text, p.oids),
@@ -219,6 +225,9 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let plan = self.fresh_plan(&statement, env);
+        if self.begins_behind(&plan) {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = crate::router::place::place(&plan.kind, &values, env.routes)?;
 
@@ -256,14 +265,20 @@ impl Session {
         Ok(())
     }
 
+    /// BEGIN behind what is under way waits until that has ended: the new transaction may have
+    /// another node.
+    pub(super) fn begins_behind(&self, plan: &crate::router::plan::Plan) -> bool {
+        let begins = plan.single() == Some(&Control::Begin) && self.pinned.is_none();
+        begins && self.link.as_ref().is_some_and(|l| !l.in_segment && !l.is_quiet())
+    }
+
     /// The statement's plan under the routing table in force now.
     pub(super) fn fresh_plan(
         &self,
         statement: &Statement,
         env: &mut Env<'_>,
     ) -> Arc<crate::router::plan::Plan> {
-        let path = self.settings.search_path();
-        env.planner.plan_text(&statement.text, env.routes, path, self.pinned.is_some())
+        env.planner.plan_text(&statement.text, env.routes, self.speech())
     }
 
     fn remember_portal(&mut self, name: &[u8], statement: &Rc<Statement>) {
@@ -374,6 +389,17 @@ impl Session {
     }
 
     fn flush(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        if self.prepares_outside() {
+            self.prepare_outside(env, io)?;
+            self.retry.end_with_flush();
+            // Ended here and now: the client's Sync belongs to what it does with the statement.
+            frontend::put_empty(io.server, b'S');
+            if let Some(link) = &mut self.link {
+                link.push(Expect::new(Reply::Sync, Fate::Tidy));
+                link.ending = true;
+            }
+            return Ok(());
+        }
         if let Some(need) = self.flush_pending(env, io)? {
             return Err(Stop::Wait(need));
         }
@@ -417,6 +443,16 @@ impl Session {
     /// A place that knows the tables of what is pending: any node of the group does, since the
     /// parents exist everywhere. No shard is read, so no shard is touched.
     fn pending_place(&self, routes: &RoutingTable) -> Place {
+        let at_home = self.pending.iter().any(|p| match p {
+            Pending::Parse { statement, .. }
+            | Pending::DescribeStatement { statement, .. }
+            | Pending::Bind { statement, .. } => statement.plan.kind == Kind::Home,
+            _ => false,
+        });
+        if at_home {
+            // No other node knows its tables.
+            return Place::Node { node: routes.home().id, touches: Vec::new() };
+        }
         let group = self.pending.iter().find_map(|p| match p {
             Pending::Parse { statement, .. }
             | Pending::DescribeStatement { statement, .. }
@@ -446,12 +482,49 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
+            if !self.begin.is_empty() && self.prepares_outside() {
+                self.prepare_outside(env, io)?;
+                frontend::put_empty(io.server, b'S');
+                if let Some(link) = &mut self.link {
+                    link.push(Expect::new(Reply::Sync, Fate::Outside));
+                    link.ending = true;
+                }
+                return Ok(());
+            }
             if let Some(need) = self.flush_pending(env, io)? {
                 return Err(Stop::Wait(need));
             }
         }
         self.finish_sync(io);
         Ok(())
+    }
+
+    /// A transaction, or a segment, that has no node yet does not get one by preparing a statement,
+    /// whose keys may be anywhere: that is done on some node that knows the tables, outside of the
+    /// transaction. Drivers ask for the types with Flush first and bind then (asyncpg).
+    fn prepares_outside(&self) -> bool {
+        let prepares = |p: &Pending| {
+            matches!(
+                p,
+                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours { .. }
+            )
+        };
+        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
+        holds
+            && self.pinned.is_none()
+            && self.link.as_ref().is_none_or(Link::is_free)
+            && self.pending.iter().all(prepares)
+    }
+
+    /// Sends what is pending, without the BEGIN that is kept.
+    fn prepare_outside(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        if let Some(link) = &mut self.link {
+            link.outside = true;
+        }
+        match self.flush_pending(env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => Ok(()),
+        }
     }
 
     fn finish_sync(&mut self, io: &mut Io<'_>) {

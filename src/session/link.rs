@@ -121,11 +121,33 @@ pub struct Facts {
     pub applied: Option<Settings>,
     /// The connection must not serve anybody else: what it still answers cannot be told.
     pub spent: bool,
+    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
+    pub reported: Vec<(String, String)>,
+}
+
+impl Facts {
+    /// Notes a ParameterStatus body; one that is malformed tells nothing.
+    pub fn note_status(&mut self, body: &[u8]) {
+        let mut parts = body.split(|&b| b == 0);
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return;
+        };
+        match self.reported.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.reported.push((name.to_owned(), value.to_owned())),
+        }
+    }
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { prepared: Prepared::default(), applied: Some(Arc::from([])), spent: false }
+        Self {
+            prepared: Prepared::default(),
+            applied: Some(Arc::from([])),
+            spent: false,
+            reported: Vec::new(),
+        }
     }
 }
 
@@ -165,6 +187,8 @@ pub enum Fate {
     Tidy,
     /// The request was made to fail; this is the error the client reads.
     Refuse(Box<Report>),
+    /// ReadyForQuery is the client's, but tells of its own transaction and not of the server's.
+    Outside,
     /// Like Forward without ReadyForQuery: a second request goes on for it.
     Before,
     /// That second request: changed parameters, an error and ReadyForQuery are the client's.
@@ -222,7 +246,7 @@ impl Expect {
 
     /// Whether an answer without a meaning of its own is the client's.
     pub fn passes(&self) -> bool {
-        matches!(self.fate, Fate::Forward | Fate::Before) && !self.is_ours_now()
+        matches!(self.fate, Fate::Forward | Fate::Before | Fate::Outside) && !self.is_ours_now()
     }
 }
 
@@ -252,6 +276,8 @@ pub struct Link {
     pub opening: bool,
     /// That one request is complete.
     pub opening_full: bool,
+    /// Statements are prepared here while the client's transaction has no node yet: BEGIN is not sent.
+    pub outside: bool,
     /// Only tidying is under way; then the connection goes back to the pool.
     pub ending: bool,
     /// The server waits for COPY data.
@@ -279,6 +305,7 @@ impl Link {
             flushed: false,
             opening: false,
             opening_full: false,
+            outside: false,
             ending: false,
             copy_in: false,
             eaten: 0,

@@ -32,6 +32,7 @@ mod jobs;
 mod link;
 mod opening;
 mod reach;
+mod reading;
 mod relay;
 mod retry;
 mod settings;

@@ -42,7 +42,7 @@ impl Session {
             put_own(io.server, b"", sql.as_bytes());
         }
         let mut steps = opening.len();
-        if !self.begin.is_empty() {
+        if !self.begin.is_empty() && !link.outside {
             put_own(io.server, b"", &self.begin);
             for sql in &self.prelude {
                 put_own(io.server, b"", sql.as_bytes());
@@ -97,8 +97,7 @@ impl Session {
     pub(super) fn tidy_sync(&mut self, io: &mut Io<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         if let Some(sync) = link.expects.front_mut() {
-            sync.fate = Fate::Tidy;
-            return true;
+            return std::mem::replace(&mut sync.fate, Fate::Tidy) != Fate::Tidy;
         }
         frontend::put_empty(io.server, b'S');
         link.push(Expect::new(Reply::Sync, Fate::Tidy));

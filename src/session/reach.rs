@@ -90,7 +90,7 @@ impl Session {
         }
     }
 
-    fn other_node(&self, env: &Env<'_>, wanted: NodeId) -> Report {
+    pub(super) fn other_node(&self, env: &Env<'_>, wanted: NodeId) -> Report {
         let name = |id| env.routes.node(id).map_or_else(|| "?".to_owned(), |n| n.name.clone());
         let held = self.link.as_ref().map(|l| name(l.node)).unwrap_or_default();
         let wanted = name(wanted);

@@ -9,7 +9,7 @@ use bytes::{Buf, BytesMut};
 use super::link::{Fate, Link, Reply};
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::wire::backend::{Status, report_field};
+use crate::wire::backend::{self, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
@@ -76,6 +76,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Ready(status) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    backend::put_ready(io.client, status);
+                }
             }
             if self.link.as_ref().is_some_and(Link::has_due) {
                 pass(input, &mut run, io);
@@ -109,6 +114,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
+                link.facts.note_status(body);
                 // A change that nobody asked for (SIGHUP) is the client's too.
                 return match link.expects.front().map(|e| &e.fate) {
                     Some(Fate::Swallow | Fate::Tidy) => Keep::Drop,
@@ -214,6 +220,10 @@ impl Session {
             return Keep::Drop;
         }
         let failed = std::mem::take(&mut link.failed);
+        if front.fate == Fate::Outside {
+            // The client's transaction has not begun yet.
+            return Keep::Ready(self.status);
+        }
         if link.ending || front.fate == Fate::Tidy {
             if link.is_quiet() {
                 self.retry.tidied();
@@ -270,7 +280,7 @@ impl Session {
             // The transaction had failed before: that is what the client reads.
             Fate::Refuse(_) if sqlstate == b"25P02" => Keep::Forward,
             Fate::Refuse(report) => Keep::Replace(report.clone()),
-            Fate::Forward | Fate::Swallow | Fate::Before | Fate::After => {
+            Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
@@ -295,10 +305,15 @@ impl Session {
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
         self.stale = front.statement.as_ref().filter(|_| stale).map(|s| s.id);
         self.skip_segment();
-        let synced = self.link.as_ref().is_some_and(|l| !l.expects.is_empty());
-        if !synced {
-            self.skipping = true;
-        } else if let Some(id) = self.stale.take() {
+        let Some(link) = &self.link else { return keep };
+        if link.outside && self.status == Status::Transaction {
+            self.status = Status::Failed;
+        }
+        // A Sync of ours ends the segment for the server; the client's is still to come.
+        let synced = link.expects.front().is_some_and(|e| e.fate != Fate::Tidy);
+        let ends = !link.expects.is_empty();
+        self.skipping |= !synced;
+        if let Some(id) = self.stale.take_if(|_| ends) {
             self.close_stale(id, io);
         }
         keep
@@ -308,7 +323,9 @@ impl Session {
 enum Keep {
     Forward,
     Drop,
-    Replace(Box<crate::wire::backend::Report>),
+    Replace(Box<backend::Report>),
+    /// ReadyForQuery, of the client's transaction and not the server's.
+    Ready(Status),
 }
 
 fn is_inspected(tag: u8) -> bool {

@@ -87,6 +87,12 @@ impl Retry {
         self.armed = false;
     }
 
+    /// The Flush that comes now ends the request; what comes next is another one.
+    pub fn end_with_flush(&mut self) {
+        self.record(b'H', &[]);
+        self.recording = false;
+    }
+
     /// The routing table by which the request was sent.
     pub fn sent_under(&mut self, epoch: Epoch) {
         self.epoch = Some(epoch);

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use super::link::{Setting, Settings};
 use crate::router::plan::Control;
+use crate::router::reads_alike;
 
 #[derive(Debug)]
 pub struct SessionSettings {
@@ -18,6 +19,9 @@ pub struct SessionSettings {
     open: Option<Open>,
     /// Base and committed, as one shared value.
     current: Settings,
+    /// The startup packet asks for another encoding than UTF8, or for backslashes in literals. A SET
+    /// of these is refused.
+    foreign_text: bool,
 }
 
 /// A parameter of the startup packet.
@@ -81,7 +85,12 @@ impl SessionSettings {
             .map(|(name, value)| Startup { name: name.to_ascii_lowercase(), value: value.clone() })
             .collect();
         let current = base.iter().map(Startup::setting).collect();
-        Self { base, committed: Vec::new(), open: None, current }
+        let foreign_text = startup.iter().any(|(name, value)| !reads_alike(name, value));
+        Self { base, committed: Vec::new(), open: None, current, foreign_text }
+    }
+
+    pub fn foreign_text(&self) -> bool {
+        self.foreign_text
     }
 
     /// What must be in force on a connection at the start of a transaction.

@@ -27,11 +27,13 @@ impl Session {
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
-        let path = self.settings.search_path();
-        let planned = env.planner.plan(text, env.routes, path, self.pinned.is_some());
+        let planned = env.planner.plan(text, env.routes, self.speech());
         let plan = planned.plan.clone();
         let place = place(&plan.kind, &planned.literals, env.routes);
         let controls = controls(&plan, text, |n| planned.span(n));
+        if self.begins_behind(&plan) {
+            return Flow::Wait(Need::Quiet);
+        }
         match self.answer_control(&plan, text, io) {
             Ok(true) => {
                 self.counters.statements += 1;
@@ -178,8 +180,7 @@ impl Session {
 
     /// In a transaction that failed before it had a node only its end is understood.
     fn query_in_failed_begin(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
-        let path = self.settings.search_path();
-        let plan = env.planner.plan(text, env.routes, path, false).plan;
+        let plan = env.planner.plan(text, env.routes, self.speech()).plan;
         let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
         if !(ends && matches!(self.answer_control(&plan, text, io), Ok(true))) {
             Self::aborted().put(io.client);

@@ -98,6 +98,8 @@ pub struct Rows {
     pub tables: Vec<TableRow>,
     pub shards: Vec<ShardRow>,
     pub placements: Vec<PlacementRow>,
+    /// Sequences that distributed tables own, by schema and name: each node has a slot in them.
+    pub sequences: Vec<(String, String)>,
 }
 
 /// A distributed table as statements see it.
@@ -175,6 +177,7 @@ pub struct RoutingTable {
     tables: BTreeMap<TableId, Arc<DistributedTable>>,
     by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
+    sequences: Arc<[(String, String)]>,
 }
 
 impl RoutingTable {
@@ -235,7 +238,17 @@ impl RoutingTable {
                 }),
             );
         }
-        Ok(Self { epoch: Epoch(rows.epoch), nodes, home, groups, tables, by_name, shards })
+        let sequences = rows.sequences.as_slice().into();
+        Ok(Self {
+            epoch: Epoch(rows.epoch),
+            nodes,
+            home,
+            groups,
+            tables,
+            by_name,
+            shards,
+            sequences,
+        })
     }
 
     pub fn home(&self) -> &Arc<Node> {
@@ -270,6 +283,11 @@ impl RoutingTable {
 
     pub fn tables(&self) -> impl Iterator<Item = &Arc<DistributedTable>> {
         self.tables.values()
+    }
+
+    /// Schema and name of the sequences that distributed tables own.
+    pub fn sequences(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sequences.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
     }
 
     pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
@@ -448,6 +466,7 @@ mod tests {
         let shard =
             |id, remainder| ShardRow { id: ShardId(id), group: GroupId(1), modulus: 2, remainder };
         Rows {
+            sequences: Vec::new(),
             epoch: 1,
             nodes: vec![node(1, true), node(2, false)],
             groups: vec![GroupRow {

@@ -9,8 +9,8 @@ use std::time::Instant;
 use bytes::BytesMut;
 use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::hash::KeyType;
-use pgshunt::router::Functions;
 use pgshunt::router::Planner;
+use pgshunt::router::{Function, Functions};
 use pgshunt::session::{Env, Facts, Flow, Io, Job, Need, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
@@ -71,6 +71,7 @@ fn rows() -> Rows {
         ],
     };
     Rows {
+        sequences: Vec::new(),
         epoch: 1,
         nodes: vec![node(1), node(2)],
         groups: vec![GroupRow { id: GROUP, key_types: vec![KeyType::Int4], shard_count: 4 }],
@@ -103,7 +104,11 @@ const BUILTIN: [&str; 8] = [
 
 impl World {
     pub fn new() -> Self {
-        let builtin = BUILTIN.map(|n| (n.to_owned(), false));
+        let builtin = BUILTIN.map(|n| Function {
+            name: n.to_owned(),
+            stable: !matches!(n, "set_config" | "pg_backend_pid" | "pg_sleep"),
+            plain: n != "count" && n != "sum",
+        });
         Self {
             routes: Arc::new(RoutingTable::build(&rows()).expect("the rows are valid")),
             gate: Gate::default(),
@@ -278,6 +283,7 @@ impl World {
     }
 
     fn turn(&mut self) -> bool {
+        self.release();
         let need = self.take_messages();
         let released = self.release();
         let waits = match need {

@@ -2,9 +2,11 @@
 
 mod check;
 mod cli;
+mod clients;
 mod console;
 mod ddl;
 mod demo;
+mod differential;
 mod faults;
 mod hash;
 mod local;

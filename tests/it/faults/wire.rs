@@ -1,14 +1,19 @@
 //! A client that speaks the protocol by hand, and says what no library would.
 
+use std::collections::BTreeMap;
+
+use pgshunt::net::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::*;
 
 pub struct Wire {
-    pub tcp: TcpStream,
+    pub tcp: Stream,
     pub pid: i32,
     pub secret: i32,
+    /// The parameters it was told, the last value of each.
+    pub told: BTreeMap<String, String>,
 }
 
 /// A message's bytes.
@@ -32,7 +37,15 @@ pub fn first(code: u32, body: &[u8]) -> Vec<u8> {
 }
 
 pub fn startup(database: &str) -> Vec<u8> {
-    let body = format!("user\0{SUPERUSER}\0database\0{database}\0\0");
+    startup_with(database, &[])
+}
+
+pub fn startup_with(database: &str, params: &[(&str, &str)]) -> Vec<u8> {
+    let mut body = format!("user\0{SUPERUSER}\0database\0{database}\0");
+    for (name, value) in params {
+        body += &format!("{name}\0{value}\0");
+    }
+    body += "\0";
     first(3 << 16, body.as_bytes())
 }
 
@@ -41,20 +54,39 @@ pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 impl Wire {
     pub async fn dial(port: u16) -> Self {
-        let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        Self { tcp, pid: 0, secret: 0 }
+        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap()))
+    }
+
+    pub fn over(tcp: Stream) -> Self {
+        Self { tcp, pid: 0, secret: 0, told: BTreeMap::new() }
     }
 
     /// Logs in where clients are trusted.
     pub async fn login(port: u16) -> Self {
+        Self::login_with(port, &[]).await
+    }
+
+    pub async fn login_with(port: u16, params: &[(&str, &str)]) -> Self {
         let mut wire = Self::dial(port).await;
-        wire.send(&startup(DATABASE)).await;
-        wire.ready().await;
+        wire.log_in(params).await;
         wire
+    }
+
+    pub async fn log_in(&mut self, params: &[(&str, &str)]) {
+        self.send(&startup_with(DATABASE, params)).await;
+        let answer = self.ready().await;
+        assert!(answer.ends_with('Z'), "{answer}");
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
         self.tcp.write_all(bytes).await.unwrap();
+        self.tcp.flush().await.unwrap();
+    }
+
+    /// One byte, as the answer to a request for encryption.
+    pub async fn byte(&mut self) -> Option<u8> {
+        let read = self.tcp.read_u8();
+        tokio::time::timeout(PATIENCE, read).await.expect("a byte within the deadline").ok()
     }
 
     /// The next message; `None` at the end of the stream, however it came.
@@ -72,7 +104,28 @@ impl Wire {
             self.pid = i32::from_be_bytes(key[..4].try_into().unwrap());
             self.secret = i32::from_be_bytes(key[4..].try_into().unwrap());
         }
+        if let Some((b'S', body)) = &next {
+            let text = String::from_utf8(body.clone()).unwrap();
+            let (name, value) = text.strip_suffix('\0').unwrap().split_once('\0').unwrap();
+            self.told.insert(name.to_owned(), value.to_owned());
+        }
         next
+    }
+
+    /// The next message's tag and length, its body read and thrown away.
+    pub async fn skip(&mut self) -> Option<(u8, u64)> {
+        let tag = self.tcp.read_u8().await.ok()?;
+        let len = u64::from(self.tcp.read_u32().await.ok()?) - 4;
+        let mut left = usize::try_from(len).unwrap();
+        let mut sink = vec![0; left.min(64 << 10)];
+        while left > 0 {
+            let room = left.min(sink.len());
+            left -= match self.tcp.read(&mut sink[..room]).await.ok()? {
+                0 => return None,
+                n => n,
+            };
+        }
+        Some((tag, len))
     }
 
     /// Everything up to and with ReadyForQuery, or up to the end: the tags, and each error's code
