@@ -22,7 +22,7 @@ use crate::backend::login::LoginError;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
 use crate::pool::{Pool, PoolError};
-use crate::session::{Flow, Io, Job, Need};
+use crate::session::{Flow, Io, Job, Need, Session};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
@@ -153,15 +153,13 @@ impl Client {
                 Ok(need) => need,
                 Err(end) => return end,
             };
-            self.release();
+            let released = self.release();
             let met = match need {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) => {
-                    self.ask_for_answers();
-                    Ok(self.tries_again())
-                }
+                // Without a connection there is nothing left to wait for.
+                Some(Need::Quiet) => Ok(released),
                 None => Ok(self.tries_again()),
             };
             match met {
@@ -302,14 +300,15 @@ impl Client {
         }
     }
 
-    /// Gives the connection back when the session lets go of it.
-    fn release(&mut self) {
+    /// Gives the connection back when the session lets go of it; true if it did.
+    fn release(&mut self) -> bool {
         if !self.parts.session.lets_go() {
-            return;
+            return false;
         }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
+        let gone = released.is_some();
         if let Some(facts) = released {
             self.parts.cancel.idle();
             if let Some((mut conn, pool)) = self.server.take() {
@@ -323,6 +322,7 @@ impl Client {
             self.count();
         }
         self.again.extend(again);
+        gone
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -348,6 +348,15 @@ impl Client {
 
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
+        self.end_front(|session, tag, io| session.refuse(tag, report, io));
+    }
+
+    /// Ends the message in front with an error of its job, of whose answer the client has had parts.
+    pub(super) fn fail_front(&mut self, answered: usize, report: Report) {
+        self.end_front(|session, tag, io| session.job_failed(tag, answered, report, io));
+    }
+
+    fn end_front(&mut self, end: impl FnOnce(&mut Session, u8, &mut Io<'_>)) {
         let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
@@ -365,7 +374,7 @@ impl Client {
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
-        self.parts.session.refuse(tag, report, &mut io);
+        end(&mut self.parts.session, tag, &mut io);
     }
 
     async fn job(&mut self, job: Job) -> Result<(), End> {
