@@ -6,6 +6,7 @@ mod bystanders;
 mod child;
 mod crash;
 mod journeys;
+mod keys;
 mod ledger;
 mod node_killed;
 mod promises;
