@@ -313,6 +313,12 @@ impl Client {
             self.parts.cancel.idle();
             if let Some((mut conn, pool)) = self.server.take() {
                 conn.facts = facts;
+                if self.copying.0 > 0 && self.copying.1 {
+                    // The COPY failed while a message of its data was half passed on. The node
+                    // would take what the next client says for the other half.
+                    conn.facts.spent = true;
+                    self.copying.1 = false;
+                }
                 pool.give(conn, self.worker.index);
             }
             if let Some(at) = self.sent_at.take() {
