@@ -124,6 +124,11 @@ impl Session {
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
+        let job = matches!(plan.kind, Kind::Every { .. } | Kind::Ddl);
+        if job && self.link.as_ref().is_some_and(|l| !l.is_quiet() && l.is_synced()) {
+            // Most likely the link is free then, and this segment begins with it.
+            return Err(Stop::Wait(Need::Quiet));
+        }
         if plan.statements.len() > 1 {
             return Err(Report::error(
                 "42601",
@@ -236,17 +241,16 @@ impl Session {
 
     /// A job stands alone in its segment, and the connection must be free for it.
     fn before_job(&mut self, kind: &Kind, place: &Place, env: &mut Env<'_>) -> Result<(), Stop> {
+        let job = self.job(kind, place, Vec::new(), env, false);
         let busy = self.pending.iter().any(|p| matches!(p, Pending::Bind { .. }));
-        let mixed = self.link.as_ref().is_some_and(|l| !l.is_quiet()) || busy;
-        if mixed && self.link.as_ref().is_none_or(|l| l.is_quiet()) {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node must be alone between two Syncs",
-            )
-            .hint("Send Sync before and after it (leave pipeline mode).")
+        if busy || self.link.as_ref().is_some_and(|l| !l.is_quiet() && !l.is_synced()) {
+            // The server answers what came before in this segment only at its Sync.
+            return Err(match self.status {
+                Status::Idle => not_alone(),
+                _ => super::simple::in_transaction(&job),
+            }
             .into());
         }
-        let job = self.job(kind, place, Vec::new(), env, false);
         match self.job_allowed(&job, env)? {
             None => Ok(()),
             Some(need) => Err(Stop::Wait(need)),
@@ -532,11 +536,7 @@ impl Session {
         let mut parsed = false;
         let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
         if binds > 1 {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node must be alone between two Syncs",
-            )
-            .into());
+            return Err(not_alone().into());
         }
         for p in &self.pending {
             match p {
@@ -545,11 +545,7 @@ impl Session {
                     frontend::put_parse(&mut request, b"", &s.text, &s.oids);
                 }
                 Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_) => {
-                    return Err(Report::error(
-                        "0A000",
-                        "a statement that goes to every node must be alone between two Syncs",
-                    )
-                    .into());
+                    return Err(not_alone().into());
                 }
                 Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
                 Pending::DescribePortal { .. } => {
@@ -591,4 +587,9 @@ impl Session {
         }
         Ok(Some(job))
     }
+}
+
+fn not_alone() -> Report {
+    Report::error("0A000", "a statement that goes to every node must be alone between two Syncs")
+        .hint("Send Sync before and after it (leave pipeline mode).")
 }

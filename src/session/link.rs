@@ -215,6 +215,11 @@ impl Link {
         self.expects.is_empty() && self.passing == 0
     }
 
+    /// What was sent last is the end of a segment, so that the server will answer all of it.
+    pub fn is_synced(&self) -> bool {
+        self.expects.back().is_none_or(|e| matches!(e.reply, Reply::Sync | Reply::Query))
+    }
+
     /// Drops what the server discards after an error in the extended protocol: everything up to
     /// the next Sync. Gives the client names of the statements that thus were never created.
     pub fn fail_segment(&mut self) -> Vec<Vec<u8>> {

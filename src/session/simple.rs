@@ -199,18 +199,7 @@ impl Session {
             }
         }
         if self.status != Status::Idle {
-            return Err(match job {
-                Job::Gather(_) => Report::error(
-                    "0A000",
-                    "a statement that goes to every node cannot run inside a transaction block",
-                )
-                .hint("Run it outside of the transaction, or add an equality on the distribution column."),
-                Job::Ddl { .. } => Report::error(
-                    "25001",
-                    "DDL of a distributed table cannot run inside a transaction block",
-                )
-                .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),
-            });
+            return Err(in_transaction(job));
         }
         if let (Some(why), Job::Gather(_)) = (self.pinned, job) {
             return Err(Report::error(
@@ -225,6 +214,22 @@ impl Session {
             return Ok(Some(Need::Gate));
         }
         Ok(None)
+    }
+}
+
+/// The refusal of a job inside a transaction block.
+pub(super) fn in_transaction(job: &Job) -> Report {
+    match job {
+        Job::Gather(_) => Report::error(
+            "0A000",
+            "a statement that goes to every node cannot run inside a transaction block",
+        )
+        .hint("Run it outside of the transaction, or add an equality on the distribution column."),
+        Job::Ddl { .. } => Report::error(
+            "25001",
+            "DDL of a distributed table cannot run inside a transaction block",
+        )
+        .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),
     }
 }
 
