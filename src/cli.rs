@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Log, LogFormat};
+use crate::demo::playground::{self, Playground};
 use crate::demo::{self, DemoOptions};
 use crate::{app, check};
 
@@ -28,6 +29,8 @@ enum Command {
     Check(ConfigArgs),
     /// Start three local PostgreSQL nodes and show a shard move under live traffic
     Demo(DemoArgs),
+    /// Start local PostgreSQL nodes and pgshunt over them, empty, until Ctrl-C
+    Local(LocalArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +53,19 @@ struct DemoArgs {
     connections: u16,
 }
 
+#[derive(Debug, Args)]
+struct LocalArgs {
+    /// How many nodes to start
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    nodes: u8,
+    /// How many of them the cluster begins with; the others wait for an ADD NODE
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    in_use: u8,
+    /// Where pgshunt listens on 127.0.0.1; 0 for a free port
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+}
+
 /// Runs the program. 0: all is well; 1: it is not, and the reason is on the error output; 2: the
 /// command line makes no sense.
 pub fn run() -> ExitCode {
@@ -57,6 +73,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve(&args.config),
         Command::Check(args) => check(&args.config),
         Command::Demo(args) => demo(&args),
+        Command::Local(args) => local(&args),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -91,6 +108,19 @@ fn demo(args: &DemoArgs) -> Outcome {
     let options =
         DemoOptions { keep: args.keep, seconds: args.seconds, connections: args.connections };
     Ok(demo::run(&options)?)
+}
+
+fn local(args: &LocalArgs) -> Outcome {
+    if args.in_use == 0 || args.in_use > args.nodes {
+        return Err(format!("--in-use is between 1 and --nodes, which is {}", args.nodes).into());
+    }
+    start_logging(&Log { filter: "warn".into(), format: LogFormat::Text });
+    playground::run(Playground {
+        nodes: args.nodes.into(),
+        in_use: args.in_use.into(),
+        port: args.port,
+    })?;
+    Ok(true)
 }
 
 /// To the error output. RUST_LOG wins over the configuration, for the time one looks for something.

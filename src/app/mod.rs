@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, ConsoleContext, Login};
@@ -189,22 +190,33 @@ pub fn serve(config: Config) -> Result<(), StartError> {
         .build()
         .map_err(StartError::Threads)?;
     runtime.block_on(async {
+        let told = Signals::new().map_err(StartError::Threads)?;
         let server = Server::start(config).await?;
         println!("pgshunt listens on {}", server.addr);
-        wait_for_signal().await.map_err(StartError::Threads)?;
+        told.wait().await;
         tracing::info!("draining");
         server.shutdown().await;
         Ok(())
     })
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM and SIGINT, caught from the moment this is made.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Within a runtime.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Until one of them comes.
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }

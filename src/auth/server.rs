@@ -36,6 +36,11 @@ impl MockSecret {
         Self { key: rand::random(), iterations }
     }
 
+    /// The same salts, with another count.
+    pub fn with_iterations(&self, iterations: u32) -> Self {
+        Self { key: self.key, iterations }
+    }
+
     fn verifier(&self, user: &[u8]) -> Verifier {
         let seed = hmac(&self.key, &[b"salt", user]);
         Verifier {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio_postgres::error::DbError;
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Socket};
 
-use crate::config::Config;
+use super::control_tls::{ControlStream, ControlTls, ssl_mode};
+use crate::config::{Config, NodeTls, Tls};
+use crate::net::tls::{ClientTls, TlsError};
 use crate::topology::Node;
 
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,8 @@ pub enum ConnectError {
     Postgres { node: String, host: String, port: u16, source: tokio_postgres::Error },
     #[error("node {node} ({host}:{port}): no answer within {after:?}")]
     Timeout { node: String, host: String, port: u16, after: Duration },
+    #[error("TLS to the nodes: {0}")]
+    Tls(#[from] TlsError),
 }
 
 /// Opens control connections to nodes.
@@ -26,6 +29,7 @@ pub struct Connector {
     user: String,
     password: Option<String>,
     timeout: Duration,
+    tls: Tls,
 }
 
 impl Connector {
@@ -35,6 +39,7 @@ impl Connector {
             user: config.cluster.service_user.clone(),
             password: config.cluster.service_password.clone(),
             timeout: config.pool.connect_timeout,
+            tls: config.tls.clone(),
         }
     }
 
@@ -81,12 +86,15 @@ impl Connector {
     async fn open(
         &self,
         node: &Node,
-    ) -> Result<(Client, Connection<Socket, NoTlsStream>), ConnectError> {
+    ) -> Result<(Client, Connection<Socket, ControlStream>), ConnectError> {
+        // Read anew each time: there are few such connections, and roots change while they live.
+        let tls = ControlTls(ClientTls::load(&self.tls)?);
         let mut pg = PgConfig::new();
         pg.host(&node.host)
             .port(node.port)
             .user(&self.user)
             .dbname(&self.database)
+            .ssl_mode(ssl_mode(self.tls.nodes))
             .application_name("pgshunt control");
         if let Some(p) = &self.password {
             pg.password(p);
@@ -97,7 +105,7 @@ impl Connector {
             port: node.port,
             source,
         };
-        tokio::time::timeout(self.timeout, pg.connect(NoTls))
+        tokio::time::timeout(self.timeout, pg.connect(tls))
             .await
             .map_err(|_| ConnectError::Timeout {
                 node: node.name.clone(),
@@ -119,6 +127,11 @@ impl Connector {
             quote(&self.user),
             quote(&self.database)
         );
+        match self.tls.nodes {
+            // Which authorities the other node trusts is for its own files to say.
+            NodeTls::Require | NodeTls::VerifyFull => text += " sslmode=require",
+            NodeTls::Prefer | NodeTls::Disable => {}
+        }
         if let Some(p) = &self.password {
             text += &format!(" password={}", quote(p));
         }

@@ -5,12 +5,13 @@
 //! stored anywhere. The service role logs in with its configured password.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::server::{CancelKey, ServerConn};
+use super::server::{Cancel, CancelKey, ServerConn};
 use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
 use crate::net::{Out, Stream, listen};
 use crate::pool::state::ConnId;
@@ -86,7 +87,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
 
     let mut input = BytesMut::new();
     let mut scram: Option<ScramClient> = None;
-    let mut status = Vec::new();
+    let mut facts = Facts::default();
     let mut key = None;
     loop {
         let (tag, body) = read_frame(&mut stream, &mut input).await.map_err(unreachable)?;
@@ -101,13 +102,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
                     stream.drain(&mut out).await.map_err(unreachable)?;
                 }
             }
-            b'S' => {
-                let mut r = Reader(&body);
-                if let (Ok(n), Ok(v)) = (r.cstr(), r.cstr()) {
-                    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-                    status.push((text(n), text(v)));
-                }
-            }
+            b'S' => facts.note_status(&body),
             b'K' => {
                 if let [a, b, c, d, e, f, g, h] = body[..] {
                     key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));
@@ -120,16 +115,21 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         }
     }
     let (pid, secret) = key.ok_or_else(|| protocol("sent no cancel key".into()))?;
+    let key = CancelKey {
+        host: target.node.host.clone(),
+        port: target.node.port,
+        pid,
+        secret,
+        tls: target.tls.clone(),
+    };
     Ok(Box::new(ServerConn {
         id,
         node: target.node.id,
         stream,
         input,
         output: out,
-        cancel: CancelKey { host: target.node.host.clone(), port: target.node.port, pid, secret },
-        cancels: Arc::default(),
-        facts: Facts::default(),
-        status,
+        cancel: Arc::new(Cancel { key, pending: AtomicU32::new(0) }),
+        facts,
         opened: Instant::now(),
     }))
 }
@@ -226,15 +226,20 @@ async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Resul
 pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
     let deliver = async {
         let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
-        let mut stream = Stream::Plain(tcp);
+        let (mut stream, _) = key.tls.wrap(tcp, &key.host).await.map_err(std::io::Error::other)?;
         let mut out = Out::default();
         startup::put_cancel(out.buf(), key.pid, &key.secret);
         stream.drain(&mut out).await?;
         let mut sink = BytesMut::new();
-        while stream.fill(&mut sink).await? > 0 {
-            sink.clear();
+        loop {
+            match stream.fill(&mut sink).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => sink.clear(),
+                // Under TLS, PostgreSQL hangs up without a word.
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(e) => return Err(e),
+            }
         }
-        Ok(())
     };
     tokio::time::timeout(timeout, deliver)
         .await

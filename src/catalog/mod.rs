@@ -10,5 +10,5 @@ pub mod nodes;
 mod roles;
 mod store;
 
-pub use roles::Role;
+pub use roles::{Role, RoleReader};
 pub use store::{CatalogError, Store, raise_epoch};

@@ -1,5 +1,10 @@
 //! What the home node knows of roles and functions: who may log in, and what the server came with.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_postgres::{Client, Row};
+
 use super::{CatalogError, Store};
 use crate::auth::Verifier;
 use crate::router::{Function, Functions};
@@ -9,28 +14,56 @@ use crate::router::{Function, Functions};
 pub struct Role {
     /// `None`: no password, or not a SCRAM one.
     pub verifier: Option<Verifier>,
-    pub superuser: bool,
+}
+
+/// Reads roles on a connection of its own: logins must not wait for a transaction of the catalog.
+pub struct RoleReader {
+    store: Arc<Store>,
+    client: Option<Client>,
+}
+
+/// What the home node answered.
+pub struct Roles {
+    /// Those that exist, may log in and are still valid.
+    pub found: HashMap<String, Role>,
+    /// How often new passwords are hashed there.
+    pub iterations: Option<u32>,
+}
+
+impl RoleReader {
+    pub fn new(store: Arc<Store>) -> Self {
+        Self { store, client: None }
+    }
+
+    /// The roles of these names. After an error the next call connects anew.
+    pub async fn read(&mut self, names: &[String]) -> Result<Roles, CatalogError> {
+        let client = match self.client.take().filter(|c| !c.is_closed()) {
+            Some(client) => client,
+            None => {
+                let routes = self.store.routes().load();
+                self.store.connector().connect(routes.home()).await?
+            }
+        };
+        let rows = client
+            .query(
+                "SELECT r.rolname, r.rolpassword, s.iterations \
+                 FROM (SELECT current_setting('scram_iterations', true) AS iterations) s \
+                 LEFT JOIN pg_catalog.pg_authid r ON r.rolname = ANY($1::text[]) \
+                 AND r.rolcanlogin AND (r.rolvaliduntil IS NULL OR r.rolvaliduntil > now())",
+                &[&names],
+            )
+            .await?;
+        self.client = Some(client);
+        let iterations = rows.first().and_then(|r| r.get::<_, Option<String>>(2)?.parse().ok());
+        let role = |r: &Row| {
+            let verifier = r.get::<_, Option<String>>(1).and_then(|text| text.parse().ok());
+            Some((r.get::<_, Option<String>>(0)?, Role { verifier }))
+        };
+        Ok(Roles { found: rows.iter().filter_map(role).collect(), iterations })
+    }
 }
 
 impl Store {
-    /// The role, if it exists, may log in and is still valid.
-    pub async fn role(&self, name: &str) -> Result<Option<Role>, CatalogError> {
-        let client = self.home_client().await?;
-        let row = client
-            .lock()
-            .await
-            .query_opt(
-                "SELECT rolpassword, rolsuper FROM pg_catalog.pg_authid WHERE rolname = $1 \
-                 AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())",
-                &[&name],
-            )
-            .await?;
-        Ok(row.map(|r| Role {
-            verifier: r.get::<_, Option<String>>(0).and_then(|text| text.parse().ok()),
-            superuser: r.get(1),
-        }))
-    }
-
     /// The functions the server came with. A name that a function of somebody's has too is not among
     /// them: which of the two is called depends on its arguments.
     pub async fn functions(&self) -> Result<Functions, CatalogError> {

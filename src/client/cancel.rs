@@ -5,29 +5,31 @@
 //! connection the client holds at that moment; until it has been delivered the connection does not
 //! go to another client (`ServerConn::cancels`), or theirs would be cancelled.
 
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
 use crate::backend::login;
-use crate::backend::server::CancelKey;
+use crate::backend::server::Cancel;
 
 /// How long a CancelRequest to a node may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-#[derive(Debug)]
-enum At {
-    /// Between statements: a cancel means nothing.
-    Idle,
-    /// Waiting for a connection or a gate: a cancel ends the wait.
-    Waiting(Waker),
-    Cancelled,
-    /// Holding server connections.
-    Linked(Vec<(CancelKey, Arc<AtomicU32>)>),
+/// What a cancel means for a client at this moment. A client may wait and hold connections at once:
+/// in a transaction, for a gate.
+#[derive(Debug, Default)]
+struct At {
+    /// Waiting for a connection or a gate, or at pgshunt's own work: a cancel ends that.
+    waiting: Option<Waker>,
+    /// The wait was cancelled and does not know it yet.
+    cancelled: bool,
+    /// The server connections it holds; none between transactions, when a cancel means nothing.
+    held: Vec<Arc<Cancel>>,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub struct Cancels {
 impl Cancels {
     /// A key for a new client; it is void when the registration is dropped.
     pub fn register(self: &Arc<Self>) -> Registration {
-        let slot = Arc::new(Slot { secret: rand::random(), at: Mutex::new(At::Idle) });
+        let slot = Arc::new(Slot { secret: rand::random(), at: Mutex::default() });
         let mut slots = lock(&self.slots);
         loop {
             let pid = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
@@ -69,29 +71,31 @@ impl Cancels {
         }
         let targets = {
             let mut at = lock(&slot.at);
-            match &*at {
-                At::Idle | At::Cancelled => return,
-                At::Waiting(waker) => {
-                    let waker = waker.clone();
-                    *at = At::Cancelled;
-                    waker.wake();
-                    return;
+            if let Some(waker) = at.waiting.take() {
+                at.cancelled = true;
+                waker.wake();
+                return;
+            }
+            // Counted while the lock is held, so that the client cannot let go first.
+            for target in &at.held {
+                target.pending.fetch_add(1, Ordering::AcqRel);
+            }
+            at.held.clone()
+        };
+        let deliver = async |target: Arc<Cancel>| {
+            let key = &target.key;
+            match login::cancel(key, TIMEOUT).await {
+                Ok(()) => {
+                    target.pending.fetch_sub(1, Ordering::AcqRel);
                 }
-                At::Linked(targets) => {
-                    // Counted while the lock is held, so that the client cannot let go first.
-                    for (_, pending) in targets {
-                        pending.fetch_add(1, Ordering::AcqRel);
-                    }
-                    targets.clone()
+                // It may arrive yet: still counted, the connection is closed and not lent again.
+                Err(e) => {
+                    tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
                 }
             }
         };
-        for (key, pending) in targets {
-            if let Err(e) = login::cancel(&key, TIMEOUT).await {
-                tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
-            }
-            pending.fetch_sub(1, Ordering::AcqRel);
-        }
+        // A node that does not answer keeps none of the others waiting.
+        join_all(targets.into_iter().map(deliver)).await;
     }
 }
 
@@ -111,31 +115,35 @@ impl Registration {
         i32::from_be_bytes(self.slot.secret)
     }
 
+    /// The client holds no server connection.
     pub fn idle(&self) {
-        *lock(&self.slot.at) = At::Idle;
+        let mut at = lock(&self.slot.at);
+        at.waiting = None;
+        at.cancelled = false;
+        at.held.clear();
     }
 
-    pub fn linked(&self, key: &CancelKey, pending: &Arc<AtomicU32>) {
-        *lock(&self.slot.at) = At::Linked(vec![(key.clone(), pending.clone())]);
-    }
-
-    pub fn linked_to_all(&self, targets: Vec<(CancelKey, Arc<AtomicU32>)>) {
-        *lock(&self.slot.at) = At::Linked(targets);
+    /// The client holds these connections.
+    pub fn linked(&self, held: impl IntoIterator<Item = Arc<Cancel>>) {
+        let mut at = lock(&self.slot.at);
+        at.held.clear();
+        at.held.extend(held);
     }
 
     /// Notes that the client waits; true when the wait has been cancelled.
     pub fn poll_cancelled(&self, waker: &Waker) -> bool {
         let mut at = lock(&self.slot.at);
-        match &*at {
-            At::Cancelled => {
-                *at = At::Idle;
-                true
-            }
-            At::Idle | At::Waiting(_) | At::Linked(_) => {
-                *at = At::Waiting(waker.clone());
-                false
-            }
-        }
+        let cancelled = std::mem::take(&mut at.cancelled);
+        at.waiting = (!cancelled).then(|| waker.clone());
+        cancelled
+    }
+
+    /// The wait is over; true when it was cancelled at the last moment. What the client holds can
+    /// be cancelled again.
+    pub fn end_wait(&self) -> bool {
+        let mut at = lock(&self.slot.at);
+        at.waiting = None;
+        std::mem::take(&mut at.cancelled)
     }
 }
 
@@ -147,7 +155,12 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
+    use crate::backend::server::CancelKey;
+    use crate::config;
+    use crate::net::tls::ClientTls;
 
     #[tokio::test]
     async fn a_cancel_ends_a_wait_and_needs_the_secret() {
@@ -161,8 +174,50 @@ mod tests {
         cancels.deliver(client.pid(), &secret).await;
         assert!(client.poll_cancelled(Waker::noop()));
         assert!(!client.poll_cancelled(Waker::noop()), "once");
+        assert!(!client.end_wait());
+        cancels.deliver(client.pid(), &secret).await;
+        assert!(!client.end_wait(), "the wait was over");
         let pid = client.pid();
         drop(client);
         assert!(lock(&cancels.slots).get(&pid).is_none());
+    }
+
+    /// A node that takes one CancelRequest and gives its key.
+    async fn node() -> (Arc<Cancel>, tokio::task::JoinHandle<[u8; 16]>) {
+        use tokio::io::AsyncReadExt;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let tls = config::Tls { nodes: config::NodeTls::Disable, ..config::Tls::default() };
+        let tls = ClientTls::load(&tls).unwrap();
+        let key = CancelKey { host: "127.0.0.1".into(), port, pid: 7, secret: [1, 2, 3, 4], tls };
+        let took = tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let mut request = [0; 16];
+            tcp.read_exact(&mut request).await.unwrap();
+            request
+        });
+        (Arc::new(Cancel { key, pending: AtomicU32::new(0) }), took)
+    }
+
+    #[tokio::test]
+    async fn a_held_client_is_cancelled_where_it_waits_and_then_where_it_is_linked() {
+        let cancels = Arc::new(Cancels::default());
+        let client = cancels.register();
+        let secret = client.secret().to_be_bytes();
+        let (node, took) = node().await;
+        client.linked([node.clone()]);
+        assert!(!client.poll_cancelled(Waker::noop()));
+        cancels.deliver(client.pid(), &secret).await;
+        assert!(client.poll_cancelled(Waker::noop()), "the wait, not the connection");
+        assert!(!client.end_wait());
+        cancels.deliver(client.pid(), &secret).await;
+        assert_eq!(took.await.unwrap()[8..], [0, 0, 0, 7, 1, 2, 3, 4], "the link is known again");
+        assert_eq!(node.pending.load(Ordering::Acquire), 0);
+        // Nobody listens any more: whether it arrives is not known.
+        cancels.deliver(client.pid(), &secret).await;
+        assert_eq!(node.pending.load(Ordering::Acquire), 1);
+        client.idle();
+        cancels.deliver(client.pid(), &secret).await;
+        assert_eq!(node.pending.load(Ordering::Acquire), 1);
     }
 }

@@ -78,11 +78,10 @@ impl Client {
             self.give_back(parts);
             return Ok(());
         };
-        let targets =
-            parts.iter().map(|p| (p.conn.cancel.clone(), p.conn.cancels.clone())).collect();
-        self.parts.cancel.linked_to_all(targets);
+        let targets = parts.iter().map(|p| p.conn.cancel.clone());
+        self.parts.cancel.linked(targets);
         let outcome = self.run_parts(&job, &mut parts).await;
-        self.parts.cancel.idle();
+        self.relink_cancel();
         self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
         self.give_back(parts);
         match outcome {
@@ -184,7 +183,7 @@ impl Client {
             while let Some(h) = frame::header(&part.conn.input)
                 .map_err(|e| Report::fatal("08P01", e.to_string()))?
             {
-                if h.tag == b'D' && job.merge == Merge::Concat {
+                if h.tag == b'D' && !part.preparing && job.merge == Merge::Concat {
                     // Rows are passed on as they come, in pieces if they are large.
                     let wanted = job.limit == 0 || answer.rows < job.limit;
                     answer.rows += u64::from(wanted);
@@ -230,7 +229,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.note_status(body);
+                    part.conn.facts.note_status(body);
                 }
                 _ => {}
             }
@@ -273,7 +272,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.note_status(body);
+                part.conn.facts.note_status(body);
             }
             b'Z' => {
                 part.done = true;

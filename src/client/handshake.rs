@@ -26,72 +26,107 @@ pub enum HandshakeError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Startup(#[from] startup::StartupError),
-    #[error("an encryption request came twice")]
-    Repeated,
+    /// PostgreSQL takes a second one for a protocol version, and so words it.
+    #[error("unsupported frontend protocol 1234.{0}: server supports 3.0 to 3.0")]
+    Repeated(u16),
     #[error("TLS: {0}")]
     Tls(String),
-    #[error("clear text followed the request for encryption")]
-    Stuffed,
+    #[error("received unencrypted data after {0} request")]
+    Stuffed(&'static str),
     #[error("the client did not use TLS")]
     TlsRequired,
 }
 
-/// `required`: a session without TLS is refused.
+/// Reads what comes before the session. A client that does it wrong is told before it is left.
 pub async fn read(
     tcp: TcpStream,
     tls: Option<&ServerTls>,
     required: bool,
 ) -> Result<Opening, HandshakeError> {
-    let mut stream = Stream::Plain(tcp);
-    let (mut tried_ssl, mut tried_gss) = (false, false);
+    let mut stream = match (starts_with_tls(&tcp).await?, tls) {
+        (true, Some(tls)) => {
+            tls.accept(tcp, true).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
+        }
+        // There is no telling it: it would not understand a word in clear.
+        (true, None) => return Err(HandshakeError::Tls("the client began with it unasked".into())),
+        (false, _) => Stream::Plain(tcp),
+    };
+    let (mut tried_ssl, mut tried_gss) = (stream.is_tls(), stream.is_tls());
     loop {
         let packet = match packet(&mut stream).await {
             Ok(packet) => packet,
-            Err(HandshakeError::Startup(e)) => return Err(tell(&mut stream, e).await),
+            Err(HandshakeError::Startup(e)) => return Err(tell_startup(&mut stream, e).await),
             Err(e) => return Err(e),
         };
         match startup::first(&packet) {
             Ok(First::Ssl) => {
-                if std::mem::replace(&mut tried_ssl, true) || stream.is_tls() {
-                    return Err(HandshakeError::Repeated);
+                if std::mem::replace(&mut tried_ssl, true) {
+                    return Err(tell(&mut stream, HandshakeError::Repeated(5679)).await);
+                }
+                if is_stuffed(stream.tcp())? {
+                    return Err(tell(&mut stream, HandshakeError::Stuffed("SSL")).await);
                 }
                 stream = match (stream, tls) {
                     (Stream::Plain(mut tcp), Some(tls)) => {
-                        answer(&mut tcp, b'S').await?;
+                        tcp.write_all(b"S").await?;
                         tls.accept(tcp, false)
                             .await
                             .map_err(|e| HandshakeError::Tls(e.to_string()))?
                     }
-                    (Stream::Plain(mut tcp), None) => {
-                        answer(&mut tcp, b'N').await?;
-                        Stream::Plain(tcp)
+                    (mut clear, _) => {
+                        clear.write_all(b"N").await?;
+                        clear
                     }
-                    (other, _) => other,
                 };
+                tried_gss |= stream.is_tls();
             }
             Ok(First::GssEnc) => {
                 if std::mem::replace(&mut tried_gss, true) {
-                    return Err(HandshakeError::Repeated);
+                    return Err(tell(&mut stream, HandshakeError::Repeated(5680)).await);
                 }
-                if let Stream::Plain(tcp) = &mut stream {
-                    answer(tcp, b'N').await?;
+                if is_stuffed(stream.tcp())? {
+                    return Err(tell(&mut stream, HandshakeError::Stuffed("GSS")).await);
                 }
+                stream.write_all(b"N").await?;
+                stream.flush().await?;
             }
             Ok(First::Cancel { pid, secret }) => return Ok(Opening::Cancel { pid, secret }),
             Ok(First::Startup(startup)) => {
                 if !stream.is_tls() && required {
-                    let report = Report::fatal("28000", "this server accepts TLS connections only");
-                    super::refuse(&mut stream, &report).await;
-                    return Err(HandshakeError::TlsRequired);
+                    return Err(tell(&mut stream, HandshakeError::TlsRequired).await);
                 }
                 return Ok(Opening::Startup { stream, startup, input: BytesMut::new() });
             }
-            Err(e) => return Err(tell(&mut stream, e).await),
+            Err(e) => return Err(tell_startup(&mut stream, e).await),
         }
     }
 }
 
-async fn tell(stream: &mut Stream, e: startup::StartupError) -> HandshakeError {
+/// Whether the client begins with TLS itself (libpq's `sslnegotiation=direct`). No packet does: its
+/// length would be beyond all bounds.
+async fn starts_with_tls(tcp: &TcpStream) -> io::Result<bool> {
+    const HANDSHAKE_RECORD: u8 = 0x16;
+    let mut byte = [0; 1];
+    Ok(tcp.peek(&mut byte).await? == 1 && byte == [HANDSHAKE_RECORD])
+}
+
+async fn tell(stream: &mut Stream, e: HandshakeError) -> HandshakeError {
+    let report = match &e {
+        HandshakeError::Repeated(_) => Report::fatal("0A000", e.to_string()),
+        HandshakeError::Stuffed(_) => Report::fatal("08P01", e.to_string()).detail(
+            "This could be either a client-software bug or evidence of an attempted \
+             man-in-the-middle attack.",
+        ),
+        HandshakeError::TlsRequired => {
+            Report::fatal("28000", "this server accepts TLS connections only")
+        }
+        HandshakeError::Io(_) | HandshakeError::Startup(_) | HandshakeError::Tls(_) => return e,
+    };
+    super::refuse(stream, &report).await;
+    e
+}
+
+async fn tell_startup(stream: &mut Stream, e: startup::StartupError) -> HandshakeError {
     let report = Report::fatal(e.sqlstate(), e.to_string());
     super::refuse(stream, &report).await;
     e.into()
@@ -107,15 +142,12 @@ async fn packet(stream: &mut Stream) -> Result<Vec<u8>, HandshakeError> {
     Ok(packet)
 }
 
-/// Answers an encryption request, if nothing was sent behind it.
-async fn answer(tcp: &mut TcpStream, byte: u8) -> Result<(), HandshakeError> {
-    let mut stuffed = [0; 1];
-    match tcp.try_read(&mut stuffed) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-        Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        Ok(_) => return Err(HandshakeError::Stuffed),
-        Err(e) => return Err(e.into()),
+/// Whether something came in clear behind an encryption request.
+fn is_stuffed(tcp: &TcpStream) -> io::Result<bool> {
+    match tcp.try_read(&mut [0; 1]) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) => Ok(true),
+        Err(e) => Err(e),
     }
-    tcp.write_all(&[byte]).await?;
-    Ok(())
 }

@@ -8,10 +8,12 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 
 use super::cancel::Registration;
+use super::reported::{Asked, Known, Status};
 use super::shared::Admission;
 use super::worker::Worker;
 use crate::auth::{Account, AuthError, Nonce, ScramServer};
@@ -22,7 +24,7 @@ use crate::net::{Out, Stream};
 use crate::pool::{Lease, Pool, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
 use crate::telemetry::{ClientInfo, Live, NewClient};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
 use crate::wire::startup::Startup;
 use crate::wire::{ProtocolError, frame};
@@ -117,13 +119,14 @@ pub async fn run(
 
     let user: Arc<str> = startup.user.as_str().into();
     let database: Arc<str> = startup.database.as_str().into();
+    shared.pools.renew(&user, &credentials);
     let status = server_status(worker, &user, &database, &credentials, &startup).await?;
     for (name, value) in &status {
         backend::put_parameter_status(out.buf(), name, value);
     }
     let cancel = shared.cancels.register();
     backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
-    backend::put_ready(out.buf(), Status::Idle);
+    backend::put_ready(out.buf(), backend::Status::Idle);
     stream.drain(&mut out).await?;
 
     let application_name = startup
@@ -183,17 +186,11 @@ async fn authenticate(
     }
     let unavailable =
         |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
-    let mut role = shared.role(user, false).await.map_err(unavailable)?;
-    let mut fresh = false;
-    if role.is_none() {
-        // A role made a moment ago is known to the home node, not yet to the cache.
-        role = shared.role(user, true).await.map_err(unavailable)?;
-        fresh = true;
-    }
-    let verifier = role.as_ref().and_then(|r| r.verifier.as_ref());
+    let about = shared.roles.ask(user).await.map_err(unavailable)?;
+    let verifier = about.role.as_ref().and_then(|r| r.verifier.as_ref());
     let account = match verifier {
         Some(v) => Account::Known(v),
-        None => Account::Unknown { user: user.as_bytes(), secret: &shared.mock },
+        None => Account::Unknown { user: user.as_bytes(), secret: &about.mock },
     };
     let binding = match (&shared.tls, stream.is_tls()) {
         (Some(tls), true) => tls.binding().map(<[u8]>::to_vec),
@@ -230,13 +227,7 @@ async fn authenticate(
             backend::put_authentication(out.buf(), 12, &success.server_final);
             Ok(own(Credentials::Keys(success.keys)))
         }
-        Err(e) => {
-            if !fresh {
-                // The next attempt sees a password that was changed meanwhile.
-                let _ = shared.role(user, true).await;
-            }
-            Err(refused(&e).into())
-        }
+        Err(e) => Err(refused(&e).into()),
     }
 }
 
@@ -267,14 +258,21 @@ async fn server_status(
     database: &Arc<str>,
     credentials: &Credentials,
     startup: &Startup,
-) -> Result<Vec<(String, String)>, Failure> {
+) -> Result<Status, Failure> {
     let shared = &worker.shared;
+    let asked = Asked::new(database, user, &startup.params);
+    let old = match shared.reported.look_up(Instant::now(), &asked, &startup.params) {
+        Known::Fresh(status) => return Ok(status),
+        Known::Old(status) => Some(status),
+        Known::No => None,
+    };
     let routes = shared.store.routes().load();
     let key = PoolKey { node: routes.home().id, database: database.clone(), user: user.clone() };
     let pool = shared.pools.pool(key, routes.home(), credentials);
-    let leased = match pool.lease(worker.index) {
-        Lease::Now(conn) => Ok(conn),
-        Lease::Later(mut waiting) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
+    let leased = match (pool.lease(worker.index), old) {
+        (Lease::Now(conn), _) => Ok(conn),
+        (Lease::Later(_), Some(old)) => return Ok(old),
+        (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
     };
     let mut conn = leased.map_err(|e| fatal(&e))?;
     let mut guard = Borrowed { pool: &pool, given: false };
@@ -294,7 +292,8 @@ async fn server_status(
         }
         conn.facts.applied = Some(wanted.clone());
     }
-    let status = conn.status.clone();
+    let status = conn.facts.reported.clone();
+    shared.reported.remember(Instant::now(), asked, &status);
     guard.given = true;
     pool.give(conn, worker.index);
     Ok(status)
@@ -340,7 +339,7 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
                     b'Z' => return Ok(error),
                     b'E' => error = Some(std::mem::take(&mut body)),
                     b'S' => {
-                        conn.note_status(&body);
+                        conn.facts.note_status(&body);
                     }
                     _ => {}
                 }

@@ -2,15 +2,18 @@
 //!
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
-//! sockets. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! sockets; [`aside`] is where it waits. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
+mod aside;
 mod cancel;
 mod ddl;
 mod gather;
 mod handshake;
 mod login;
 mod relay;
+mod reported;
+mod roles;
 pub mod shared;
 pub mod worker;
 
@@ -100,6 +103,6 @@ async fn refuse(stream: &mut Stream, report: &Report) {
     report.put(out.buf());
     // The client may be gone already; then nobody misses the message.
     if stream.drain(&mut out).await.is_ok() {
-        stream.shutdown().await;
+        stream.shutdown_heard().await;
     }
 }

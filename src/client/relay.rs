@@ -5,12 +5,13 @@
 //! nothing is read from the node, and the other way round, so memory per client is bounded by the
 //! two buffers and the largest statement.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
@@ -20,10 +21,10 @@ use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
-use crate::pool::{Lease, Pool, PoolError, PoolKey, Waiting};
+use crate::pool::{Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::NodeId;
+use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -34,6 +35,9 @@ const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
 
+/// How long a client may take to read why its session ends.
+const FAREWELL: Duration = Duration::from_secs(10);
+
 pub struct Client {
     pub(super) worker: Rc<Worker>,
     pub(super) stream: Stream,
@@ -41,11 +45,20 @@ pub struct Client {
     pub(super) out: Out,
     pub(super) parts: Parts,
     server: Option<(Box<ServerConn>, Arc<Pool>)>,
-    /// A request to be given to the session again before anything new.
-    again: Option<Vec<u8>>,
+    /// Requests to be given to the session again before anything new.
+    again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
+    /// The client's part of the COPY has been passed on whole.
+    copied: bool,
+    pub(super) leaving: Leaving,
+    /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
+    muted: bool,
+    /// Something was sent to the node since it was last asked to flush its answers.
+    unflushed: bool,
     sent_at: Option<Instant>,
+    /// The pools used under this routing table.
+    pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -67,8 +80,19 @@ impl From<Report> for End {
     }
 }
 
+/// Whether more is to be expected of the client. What it has sent before it leaves is carried out,
+/// as PostgreSQL does: it reads one message after the other and the goodbye last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// It has closed its side of the connection.
+    HungUp,
+    /// It has said Terminate.
+    Goodbye,
+}
+
 /// What arrived.
-enum Event {
+pub(super) enum Event {
     Progress,
     ServerGone(Option<io::Error>),
     ClientGone,
@@ -84,9 +108,14 @@ impl Client {
             out: Out::default(),
             parts,
             server: None,
-            again: None,
+            again: VecDeque::new(),
             copying: (0, false),
+            copied: false,
+            leaving: Leaving::No,
+            muted: false,
+            unflushed: false,
             sent_at: None,
+            pools: (Epoch(0), Vec::new()),
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -102,14 +131,20 @@ impl Client {
             End::Client => false,
         };
         self.abandon_server().await;
-        if told && self.stream.drain(&mut self.out).await.is_ok() {
-            self.stream.shutdown().await;
+        if told {
+            let tell = self.stream.drain(&mut self.out);
+            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
+                self.stream.shutdown_heard().await;
+            }
         }
         self.count();
     }
 
     async fn drive(&mut self) -> End {
         loop {
+            // A transaction that has ended gives its connection up before what was pipelined behind
+            // it is looked at: that may need another node.
+            self.release();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,
@@ -119,12 +154,22 @@ impl Client {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) | None => Ok(false),
+                Some(Need::Quiet) => {
+                    self.ask_for_answers();
+                    Ok(self.tries_again())
+                }
+                None => Ok(self.tries_again()),
             };
             match met {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(end) => return end,
+            }
+            if self.leaving != Leaving::No {
+                if self.is_finished() {
+                    return End::Client;
+                }
+                self.ask_for_answers();
             }
             self.note_state();
             if let Err(end) = self.wait().await {
@@ -133,17 +178,51 @@ impl Client {
         }
     }
 
+    /// What is to be tried again waits for nobody.
+    fn tries_again(&self) -> bool {
+        !self.again.is_empty() && self.server.is_none()
+    }
+
+    /// Whether a client that is leaving has had all it asked for.
+    fn is_finished(&self) -> bool {
+        let input = match frame::header(&self.input) {
+            Ok(Some(h)) => self.input.len() >= h.len,
+            Ok(None) | Err(_) => false,
+        };
+        let session = &self.parts.session;
+        // The rest of a COPY will not come, so its answer will not either.
+        let stuck = session.copies_in() && !self.copied;
+        !input
+            && self.again.is_empty()
+            && self.out.is_empty()
+            && (stuck || !session.is_waiting_for_server())
+    }
+
+    /// Without Sync the node keeps its answers to itself, and no Sync will come.
+    fn ask_for_answers(&mut self) {
+        if let (true, Some((conn, _))) = (self.unflushed, &mut self.server) {
+            frame::put(conn.output.buf(), b'H', |_| {});
+            self.unflushed = false;
+        }
+    }
+
     /// Gives the session the client's messages, as many as it takes.
     fn take_messages(&mut self) -> Result<Option<Need>, End> {
-        if let Some(frame) = self.again.take() {
+        if self.out.len() > CLIENT_HIGH {
+            return Ok(None);
+        }
+        while let Some(frame) = self.again.pop_front() {
             let (flow, _) = self.give(&frame)?;
             if let Some(need) = flow {
-                self.again = Some(frame);
+                self.again.push_front(frame);
                 return Ok(Some(need));
             }
         }
         loop {
-            if self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH) {
+            // Who does not read its answers gets no more of them.
+            if self.out.len() > CLIENT_HIGH
+                || self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH)
+            {
                 return Ok(None);
             }
             if self.copying.0 > 0 {
@@ -176,7 +255,9 @@ impl Client {
             let message = self.input.split_to(h.len);
             let (flow, terminate) = self.give(&message)?;
             if terminate {
-                return Err(End::Client);
+                self.leaving = Leaving::Goodbye;
+                self.input.clear();
+                return Ok(None);
             }
             if let Some(need) = flow {
                 // Not taken: back to the front, where it came from.
@@ -188,13 +269,21 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
-        let Self { worker, parts, out, server, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
-            Some((conn, _)) => conn.output.buf(),
+            Some((conn, _)) => {
+                *unflushed = true;
+                conn.output.buf()
+            }
             None => &mut none,
         };
+        match header.tag {
+            b'c' | b'f' => *copied = true,
+            b'Q' | b'E' => *copied = false,
+            _ => {}
+        }
         let flow = worker.with_env(|env| {
             let mut io = Io { client: out.buf(), server: to_server };
             parts.session.client(header, &message[frame::HEADER..], env, &mut io)
@@ -210,6 +299,9 @@ impl Client {
 
     /// Gives the connection back when the session lets go of it.
     fn release(&mut self) {
+        if !self.parts.session.lets_go() {
+            return;
+        }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
@@ -225,9 +317,7 @@ impl Client {
             self.worker.stats.transactions.inc();
             self.count();
         }
-        if again.is_some() {
-            self.again = again;
-        }
+        self.again.extend(again);
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -242,7 +332,7 @@ impl Client {
             }
         };
         let (mut conn, pool) = leased;
-        self.parts.cancel.linked(&conn.cancel, &conn.cancels);
+        self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
@@ -251,95 +341,9 @@ impl Client {
         Ok(())
     }
 
-    /// A connection to `node` from its pool: at once, or in turn.
-    pub(super) async fn borrow(
-        &mut self,
-        node: NodeId,
-    ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
-        let shared = self.worker.shared.clone();
-        let routes = shared.store.routes().load();
-        let Some(node) = routes.node(node) else {
-            return Ok(Err(Report::error("40001", "the node has just been removed")));
-        };
-        let key = PoolKey {
-            node: node.id,
-            database: self.parts.database.clone(),
-            user: self.parts.user.clone(),
-        };
-        let pool = shared.pools.pool(key, node, &self.parts.credentials);
-        let granted = match pool.lease(self.worker.index) {
-            Lease::Now(conn) => Ok(conn),
-            Lease::Later(waiting) => {
-                let since = Instant::now();
-                self.parts.info.set_state_since(ClientState::Waiting, since);
-                let granted = self.wait_in_line(waiting).await?;
-                self.worker.stats.wait.record(since.elapsed());
-                granted
-            }
-        };
-        Ok(granted.map(|conn| (conn, pool)).map_err(|e| {
-            self.worker.stats.errors(Blame::Node).inc();
-            match e {
-                Some(e) => report_of(&e),
-                None => Report::error("57014", "canceling statement due to user request"),
-            }
-        }))
-    }
-
-    /// Waits for a connection; `Err(None)`: the wait was cancelled.
-    async fn wait_in_line(
-        &mut self,
-        mut waiting: Waiting,
-    ) -> Result<Result<Box<ServerConn>, Option<PoolError>>, End> {
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(granted) = waiting.poll(cx) {
-                return Poll::Ready(Ok(granted.map_err(Some)));
-            }
-            if self.parts.cancel.poll_cancelled(cx.waker()) {
-                return Poll::Ready(Ok(Err(None)));
-            }
-            match self.poll_client(cx) {
-                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
-                _ => Poll::Pending,
-            }
-        })
-        .await
-    }
-
-    /// Waits until a gate opens.
-    pub(super) async fn hold(&mut self) -> Result<(), End> {
-        let since = Instant::now();
-        self.parts.info.set_state_since(ClientState::Held, since);
-        let worker = self.worker.clone();
-        let woken = worker.woken.notified();
-        let mut woken = std::pin::pin!(woken);
-        let outcome = std::future::poll_fn(|cx| {
-            if woken.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Ok(false));
-            }
-            if self.parts.cancel.poll_cancelled(cx.waker()) {
-                return Poll::Ready(Ok(true));
-            }
-            // What was answered before the hold is not kept back.
-            if let Poll::Ready(Err(_)) = self.stream.poll_drain(cx, &mut self.out) {
-                return Poll::Ready(Err(End::Client));
-            }
-            match self.poll_client(cx) {
-                Poll::Ready(Event::ClientGone) => Poll::Ready(Err(End::Client)),
-                _ => Poll::Pending,
-            }
-        })
-        .await;
-        self.worker.stats.hold.record(since.elapsed());
-        if outcome? {
-            self.refuse_front(Report::error("57014", "canceling statement due to user request"));
-        }
-        Ok(())
-    }
-
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
-        let tag = match &self.again {
+        let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
                 let Ok(Some(h)) = frame::header(&self.input) else { return };
@@ -350,7 +354,6 @@ impl Client {
                 h.tag
             }
         };
-        self.again = None;
         let mut none = Vec::new();
         let to_server = match &mut self.server {
             Some((conn, _)) => conn.output.buf(),
@@ -372,7 +375,7 @@ impl Client {
 
     /// Takes the message in front off, as its job is done.
     pub(super) fn consume_front(&mut self) {
-        if self.again.take().is_some() {
+        if self.again.pop_front().is_some() {
             return;
         }
         if let Ok(Some(h)) = frame::header(&self.input) {
@@ -396,10 +399,13 @@ impl Client {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.stream.poll_drain(cx, &mut self.out).map_err(|_| ()) == Poll::Ready(Err(())) {
+        let before = self.out.len();
+        if !self.poll_send(cx) {
             return Poll::Ready(Event::ClientGone);
         }
-        let mut progress = false;
+        // Room was made for messages that waited for it, or a client that leaves has its answers.
+        let mut progress = before > CLIENT_HIGH && self.out.len() <= CLIENT_HIGH;
+        progress |= self.leaving != Leaving::No && before > 0 && self.out.is_empty();
         if let Some((conn, _)) = &mut self.server {
             let before = conn.output.len();
             if let Poll::Ready(Err(e)) = conn.stream.poll_drain(cx, &mut conn.output) {
@@ -447,23 +453,49 @@ impl Client {
         self.poll_client(cx)
     }
 
+    /// Sends to the client what it takes; false when it is gone.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.muted && matches!(self.stream.poll_drain(cx, &mut self.out), Poll::Ready(Err(_))) {
+            if self.leaving != Leaving::Goodbye {
+                return false;
+            }
+            self.muted = true;
+        }
+        if self.muted {
+            self.out = Out::default();
+        }
+        true
+    }
+
     /// Reads from the client, up to the read-ahead limit.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    pub(super) fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         let wanted = match frame::header(&self.input) {
             Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
             _ => READ_AHEAD,
         };
         let full = self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH);
-        if full || self.input.len() >= wanted {
+        if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
         match self.stream.poll_fill(cx, &mut self.input) {
-            Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Event::ClientGone),
+            Poll::Ready(Err(_)) => Poll::Ready(Event::ClientGone),
+            Poll::Ready(Ok(0)) => {
+                self.leaving = Leaving::HungUp;
+                Poll::Ready(Event::Progress)
+            }
             Poll::Ready(Ok(n)) => {
                 self.worker.stats.bytes_from_clients.add(n as u64);
                 Poll::Ready(Event::Progress)
             }
             Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// A cancel means what the session holds.
+    pub(super) fn relink_cancel(&self) {
+        match &self.server {
+            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
+            None => self.parts.cancel.idle(),
         }
     }
 
@@ -500,7 +532,7 @@ impl Client {
         self.parts.cancel.idle();
         if waiting {
             let timeout = self.worker.shared.config.pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel, timeout).await {
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }
         }

@@ -3,16 +3,14 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use hashbrown::HashMap;
 
 use super::Cancels;
 pub use super::cancel::Registration;
-use crate::auth::MockSecret;
-use crate::catalog::{Role, Store};
+use super::reported::Reported;
+use super::roles::Roles;
+use crate::catalog::Store;
 use crate::config::Config;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
@@ -41,15 +39,12 @@ pub struct Shared {
     /// The runtime of catalog, DDL and moves.
     pub control: tokio::runtime::Handle,
     pub console: Console,
-    pub mock: MockSecret,
-    roles: Mutex<HashMap<String, (Instant, Role)>>,
+    pub reported: Reported,
+    pub roles: Roles,
     clients: AtomicUsize,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
 }
-
-/// How long a role's verifier is believed without asking again.
-const ROLE_AGE: Duration = Duration::from_secs(30);
 
 impl Shared {
     #[allow(clippy::too_many_arguments)]
@@ -63,6 +58,7 @@ impl Shared {
         console: Console,
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
+        let roles = Roles::new(&control, store.clone());
         Self {
             config,
             store,
@@ -72,38 +68,11 @@ impl Shared {
             tls,
             control,
             console,
-            mock: MockSecret::random(4096),
-            roles: Mutex::default(),
+            reported: Reported::default(),
+            roles,
             clients: AtomicUsize::new(0),
             draining,
         }
-    }
-
-    /// The role from the cache, or from the home node. `fresh` asks the home node in any case: a
-    /// login that failed may be one with a new password.
-    pub async fn role(self: &Arc<Self>, name: &str, fresh: bool) -> Result<Option<Role>, String> {
-        if !fresh {
-            let roles = self.roles.lock().unwrap_or_else(|e| e.into_inner());
-            if let Some((at, role)) = roles.get(name)
-                && at.elapsed() < ROLE_AGE
-            {
-                return Ok(Some(role.clone()));
-            }
-        }
-        let (store, owned) = (self.store.clone(), name.to_owned());
-        // The catalog's connection belongs to the control runtime.
-        let asked = self.control.spawn(async move { store.role(&owned).await }).await;
-        let role = asked.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let mut roles = self.roles.lock().unwrap_or_else(|e| e.into_inner());
-        match &role {
-            Some(role) => {
-                roles.insert(name.to_owned(), (Instant::now(), role.clone()));
-            }
-            None => {
-                roles.remove(name);
-            }
-        }
-        Ok(role)
     }
 
     /// Counts a client in; `None` when the limit is reached.

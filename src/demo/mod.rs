@@ -9,25 +9,24 @@
 pub mod journey;
 pub mod latency;
 pub mod ledger;
+pub mod playground;
+mod proxy;
 pub mod report;
 pub mod scene;
 pub mod traffic;
 
-use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use crate::app;
-use crate::config::Config;
 use crate::local::{ClusterOptions, DATABASE, LocalCluster, LocalError, PASSWORD, SUPERUSER};
 use journey::Console;
 use latency::{Latencies, Part};
 use ledger::audit;
+use proxy::Proxy;
 use report::Report;
 use traffic::{Outcome, Progress, Worker};
 
@@ -39,7 +38,7 @@ const ROWS: i32 = 200_000;
 
 #[derive(Debug, Clone, Copy)]
 pub struct DemoOptions {
-    /// Leave everything running until Ctrl-C.
+    /// Leave everything running until Ctrl-C or SIGTERM.
     pub keep: bool,
     /// How long the clients run besides the moves.
     pub seconds: u64,
@@ -78,55 +77,13 @@ pub fn run(options: &DemoOptions) -> Result<bool, DemoError> {
         let clean = play(options, &cluster, port).await?;
         if options.keep {
             say_how_to_connect(port);
-            tokio::signal::ctrl_c().await?;
+            app::Signals::new()?.wait().await;
         }
         Ok::<_, DemoError>(clean)
     })?;
     drop(runtime);
     proxy.stop();
     Ok(clean)
-}
-
-/// pgshunt in this process, its control runtime in a thread of its own: the clients' work must not
-/// delay a cutover.
-struct Proxy {
-    addr: SocketAddr,
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
-}
-
-impl Proxy {
-    fn start(config: Config) -> Result<Self, DemoError> {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let (report, started) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
-            let runtime = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(e) => return drop(report.send(Err(e.to_string()))),
-            };
-            runtime.block_on(async {
-                match app::Server::start(config).await {
-                    Ok(server) => {
-                        // Nobody listens when the demo has ended already.
-                        let _ = report.send(Ok(server.addr));
-                        let _ = stopped.await;
-                        server.shutdown().await;
-                    }
-                    Err(e) => drop(report.send(Err(e.to_string()))),
-                }
-            });
-        })?;
-        match started.recv() {
-            Ok(Ok(addr)) => Ok(Self { addr, stop, thread }),
-            Ok(Err(message)) => Err(DemoError::Proxy(message)),
-            Err(_panicked) => Err(DemoError::Proxy("its thread ended".into())),
-        }
-    }
-
-    fn stop(self) {
-        let _ = self.stop.send(());
-        let _ = self.thread.join();
-    }
 }
 
 async fn play(options: &DemoOptions, cluster: &LocalCluster, port: u16) -> Result<bool, DemoError> {
@@ -231,12 +188,15 @@ fn summarise(outcomes: Vec<Outcome>, found: Vec<(i32, f32)>) -> Report {
     }
 }
 
+/// How to reach a database at a local port, as psql and the drivers take it.
+fn url(port: u16, database: &str) -> String {
+    format!("postgres://{SUPERUSER}:{PASSWORD}@127.0.0.1:{port}/{database}")
+}
+
 fn say_how_to_connect(port: u16) {
-    let url =
-        |database| format!("psql 'postgres://{SUPERUSER}:{PASSWORD}@127.0.0.1:{port}/{database}'");
     println!("Everything is left running. The database, through pgshunt:");
-    println!("  {}", url(DATABASE));
+    println!("  psql '{}'", url(port, DATABASE));
     println!("The console (SHOW HELP, SHOW MOVES, MOVE SHARD 1 TO node3):");
-    println!("  {}", url(CONSOLE));
+    println!("  psql '{}'", url(port, CONSOLE));
     println!("Ctrl-C ends it and removes the nodes.");
 }

@@ -259,6 +259,8 @@ pub const LEFTOVERS: &str = "
     UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE starts_with(pubname::text, 'pgshunt_move_')
     UNION ALL SELECT 'subscription ' || subname FROM pg_subscription WHERE starts_with(subname::text, 'pgshunt_move_')
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL SELECT 'replication origin ' || roname FROM pg_replication_origin o WHERE roname ~ '^pg_[0-9]+(_[0-9]+)?$'
+        AND NOT EXISTS (SELECT FROM pg_subscription s WHERE s.oid::text = split_part(o.roname, '_', 2))
     UNION ALL SELECT 'marker table ' || relname FROM pg_class
         WHERE relnamespace = to_regnamespace('pgshunt') AND relkind = 'r' AND relname ~ '^marker_[0-9]+$'
     UNION ALL SELECT 'fence trigger on ' || tgrelid::regclass FROM pg_trigger WHERE starts_with(tgname::text, 'pgshunt_fence')

@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -84,6 +85,30 @@ impl Stream {
             Self::Plain(s) => tokio::io::AsyncWriteExt::shutdown(s).await,
             Self::Tls(s) => tokio::io::AsyncWriteExt::shutdown(s.as_mut()).await,
         };
+    }
+}
+
+/// How long, and for how much, a peer is listened to after the last word.
+const LINGER: (Duration, usize) = (Duration::from_secs(2), 16 << 20);
+
+impl Stream {
+    /// Shuts down, and waits a little for the peer to have read it: closing with its bytes unread
+    /// would reset the connection, and the last word would be lost with it.
+    pub async fn shutdown_heard(&mut self) {
+        self.shutdown().await;
+        let mut sink = BytesMut::new();
+        let discard = async {
+            let mut left = LINGER.1;
+            while let Ok(n @ 1..) = self.fill(&mut sink).await {
+                sink.clear();
+                left = left.saturating_sub(n);
+                if left == 0 {
+                    return;
+                }
+            }
+        };
+        // A peer that neither reads nor leaves gets no more of our time.
+        let _ = tokio::time::timeout(LINGER.0, discard).await;
     }
 }
 

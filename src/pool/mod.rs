@@ -7,6 +7,7 @@
 
 pub mod state;
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,6 +16,7 @@ use std::time::Instant;
 
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Sleep;
 
 use crate::backend::login::{self, Credentials, LoginError, Target};
 use crate::backend::server::ServerConn;
@@ -75,6 +77,7 @@ impl OpenRequest {
         match opened {
             Ok(conn) => {
                 let mut shared = pool.lock();
+                shared.bury_dead_for_line();
                 shared.idle.insert(id, conn);
                 shared.state.opened(Instant::now(), id, self.worker, &mut fx);
                 pool.act(shared, fx, None);
@@ -82,6 +85,7 @@ impl OpenRequest {
             Err(error) => {
                 tracing::warn!(node = %pool.node.name, user = %pool.key.user, %error, "login failed");
                 let mut shared = pool.lock();
+                shared.bury_dead_for_line();
                 shared.state.open_failed(&mut fx);
                 pool.act(shared, fx, Some(error));
             }
@@ -112,14 +116,14 @@ impl Pools {
         &self.config
     }
 
-    /// The pool of this key, made when it is not there yet.
+    /// The pool of this key, made `with` these credentials when it is not there yet.
     pub fn pool(self: &Arc<Self>, key: PoolKey, node: &Arc<Node>, with: &Credentials) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
         let pool = pools.entry(key.clone()).or_insert_with(|| {
             Arc::new(Pool {
                 home: self.clone(),
                 node: node.clone(),
-                credentials: Mutex::new(Credentials::None),
+                credentials: Mutex::new(with.clone()),
                 shared: Mutex::new(Shared {
                     state: State::new(self.config.size, self.config.idle_timeout),
                     idle: HashMap::new(),
@@ -128,16 +132,23 @@ impl Pools {
                 key,
             })
         });
-        // The latest login's proof is the one that fits the role's present password.
-        *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = with.clone();
         pool.clone()
+    }
+
+    /// A role has logged in: its latest proof is the one that fits its present password.
+    pub fn renew(&self, user: &str, credentials: &Credentials) {
+        for pool in self.all() {
+            if &*pool.key.user == user {
+                *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = credentials.clone();
+            }
+        }
     }
 
     pub fn figures(&self) -> Vec<PoolFigures> {
         self.all().iter().map(|p| p.figures()).collect()
     }
 
-    /// Expires what waited or idled too long, and finds idle connections that died. Once a second.
+    /// Expires what idled too long, and finds idle connections that died. Once a second.
     pub fn tick(&self) {
         for pool in self.all() {
             pool.tick(Instant::now());
@@ -198,20 +209,25 @@ impl Pool {
         }
         let id = WaiterId(self.home.next_id.fetch_add(1, Ordering::Relaxed));
         let (tx, rx) = oneshot::channel();
+        shared.bury_dead();
         shared.waiters.insert(id, tx);
         let mut fx = Vec::new();
-        let patience = self.home.config.queue_timeout;
-        shared.state.take(worker, id, Instant::now(), patience, &mut fx);
+        let (now, patience) = (Instant::now(), self.home.config.queue_timeout);
+        shared.state.take(worker, id, now, patience, &mut fx);
         self.act(shared, fx, None);
-        Lease::Later(Waiting { pool: self.clone(), worker, id, rx })
+        let deadline = Box::pin(tokio::time::sleep_until((now + patience).into()));
+        Lease::Later(Waiting { pool: self.clone(), worker, id, rx, deadline, expired: false })
     }
 
     /// Gives a connection back after its transaction; a used-up one is closed instead.
-    pub fn give(self: &Arc<Self>, conn: Box<ServerConn>, worker: Worker) {
+    pub fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker) {
         let mut fx = Vec::new();
         let now = Instant::now();
+        let young = now.duration_since(conn.opened) < self.home.config.server_lifetime;
+        let fit = young && conn.is_clean() && still_alive(&mut conn);
         let mut shared = self.lock();
-        if conn.is_clean() && now.duration_since(conn.opened) < self.home.config.server_lifetime {
+        shared.bury_dead_for_line();
+        if fit {
             let id = conn.id;
             shared.idle.insert(id, conn);
             shared.state.give(now, id, worker, &mut fx);
@@ -225,6 +241,7 @@ impl Pool {
     pub fn lost(self: &Arc<Self>) {
         let mut fx = Vec::new();
         let mut shared = self.lock();
+        shared.bury_dead_for_line();
         shared.state.lost(&mut fx);
         self.act(shared, fx, None);
     }
@@ -248,15 +265,7 @@ impl Pool {
     fn tick(self: &Arc<Self>, now: Instant) {
         let mut fx = Vec::new();
         let mut shared = self.lock();
-        let dead: Vec<ConnId> = shared
-            .idle
-            .iter_mut()
-            .filter_map(|(id, conn)| (!still_alive(conn)).then_some(*id))
-            .collect();
-        for id in dead {
-            shared.idle.remove(&id);
-            shared.state.idle_died(id, &mut fx);
-        }
+        shared.bury_dead();
         shared.state.tick(now, &mut fx);
         self.act(shared, fx, None);
     }
@@ -306,6 +315,26 @@ impl Pool {
 }
 
 impl Shared {
+    /// Forgets the idle connections their node has closed, so that the next decision hands out none
+    /// of them.
+    fn bury_dead(&mut self) {
+        let Self { idle, state, .. } = self;
+        idle.retain(|id, conn| {
+            let alive = still_alive(conn);
+            if !alive {
+                state.idle_died(*id);
+            }
+            alive
+        });
+    }
+
+    /// The same, where idle connections are looked at only if somebody waits.
+    fn bury_dead_for_line(&mut self) {
+        if self.state.waiting() > 0 {
+            self.bury_dead();
+        }
+    }
+
     fn fail(&mut self, waiter: WaiterId, error: PoolError) {
         if let Some(tx) = self.waiters.remove(&waiter) {
             // A waiter that left does not need to be told.
@@ -320,10 +349,17 @@ pub struct Waiting {
     worker: Worker,
     id: WaiterId,
     rx: oneshot::Receiver<Grant>,
+    deadline: Pin<Box<Sleep>>,
+    expired: bool,
 }
 
 impl Waiting {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
+        if !self.expired && self.deadline.as_mut().poll(cx).is_ready() {
+            self.expired = true;
+            // The machine decides; it may have granted a connection meanwhile.
+            self.pool.tick(Instant::now());
+        }
         Pin::new(&mut self.rx).poll(cx).map(|r| r.unwrap_or(Err(PoolError::Shutdown)))
     }
 }
@@ -357,9 +393,7 @@ fn still_alive(conn: &mut ServerConn) -> bool {
             }
             let message = conn.input.split_to(h.len);
             match h.tag {
-                b'S' => {
-                    conn.note_status(&message[frame::HEADER..]);
-                }
+                b'S' => conn.facts.note_status(&message[frame::HEADER..]),
                 b'N' | b'A' => {}
                 _ => return false,
             }

@@ -154,10 +154,10 @@ impl State {
         self.serve(fx);
     }
 
-    /// An idle connection was found dead or closed by its node.
-    pub fn idle_died(&mut self, conn: ConnId, fx: &mut Vec<Effect>) {
+    /// An idle connection was found dead or closed by its node. To be told before any decision that
+    /// may hand it out; the decision then makes use of the room.
+    pub fn idle_died(&mut self, conn: ConnId) {
         self.idle.retain(|i| i.conn != conn);
-        self.serve(fx);
     }
 
     /// Expires waiters and idle connections whose time is over.
@@ -177,6 +177,7 @@ impl State {
             }
             keep
         });
+        self.serve(fx);
     }
 
     fn serve(&mut self, fx: &mut Vec<Effect>) {
@@ -258,6 +259,16 @@ mod tests {
         assert_eq!(s.take(1, 2), [Effect::Open { worker: 1 }], "there is room");
         s.then(|p, now, fx| p.opened(now, ConnId(2), 1, fx));
         assert_eq!(s.take(1, 3), [grant(3, 1)], "the limit is reached: lent by worker 0");
+    }
+
+    #[test]
+    fn a_dead_idle_connection_is_not_lent_but_makes_room() {
+        let mut s = Story::new(1);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        s.pool.idle_died(ConnId(1));
+        assert_eq!(s.take(1, 2), [Effect::Open { worker: 1 }]);
     }
 
     #[test]

@@ -136,6 +136,11 @@ impl Session {
             )
             .into());
         }
+        let home = env.routes.home().id;
+        if plan.kind == Kind::Home && self.is_under_way() && self.node() != Some(home) {
+            // The node would say that the table does not exist, and it does.
+            return Err(self.other_node(env, home).into());
+        }
         let statement = Rc::new(Statement {
             id: statement_id(p.text, p.oids),
             text: p.text.to_vec(),
@@ -147,13 +152,24 @@ impl Session {
         } else {
             self.statements.insert(p.name.to_vec(), statement.clone());
         }
-        if self.link.is_some() {
+        if self.is_under_way() {
             self.emit_parse(p.name, &statement, env, io);
         } else {
             let bytes = p.text.len() + p.oids.len();
             self.wait(Pending::Parse { name: p.name.to_vec(), statement }, bytes)?;
         }
         Ok(())
+    }
+
+    /// The segment, or the transaction it belongs to, has its node. What comes first in a segment
+    /// behind others that are not answered yet waits as if there were no link: whether it still
+    /// belongs to their node shows with Bind, or when they are answered.
+    fn is_under_way(&self) -> bool {
+        self.pending.is_empty()
+            && self.link.as_ref().is_some_and(|l| {
+                let behind = l.expects.back().map(|e| &e.reply);
+                !matches!(behind, Some(Reply::Sync | Reply::Query))
+            })
     }
 
     fn wait(&mut self, message: Pending, bytes: usize) -> Result<(), Stop> {
@@ -206,6 +222,7 @@ impl Session {
                         Status::Transaction | Status::Failed
                     )
             );
+        self.begins_alone(&plan)?;
         if job || virtual_control {
             if job {
                 self.before_job(&plan.kind, &place, env)?;
@@ -227,6 +244,17 @@ impl Session {
         self.retry.forget();
         self.remember_portal(b.portal, &statement);
         self.emit_bind(b.portal, &statement, unnamed, b.rest, env, io);
+        Ok(())
+    }
+
+    /// BEGIN behind what is under way waits until that has ended: the new transaction may have
+    /// another node.
+    pub(super) fn begins_alone(&self, plan: &crate::router::plan::Plan) -> Result<(), Stop> {
+        let begins = matches!(plan.single(), Some(Control::Begin)) && self.pinned.is_none();
+        let behind = self.link.as_ref().and_then(|l| l.expects.back()).map(|e| &e.reply);
+        if begins && matches!(behind, Some(Reply::Sync | Reply::Query)) {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         Ok(())
     }
 
@@ -315,7 +343,7 @@ impl Session {
             Named::Statement(name) => {
                 let statement = self.statement(name)?;
                 let unnamed = name.is_empty();
-                if self.link.is_some() {
+                if self.is_under_way() {
                     self.emit_describe_statement(&statement, unnamed, env, io);
                     Ok(())
                 } else {
@@ -372,11 +400,11 @@ impl Session {
     /// An answer of ours, in its turn.
     pub(super) fn ours(&mut self, bytes: Vec<u8>, io: &mut Io<'_>) -> Result<(), Stop> {
         match &mut self.link {
+            _ if !self.pending.is_empty() => self.wait(Pending::Ours(bytes), 5),
             Some(link) if !link.expects.is_empty() => {
                 link.expects.push_back(Expect::forward(Reply::Ours(bytes)));
                 Ok(())
             }
-            None if !self.pending.is_empty() => self.wait(Pending::Ours(bytes), 5),
             _ => {
                 io.client.extend_from_slice(&bytes);
                 Ok(())
@@ -385,6 +413,24 @@ impl Session {
     }
 
     fn flush(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        let behind = self.link.as_ref().is_some_and(|l| !l.is_quiet());
+        if behind && !self.pending.is_empty() && !self.is_under_way() {
+            return Err(Stop::Wait(Need::Quiet));
+        }
+        if self.prepares_outside() {
+            if let Some(link) = &mut self.link {
+                link.outside = true;
+            }
+            if let Some(need) = self.flush_pending(env, io)? {
+                return Err(Stop::Wait(need));
+            }
+            // Ended here and now: the client's Sync belongs to what it does with the statement.
+            frontend::put_empty(io.server, b'S');
+            if let Some(link) = &mut self.link {
+                link.expects.push_back(Expect::new(Reply::Sync, Fate::Swallow));
+            }
+            return Ok(());
+        }
         if let Some(need) = self.flush_pending(env, io)? {
             return Err(Stop::Wait(need));
         }
@@ -456,12 +502,30 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
+            let outside = !self.begin.is_empty() && self.prepares_outside();
+            if let Some(link) = &mut self.link {
+                link.outside = outside;
+            }
             if let Some(need) = self.flush_pending(env, io)? {
                 return Err(Stop::Wait(need));
             }
         }
         self.finish_sync(io);
         Ok(())
+    }
+
+    /// A transaction, or a segment, that has no node yet does not get one by preparing a statement,
+    /// whose keys may be anywhere: that is done on some node that knows the tables, outside of the
+    /// transaction. Drivers ask for the types with Flush first and bind then (asyncpg).
+    fn prepares_outside(&self) -> bool {
+        let prepares = |p: &Pending| {
+            matches!(
+                p,
+                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_)
+            )
+        };
+        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours(_)));
+        holds && !self.has_started() && self.pending.iter().all(prepares)
     }
 
     fn finish_sync(&mut self, io: &mut Io<'_>) {

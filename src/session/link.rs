@@ -109,11 +109,35 @@ pub struct Facts {
     /// The session parameters in force beyond the role's defaults; `None` when a transaction that
     /// set some broke off, so that all must be reset before use.
     pub applied: Option<Settings>,
+    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
+    pub reported: Vec<(String, String)>,
+    /// The connection must not serve anybody else: what it still answers cannot be told.
+    pub spent: bool,
 }
 
 impl Default for Facts {
     fn default() -> Self {
-        Self { prepared: Prepared::default(), applied: Some(Arc::from([])) }
+        Self {
+            prepared: Prepared::default(),
+            applied: Some(Arc::from([])),
+            reported: Vec::new(),
+            spent: false,
+        }
+    }
+}
+
+impl Facts {
+    /// Notes a ParameterStatus body; one that is malformed tells nothing.
+    pub fn note_status(&mut self, body: &[u8]) {
+        let mut parts = body.split(|&b| b == 0);
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
+        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
+            return;
+        };
+        match self.reported.iter_mut().find(|(n, _)| n == name) {
+            Some((_, old)) => value.clone_into(old),
+            None => self.reported.push((name.to_owned(), value.to_owned())),
+        }
     }
 }
 
@@ -191,6 +215,9 @@ pub struct Link {
     pub started: bool,
     /// The server waits for COPY data.
     pub copy_in: bool,
+    /// Statements are prepared here while the client's transaction has no node yet: BEGIN was not
+    /// sent, and what the server says of its own transaction is not the client's.
+    pub outside: bool,
 }
 
 impl Link {
@@ -207,6 +234,7 @@ impl Link {
             passing_on: false,
             started: false,
             copy_in: false,
+            outside: false,
         }
     }
 

@@ -236,6 +236,11 @@ impl Session {
         self.broken.as_deref()
     }
 
+    /// The node waits for COPY data.
+    pub fn copies_in(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.copy_in)
+    }
+
     /// COPY data may be passed on as it comes, without waiting for whole messages.
     pub fn streams_copy(&self) -> bool {
         self.link.as_ref().is_some_and(|l| l.copy_in || !l.is_quiet())
@@ -254,6 +259,10 @@ impl Session {
     ) -> Result<Flow, ProtocolError> {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
+        }
+        // What is prepared outside of the transaction is no place for its first statement.
+        if self.link.as_ref().is_some_and(|l| l.outside && l.started) && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Quiet));
         }
         match header.tag {
             b'Q' => {
@@ -278,6 +287,11 @@ impl Session {
         debug_assert!(self.link.is_none(), "one link at a time");
         let ticket = env.gate.ticket(env.now, self.client);
         self.link = Some(Link::new(node, facts, ticket));
+    }
+
+    /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
+    pub fn lets_go(&self) -> bool {
+        self.release || self.retry.again
     }
 
     /// Gives the link up, when it can be given up: the connection goes back to the pool.
@@ -401,7 +415,7 @@ impl Session {
             link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
             link.facts.applied = Some(wanted.clone());
         }
-        if !self.begin.is_empty() {
+        if !self.begin.is_empty() && !link.outside {
             frontend::put_query(io.server, &self.begin);
             link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
             self.begin.clear();
@@ -486,6 +500,13 @@ impl Session {
             b'Q' | b'F' => self.refuse_query(report, io),
             _ => self.refuse_message(tag, report, io),
         }
+    }
+
+    /// A job has failed after `answered` of its request's answers had been passed on.
+    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
+        let passed = answered.min(self.pending.len());
+        self.pending.drain(..passed);
+        self.refuse(tag, report, io);
     }
 
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.

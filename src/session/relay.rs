@@ -10,7 +10,7 @@ use super::link::{Fate, Link, Reply};
 use super::{Env, Io, Session};
 use crate::router::plan::Control;
 use crate::topology::Epoch;
-use crate::wire::backend::{Status, report_field};
+use crate::wire::backend::{self, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
@@ -25,7 +25,7 @@ pub struct Retry {
     epoch: Option<Epoch>,
     /// The failed answer is being discarded up to ReadyForQuery.
     discarding: bool,
-    again: bool,
+    pub(super) again: bool,
     attempts: u32,
 }
 
@@ -119,6 +119,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Ready(status) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    backend::put_ready(io.client, status);
+                }
             }
             // What pgshunt answers itself stands in line behind what the server had to answer.
             while let Some(link) = &mut self.link {
@@ -141,6 +146,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
+                link.facts.note_status(body);
                 // A change that nobody asked for (SIGHUP) is the client's too.
                 return match link.expects.front() {
                     Some(e) if e.fate == Fate::Swallow => Keep::Drop,
@@ -216,6 +222,11 @@ impl Session {
             self.release = true;
             return Keep::Drop;
         }
+        if link.outside && link.expects.is_empty() {
+            self.release = true;
+            self.epoch = None;
+            return if forwards { Keep::Ready(self.status) } else { Keep::Drop };
+        }
         if status == Status::Idle && forwards {
             // An implicit transaction has ended, or an explicit one by COMMIT or ROLLBACK, which
             // has been applied already: nothing pending is left then.
@@ -284,6 +295,13 @@ impl Session {
         };
         front.controls = None;
         let in_query = front.reply == Reply::Query;
+        if link.outside {
+            if self.status == Status::Transaction {
+                self.status = Status::Failed;
+            }
+            // Ended by a Sync of ours: the client's is still to come.
+            self.skipping = link.expects.back().is_some_and(|e| e.fate == Fate::Swallow);
+        }
         self.settings_after_error();
         if !in_query {
             let Some(link) = &mut self.link else { return keep };
@@ -303,22 +321,24 @@ impl Session {
         }
     }
 
-    /// The frame to be given to [`Session::client`] again on a fresh link, if a retry is due.
-    /// The caller passes it before anything new of the client.
-    pub fn take_retry(&mut self) -> Option<Vec<u8>> {
+    /// The frames to be given to [`Session::client`] again on a fresh link, if a retry is due.
+    /// The caller passes them before anything new of the client.
+    pub fn take_retry(&mut self) -> Vec<Vec<u8>> {
         if !std::mem::take(&mut self.retry.again) {
-            return None;
+            return Vec::new();
         }
         self.counters.retries += 1;
         self.retry.attempts += 1;
-        self.retry.frame.take()
+        self.retry.frame.take().into_iter().collect()
     }
 }
 
 enum Keep {
     Forward,
     Drop,
-    Replace(Box<crate::wire::backend::Report>),
+    Replace(Box<backend::Report>),
+    /// ReadyForQuery, of the client's transaction and not the server's.
+    Ready(Status),
 }
 
 fn forward_if(link: &Link) -> Keep {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::extended::Stop;
 use super::link::{Expect, Reply};
 use super::{Env, Flow, Gather, Io, Job, Need, Session};
 use crate::router::place::{Place, place};
@@ -35,6 +36,9 @@ impl Session {
         }
         let planned = env.planner.plan(text, env.routes, self.speech());
         let plan = planned.plan;
+        if let Err(Stop::Wait(need)) = self.begins_alone(&plan) {
+            return Flow::Wait(need);
+        }
         let place = place(&plan.kind, &planned.literals, env.routes);
         if self.link.is_none() && self.answer_control(&plan, text, io) {
             self.counters.statements += 1;

@@ -2,10 +2,12 @@
 
 mod check;
 mod cli;
+mod clients;
 mod console;
 mod ddl;
 mod demo;
 mod differential;
+mod faults;
 mod hash;
 mod local;
 mod login;

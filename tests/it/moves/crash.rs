@@ -1,80 +1,25 @@
-//! The crash matrix: a process dies before and after every step of a move, another takes over.
-//!
-//! The move runs in a child: this very test binary, told by the environment to carry out
-//! [`crash_child`] and where to abort.
+//! The crash matrix: pgshunt dies before and after every step of a move, under traffic, and the one
+//! that is started in its place finishes the move or undoes it.
 
-use std::process::Command;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pgshunt::backend::control::Connector;
-use pgshunt::catalog::Store;
-use pgshunt::config::Config;
-use pgshunt::gate::Gates;
-use pgshunt::moves::{HoldStep, Mover, State, Step};
-use pgshunt::topology::{NodeId, ShardId};
+use pgshunt::local::LocalCluster;
+use pgshunt::moves::{HoldStep, State, Step};
 
-use super::world::{ACCOUNTS, ENTRIES, World, until};
-use crate::support::PATIENCE;
+use super::child::{Home, Served};
+use super::scene::{Brake, assert_tidy, last_move, make_table, serves, until_move, until_state};
+use super::traffic::{Load, Traffic};
+use crate::support::{Console, PATIENCE, connect};
 
-const CLUSTER: &str = "PGSHUNT_TEST_CLUSTER";
-const ACTION: &str = "PGSHUNT_TEST_ACTION";
-
-/// What the child does with shard 1.
+/// What dies half-way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     /// MOVE SHARD, and FINISH MOVE when it soaks.
     Move,
-    /// ROLLBACK MOVE of the move that soaks.
+    /// ROLLBACK MOVE of a move that soaks.
     Rollback,
-    /// MOVE SHARD, and CANCEL MOVE when it copies.
+    /// MOVE SHARD, and CANCEL MOVE before its cutover.
     Cancel,
-}
-
-impl Action {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Move => "move",
-            Self::Rollback => "rollback",
-            Self::Cancel => "cancel",
-        }
-    }
-}
-
-/// Only does something as a child of the matrix.
-#[tokio::test]
-#[ignore = "the crash matrix starts it in a process of its own"]
-async fn crash_child() {
-    let (Ok(cluster), Ok(action)) = (std::env::var(CLUSTER), std::env::var(ACTION)) else {
-        return;
-    };
-    let config: Config = toml::from_str(&cluster).unwrap();
-    let connector = Arc::new(Connector::new(&config));
-    let store = Arc::new(Store::open(connector, &config.cluster.nodes).await.unwrap());
-    let mover = Mover::new(store.clone(), Gates::new(vec![]), config.moves);
-    let at = store.routes().load().shard(ShardId(1)).unwrap().node;
-    let to = NodeId(3 - at.0);
-    match action.as_str() {
-        "move" => {
-            let id = mover.start(ShardId(1), to).await.unwrap();
-            until(&mover, id, &[State::Soaking]).await;
-            mover.finish(Some(id)).await.unwrap();
-            until(&mover, id, &[]).await;
-        }
-        "rollback" => {
-            mover.resume_all(PATIENCE).await.unwrap();
-            let id = mover.rollback(None).await.unwrap();
-            until(&mover, id, &[]).await;
-        }
-        "cancel" => {
-            let id = mover.start(ShardId(1), to).await.unwrap();
-            until(&mover, id, &[State::Copying]).await;
-            mover.cancel(Some(id)).await.unwrap();
-            until(&mover, id, &[]).await;
-        }
-        other => panic!("no such action: {other}"),
-    }
-    panic!("{action} went through: the failpoint was not met");
 }
 
 fn both(names: impl IntoIterator<Item = &'static str>) -> Vec<String> {
@@ -84,85 +29,118 @@ fn both(names: impl IntoIterator<Item = &'static str>) -> Vec<String> {
         .collect()
 }
 
-async fn crash(world: &World, action: Action, failpoint: &str) {
-    let (cluster, failpoint) = (world.toml(), failpoint.to_owned());
-    let output = tokio::task::spawn_blocking(move || {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "moves::crash::crash_child", "--ignored", "--nocapture"])
-            .env(CLUSTER, cluster)
-            .env(ACTION, action.name())
-            .env("PGSHUNT_FAILPOINT", failpoint)
-            .output()
-            .unwrap()
-    })
-    .await
-    .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("aborting"), "{action:?}: the child did not crash: {said}");
+async fn console(served: &Served) -> Console {
+    Console::open(served.port, "pgshunt").await
 }
 
-/// Lets a process crash at each point, resumes, and looks at what is there.
-async fn matrix(tables: &[(&str, &str)], action: Action, points: Vec<String>) {
-    let world = World::new(2, tables).await;
-    world.fill(500).await;
-    let writers = world.writers(2, Duration::from_millis(3));
-    for point in points {
-        let case = format!("{} crashed at {point}", action.name());
-        let started = std::time::Instant::now();
-        world.store.reload().await.unwrap();
-        let before = world.serves(1);
-        let other = NodeId(3 - before.0);
-        if action == Action::Rollback {
-            let mover = world.mover();
-            let id = mover.start(ShardId(1), other).await.unwrap();
-            assert_eq!(until(&mover, id, &[State::Soaking]).await.state, State::Soaking);
-            mover.release().await;
-        }
-        crash(&world, action, &point).await;
+/// Asks for it; the answer may be the end of the process.
+async fn ask(console: &Console, sql: &str) {
+    if let Err(e) = console.client.batch_execute(sql).await {
+        assert!(e.as_db_error().is_none(), "{sql}: {e:?}");
+    }
+}
 
-        let mover = world.mover();
-        mover.resume_all(PATIENCE).await.unwrap();
-        let last = mover.list().await.unwrap().pop().unwrap();
-        let end = if last.state.is_over() {
-            last
-        } else {
-            let p = until(&mover, last.move_id, &[State::Soaking]).await;
-            match p.state {
-                State::Soaking => {
-                    mover.finish(None).await.unwrap();
-                    until(&mover, last.move_id, &[]).await
-                }
-                _ => p,
+/// Lets a move go as far as it goes until the process is gone.
+async fn dies(served: &mut Served, home: &Home, console: &Console, point: &str) {
+    let since = Instant::now();
+    while !served.is_gone() {
+        assert!(since.elapsed() < PATIENCE, "waited in vain for the process to die at {point}");
+        if last_state(console).await.is_some_and(|s| s == State::Soaking.name()) {
+            ask(console, "FINISH MOVE").await;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let said = home.said();
+    assert!(said.contains(&format!("failpoint {point}: aborting")), "it died of {said}");
+}
+
+/// `None` if nobody answers any more.
+async fn last_state(console: &Console) -> Option<String> {
+    let answer = console.client.simple_query("SHOW MOVES").await.ok()?;
+    answer.iter().rev().find_map(|m| match m {
+        tokio_postgres::SimpleQueryMessage::Row(row) => row.get("state").map(Into::into),
+        _ => None,
+    })
+}
+
+/// Lets the program crash at each point, starts it again, and looks at what is there.
+async fn matrix(action: Action, points: Vec<String>) {
+    let nodes = tokio::task::spawn_blocking(|| LocalCluster::start(2)).await.unwrap().unwrap();
+    let home = Home::new(&nodes.config);
+    let mut served = Served::start(&home, None).await;
+    make_table(&console(&served).await, &connect(served.port).await).await;
+    let load =
+        Load { writers: 4, pause: Duration::from_millis(5), bears_errors: true, ..Load::default() };
+    let traffic = Traffic::start(served.port, load);
+    traffic.flows("before").await;
+    for point in points {
+        let case = format!("{action:?} crashed at {point}");
+        let started = Instant::now();
+        let before = serves(&console(&served).await, 1).await;
+        let (other, source) = if before == "node1" { ("node2", 0) } else { ("node1", 1) };
+        let to_other = format!("MOVE SHARD 1 TO {other} NOWAIT");
+        if action == Action::Rollback {
+            let c = console(&served).await;
+            c.does(&to_other).await;
+            until_state(&c, State::Soaking).await;
+        }
+        drop(served);
+        served = Served::start(&home, Some(&point)).await;
+        traffic.go_to(served.port);
+        let c = console(&served).await;
+        match action {
+            Action::Move => ask(&c, &to_other).await,
+            Action::Rollback => ask(&c, "ROLLBACK MOVE NOWAIT").await,
+            Action::Cancel => {
+                let brake = Brake::pull(&nodes.nodes[source], 1).await;
+                c.does(&to_other).await;
+                until_move(&c, "blocker", |b| b.contains("pid ")).await;
+                ask(&c, "CANCEL MOVE").await;
+                brake.release().await;
             }
-        };
+        }
+        dies(&mut served, &home, &c, &point).await;
+
+        served = Served::start(&home, None).await;
+        traffic.go_to(served.port);
+        let c = console(&served).await;
+        let over = |s: &str| [State::Done, State::Failed].iter().any(|o| o.name() == s);
+        let mut end = until_move(&c, "state", |s| over(s) || s == State::Soaking.name()).await;
+        if end == State::Soaking.name() {
+            c.does("FINISH MOVE").await;
+            end = until_move(&c, "state", over).await;
+        }
         // A rollback that crashed must end as one; a move is finished, save when it was cancelled.
-        let (state, serves) = match action {
-            Action::Move => (State::Done, other),
+        let (state, node) = match action {
+            Action::Move => (State::Done, other.to_owned()),
             Action::Rollback => (State::Done, before),
             Action::Cancel => (State::Failed, before),
         };
-        assert_eq!(end.state, state, "{case}: {end:?}");
-        assert_eq!(world.serves(1), serves, "{case}");
-        writers.compare(&world, &case).await;
-        world.assert_tidy(&case).await;
-        mover.release().await;
-        eprintln!("{case}: {} in {:?}", end.state, started.elapsed());
+        assert_eq!(end, state.name(), "{case}: {}", last_move(&c, "error").await);
+        assert_eq!(serves(&c, 1).await, node, "{case}");
+        traffic.flows(&case).await;
+        traffic.compare(&nodes, &case).await;
+        assert_tidy(&nodes, &case).await;
+        eprintln!("{case}: {end} in {:?}", started.elapsed());
     }
-    writers.end(&world, "at the end").await;
+    // Whoever was connected when it died lost the connection, and nobody saw anything else.
+    let mut errors = traffic.end(&nodes, "at the end").await;
+    errors.retain(|e| !e.starts_with("connection closed"));
+    assert_eq!(errors, Vec::<String>::new());
 }
 
-const SLOW: &[Step] = &[Step::Recheck, Step::Unfence, Step::DropObjects];
+/// What only a rollback or an undone move does.
+const OTHERS: &[Step] = &[Step::Recheck, Step::Unfence, Step::DropObjects];
 
 #[tokio::test]
 async fn a_move_survives_a_crash_at_every_step() {
-    let steps = Step::ALL.iter().filter(|s| !SLOW.contains(s)).map(|s| s.name());
-    matrix(&[("accounts", ACCOUNTS)], Action::Move, both(steps)).await;
+    let steps = Step::ALL.iter().filter(|s| !OTHERS.contains(s)).map(|s| s.name());
+    matrix(Action::Move, both(steps)).await;
 }
 
 #[tokio::test]
 async fn a_move_survives_a_crash_at_every_step_of_the_held_phase() {
-    let tables = [("accounts", ACCOUNTS), ("entries", ENTRIES)];
-    matrix(&tables, Action::Move, both(HoldStep::ALL.iter().map(|s| s.name()))).await;
+    matrix(Action::Move, both(HoldStep::ALL.iter().map(|s| s.name()))).await;
 }
 
 #[tokio::test]
@@ -177,11 +155,11 @@ async fn a_rollback_survives_a_crash_at_every_step() {
         Step::DropScaffold,
     ];
     let names = steps.iter().map(|s| s.name()).chain(HoldStep::ALL.iter().map(|s| s.name()));
-    matrix(&[("accounts", ACCOUNTS)], Action::Rollback, both(names)).await;
+    matrix(Action::Rollback, both(names)).await;
 }
 
 #[tokio::test]
 async fn undoing_survives_a_crash() {
     let steps = [Step::Unfence, Step::DropObjects];
-    matrix(&[("accounts", ACCOUNTS)], Action::Cancel, both(steps.iter().map(|s| s.name()))).await;
+    matrix(Action::Cancel, both(steps.iter().map(|s| s.name()))).await;
 }

@@ -190,24 +190,6 @@ impl World {
             assert_eq!(attached.get(&s), Some(&vec![at]), "{case}: nodes that serve shard {s}");
         }
     }
-
-    /// The configuration for a child process, as TOML.
-    pub fn toml(&self) -> String {
-        let c: &Config = &self.cluster.config;
-        let mut text = format!(
-            "[cluster]\ndatabase = '{}'\nservice_user = '{}'\nservice_password = '{}'\n",
-            c.cluster.database,
-            c.cluster.service_user,
-            c.cluster.service_password.as_deref().unwrap_or_default()
-        );
-        for n in &c.cluster.nodes {
-            text += &format!(
-                "[[cluster.nodes]]\nname = '{}'\nhost = '{}'\nport = {}\n",
-                n.name, n.host, n.port
-            );
-        }
-        text
-    }
 }
 
 /// Waits until a move is in one of these states, or over.

@@ -1,0 +1,153 @@
+//! Waiting for what others hold: a place in a pool's line, or a gate to open.
+//!
+//! Meanwhile the client is still listened to: what it was owed is sent, what it sends is read ahead,
+//! a cancel ends the wait, and a client that has left gives up its place at once.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use super::relay::{Client, End, Event, Leaving, report_of};
+use crate::backend::server::ServerConn;
+use crate::pool::{Lease, Pool, PoolError, PoolKey, Waiting};
+use crate::telemetry::{Blame, ClientState};
+use crate::topology::NodeId;
+use crate::wire::backend::Report;
+use crate::wire::frame;
+
+/// How a wait ended. Both may be: the cancel came with what was waited for.
+struct Aside<T> {
+    arrived: Option<T>,
+    cancelled: bool,
+}
+
+impl Client {
+    /// A connection to `node` from its pool: at once, or in turn.
+    pub(super) async fn borrow(
+        &mut self,
+        node: NodeId,
+    ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
+        let Some(pool) = self.pool(node) else {
+            return Ok(Err(Report::error("40001", "the node has just been removed")));
+        };
+        let granted = match pool.lease(self.worker.index) {
+            Lease::Now(conn) => Ok(conn),
+            Lease::Later(waiting) => {
+                let since = Instant::now();
+                self.parts.info.set_state_since(ClientState::Waiting, since);
+                let granted = self.wait_in_line(&pool, waiting).await?;
+                self.worker.stats.wait.record(since.elapsed());
+                granted
+            }
+        };
+        Ok(granted.map(|conn| (conn, pool)).map_err(|e| match e {
+            Some(e) => {
+                self.worker.stats.errors(Blame::Node).inc();
+                report_of(&e)
+            }
+            None => cancelled(),
+        }))
+    }
+
+    /// The client's pool of a node. Looked up by name once per routing table only.
+    fn pool(&mut self, node: NodeId) -> Option<Arc<Pool>> {
+        let routes = self.worker.shared.store.routes().swap_cell().load();
+        if self.pools.0 != routes.epoch {
+            self.pools = (routes.epoch, Vec::new());
+        }
+        if let Some(pool) = self.pools.1.iter().find(|p| p.key().node == node) {
+            return Some(pool.clone());
+        }
+        let key =
+            PoolKey { node, database: self.parts.database.clone(), user: self.parts.user.clone() };
+        let pools = &self.worker.shared.pools;
+        let pool = pools.pool(key, routes.node(node)?, &self.parts.credentials);
+        self.pools.1.push(pool.clone());
+        Some(pool)
+    }
+
+    /// Waits for a connection; `Err(None)`: the wait was cancelled.
+    async fn wait_in_line(
+        &mut self,
+        pool: &Arc<Pool>,
+        mut waiting: Waiting,
+    ) -> Result<Result<Box<ServerConn>, Option<PoolError>>, End> {
+        let aside = self.wait_aside(|cx| waiting.poll(cx)).await?;
+        Ok(match (aside.arrived, aside.cancelled) {
+            (Some(Ok(conn)), true) => {
+                pool.give(conn, self.worker.index);
+                Err(None)
+            }
+            (Some(granted), false) => granted.map_err(Some),
+            (Some(Err(_)), true) | (None, _) => Err(None),
+        })
+    }
+
+    /// Waits until a gate opens.
+    pub(super) async fn hold(&mut self) -> Result<(), End> {
+        let since = Instant::now();
+        self.parts.info.set_state_since(ClientState::Held, since);
+        let worker = self.worker.clone();
+        let woken = worker.woken.notified();
+        let mut woken = std::pin::pin!(woken);
+        let aside = self.wait_aside(|cx| woken.as_mut().poll(cx)).await;
+        self.worker.stats.hold.record(since.elapsed());
+        if aside?.cancelled {
+            self.refuse_front(cancelled());
+        }
+        Ok(())
+    }
+
+    async fn wait_aside<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<Aside<T>, End> {
+        std::future::poll_fn(|cx| {
+            if self.parts.cancel.poll_cancelled(cx.waker()) {
+                return Poll::Ready(Ok(Aside { arrived: None, cancelled: true }));
+            }
+            if let Poll::Ready(arrived) = poll(cx) {
+                let cancelled = self.parts.cancel.end_wait();
+                return Poll::Ready(Ok(Aside { arrived: Some(arrived), cancelled }));
+            }
+            // What was answered before is not kept back.
+            if !self.poll_send(cx) {
+                return Poll::Ready(Err(End::Client));
+            }
+            // Until it is pending: else nothing wakes this task when the client leaves.
+            while let Poll::Ready(event) = self.poll_client(cx) {
+                if matches!(event, Event::ClientGone) {
+                    return Poll::Ready(Err(End::Client));
+                }
+            }
+            if self.leaving == Leaving::HungUp && !says_goodbye(&self.input) {
+                let report = Report::fatal("57014", "the client left while its statement waited");
+                return Poll::Ready(Err(report.into()));
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+fn cancelled() -> Report {
+    Report::error("57014", "canceling statement due to user request")
+}
+
+/// Whether Terminate stands behind the requests: the client meant to leave them to us.
+fn says_goodbye(input: &BytesMut) -> bool {
+    let mut rest = &input[..];
+    while let Ok(Some(h)) = frame::header(rest) {
+        if h.tag == b'X' {
+            return true;
+        }
+        match rest.get(h.len..) {
+            Some(behind) => rest = behind,
+            None => return false,
+        }
+    }
+    false
+}

@@ -1,0 +1,127 @@
+//! Whether a role may log in, and what its password is checked against.
+//!
+//! Every login asks the home node, as PostgreSQL itself does: a role made or a password changed a
+//! moment ago counts, and known names take as long as unknown ones. What is asked at the same time
+//! is one query, and there is one at a time, so that a storm of logins, failing ones above all,
+//! costs the home node a query now and then. While the home node is away, what was learned before
+//! is believed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::auth::MockSecret;
+use crate::catalog::{Role, RoleReader, Store};
+
+/// Between the starts of two queries.
+const APART: Duration = Duration::from_millis(5);
+/// How long the home node may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the home node is left alone once it did not answer.
+const AWAY: Duration = Duration::from_secs(1);
+/// Names in one query.
+const MOST: usize = 1000;
+/// No role has a longer name (NAMEDATALEN - 1).
+const LONGEST: usize = 63;
+/// What PostgreSQL does before it has the setting, and by default since.
+const ITERATIONS: u32 = 4096;
+
+/// What a login is checked against.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// `None`: there is no such role, or it may not log in. The client must not be able to tell.
+    pub role: Option<Role>,
+    pub mock: MockSecret,
+}
+
+struct Question {
+    name: String,
+    answer: oneshot::Sender<Result<About, String>>,
+}
+
+/// Asks about roles; the asking is done on the control runtime.
+#[derive(Debug)]
+pub struct Roles {
+    questions: mpsc::UnboundedSender<Question>,
+}
+
+impl Roles {
+    pub fn new(control: &Handle, store: Arc<Store>) -> Self {
+        let (questions, asked) = mpsc::unbounded_channel();
+        let asker = Asker {
+            reader: RoleReader::new(store),
+            mock: MockSecret::random(ITERATIONS),
+            known: HashMap::new(),
+            away_until: None,
+        };
+        control.spawn(asker.run(asked));
+        Self { questions }
+    }
+
+    /// # Errors
+    /// Why nothing can be said about the role at the moment.
+    pub async fn ask(&self, name: &str) -> Result<About, String> {
+        let (answer, answered) = oneshot::channel();
+        let stopped = || "pgshunt is shutting down".to_owned();
+        self.questions.send(Question { name: name.to_owned(), answer }).map_err(|_| stopped())?;
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+}
+
+struct Asker {
+    reader: RoleReader,
+    mock: MockSecret,
+    /// Roles that were there when last asked for.
+    known: HashMap<String, Role>,
+    away_until: Option<Instant>,
+}
+
+impl Asker {
+    async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Question>) {
+        let mut questions = Vec::new();
+        while asked.recv_many(&mut questions, MOST).await > 0 {
+            let next = Instant::now() + APART;
+            let possible = |q: &&Question| q.name.len() <= LONGEST;
+            let mut names: Vec<String> =
+                questions.iter().filter(possible).map(|q| q.name.clone()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let failed = self.learn(&names).await.err();
+            for q in questions.drain(..) {
+                let role = self.known.get(&q.name).cloned();
+                let answer = match (&failed, role) {
+                    (Some(why), None) => Err(why.clone()),
+                    (_, role) => Ok(About { role, mock: self.mock.clone() }),
+                };
+                // Who has left meanwhile needs no answer.
+                let _ = q.answer.send(answer);
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Brings `known` up to date for these names.
+    async fn learn(&mut self, names: &[String]) -> Result<(), String> {
+        if self.away_until.is_some_and(|until| Instant::now() < until) {
+            return Err("the home node is away".into());
+        }
+        let failed = match tokio::time::timeout(PATIENCE, self.reader.read(names)).await {
+            Ok(Ok(roles)) => {
+                self.away_until = None;
+                self.mock = self.mock.with_iterations(roles.iterations.unwrap_or(ITERATIONS));
+                self.known.retain(|name, _| names.binary_search(name).is_err());
+                self.known.extend(roles.found);
+                return Ok(());
+            }
+            Ok(Err(e)) => e.to_string(),
+            Err(_) => format!("the home node did not answer within {PATIENCE:?}"),
+        };
+        tracing::warn!(error = %failed, "roles cannot be read; those known are believed");
+        self.away_until = Some(Instant::now() + AWAY);
+        Err(failed)
+    }
+}

@@ -1,0 +1,54 @@
+//! pgshunt in this process, its control runtime in a thread of its own: the clients' work must not
+//! delay a cutover.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+use super::DemoError;
+use crate::app;
+use crate::config::Config;
+
+/// A running pgshunt.
+pub struct Proxy {
+    pub addr: SocketAddr,
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub fn start(config: Config) -> Result<Self, DemoError> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (report, started) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(e) => return drop(report.send(Err(e.to_string()))),
+            };
+            runtime.block_on(async {
+                match app::Server::start(config).await {
+                    Ok(server) => {
+                        // Nobody listens when the demo has ended already.
+                        let _ = report.send(Ok(server.addr));
+                        let _ = stopped.await;
+                        server.shutdown().await;
+                    }
+                    Err(e) => drop(report.send(Err(e.to_string()))),
+                }
+            });
+        })?;
+        match started.recv() {
+            Ok(Ok(addr)) => Ok(Self { addr, stop, thread }),
+            Ok(Err(message)) => Err(DemoError::Proxy(message)),
+            Err(_panicked) => Err(DemoError::Proxy("its thread ended".into())),
+        }
+    }
+
+    pub fn stop(self) {
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}

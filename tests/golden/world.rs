@@ -1,0 +1,471 @@
+//! The world around a session while a script runs: two nodes with four shards of a table, their
+//! pooled connections, the gate, and what the shell (`client::relay`) does for a session. Nothing
+//! of it does IO.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
+use pgshunt::hash::KeyType;
+use pgshunt::router::Planner;
+use pgshunt::router::{Function, Functions};
+use pgshunt::session::{Env, Facts, Flow, Io, Job, Need, Session};
+use pgshunt::topology::{
+    ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
+    RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
+};
+use pgshunt::wire::backend::{Report, Status, put_command_complete, put_ready};
+use pgshunt::wire::frame;
+
+use crate::messages;
+
+/// One client and the shell's part of its state.
+struct Client {
+    session: Session,
+    /// Not taken yet.
+    input: VecDeque<Vec<u8>>,
+    again: VecDeque<Vec<u8>>,
+    from_node: BytesMut,
+    job: Option<Job>,
+    waits: Option<&'static str>,
+    gone: bool,
+}
+
+pub struct World {
+    routes: Arc<RoutingTable>,
+    gate: Gate,
+    gate_effects: Vec<Effect>,
+    planner: Planner,
+    max_prepared: usize,
+    idle: BTreeMap<NodeId, Vec<Facts>>,
+    clients: BTreeMap<String, Client>,
+    current: String,
+    /// Server-side statement names, by first appearance.
+    names: Vec<String>,
+    out: Vec<String>,
+}
+
+pub const GROUP: GroupId = GroupId(1);
+
+fn rows() -> Rows {
+    let node = |id: i32| Node {
+        id: NodeId(id),
+        name: format!("n{id}"),
+        host: "h".into(),
+        port: 1,
+        is_home: id == 1,
+    };
+    let table = |id, name: &str| TableRow {
+        id: TableId(id),
+        group: GROUP,
+        schema: "public".into(),
+        name: name.into(),
+        key_columns: vec!["id".into()],
+        columns: vec![
+            ColumnRow { name: "id".into(), type_oid: 23 },
+            ColumnRow { name: "v".into(), type_oid: 25 },
+        ],
+    };
+    Rows {
+        sequences: Vec::new(),
+        epoch: 1,
+        nodes: vec![node(1), node(2)],
+        groups: vec![GroupRow { id: GROUP, key_types: vec![KeyType::Int4], shard_count: 4 }],
+        tables: vec![table(1, "t"), table(2, "u")],
+        shards: (0..4)
+            .map(|r| ShardRow { id: ShardId(r as i32 + 1), group: GROUP, modulus: 4, remainder: r })
+            .collect(),
+        placements: (0..4)
+            .map(|r| PlacementRow {
+                shard: ShardId(r + 1),
+                node: NodeId(r % 2 + 1),
+                role: PlacementRole::Primary,
+                state: PlacementState::Active,
+                since: Epoch(1),
+            })
+            .collect(),
+    }
+}
+
+const BUILTIN: [&str; 8] = [
+    "now",
+    "set_config",
+    "count",
+    "sum",
+    "pg_backend_pid",
+    "version",
+    "pg_sleep",
+    "current_setting",
+];
+
+impl World {
+    pub fn new() -> Self {
+        let builtin = BUILTIN.map(|n| Function {
+            name: n.to_owned(),
+            stable: false,
+            plain: n != "count" && n != "sum",
+        });
+        Self {
+            routes: Arc::new(RoutingTable::build(&rows()).expect("the rows are valid")),
+            gate: Gate::default(),
+            gate_effects: Vec::new(),
+            planner: Planner::new(Functions::new(builtin)),
+            max_prepared: 100,
+            idle: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            current: "C".into(),
+            names: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Carries out one line of input and gives the lines of what came of it.
+    pub fn step(&mut self, line: &str) -> Vec<String> {
+        if let Some(command) = line.strip_prefix("! ") {
+            self.command(command);
+        } else if let Some((who, messages)) = line.split_once("> ") {
+            if who.starts_with('n') {
+                self.node_says(who, messages);
+            } else {
+                self.current = who.to_owned();
+                let frames = messages::encode(messages, true);
+                self.client().input.extend(frames);
+            }
+        } else {
+            panic!("a script's line begins with a client's name and `>`, a node's, or `!`: {line}");
+        }
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    fn client(&mut self) -> &mut Client {
+        let id = self.clients.len() as u64 + 1;
+        self.clients.entry(self.current.clone()).or_insert_with(|| Client::new(id, &[]))
+    }
+
+    fn command(&mut self, command: &str) {
+        let words: Vec<&str> = command.split(' ').collect();
+        match words.as_slice() {
+            // A login with these parameters in its startup packet.
+            ["login", who, params @ ..] => {
+                let startup: Vec<_> = params
+                    .iter()
+                    .map(|p| p.split_once('=').expect("name=value"))
+                    .map(|(n, v)| (n.to_owned(), v.replace('_', " ")))
+                    .collect();
+                self.current = (*who).to_owned();
+                let id = self.clients.len() as u64 + 1;
+                self.clients.insert((*who).to_owned(), Client::new(id, &startup));
+            }
+            ["max_prepared", n] => self.max_prepared = n.parse().unwrap(),
+            // The shard is served elsewhere from now on.
+            ["move", shard, node] => {
+                let node = self.routes.node_by_name(node).expect("a node").id;
+                let shard = ShardId(shard.parse().unwrap());
+                let epoch = Epoch(self.routes.epoch.0 + 1);
+                let moved = self.routes.with_moved(shard, node, epoch).expect("the next epoch");
+                self.routes = Arc::new(moved);
+            }
+            ["close", "shard", shard] => {
+                let shard = ShardId(shard.parse().unwrap());
+                let scope = Scope::Shard { group: GROUP, shard };
+                self.gate.close(HoldId(1), scope, None, &mut self.gate_effects);
+            }
+            ["close", "all"] => {
+                self.gate.close(HoldId(1), Scope::All, None, &mut self.gate_effects);
+            }
+            ["open"] => self.gate.open(HoldId(1), &mut self.gate_effects),
+            // The job of the client who spoke last has ended.
+            ["job", "done", tag @ ..] => {
+                let client = self.clients.get_mut(&self.current).expect("a client");
+                client.job.take().expect("a job");
+                client.take_front();
+                let mut out = Vec::new();
+                put_command_complete(&mut out, &tag.join(" "));
+                put_ready(&mut out, Status::Idle);
+                client.session.job_done();
+                self.note(&out);
+            }
+            ["job", "failed", answered, code, message @ ..] => {
+                let report = Report::error((*code).to_owned(), message.join(" "));
+                self.job_failed(answered.parse().unwrap(), report);
+            }
+            // The shell could not meet the need (a cancel, a full pool).
+            ["refuse", code, message @ ..] => {
+                let report = Report::error((*code).to_owned(), message.join(" "));
+                let client = self.clients.get_mut(&self.current).expect("a client");
+                let tag = client.take_front().expect("a message in front")[0];
+                let (mut out, mut to_node) = (Vec::new(), Vec::new());
+                let mut io = Io { client: &mut out, server: &mut to_node };
+                client.session.refuse(tag, report, &mut io);
+                self.wrote(&out, &to_node);
+            }
+            // The node's connection broke off.
+            ["lost"] => {
+                self.with_session(|session, env, _| {
+                    session.unlink(env);
+                });
+                self.say("lost");
+            }
+            ["show"] => {
+                let client = self.clients.get(&self.current).expect("a client");
+                let s = &client.session;
+                let node = s.node().map_or("none".into(), |n| format!("n{n}"));
+                let (status, idle) = (s.status(), s.is_idle());
+                let pinned = s.pinned().map_or(String::new(), |p| format!(", pinned by {p}"));
+                let settings: Vec<_> = s.settings().iter().map(|s| s.sql.clone()).collect();
+                self.say(&format!(
+                    "{status:?}, link {node}, idle {idle}{pinned}, settings {settings:?}"
+                ));
+            }
+            _ => panic!("unknown command of a script: {command}"),
+        }
+        if self.gate_effects.iter().any(|e| *e == Effect::Wake) {
+            self.say("gate: wake");
+        }
+        self.gate_effects.clear();
+    }
+
+    fn job_failed(&mut self, answered: usize, report: Report) {
+        let client = self.clients.get_mut(&self.current).expect("a client");
+        client.job.take().expect("a job");
+        let tag = client.take_front().expect("a message in front")[0];
+        let (mut out, mut to_node) = (Vec::new(), Vec::new());
+        let mut io = Io { client: &mut out, server: &mut to_node };
+        client.session.job_failed(tag, answered, report, &mut io);
+        self.wrote(&out, &to_node);
+    }
+
+    /// What a node sends goes to the client that is linked to it and was named last, else to any.
+    fn node_says(&mut self, node: &str, messages: &str) {
+        let (node, who) = node.split_once(':').unwrap_or((node, ""));
+        if !who.is_empty() {
+            self.current = who.to_owned();
+        }
+        let linked = self.client().session.node().map(|n| format!("n{n}"));
+        if linked.as_deref() != Some(node) {
+            self.say(&format!("NOBODY listens: the client is linked to {linked:?}"));
+            return;
+        }
+        for message in messages::encode(messages, false) {
+            self.client().from_node.extend_from_slice(&message);
+        }
+        let mut input = std::mem::take(&mut self.client().from_node);
+        self.with_session(|session, env, io| {
+            if let Err(e) = session.server(&mut input, env, io) {
+                panic!("the session does not understand the node: {e}");
+            }
+        });
+        self.client().from_node = input;
+        let broken = self.client().session.broken().map(str::to_owned);
+        if let Some(why) = broken {
+            self.say(&format!("broken: {why}"));
+            self.with_session(|session, env, _| {
+                session.unlink(env);
+            });
+            self.client().gone = true;
+        }
+    }
+
+    /// Does what the shell does until every client waits for something.
+    fn settle(&mut self) {
+        let names: Vec<_> = self.clients.keys().cloned().collect();
+        let spoke = std::mem::take(&mut self.current);
+        for name in names {
+            self.current = name;
+            while !self.client().gone && self.turn() {}
+        }
+        self.current = spoke;
+    }
+
+    fn turn(&mut self) -> bool {
+        let need = self.take_messages();
+        self.release();
+        let waits = match need {
+            Some(Need::Lease(node)) => {
+                assert!(!self.client().session.is_linked(), "one link at a time");
+                let facts = self.idle.entry(node).or_default().pop().unwrap_or_default();
+                self.say(&format!("linked n{node}"));
+                self.with_session(|session, env, _| session.linked(node, facts, env));
+                return true;
+            }
+            Some(Need::Job(job)) => {
+                if self.client().job.is_none() {
+                    let text = self.job_text(&job);
+                    self.say(&text);
+                    self.client().job = Some(*job);
+                }
+                None
+            }
+            Some(Need::Gate) => Some("held by the gate"),
+            Some(Need::Quiet) => Some("waits for the node"),
+            None => None,
+        };
+        if self.client().waits != waits {
+            self.client().waits = waits;
+            if let Some(text) = waits {
+                self.say(text);
+            }
+        }
+        !self.client().again.is_empty() && waits.is_none() && !self.client().session.is_linked()
+    }
+
+    fn job_text(&mut self, job: &Job) -> String {
+        match job {
+            Job::Gather(g) => {
+                let nodes: Vec<_> = g.nodes.iter().map(|n| format!("n{n}")).collect();
+                let request = messages::decode(&g.request, true).join(" | ");
+                let hide = match (g.hide_parse, g.hide_describe) {
+                    (false, false) => "",
+                    (true, false) => ", ParseComplete hidden",
+                    (false, true) => ", Row hidden",
+                    (true, true) => ", ParseComplete and Row hidden",
+                };
+                format!("gather {}: {}{hide}", nodes.join(" "), self.short(&request))
+            }
+            Job::Ddl { sql, .. } => format!("ddl: {sql}"),
+        }
+    }
+
+    fn take_messages(&mut self) -> Option<Need> {
+        if self.client().job.is_some() {
+            return None;
+        }
+        while let Some(frame) = {
+            let c = self.client();
+            c.again.front().or(c.input.front()).cloned()
+        } {
+            let header = frame::header(&frame).unwrap().expect("whole frames");
+            // COPY data does not pass through the session.
+            if header.tag == b'd' {
+                self.client().take_front();
+                if self.client().session.streams_copy() {
+                    self.wrote(&[], &frame);
+                } else {
+                    self.say("late CopyData dropped");
+                }
+                continue;
+            }
+            let mut flow = None;
+            self.with_session(|session, env, io| {
+                flow = Some(session.client(header, &frame[frame::HEADER..], env, io));
+            });
+            match flow.expect("the session was asked") {
+                Ok(Flow::Done) => {
+                    self.client().take_front();
+                    self.client().waits = None;
+                }
+                Ok(Flow::Wait(need)) => return Some(need),
+                Ok(Flow::Terminate) => {
+                    self.say("goodbye");
+                    self.client().gone = true;
+                    return None;
+                }
+                Err(e) => {
+                    self.say(&format!("protocol violation: {e}"));
+                    self.client().gone = true;
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn release(&mut self) {
+        let again = self.client().session.take_retry();
+        let node = self.client().session.node();
+        let mut released = None;
+        self.with_session(|session, env, _| released = session.take_released(env));
+        if let Some(facts) = released {
+            let node = node.expect("it was linked");
+            let applied = match &facts.applied {
+                None => " (parameters unknown)".to_owned(),
+                Some(a) if a.is_empty() => String::new(),
+                Some(a) => {
+                    let names: Vec<_> = a.iter().map(|s| s.name.as_str()).collect();
+                    format!(" ({})", names.join(", "))
+                }
+            };
+            let kept = if facts.spent { " and closed" } else { "" };
+            self.say(&format!("released n{node}{applied}{kept}"));
+            if !facts.spent {
+                self.idle.entry(node).or_default().push(facts);
+            }
+        }
+        if !again.is_empty() {
+            self.say("tried again");
+            self.client().again.extend(again);
+        }
+    }
+
+    fn with_session(&mut self, f: impl FnOnce(&mut Session, &mut Env<'_>, &mut Io<'_>)) {
+        let (mut out, mut to_node) = (Vec::new(), Vec::new());
+        let client = self.clients.get_mut(&self.current).expect("a client");
+        let mut env = Env {
+            now: Instant::now(),
+            routes: &self.routes,
+            gate: &mut self.gate,
+            gate_effects: &mut self.gate_effects,
+            planner: &mut self.planner,
+            max_prepared: self.max_prepared,
+        };
+        f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });
+        self.wrote(&out, &to_node);
+    }
+
+    fn wrote(&mut self, to_client: &[u8], to_node: &[u8]) {
+        self.note(to_client);
+        if !to_node.is_empty() {
+            let node = self.client().session.node().expect("nothing is sent without a link");
+            let text = messages::decode(to_node, true).join(" | ");
+            let text = self.short(&text);
+            self.say(&format!("n{node}< {text}"));
+        }
+    }
+
+    fn note(&mut self, to_client: &[u8]) {
+        if !to_client.is_empty() {
+            let text = messages::decode(to_client, false).join(" | ");
+            let who = self.current.clone();
+            self.say(&format!("{who}< {text}"));
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        self.out.push(format!("  {text}"));
+    }
+
+    /// With the long names of statements on the nodes made short.
+    fn short(&mut self, text: &str) -> String {
+        let mut short = text.to_owned();
+        while let Some(at) = short.find("pgs_") {
+            let long = short[at..at + 36].to_owned();
+            let n = self.names.iter().position(|n| *n == long).unwrap_or_else(|| {
+                self.names.push(long.clone());
+                self.names.len() - 1
+            });
+            short = short.replace(&long, &format!("@{}", n + 1));
+        }
+        short
+    }
+}
+
+impl Client {
+    fn new(id: u64, startup: &[(String, String)]) -> Self {
+        Self {
+            session: Session::new(id, startup),
+            input: VecDeque::new(),
+            again: VecDeque::new(),
+            from_node: BytesMut::new(),
+            job: None,
+            waits: None,
+            gone: false,
+        }
+    }
+
+    fn take_front(&mut self) -> Option<Vec<u8>> {
+        self.again.pop_front().or_else(|| self.input.pop_front())
+    }
+}

@@ -1,0 +1,113 @@
+//! Cancel requests: where the client is at that moment, and nowhere else.
+
+use super::wire::{Wire, query};
+use super::*;
+
+const CANCELLED: &str = "E57014Z";
+
+#[tokio::test]
+async fn a_running_query_is_cancelled_and_the_session_goes_on() {
+    let p = narrow().await;
+    let mut wire = Wire::login(p.port()).await;
+    for _ in 0..3 {
+        wire.send(&query("SELECT pg_sleep(1000)")).await;
+        wait_for("the query to run", async || {
+            served(&p).await.iter().any(|s| s.1 == "active").then_some(())
+        })
+        .await;
+        wire.cancel(p.port()).await;
+        assert_eq!(wire.ready().await, format!("T{CANCELLED}"));
+        assert_eq!(wire.ask("SELECT 1").await, "TDCZ");
+    }
+    // A wrong key does nothing.
+    wire.send(&query("SELECT pg_sleep(0.3)")).await;
+    wire.secret ^= 1;
+    wire.cancel(p.port()).await;
+    assert_eq!(wire.ready().await, "TDCZ");
+}
+
+#[tokio::test]
+async fn a_query_in_line_is_cancelled_there() {
+    let p = narrow().await;
+    let mut holder = Wire::login(p.port()).await;
+    let mut waits = Wire::login(p.port()).await;
+    holder.ask("BEGIN; SELECT 1").await;
+    waits.send(&query("SELECT 1")).await;
+    wait_for_line(&p, 1).await;
+    waits.cancel(p.port()).await;
+    assert_eq!(waits.ready().await, CANCELLED);
+    wait_for_line(&p, 0).await;
+    assert_eq!(holder.ask("COMMIT").await, "CZ", "the holder's was not cancelled");
+    assert_eq!(waits.ask("SELECT 1").await, "TDCZ");
+}
+
+/// Of a session that holds a connection, in a transaction, while a gate holds its next statement.
+#[tokio::test]
+async fn a_held_query_is_cancelled_and_the_next_one_can_be_too() {
+    let p = Proxy::start_with(1, 1, trusting).await;
+    let console = p.console().await;
+    console.does("SET shard_count = 2").await;
+    let mut wire = Wire::login(p.port()).await;
+    wire.ask("CREATE TABLE t (id int) PARTITION BY HASH (id)").await;
+    let home = node(&p).await;
+    let mut ids = [None; 2];
+    for id in 0..100 {
+        let sql = format!("SELECT satisfies_hash_partition('t'::regclass, 2, 0, {id}::int)");
+        let first: bool = value(&home, &sql).await;
+        ids[usize::from(!first)].get_or_insert(id);
+    }
+    let [Some(one), Some(two)] = ids else { panic!("both shards have keys") };
+
+    wire.ask(&format!("BEGIN; INSERT INTO t VALUES ({one})")).await;
+    console.does("PAUSE SHARD 2").await;
+    wire.send(&query(&format!("INSERT INTO t VALUES ({two})"))).await;
+    wait_for("the insert to be held", async || {
+        let states = console.column("SHOW CLIENTS", "activity").await;
+        states.contains(&"held".into()).then_some(())
+    })
+    .await;
+    wire.cancel(p.port()).await;
+    assert_eq!(wire.ready().await, CANCELLED);
+    assert_eq!(wire.ask("ROLLBACK").await, "CZ");
+    console.does("RESUME").await;
+
+    wire.ask(&format!("BEGIN; INSERT INTO t VALUES ({one})")).await;
+    console.does("PAUSE SHARD 2").await;
+    wire.send(&query(&format!("INSERT INTO t VALUES ({two})"))).await;
+    wait_for("the insert to be held", async || {
+        let states = console.column("SHOW CLIENTS", "activity").await;
+        states.contains(&"held".into()).then_some(())
+    })
+    .await;
+    console.does("RESUME").await;
+    assert_eq!(wire.ready().await, "CZ");
+    // It was held and went on: its key means its connection again.
+    wire.send(&query(&format!("SELECT pg_sleep(1000) FROM t WHERE id = {one}"))).await;
+    wait_for("the query to run", async || {
+        served(&p).await.iter().any(|s| s.1 == "active").then_some(())
+    })
+    .await;
+    wire.cancel(p.port()).await;
+    let answer = wire.ready().await;
+    assert!(answer.ends_with(CANCELLED), "{answer}");
+}
+
+#[tokio::test]
+async fn a_late_cancel_hits_nobody_else() {
+    let p = narrow().await;
+    let mut late = Wire::login(p.port()).await;
+    let mut other = Wire::login(p.port()).await;
+    let port = p.port();
+    for _ in 0..40 {
+        // As the answer arrives, the connection is given to the other client.
+        late.send(&query("SELECT 1")).await;
+        other.send(&query("SELECT pg_sleep(0.02)")).await;
+        let (answer, ()) = tokio::join!(async { other.ready().await }, async {
+            assert_eq!(late.ready().await, "TDCZ");
+            for _ in 0..3 {
+                late.cancel(port).await;
+            }
+        });
+        assert_eq!(answer, "TDCZ");
+    }
+}

@@ -1,0 +1,144 @@
+//! Who is held by a move and who is not, and what becomes of open transactions.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use pgshunt::moves::State;
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use super::scene::{Brake, proxy, proxy_with, serves, until_move, until_state};
+use super::traffic::{Load, Traffic, ids_in};
+use crate::support::{Proxy, value, wait_for};
+
+/// How often a statement was held by a gate.
+fn holds(p: &Proxy) -> u64 {
+    p.server.shared.registry.sums().hold.count()
+}
+
+/// A row of the shard that none of the writers has.
+async fn row_in(client: &Client, shard: i32) -> i32 {
+    let id = ids_in(shard, 1_000_000).next().unwrap();
+    let sql = format!("INSERT INTO accounts (id, owner) VALUES ({id}, -1)");
+    client.batch_execute(&sql).await.unwrap();
+    id
+}
+
+async fn add(client: &Client, id: i32) {
+    let sql = format!("UPDATE accounts SET v = v + 1 WHERE id = {id}");
+    let answer = client.simple_query(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    assert!(matches!(answer.as_slice(), [SimpleQueryMessage::CommandComplete(1)]), "{answer:?}");
+}
+
+async fn is(client: &Client, id: i32) -> i32 {
+    let sql = format!("SELECT v FROM accounts WHERE id = {id}");
+    let answer = client.simple_query(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let row = answer.iter().find_map(|m| match m {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    row.unwrap_or_else(|| panic!("row {id} is not there")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn statements_of_other_shards_are_never_held() {
+    let p = proxy().await;
+    let console = p.console().await;
+    p.client().await.batch_execute("CREATE TABLE plain (n int)").await.unwrap();
+    let traffic = Traffic::start(
+        p.port(),
+        Load { writers: 4, shards: vec![2, 3, 4], gathers: false, ..Load::default() },
+    );
+    traffic.flows("before").await;
+    // Beside the source, on the target, and on none of the shards' tables.
+    let open = [p.client().await, p.client().await, p.client().await];
+    let (beside, on_target) = (row_in(&open[0], 3).await, row_in(&open[1], 2).await);
+    for (command, source, target) in
+        [("MOVE SHARD 1 TO node2 NOWAIT", 0, "node2"), ("ROLLBACK MOVE NOWAIT", 1, "node1")]
+    {
+        let brake = Brake::pull(&p.nodes.nodes[source], 1).await;
+        console.does(command).await;
+        until_move(&console, "blocker", |b| b.contains("pid ")).await;
+        for client in &open {
+            client.batch_execute("BEGIN").await.unwrap();
+        }
+        add(&open[0], beside).await;
+        add(&open[1], on_target).await;
+        open[2].batch_execute("INSERT INTO plain VALUES (1)").await.unwrap();
+        brake.release().await;
+        wait_for("the shard to be served by its new node", async || {
+            (serves(&console, 1).await == target).then_some(())
+        })
+        .await;
+        add(&open[0], beside).await;
+        add(&open[1], on_target).await;
+        open[2].batch_execute("INSERT INTO plain VALUES (2)").await.unwrap();
+        for client in &open {
+            client.batch_execute("COMMIT").await.unwrap();
+        }
+        traffic.flows("after the cutover").await;
+        let ends = if source == 0 { State::Soaking } else { State::Done };
+        until_state(&console, ends).await;
+    }
+    assert_eq!(holds(&p), 0, "statements of other shards were held");
+    assert_eq!((is(&open[0], beside).await, is(&open[1], on_target).await), (4, 4));
+    assert_eq!(value::<i64>(&open[2], "SELECT count(*) FROM plain").await, 4);
+    let seen = traffic.seen.clone();
+    assert_eq!(traffic.end(&p.nodes, "at the end").await, Vec::<String>::new());
+    assert!(seen.writes.load(Ordering::SeqCst) > 100, "too few to prove anything");
+}
+
+/// It has read the shard, so nobody but the gate knows of it: the cutover waits for it in vain,
+/// lets go, and tries again until it has ended.
+#[tokio::test]
+async fn a_transaction_on_the_moving_shard_is_waited_for_and_not_broken() {
+    let p = proxy_with(2, |c| c.moves.cutover_drain_timeout = Duration::from_millis(50)).await;
+    let console = p.console().await;
+    let (reader, other) = (p.client().await, p.client().await);
+    let id = row_in(&reader, 1).await;
+    let traffic = Traffic::start(p.port(), Load { writers: 4, ..Load::default() });
+    traffic.flows("before").await;
+    let brake = Brake::pull(&p.nodes.nodes[0], 1).await;
+    console.does("MOVE SHARD 1 TO node2 NOWAIT").await;
+    until_move(&console, "blocker", |b| b.contains("pid ")).await;
+    reader.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(is(&reader, id).await, 0);
+    brake.release().await;
+    let blocker = until_move(&console, "blocker", |b| b.starts_with("client ")).await;
+    assert!(blocker.contains("transaction open for"), "{blocker}");
+    until_move(&console, "attempts", |n| n.parse::<u32>().is_ok_and(|n| n >= 3)).await;
+    assert_eq!(serves(&console, 1).await, "node1");
+    // It may go on between two attempts and within one.
+    assert_eq!(is(&reader, id).await, 0);
+    traffic.flows("between attempts").await;
+    add(&other, id).await;
+    assert_eq!(is(&reader, id).await, 1, "READ COMMITTED, on the source still");
+    reader.batch_execute("COMMIT").await.unwrap();
+    until_state(&console, State::Soaking).await;
+    assert_eq!(is(&reader, id).await, 1);
+    assert!(holds(&p) > 0, "the others were held meanwhile");
+    assert_eq!(traffic.end(&p.nodes, "at the end").await, Vec::<String>::new());
+}
+
+/// Whoever writes to the leaf beside pgshunt is met by the fence, in the held phase.
+#[tokio::test]
+async fn an_attempt_that_would_exceed_max_pause_is_given_up_unnoticed() {
+    let p = proxy_with(2, |c| {
+        // Nobody is old enough to be noticed before the cutover.
+        c.moves.cutover_drain_timeout = Duration::from_secs(60);
+        c.moves.max_pause = Duration::from_millis(120);
+    })
+    .await;
+    let console = p.console().await;
+    let traffic = Traffic::start(p.port(), Load { writers: 4, ..Load::default() });
+    traffic.flows("before").await;
+    let brake = Brake::pull(&p.nodes.nodes[0], 1).await;
+    console.does("MOVE SHARD 1 TO node2 NOWAIT").await;
+    until_move(&console, "attempts", |n| n.parse::<u32>().is_ok_and(|n| n >= 3)).await;
+    until_move(&console, "blocker", |b| b.contains("pid ")).await;
+    assert_eq!(serves(&console, 1).await, "node1");
+    traffic.flows("between attempts").await;
+    brake.release().await;
+    until_state(&console, State::Soaking).await;
+    traffic.flows("after the move").await;
+    assert_eq!(traffic.end(&p.nodes, "at the end").await, Vec::<String>::new());
+}
