@@ -124,9 +124,7 @@ impl Session {
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
-        let job = matches!(plan.kind, Kind::Every { .. } | Kind::Ddl);
-        if job && self.link.as_ref().is_some_and(|l| !l.is_quiet() && l.is_synced()) {
-            // Most likely the link is free then, and this segment begins with it.
+        if self.may_go_elsewhere(&plan.kind, env) {
             return Err(Stop::Wait(Need::Quiet));
         }
         if plan.statements.len() > 1 {

@@ -347,12 +347,13 @@ impl Session {
                 self.release = true;
                 return Ok(Some(Need::Lease(node)));
             }
-            if !link.is_quiet() {
+            // In the middle of a segment nothing is answered before its Sync.
+            if !link.is_quiet() && link.is_synced() {
                 return Ok(Some(Need::Quiet));
             }
             return Err(self.other_node(env, node));
         }
-        if closed && !link.is_quiet() {
+        if closed && !link.is_quiet() && link.is_synced() {
             // Whether a transaction is still open behind what is under way is not known yet.
             return Ok(Some(Need::Quiet));
         }

@@ -5,9 +5,9 @@
 
 use super::extended::Stop;
 use super::link::{Expect, Reply};
-use super::{Need, Session};
+use super::{Env, Need, Session};
 use crate::router::Speech;
-use crate::router::plan::Control;
+use crate::router::plan::{Control, Kind};
 use crate::wire::backend::Report;
 
 impl Session {
@@ -49,5 +49,18 @@ impl Session {
     /// [`Session::unsettled`], in the extended protocol.
     pub(super) fn settled(&self) -> Result<(), Stop> {
         self.unsettled()?.map_or(Ok(()), |need| Err(Stop::Wait(need)))
+    }
+
+    /// Whether a segment that begins with this statement may need another node than the one that is
+    /// still answering the segment before: sent there, it could not be taken back.
+    pub(super) fn may_go_elsewhere(&self, kind: &Kind, env: &Env<'_>) -> bool {
+        let Some(link) = self.link.as_ref().filter(|l| !l.is_quiet() && l.is_synced()) else {
+            return false;
+        };
+        match kind {
+            Kind::Keys { .. } | Kind::Leaf(_) | Kind::Every { .. } | Kind::Ddl => true,
+            Kind::Home => link.node != env.routes.home().id,
+            Kind::Any | Kind::Refused(_) => false,
+        }
     }
 }
