@@ -212,13 +212,22 @@ pub struct Expect {
     /// What each CommandComplete in turn does to the session.
     pub controls: Option<Rc<[Done]>>,
     pub completed: usize,
-    /// For a Bind, and for a Describe of a statement.
+    /// For a Bind, and for a Describe of a statement; and the client's name of it.
     pub statement: Option<Rc<Statement>>,
+    pub name: Vec<u8>,
 }
 
 impl Expect {
     pub fn new(reply: Reply, fate: Fate) -> Self {
-        Self { reply, fate, undo: Undo::default(), controls: None, completed: 0, statement: None }
+        Self {
+            reply,
+            fate,
+            undo: Undo::default(),
+            controls: None,
+            completed: 0,
+            statement: None,
+            name: Vec::new(),
+        }
     }
 
     pub fn forward(reply: Reply) -> Self {

@@ -145,8 +145,8 @@ pub struct Statement {
 #[derive(Debug)]
 enum Pending {
     Parse { name: Vec<u8>, statement: Rc<Statement>, before: Option<Rc<Statement>> },
-    Bind { portal: Vec<u8>, statement: Rc<Statement>, unnamed: bool, rest: Vec<u8> },
-    DescribeStatement { statement: Rc<Statement>, unnamed: bool },
+    Bind { portal: Vec<u8>, statement: Rc<Statement>, name: Vec<u8>, rest: Vec<u8> },
+    DescribeStatement { statement: Rc<Statement>, name: Vec<u8> },
     DescribePortal { portal: Vec<u8> },
     Execute { portal: Vec<u8>, limit: i32 },
     Ours { bytes: Vec<u8>, undo: Undo },

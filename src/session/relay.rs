@@ -6,10 +6,10 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::link::{Fate, Link, Reply};
+use super::link::{Fate, Link, Reply, server_name};
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::wire::backend::{self, Status, report_field};
+use crate::wire::backend::{self, Report, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
@@ -101,10 +101,6 @@ impl Session {
             if let (Reply::Ours(bytes), true) = (&e.reply, e.passes()) {
                 io.client.extend_from_slice(bytes);
                 self.retry.count_answer();
-            }
-            if let Some(done) = e.controls.as_ref().and_then(|c| c.first()) {
-                self.retry.disarm();
-                self.apply(done);
             }
         }
     }
@@ -254,6 +250,15 @@ impl Session {
         Keep::Forward
     }
 
+    /// The name by which the client knows the statement that the server does not know: its Parse was
+    /// under way when the message in front was sent, and has failed.
+    fn unknown_name(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let front = self.link.as_ref()?.expects.front()?;
+        let id = front.statement.as_ref()?.id;
+        let message = report_field(error, b'M')?;
+        memchr::memmem::find(message, &server_name(&id)).map(|_| front.name.clone())
+    }
+
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         link.copy_in = false;
@@ -287,7 +292,9 @@ impl Session {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                if sqlstate == FENCED.as_bytes() {
+                if let (b"26000", Some(name)) = (sqlstate, self.unknown_name(body)) {
+                    Keep::Replace(Box::new(Report::no_statement(&name)))
+                } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {
                     Keep::Forward
