@@ -5,6 +5,7 @@
 //! catalog, DDL, moves and metrics live there and never on a worker.
 
 mod console;
+mod owner;
 mod reload;
 mod workers;
 
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::admin::{self, ConsoleContext, Login};
 use crate::backend::control::Connector;
+use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::{Console, Shared, Visitor};
 use crate::config::{Config, Live};
@@ -34,6 +36,8 @@ pub use reload::{SetFilter, Source};
 pub enum StartError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Owner(#[from] ClaimError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("cannot listen on {addr}: {error}")]
@@ -77,6 +81,10 @@ impl Server {
         let live: Live = Arc::new(ArcSwap::from_pointee(config.clone()));
         let store =
             Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
+        let home = store.routes().load().home().clone();
+        let owner = Owner::claim(store.connector().clone(), home).await?;
+        // A predecessor may have changed it until now.
+        store.reload().await?;
         let functions = store.functions().await?;
         let tls = ServerTls::load(&config.tls)?.map(Arc::new);
         let count = match config.server.workers {
@@ -141,6 +149,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
             tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(owner::keep(owner, gates.clone(), store.clone())),
         ];
         let mut metrics_addr = None;
         if let Some(at) = metrics_listen {

@@ -105,7 +105,10 @@ impl Worker {
                     decide.drained.insert(hold, drained);
                     decide.gate.close(hold, scope, until, &mut decide.effects);
                 }
-                Command::Extend { hold, until } => decide.gate.extend(hold, until),
+                Command::Seal { hold, answer } => {
+                    // A cutover that no longer listens has given up.
+                    let _ = answer.send(decide.gate.seal(hold));
+                }
                 Command::Open { hold } => {
                     decide.drained.remove(&hold);
                     decide.gate.open(hold, &mut decide.effects);
