@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 
 use pgshunt::gate::machine::Gate;
 use pgshunt::hash::KeyType;
-use pgshunt::router::{Planner, place};
+use pgshunt::router::{Planner, Speech, place};
 use pgshunt::session::{Env, Facts, Flow, Io, Need, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
@@ -44,6 +44,7 @@ fn routes() -> Arc<RoutingTable> {
         since: Epoch(1),
     };
     let rows = Rows {
+        sequences: Vec::new(),
         epoch: 1,
         nodes: vec![node(1), node(2)],
         groups: vec![GroupRow {
@@ -80,7 +81,7 @@ fn plan(c: &mut Criterion) {
     ] {
         group.bench_with_input(BenchmarkId::from_parameter(name), sql.as_bytes(), |b, sql| {
             b.iter(|| {
-                let planned = planner.plan(black_box(sql), &routes, None, false);
+                let planned = planner.plan(black_box(sql), &routes, Speech::default());
                 place::place(&planned.plan.kind, &planned.literals, &routes).is_ok()
             });
         });

@@ -115,7 +115,13 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         }
     }
     let (pid, secret) = key.ok_or_else(|| protocol("sent no cancel key".into()))?;
-    let key = CancelKey { host: target.node.host.clone(), port: target.node.port, pid, secret };
+    let key = CancelKey {
+        host: target.node.host.clone(),
+        port: target.node.port,
+        pid,
+        secret,
+        tls: target.tls.clone(),
+    };
     Ok(Box::new(ServerConn {
         id,
         node: target.node.id,
@@ -220,15 +226,20 @@ async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Resul
 pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
     let deliver = async {
         let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
-        let mut stream = Stream::Plain(tcp);
+        let (mut stream, _) = key.tls.wrap(tcp, &key.host).await.map_err(std::io::Error::other)?;
         let mut out = Out::default();
         startup::put_cancel(out.buf(), key.pid, &key.secret);
         stream.drain(&mut out).await?;
         let mut sink = BytesMut::new();
-        while stream.fill(&mut sink).await? > 0 {
-            sink.clear();
+        loop {
+            match stream.fill(&mut sink).await {
+                Ok(0) => return Ok(()),
+                Ok(_) => sink.clear(),
+                // Under TLS, PostgreSQL hangs up without a word.
+                Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(e) => return Err(e),
+            }
         }
-        Ok(())
     };
     tokio::time::timeout(timeout, deliver)
         .await

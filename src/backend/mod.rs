@@ -4,5 +4,6 @@
 //! The clients' statements travel on the pool's connections, which decode nothing.
 
 pub mod control;
+mod control_tls;
 pub mod login;
 pub mod server;

@@ -9,18 +9,21 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::net::tls::ClientTls;
 use crate::net::{Out, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
 use crate::topology::NodeId;
 
 /// What a CancelRequest to this connection needs.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CancelKey {
     pub host: String,
     pub port: u16,
     pub pid: i32,
     pub secret: [u8; 4],
+    /// The key is as secret as the connection it belongs to.
+    pub tls: ClientTls,
 }
 
 /// Where a connection is cancelled, and the cancel requests on their way to it. Until they have

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Row};
 
 use super::{CatalogError, Store};
 use crate::auth::Verifier;
-use crate::router::Functions;
+use crate::router::{Function, Functions};
 
 /// A role that may log in, as `pg_authid` has it.
 #[derive(Debug, Clone)]
@@ -64,19 +64,25 @@ impl RoleReader {
 }
 
 impl Store {
-    /// The built-in functions, and which of them give the same on every node.
+    /// The functions the server came with. A name that a function of somebody's has too is not among
+    /// them: which of the two is called depends on its arguments.
     pub async fn functions(&self) -> Result<Functions, CatalogError> {
         let client = self.home_client().await?;
         let rows = client
             .lock()
             .await
             .query(
-                "SELECT proname, bool_and(provolatile <> 'v' AND NOT proretset AND prokind = 'f') \
-                 FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace \
-                 GROUP BY proname",
+                "SELECT proname, bool_and(provolatile <> 'v'), \
+                   bool_and(NOT proretset AND prokind = 'f') \
+                 FROM pg_catalog.pg_proc GROUP BY proname HAVING bool_and(\
+                   pronamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))",
                 &[],
             )
             .await?;
-        Ok(Functions::new(rows.iter().map(|r| (r.get(0), r.get(1)))))
+        Ok(Functions::new(rows.iter().map(|r| Function {
+            name: r.get(0),
+            stable: r.get(1),
+            plain: r.get(2),
+        })))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
@@ -81,7 +82,7 @@ impl Cancels {
             }
             at.held.clone()
         };
-        for target in targets {
+        let deliver = async |target: Arc<Cancel>| {
             let key = &target.key;
             match login::cancel(key, TIMEOUT).await {
                 Ok(()) => {
@@ -92,7 +93,9 @@ impl Cancels {
                     tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
                 }
             }
-        }
+        };
+        // A node that does not answer keeps none of the others waiting.
+        join_all(targets.into_iter().map(deliver)).await;
     }
 }
 
@@ -156,6 +159,8 @@ mod tests {
 
     use super::*;
     use crate::backend::server::CancelKey;
+    use crate::config;
+    use crate::net::tls::ClientTls;
 
     #[tokio::test]
     async fn a_cancel_ends_a_wait_and_needs_the_secret() {
@@ -182,7 +187,9 @@ mod tests {
         use tokio::io::AsyncReadExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let key = CancelKey { host: "127.0.0.1".into(), port, pid: 7, secret: [1, 2, 3, 4] };
+        let tls = config::Tls { nodes: config::NodeTls::Disable, ..config::Tls::default() };
+        let tls = ClientTls::load(&tls).unwrap();
+        let key = CancelKey { host: "127.0.0.1".into(), port, pid: 7, secret: [1, 2, 3, 4], tls };
         let took = tokio::spawn(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
             let mut request = [0; 16];

@@ -6,6 +6,8 @@
 mod decimal;
 mod float;
 
+use std::cmp::Ordering;
+
 use crate::router::plan::Fold;
 
 /// A column of a RowDescription, as far as merging needs it.
@@ -21,6 +23,14 @@ pub enum MergeError {
     Type(u32),
     #[error("an aggregate of type {0} in binary format cannot be merged from several nodes")]
     Binary(u32),
+    /// The order of addition decides about the last digits.
+    #[error(
+        "a sum of floating-point numbers depends on their order, which several nodes do not have"
+    )]
+    FloatSum,
+    /// Equal values that print differently: which of them is least depends on the rows' order.
+    #[error("which of several equal values is least or greatest depends on the order of the rows")]
+    Tie,
     #[error("a node sent a value that is not of type {0}")]
     Malformed(u32),
     #[error("{0} out of range")]
@@ -30,7 +40,7 @@ pub enum MergeError {
 impl MergeError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Type(_) | Self::Binary(_) => "0A000",
+            Self::Type(_) | Self::Binary(_) | Self::FloatSum | Self::Tie => "0A000",
             Self::Malformed(_) => "08P01",
             Self::OutOfRange(_) => "22003",
         }
@@ -75,15 +85,18 @@ pub fn fold(
     if oid == NUMERIC && column.binary {
         return Err(MergeError::Binary(oid));
     }
+    if how == Fold::Sum && matches!(oid, FLOAT4 | FLOAT8) {
+        return Err(MergeError::FloatSum);
+    }
     let (a, b) = match (a, b) {
         (a, None) => return Ok(a),
         (None, Some(b)) => return Ok(Some(b.to_vec())),
         (Some(a), Some(b)) => (a, b),
     };
-    let second_wins = |order: std::cmp::Ordering| match how {
-        Fold::Min => order.is_gt(),
-        Fold::Max => order.is_lt(),
-        Fold::Sum => false,
+    let pick = |order: Ordering, a: Vec<u8>, b: &[u8]| match (how, order) {
+        (_, Ordering::Equal) if a != b => Err(MergeError::Tie),
+        (Fold::Min, Ordering::Greater) | (Fold::Max, Ordering::Less) => Ok(b.to_vec()),
+        _ => Ok(a),
     };
     let bad = || MergeError::Malformed(oid);
     let merged = match oid {
@@ -92,22 +105,14 @@ pub fn fold(
             let (x, y) = (x.ok_or_else(bad)?, y.ok_or_else(bad)?);
             match how {
                 Fold::Sum => x.add(&y).to_string().into_bytes(),
-                Fold::Min | Fold::Max if second_wins(x.cmp(&y)) => b.to_vec(),
-                Fold::Min | Fold::Max => a,
+                Fold::Min | Fold::Max => pick(x.cmp(&y), a, b)?,
             }
         }
         FLOAT4 | FLOAT8 => {
             let single = oid == FLOAT4;
             let x = float::read(&a, single, column.binary).ok_or_else(bad)?;
             let y = float::read(b, single, column.binary).ok_or_else(bad)?;
-            match how {
-                Fold::Sum => {
-                    let sum = float::add(x, y, single).ok_or(MergeError::OutOfRange("value"))?;
-                    float::write(sum, single, column.binary)
-                }
-                Fold::Min | Fold::Max if second_wins(float::order(x, y)) => b.to_vec(),
-                Fold::Min | Fold::Max => a,
-            }
+            pick(float::order(x, y), a, b)?
         }
         _ => {
             let x = integer(&a, column.binary).ok_or_else(bad)?;
@@ -121,8 +126,7 @@ pub fn fold(
                         sum.to_string().into_bytes()
                     }
                 }
-                Fold::Min | Fold::Max if second_wins(x.cmp(&y)) => b.to_vec(),
-                Fold::Min | Fold::Max => a,
+                Fold::Min | Fold::Max => pick(x.cmp(&y), a, b)?,
             }
         }
     };
@@ -156,8 +160,6 @@ mod tests {
         assert_eq!(text(Fold::Sum, INT8, "40", "2"), "42");
         assert_eq!(text(Fold::Sum, NUMERIC, "-1.50", "0.5"), "-1.00");
         assert_eq!(text(Fold::Sum, NUMERIC, "99999999999999999999", "1"), "100000000000000000000");
-        assert_eq!(text(Fold::Sum, FLOAT8, "0.1", "0.2"), "0.30000000000000004");
-        assert_eq!(text(Fold::Sum, FLOAT4, "0.1", "0.2"), "0.3");
         let big = Column { type_oid: INT8, binary: false };
         let max = i64::MAX.to_string().into_bytes();
         assert!(fold(Fold::Sum, big, Some(max), Some(b"1")).is_err());
@@ -189,6 +191,12 @@ mod tests {
             "text needs the collation"
         );
         assert!(fold(Fold::Sum, c(NUMERIC, true), None, None).is_err());
+        assert_eq!(fold(Fold::Sum, c(FLOAT8, false), None, None), Err(MergeError::FloatSum));
+        let tie = |oid, a: &str, b: &str| {
+            fold(Fold::Max, c(oid, false), Some(a.into()), Some(b.as_bytes()))
+        };
+        assert_eq!(tie(NUMERIC, "1.0", "1.00"), Err(MergeError::Tie));
+        assert_eq!(tie(FLOAT8, "0", "-0"), Err(MergeError::Tie));
         assert!(fold(Fold::Sum, c(INT8, false), Some(b"x".to_vec()), Some(b"1")).is_err());
     }
 

@@ -235,12 +235,26 @@ impl ClientTls {
             (b'N', _) => return Err(TlsError::Refused),
             (other, _) => return Err(TlsError::NotPostgres(other)),
         }
+        let (stream, binding) = self.handshake(io, host).await?;
+        Ok(Negotiated::Tls(stream, binding))
+    }
+
+    /// The handshake itself, with a node that has agreed to it. Also gives what
+    /// SCRAM-SHA-256-PLUS binds to.
+    pub async fn handshake<IO>(
+        &self,
+        io: IO,
+        host: &str,
+    ) -> Result<(Box<TlsStream<IO>>, Option<Vec<u8>>), TlsError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| TlsError::HostName(host.to_owned()))?;
         let stream = self.connector.connect(name, io).await.map_err(TlsError::Handshake)?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let binding = leaf.and_then(|leaf| end_point_hash(leaf));
-        Ok(Negotiated::Tls(Box::new(stream.into()), binding))
+        Ok((Box::new(stream.into()), binding))
     }
 }
 

@@ -3,10 +3,13 @@
 use pg_raw_parse::walk::{Recurse, walk_manual};
 use pg_raw_parse::{Node, nodes};
 
+use super::constant::Literals;
 use super::functions::{Functions, pins};
-use super::plan::{Control, Fold, Kind, Merge};
-use super::proof::{Found, Literals, Outcome, Prover};
+use super::node_bound::{Bound, bound, is_local_set_config, name_of};
+use super::plan::{Control, Fold, KeySource, Kind, Merge};
+use super::proof::{Found, Outcome, Prover};
 use super::scope::{Named, Names};
+use super::tables::tables;
 use super::{utility, writes};
 use crate::wire::backend::Report;
 
@@ -38,6 +41,18 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
                 Err(report) => (Kind::Refused(report), Control::None),
             };
         }
+        Node::ExplainStmt(e)
+            if !matches!(
+                e.query(),
+                Node::SelectStmt(_)
+                    | Node::InsertStmt(_)
+                    | Node::UpdateStmt(_)
+                    | Node::DeleteStmt(_)
+                    | Node::MergeStmt(_)
+            ) =>
+        {
+            return utility::statement(node, cx);
+        }
         Node::ExplainStmt(e) => match dml(e.query(), cx) {
             Ok(Kind::Every { .. }) => refused(
                 "EXPLAIN of a statement that goes to every node is not supported",
@@ -68,11 +83,39 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 
 /// SELECT, INSERT, UPDATE, DELETE.
 fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
+    let mut kind = route(node, cx)?;
+    if let Kind::Keys { keys, .. } = &mut kind {
+        mark_repeated(node, keys);
+    }
+    Ok(kind)
+}
+
+/// Notes which parameters stand in other places too: their type may be decided there.
+fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key]) {
+    let mut numbers = Vec::new();
+    walk_manual::<()>(node, |n| {
+        if let Node::ParamRef(p) = n {
+            numbers.push(p.number);
+        }
+        Recurse::yes()
+    });
+    for source in keys.iter_mut().flat_map(|k| k.iter_mut()) {
+        if let KeySource::Param { index, alone } = source {
+            *alone = numbers.iter().filter(|&&n| usize::try_from(n) == Ok(*index + 1)).count() == 1;
+        }
+    }
+}
+
+fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
     let tables = tables(node, cx.names);
+    if tables.too_deep {
+        return Ok(refused("the statement is nested too deeply", "Split it."));
+    }
     if let Some(name) = tables.unclear {
         return Ok(refused(
             format!("cannot tell which table \"{name}\" means"),
-            "The session has its own search_path or temporary tables: write the schema before the table's name.",
+            "The session has its own search_path, temporary tables or encoding, or there are tables of this name in \
+             several schemas: write the schema before the table's name, and use UTF8.",
         ));
     }
     if let Some(shard) = tables.leaf {
@@ -88,11 +131,15 @@ fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
     if !tables.distributed {
         return Ok(without_distributed(node, tables.local, cx));
     }
-    if let Some(name) = foreign_function(node, cx.functions) {
-        return Ok(refused(
-            format!("function {name} cannot be used in a statement on a distributed table"),
-            "pgshunt cannot know what a function of your own reads. Compute its value first and pass it as a parameter.",
-        ));
+    match bound(node, cx) {
+        Some(Bound::Refused(kind)) => return Ok(*kind),
+        Some(Bound::Home(what)) => {
+            return Ok(refused(
+                format!("{what} cannot be used in a statement on a distributed table"),
+                "It belongs to the home node. Compute its value first and pass it as a parameter.",
+            ));
+        }
+        None => {}
     }
     let mut prover = Prover::new(cx.names, cx.text, cx.literals);
     match node {
@@ -101,7 +148,7 @@ fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
             let found = std::mem::take(&mut prover.found);
             Ok(of_select(s, found, cx))
         }
-        Node::InsertStmt(i) => Ok(writes::insert(i, cx, tables.references)),
+        Node::InsertStmt(i) => Ok(writes::insert(i, cx, &tables)),
         Node::UpdateStmt(u) => {
             let Some(target) = u.relation() else { return Ok(Kind::Home) };
             prover.modify(node, target, u.from_clause().iter(), u.where_clause())?;
@@ -121,91 +168,14 @@ fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
     }
 }
 
-/// What tables a statement names.
-#[derive(Debug, Default)]
-pub struct Tables {
-    pub distributed: bool,
-    pub references: usize,
-    pub local: bool,
-    pub leaf: Option<crate::topology::ShardId>,
-    pub several_leaves: bool,
-    pub unclear: Option<String>,
-}
-
-pub fn tables(node: Node<'_>, names: Names<'_>) -> Tables {
-    let mut ctes: Vec<&str> = Vec::new();
-    walk_manual::<()>(node, |n| {
-        if let Node::CommonTableExpr(c) = n {
-            ctes.extend(c.ctename());
-        }
-        Recurse::yes()
-    });
-    let mut t = Tables::default();
-    walk_manual::<()>(node, |n| {
-        match n {
-            // FOR UPDATE OF t names what FROM has named already.
-            Node::LockingClause(_) => return Recurse::no(),
-            Node::RangeVar(rv) => {
-                let cte = rv.schemaname().is_none()
-                    && rv.relname().is_some_and(|name| ctes.contains(&name));
-                match names.look_up(rv) {
-                    _ if cte => {}
-                    Named::Distributed(_) => {
-                        t.distributed = true;
-                        t.references += 1;
-                    }
-                    Named::Leaf(shard) => {
-                        t.several_leaves |= t.leaf.is_some_and(|s| s != shard);
-                        t.leaf = Some(shard);
-                    }
-                    Named::Local => t.local = true,
-                    Named::Unclear(name) => t.unclear = Some(name),
-                }
-            }
-            _ => {}
-        }
-        Recurse::yes()
-    });
-    t
-}
-
 /// A statement on local tables, or on none.
 fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
     let reads_only = matches!(node, Node::SelectStmt(_));
     let into = matches!(node, Node::SelectStmt(s) if s.into_clause().is_some());
-    if local || into || !reads_only || foreign_function(node, cx.functions).is_some() {
-        Kind::Home
-    } else {
-        Kind::Any
-    }
-}
-
-/// The first function that the server did not come with.
-fn foreign_function(node: Node<'_>, functions: &Functions) -> Option<String> {
-    walk_manual(node, |n| match n {
-        Node::FuncCall(f) => match name_of(f) {
-            Some((schema, name))
-                if schema.is_none_or(|s| s == "pg_catalog") && functions.is_builtin(name) =>
-            {
-                Recurse::yes()
-            }
-            Some((_, name)) => std::ops::ControlFlow::Break(name.to_owned()),
-            None => std::ops::ControlFlow::Break("?".to_owned()),
-        },
-        _ => Recurse::yes(),
-    })
-}
-
-/// Schema and name of a function call.
-pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
-    let parts = f.funcname();
-    match parts.len() {
-        1 => Some((None, parts.get(0)?.as_str()?)),
-        2 => match (parts.get(0)?, parts.get(1)?) {
-            (Node::String(s), Node::String(n)) => Some((s.sval(), n.sval()?)),
-            _ => None,
-        },
-        _ => None,
+    match bound(node, cx) {
+        Some(Bound::Refused(kind)) => *kind,
+        None if !local && !into && reads_only => Kind::Any,
+        _ => Kind::Home,
     }
 }
 
@@ -225,8 +195,37 @@ fn control_of_functions(node: Node<'_>) -> Control {
     match pin {
         Some(why) => Control::Pin(why),
         None if temporary => Control::Pin("a temporary table"),
-        None => Control::None,
+        None => of_constant(node),
     }
+}
+
+/// What a SELECT of nothing but constants, or of `set_config(..., true)`, does.
+fn of_constant(node: Node<'_>) -> Control {
+    let mut local = false;
+    let other = walk_manual(node, |n| match n {
+        Node::FuncCall(f) if is_call_of_set_config(f) => {
+            local = true;
+            Recurse::yes()
+        }
+        Node::SelectStmt(_)
+        | Node::NodeList(_)
+        | Node::ResTarget(_)
+        | Node::A_Const(_)
+        | Node::Boolean(_)
+        | Node::Integer(_)
+        | Node::Float(_)
+        | Node::String(_) => Recurse::yes(),
+        _ => std::ops::ControlFlow::Break(()),
+    });
+    match other {
+        Some(()) => Control::None,
+        None if local => Control::Local,
+        None => Control::Pure,
+    }
+}
+
+fn is_call_of_set_config(f: &nodes::FuncCall) -> bool {
+    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local_set_config(f)
 }
 
 /// `RELPERSISTENCE_TEMP`, or the schema of temporary tables.
@@ -234,9 +233,22 @@ pub fn is_temporary(rv: &nodes::RangeVar) -> bool {
     rv.relpersistence as u8 == b't' || rv.schemaname().is_some_and(|s| s.starts_with("pg_temp"))
 }
 
-fn is_local_set_config(f: &nodes::FuncCall) -> bool {
-    matches!(f.args().get(2), Some(Node::A_Const(c))
-        if matches!(c.val(), Some(pg_raw_parse::ConstValue::Boolean(true))))
+/// Whether the statement's plan depends on the literals of a set_config().
+pub fn calls_set_config(node: Node<'_>) -> bool {
+    let may_call = matches!(
+        node,
+        Node::SelectStmt(_) | Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_)
+    );
+    may_call
+        && walk_manual(node, |n| match n {
+            Node::FuncCall(f)
+                if name_of(f).is_some_and(|(_, n)| matches!(n, "set_config" | "setval")) =>
+            {
+                std::ops::ControlFlow::Break(())
+            }
+            _ => Recurse::yes(),
+        })
+        .is_some()
 }
 
 fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
@@ -287,6 +299,10 @@ fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> 
     if let Some((_, what)) = clauses.iter().find(|(there, _)| *there) {
         return no(what);
     }
+    if s.from_clause().len() != 1 || !matches!(s.from_clause().get(0), Some(Node::RangeVar(_))) {
+        // What has no shard would be seen once per node.
+        return no("a join");
+    }
     let folds: Vec<Option<Fold>> = s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
     let is_fold = !folds.is_empty() && folds.iter().all(Option::is_some);
 
@@ -316,6 +332,9 @@ fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> 
             }
         }
         Node::RangeTableSample(_) => std::ops::ControlFlow::Break("TABLESAMPLE".to_owned()),
+        Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) => {
+            std::ops::ControlFlow::Break("a JSON aggregate".to_owned())
+        }
         _ => Recurse::yes(),
     });
     if let Some(what) = unsteady {

@@ -6,11 +6,11 @@ use hashbrown::HashMap;
 use pg_raw_parse::Node;
 
 use super::analyze::{self, Context};
+use super::constant::{Literals as AtLocation, Slot};
 use super::functions::Functions;
 use super::place::{Given, Values};
-use super::plan::{Kind, Plan, Statement};
-use super::proof;
-use super::scope::Names;
+use super::plan::{Control, Kind, Plan, Statement};
+use super::scope::{Names, Speech};
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
@@ -40,6 +40,19 @@ pub struct Planner {
 pub struct Planned<'a> {
     pub plan: Arc<Plan>,
     pub literals: Literals<'a>,
+    /// Set when the plan's offsets are those of the normalised text.
+    lexer: Option<&'a Lexer>,
+}
+
+impl Planned<'_> {
+    /// Where the plan's n-th statement is in the text.
+    pub fn span(&self, n: usize) -> (usize, usize) {
+        let (start, end) = self.plan.statements.get(n).map_or((0, 0), |s| s.span);
+        match self.lexer {
+            Some(lexer) => (lexer.source_offset(start), lexer.source_offset(end)),
+            None => (start, end),
+        }
+    }
 }
 
 /// The literals of a text, by index.
@@ -66,18 +79,30 @@ impl Values for Literals<'_> {
 /// Ties the parser's constants to the lexer's literals.
 struct Lexed<'a>(&'a Lexer, &'a [u8]);
 
-impl proof::Literals for Lexed<'_> {
-    fn at(&self, location: usize) -> Option<(usize, bool)> {
-        self.0.constant_at(self.1, location)
+impl AtLocation for Lexed<'_> {
+    fn at(&self, location: usize) -> Slot {
+        match self.0.constant_at(self.1, location) {
+            // A number that is no integer is numeric, and compares by numeric's rules.
+            Some((index, negative))
+                if self
+                    .0
+                    .literals()
+                    .get(index)
+                    .is_some_and(|l| l.class != LiteralClass::Number) =>
+            {
+                Slot::Literal(index, negative)
+            }
+            _ => Slot::Unknown,
+        }
     }
 }
 
 /// A text that is planned for itself alone.
 struct Unlexed;
 
-impl proof::Literals for Unlexed {
-    fn at(&self, _: usize) -> Option<(usize, bool)> {
-        None
+impl AtLocation for Unlexed {
+    fn at(&self, _: usize) -> Slot {
+        Slot::Fixed
     }
 }
 
@@ -99,34 +124,40 @@ impl Planner {
         &'a mut self,
         text: &'a [u8],
         routes: &RoutingTable,
-        path: Option<&str>,
-        pinned: bool,
+        speech: Speech<'_>,
     ) -> Planned<'a> {
         self.fresh(routes);
         let cached = text.len() <= MAX_CACHED_TEXT
+            && !speech.foreign_text
             && self.lexer.normalise(text, Comments::Strip).is_some()
             && !self.lexer.several_statements()
             && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {
-            key(&mut self.key, self.lexer.text(), path, pinned);
+            key(&mut self.key, self.lexer.text(), routes, speech);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
                 let literals = Literals { text, spans: self.lexer.literals() };
-                return Planned { plan: plan.clone(), literals };
+                return Planned { plan: plan.clone(), literals, lexer: Some(&self.lexer) };
             }
         }
         self.parsed += 1;
         let lexed = Lexed(&self.lexer, text);
-        let literals: &dyn proof::Literals = if cached { &lexed } else { &Unlexed };
-        let (plan, by_shape) = make(text, routes, &self.functions, path, pinned, literals);
+        let literals: &dyn AtLocation = if cached { &lexed } else { &Unlexed };
+        let (mut plan, by_shape) = make(text, routes, &self.functions, speech, literals);
+        let shaped = cached && by_shape;
+        if let (true, [only]) = (shaped, plan.statements.as_mut_slice()) {
+            // The next text of this shape has its tokens elsewhere.
+            only.span = (0, self.lexer.text().len());
+        }
         let plan = Arc::new(plan);
-        if cached && by_shape {
+        if shaped {
             if self.shapes.len() >= MAX_PLANS {
                 self.shapes.clear();
             }
             self.shapes.insert(self.key.clone(), plan.clone());
         }
         let spans = if cached { self.lexer.literals() } else { &[] };
-        Planned { plan, literals: Literals { text, spans } }
+        let lexer = shaped.then_some(&self.lexer);
+        Planned { plan, literals: Literals { text, spans }, lexer }
     }
 
     /// The plan of a prepared statement's text: its literals are part of it.
@@ -134,16 +165,15 @@ impl Planner {
         &mut self,
         text: &[u8],
         routes: &RoutingTable,
-        path: Option<&str>,
-        pinned: bool,
+        speech: Speech<'_>,
     ) -> Arc<Plan> {
         self.fresh(routes);
-        key(&mut self.key, text, path, pinned);
+        key(&mut self.key, text, routes, speech);
         if let Some(plan) = self.texts.get(self.key.as_slice()) {
             return plan.clone();
         }
         self.parsed += 1;
-        let (plan, _) = make(text, routes, &self.functions, path, pinned, &Unlexed);
+        let (plan, _) = make(text, routes, &self.functions, speech, &Unlexed);
         let plan = Arc::new(plan);
         if text.len() <= MAX_CACHED_TEXT {
             if self.texts.len() >= MAX_PLANS {
@@ -160,15 +190,16 @@ fn is_plain(literal: Literal, text: &[u8]) -> bool {
     literal.class != LiteralClass::String || text.get(literal.range().start) == Some(&b'\'')
 }
 
-fn key(out: &mut Vec<u8>, text: &[u8], path: Option<&str>, pinned: bool) {
+fn key(out: &mut Vec<u8>, text: &[u8], routes: &RoutingTable, speech: Speech<'_>) {
     out.clear();
     out.extend_from_slice(text);
-    if let Some(path) = path {
+    if let Some(path) = speech.path {
         // NUL cannot stand in a text, so the parts cannot run into each other.
         out.push(0);
         out.extend_from_slice(path.as_bytes());
     }
-    out.push(u8::from(pinned));
+    let flags = [speech.temporary, speech.foreign_text, routes.is_plain()];
+    out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));
 }
 
 /// Plans a text. The flag tells whether another text of the same shape has the same plan.
@@ -176,14 +207,13 @@ fn make(
     text: &[u8],
     routes: &RoutingTable,
     functions: &Functions,
-    path: Option<&str>,
-    pinned: bool,
-    literals: &dyn proof::Literals,
+    speech: Speech<'_>,
+    literals: &dyn AtLocation,
 ) -> (Plan, bool) {
     // The C parser reports errors by value; a panic here would be one of its wrapper's limits
     // (the walker's stack), and no reason to take the worker's other clients down.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        parse_and_plan(text, routes, functions, path, pinned, literals)
+        parse_and_plan(text, routes, functions, speech, literals)
     }))
     .unwrap_or_else(|_| {
         let report = Report::error("54001", "the statement is too complex to be routed")
@@ -196,13 +226,12 @@ fn parse_and_plan(
     text: &[u8],
     routes: &RoutingTable,
     functions: &Functions,
-    path: Option<&str>,
-    pinned: bool,
-    literals: &dyn proof::Literals,
+    speech: Speech<'_>,
+    literals: &dyn AtLocation,
 ) -> (Plan, bool) {
     let home = |text: &[u8]| Plan {
         kind: Kind::Home,
-        statements: vec![Statement { control: super::plan::Control::None, span: (0, text.len()) }],
+        statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
@@ -214,13 +243,18 @@ fn parse_and_plan(
     };
     let mut plan = Plan { kind: Kind::Any, statements: Vec::new() };
     let mut by_shape = tree.len() == 1;
+    let mut names = Names {
+        routes,
+        default_path: speech.path.is_none(),
+        temporary: speech.temporary,
+        foreign_text: speech.foreign_text,
+    };
     for raw in tree.iter() {
         let start = usize::try_from(raw.stmt_location).unwrap_or(0);
         let end = match usize::try_from(raw.stmt_len) {
             Ok(0) | Err(_) => text.len(),
             Ok(len) => (start + len).min(text.len()),
         };
-        let names = Names { routes, default_path: path.is_none(), temporary: pinned };
         let cx = Context { names, functions, text, span: (start, end), literals };
         let node = raw.stmt();
         by_shape &= matches!(
@@ -232,6 +266,21 @@ fn parse_and_plan(
                 | Node::TransactionStmt(_)
         );
         let (kind, control) = analyze::statement(node, cx);
+        by_shape &= !analyze::calls_set_config(node);
+        match &control {
+            // What comes behind it in this text finds its tables by another path.
+            Control::Set(_)
+            | Control::Reset(_)
+            | Control::LocalPath
+            | Control::ResetLocal(_)
+            | Control::RollbackTo(_)
+            | Control::ResetAll
+            | Control::DiscardAll => {
+                names.default_path = false;
+            }
+            Control::Pin(_) => names.temporary = true,
+            _ => {}
+        }
         plan.kind = if plan.statements.is_empty() { kind } else { join(plan.kind, kind) };
         plan.statements.push(Statement { control, span: (start, end) });
     }

@@ -13,20 +13,36 @@ pub struct Functions {
     builtin: Arc<HashSet<String>>,
     /// Those of which every overload is immutable or stable, returns no set and is no aggregate.
     steady: Arc<HashSet<String>>,
+    /// Those that read and change nothing a node has to itself.
+    free: Arc<HashSet<String>>,
+}
+
+/// One function of `pg_proc`, all its overloads taken together.
+#[derive(Debug, Clone)]
+pub struct Function {
+    pub name: String,
+    /// Immutable or stable.
+    pub stable: bool,
+    /// No aggregate, no window function, and returns no set.
+    pub plain: bool,
 }
 
 impl Functions {
-    /// From rows of (name, steady).
-    pub fn new(rows: impl IntoIterator<Item = (String, bool)>) -> Self {
-        let mut builtin = HashSet::new();
-        let mut steady = HashSet::new();
-        for (name, is_steady) in rows {
-            if is_steady && !differs_by_node(&name) {
-                steady.insert(name.clone());
+    pub fn new(all: impl IntoIterator<Item = Function>) -> Self {
+        let mut known = [HashSet::new(), HashSet::new(), HashSet::new()];
+        for f in all {
+            let [builtin, steady, free] = &mut known;
+            let differs = differs_by_node(&f.name);
+            if f.stable && f.plain && !differs {
+                steady.insert(f.name.clone());
             }
-            builtin.insert(name);
+            if f.stable && !differs || is_of_the_session(&f.name) {
+                free.insert(f.name.clone());
+            }
+            builtin.insert(f.name);
         }
-        Self { builtin: Arc::new(builtin), steady: Arc::new(steady) }
+        let [builtin, steady, free] = known.map(Arc::new);
+        Self { builtin, steady, free }
     }
 
     pub fn is_builtin(&self, name: &str) -> bool {
@@ -37,6 +53,43 @@ impl Functions {
     pub fn is_steady(&self, name: &str) -> bool {
         self.steady.contains(name)
     }
+
+    /// May run on any one node.
+    pub fn is_free(&self, name: &str) -> bool {
+        self.free.contains(name)
+    }
+}
+
+/// Functions whose answer is the session's, or nobody's, whichever node gives it.
+fn is_of_the_session(name: &str) -> bool {
+    name.starts_with("current_")
+        || name.starts_with("pg_sleep")
+        || matches!(
+            name,
+            "now"
+                | "transaction_timestamp"
+                | "statement_timestamp"
+                | "clock_timestamp"
+                | "timeofday"
+                | "random"
+                | "random_normal"
+                | "setseed"
+                | "gen_random_uuid"
+                | "version"
+                | "age"
+                | "set_config"
+                | "pg_backend_pid"
+                | "pg_typeof"
+                | "pg_column_size"
+                | "pg_size_pretty"
+                | "pg_size_bytes"
+                | "pg_client_encoding"
+                | "pg_is_in_recovery"
+                | "pg_current_xact_id"
+                | "pg_current_xact_id_if_assigned"
+                | "txid_current"
+                | "txid_current_if_assigned"
+        )
 }
 
 /// Stable functions whose answer is the node's, not the cluster's.
@@ -76,7 +129,6 @@ pub fn pins(name: &str) -> Option<&'static str> {
         | "pg_try_advisory_lock"
         | "pg_try_advisory_lock_shared" => Some("a session advisory lock"),
         "set_config" => Some("set_config()"),
-        "lastval" | "currval" => Some("a sequence's current value"),
         "pg_listening_channels" => Some("LISTEN"),
         _ => None,
     }

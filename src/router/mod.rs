@@ -10,13 +10,18 @@
 
 mod analyze;
 mod cache;
+mod constant;
 mod functions;
+mod node_bound;
 pub mod place;
 pub mod plan;
 mod proof;
 mod scope;
+mod tables;
 mod utility;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};
-pub use functions::Functions;
+pub use functions::{Function, Functions};
+pub use node_bound::reads_alike;
+pub use scope::Speech;

@@ -146,8 +146,13 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
             KeySource::Null => Ok(None),
             KeySource::Text(text) => ty.from_text(text).map(Some),
             KeySource::Integer { negative, digits } => ty.from_integer(*negative, digits).map(Some),
-            KeySource::Param(n) => {
-                let given = values.param(*n).ok_or_else(|| missing_param(*n))?;
+            KeySource::Param { index, alone } => {
+                // A parameter that was not sent is the node's to complain about.
+                let Some(given) = values.param(*index) else { return Ok(first) };
+                let unsure = !alone && !is_certain(ty, &given);
+                if unsure {
+                    return Err(unsure_type(*index));
+                }
                 read(ty, given, false)
             }
             KeySource::Literal { index, negative } => {
@@ -192,13 +197,38 @@ fn read(
     }
 }
 
+/// Whether a parameter that stands in several places has the key's value whatever type PostgreSQL
+/// takes for it. Undeclared, it has the type of the place that is analysed first.
+fn is_certain(ty: KeyType, given: &Given<'_>) -> bool {
+    let Given::Param { declared: 0 | 705, binary, bytes } = given else { return true };
+    match (ty, binary) {
+        // As real it may be rounded above 2^24; as numeric, double precision or oid it is the same.
+        (KeyType::Int2 | KeyType::Int4 | KeyType::Int8, false) => {
+            matches!(ty.from_text(bytes), Ok(KeyValue::Int(n)) if n.unsigned_abs() <= 1 << 24)
+        }
+        // No other type that compares with integers has values of this length; below 2^23 a real
+        // of these bytes would be too small to be an integer, except zero.
+        (KeyType::Int2, true) => true,
+        (KeyType::Int4, true) => {
+            matches!(ty.from_binary(bytes), Ok(KeyValue::Int(n)) if (0..1 << 23).contains(&n))
+        }
+        // Zero of numeric has eight bytes too.
+        (KeyType::Int8, true) => false,
+        // name is cut at 63 bytes, character(n) drops blanks at the end.
+        (KeyType::Text | KeyType::Varchar, _) => bytes.len() < 64 && !bytes.ends_with(b" "),
+        (KeyType::Uuid, _) => true,
+    }
+}
+
+fn unsure_type(index: usize) -> Report {
+    Report::error("0A000", format!("cannot tell the type of parameter ${}", index + 1)).hint(
+        "It stands in several places. Declare its type, or use a parameter of its own for the distribution column.",
+    )
+}
+
 fn blank_ended() -> Report {
     Report::error("0A000", "cannot tell the shard of a character varying value that ends in blanks")
         .hint("Trim the distribution column's value.")
-}
-
-fn missing_param(n: usize) -> Report {
-    Report::error("08P01", format!("bind message does not supply parameter ${}", n + 1))
 }
 
 fn unreadable(ty: KeyType, e: KeyError) -> Report {

@@ -6,8 +6,9 @@ use crate::wire::backend::Report;
 /// Where one value of a distribution key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// Parameter `$(n + 1)`.
-    Param(usize),
+    /// Parameter `$(index + 1)`. `alone`: it stands nowhere else, so that PostgreSQL takes the key's
+    /// type for it if the client declares none.
+    Param { index: usize, alone: bool },
     /// A literal of the text: the n-th the lexer found, behind a minus sign or not.
     Literal { index: usize, negative: bool },
     /// A quoted literal's contents, of a text that is not cached by shape.
@@ -68,11 +69,27 @@ pub enum Control {
     Begin,
     Commit,
     Rollback,
+    /// COMMIT AND CHAIN, ROLLBACK AND CHAIN: another transaction begins at once.
+    CommitAndChain,
+    RollbackAndChain,
+    Savepoint(String),
+    /// RELEASE SAVEPOINT
+    Release(String),
     /// ROLLBACK TO SAVEPOINT: may undo a SET.
-    RollbackTo,
+    RollbackTo(String),
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: counts until the transaction ends.
+    Local,
+    /// SET LOCAL search_path
+    LocalPath,
+    /// Leaves no trace and reads nothing: a constant, SHOW.
+    Pure,
     /// SET (not LOCAL) of a parameter, by its canonical name.
     Set(String),
+    /// SET SESSION CHARACTERISTICS: the parameters it sets, and how each is set alone.
+    SetEach(Box<[(String, String)]>),
     Reset(String),
+    /// SET LOCAL ... TO DEFAULT
+    ResetLocal(String),
     ResetAll,
     /// DISCARD ALL.
     DiscardAll,
@@ -80,6 +97,33 @@ pub enum Control {
     Deallocate(Option<String>),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
+}
+
+impl Control {
+    /// Whether the texts behind it may mean something else than those before. The end of a
+    /// transaction, or of a part of it, may take such a change back.
+    pub fn changes_reading(&self) -> bool {
+        match self {
+            Self::Set(name) | Self::Reset(name) => {
+                super::node_bound::READING.contains(&name.as_str())
+            }
+            Self::ResetLocal(name) => name == "search_path",
+            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
+            Self::None
+            | Self::Begin
+            | Self::Commit
+            | Self::Rollback
+            | Self::CommitAndChain
+            | Self::RollbackAndChain
+            | Self::Savepoint(_)
+            | Self::Release(_)
+            | Self::RollbackTo(_)
+            | Self::Local
+            | Self::Pure
+            | Self::SetEach(_)
+            | Self::Deallocate(_) => false,
+        }
+    }
 }
 
 /// One statement of the text.

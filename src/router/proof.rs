@@ -9,11 +9,12 @@ use std::ops::Range;
 
 use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType};
 use pg_raw_parse::walk::{Recurse, walk_manual};
-use pg_raw_parse::{ConstValue, Node, nodes};
+use pg_raw_parse::{Node, nodes};
 
+use super::constant::{Literals, constant};
 use super::plan::{Key, KeySource};
 use super::scope::{Column, Level, Named, Names, TableRef};
-use crate::hash::KeyType;
+use super::tables::with_of;
 use crate::topology::GroupId;
 use crate::wire::backend::Report;
 
@@ -40,12 +41,6 @@ fn refuse<T>(what: &str, hint: &str) -> Outcome<T> {
     Err(Box::new(Report::error("0A000", what.to_owned()).hint(hint.to_owned())))
 }
 
-/// The literals of the text that the lexer found, to tie constants to them.
-pub trait Literals {
-    /// The literal of the constant that the parser says is at this byte, and whether it is negated.
-    fn at(&self, location: usize) -> Option<(usize, bool)>;
-}
-
 pub struct Prover<'a> {
     pub names: Names<'a>,
     pub text: &'a [u8],
@@ -58,6 +53,19 @@ pub struct Prover<'a> {
 enum Fact {
     Is(Column, KeySource),
     Same(Column, Column),
+}
+
+/// What is known of each table's key columns, at one level.
+type Proven = Vec<Vec<Option<KeySource>>>;
+
+/// What tables a sub-select sees of the level it stands in.
+#[derive(Clone, Copy)]
+enum Sees {
+    Level,
+    /// Some of them.
+    Part,
+    /// None, but those of the level around.
+    Outer,
 }
 
 struct Facts {
@@ -82,23 +90,27 @@ impl<'a> Prover<'a> {
         from: impl Iterator<Item = Node<'a>>,
         condition: Node<'a>,
     ) -> Outcome<()> {
-        let mut level =
-            Level { tables: Vec::new(), opaque: false, merged: Vec::new(), outer: None };
+        let mut level = Level::new(None);
         let mut facts = Facts { facts: Vec::new() };
+        // Before the WITH queries have their names: the target is none of them.
         self.table(target, &mut level)?;
+        let named = self.with(whole, None, &[], 0)?;
         for item in from {
-            self.table_item(item, &mut level, &mut facts, None, 0)?;
+            self.table_item(item, &mut level, &mut facts, 0)?;
         }
-        self.conjuncts(condition, &level, &mut facts, None, 0);
+        let all = 0..level.tables.len();
+        self.conjuncts(condition, &level, &all, &mut facts, None, 0);
         let proven = self.settle(&level, &facts, &[]);
-        self.sub_selects(whole, &level, &[proven], 0)
+        self.sub_selects(whole, &level, &[proven], 0)?;
+        self.ctes.truncate(named);
+        Ok(())
     }
 
     fn level(
         &mut self,
         s: &'a nodes::SelectStmt,
         outer: Option<&Level<'_>>,
-        outer_proven: &[Vec<Vec<Option<KeySource>>>],
+        outer_proven: &[Proven],
         depth: usize,
     ) -> Outcome<()> {
         if depth > MAX_DEPTH {
@@ -109,16 +121,14 @@ impl<'a> Prover<'a> {
             // SELECT INTO creates a table where it runs.
             self.found.unproven.get_or_insert_with(|| "SELECT INTO".to_owned());
         }
-        let named = self.ctes.len();
-        if let Some(with) = s.with_clause() {
-            self.ctes.extend(with.ctes().iter().filter_map(|c| c.ctename()).map(str::to_owned));
-        }
-        let mut level = Level { tables: Vec::new(), opaque: false, merged: Vec::new(), outer };
+        let named = self.with(s.into(), outer, outer_proven, depth)?;
+        let mut level = Level::new(outer);
         let mut facts = Facts { facts: Vec::new() };
         for item in s.from_clause().iter() {
-            self.table_item(item, &mut level, &mut facts, None, depth)?;
+            self.table_item(item, &mut level, &mut facts, depth)?;
         }
-        self.conjuncts(s.where_clause(), &level, &mut facts, None, depth);
+        let all = 0..level.tables.len();
+        self.conjuncts(s.where_clause(), &level, &all, &mut facts, None, depth);
         let proven = self.settle(&level, &facts, outer_proven);
         let mut all = vec![proven];
         all.extend_from_slice(outer_proven);
@@ -127,19 +137,63 @@ impl<'a> Prover<'a> {
         Ok(())
     }
 
-    /// Goes into every sub-select of a statement.
+    /// Analyses the WITH queries of a statement, which see what is around it and not its own tables,
+    /// and gives them their names. Returns how many names there were before.
+    fn with(
+        &mut self,
+        statement: Node<'a>,
+        outer: Option<&Level<'_>>,
+        outer_proven: &[Proven],
+        depth: usize,
+    ) -> Outcome<usize> {
+        let named = self.ctes.len();
+        let Some(with) = with_of(statement) else { return Ok(named) };
+        let names = with.ctes().iter().filter_map(|c| c.ctename());
+        if with.recursive {
+            self.ctes.extend(names.map(str::to_owned));
+        }
+        for cte in with.ctes().iter() {
+            match cte.ctequery() {
+                Node::SelectStmt(s) => self.level(s, outer, outer_proven, depth + 1)?,
+                _ => return writes_in_with(),
+            }
+            if !with.recursive {
+                self.ctes.extend(cte.ctename().map(str::to_owned));
+            }
+        }
+        Ok(named)
+    }
+
+    /// Goes into every sub-select of a statement but its WITH queries.
     fn sub_selects(
         &mut self,
         whole: Node<'a>,
         level: &Level<'_>,
-        proven: &[Vec<Vec<Option<KeySource>>>],
+        proven: &[Proven],
         depth: usize,
     ) -> Outcome<()> {
         let mut subs = Vec::new();
         let mut writes = false;
         walk_manual::<()>(whole, |n| match n {
+            Node::WithClause(_) => Recurse::no(),
             Node::SelectStmt(s) => {
-                subs.push(s);
+                subs.push((s, Sees::Level));
+                Recurse::no()
+            }
+            // Without LATERAL it sees only what is around this level. With it, and in ON, it sees
+            // some tables of this level and not others.
+            Node::RangeSubselect(r) => {
+                if let Node::SelectStmt(s) = r.subquery() {
+                    subs.push((s, if r.lateral { Sees::Part } else { Sees::Outer }));
+                }
+                Recurse::no()
+            }
+            Node::JoinExpr(j) => {
+                subs.extend(selects_in(j.quals()).into_iter().map(|s| (s, Sees::Part)));
+                Recurse::yes()
+            }
+            Node::RangeFunction(_) | Node::RangeTableFunc(_) | Node::JsonTable(_) => {
+                subs.extend(selects_in(n).into_iter().map(|s| (s, Sees::Part)));
                 Recurse::no()
             }
             Node::InsertStmt(_)
@@ -152,13 +206,28 @@ impl<'a> Prover<'a> {
             _ => Recurse::yes(),
         });
         if writes {
-            return refuse(
-                "a WITH query that writes is not supported beside a distributed table",
-                "Run the statements one after the other in a transaction.",
-            );
+            return writes_in_with();
         }
-        for s in subs {
-            self.level(s, Some(level), proven, depth + 1)?;
+        // Those of ON conditions are met twice; how they were met first decides.
+        let mut seen: Vec<*const nodes::SelectStmt> = Vec::with_capacity(subs.len());
+        for (s, sees) in subs {
+            if seen.contains(&std::ptr::from_ref(s)) {
+                continue;
+            }
+            seen.push(s);
+            match (sees, level.outer) {
+                (Sees::Outer, outer) => {
+                    self.level(s, outer, proven.get(1..).unwrap_or_default(), depth + 1)?;
+                }
+                // Nothing around that a name could mean instead: PostgreSQL would say so.
+                (Sees::Level, _) | (Sees::Part, None) => {
+                    self.level(s, Some(level), proven, depth + 1)?;
+                }
+                (Sees::Part, Some(_)) => {
+                    let unknown = Level { opaque: true, ..Level::new(None) };
+                    self.level(s, Some(&unknown), &[], depth + 1)?;
+                }
+            }
         }
         Ok(())
     }
@@ -182,7 +251,9 @@ impl<'a> Prover<'a> {
                 let alias = rv.alias();
                 level.tables.push(TableRef {
                     name: alias.and_then(|a| a.aliasname()).unwrap_or(&table.name).to_owned(),
+                    aliased: alias.is_some(),
                     renamed: alias.is_some_and(|a| !a.colnames().is_empty()),
+                    hidden: false,
                     table,
                 });
             }
@@ -205,7 +276,6 @@ impl<'a> Prover<'a> {
         item: Node<'a>,
         level: &mut Level<'_>,
         facts: &mut Facts,
-        nullable: Option<Range<usize>>,
         depth: usize,
     ) -> Outcome<()> {
         if depth > MAX_DEPTH {
@@ -219,19 +289,24 @@ impl<'a> Prover<'a> {
                     level.opaque = true;
                 }
                 let start = level.tables.len();
-                self.table_item(j.larg(), level, facts, nullable.clone(), depth + 1)?;
+                self.table_item(j.larg(), level, facts, depth + 1)?;
                 let middle = level.tables.len();
-                self.table_item(j.rarg(), level, facts, nullable, depth + 1)?;
+                self.table_item(j.rarg(), level, facts, depth + 1)?;
                 let end = level.tables.len();
                 let proves = match j.jointype {
-                    JoinType::JOIN_INNER => None,
-                    JoinType::JOIN_LEFT => Some(middle..end),
-                    JoinType::JOIN_RIGHT => Some(start..middle),
+                    JoinType::JOIN_INNER => Some(None),
+                    JoinType::JOIN_LEFT => Some(Some(middle..end)),
+                    JoinType::JOIN_RIGHT => Some(Some(start..middle)),
                     // Of a FULL JOIN neither side is filtered by the condition.
-                    _ => return Ok(()),
+                    _ => None,
                 };
-                self.using(j, start..middle, middle..end, level, facts, proves.clone());
-                self.conjuncts(j.quals(), level, facts, proves, depth + 1);
+                if let Some(proves) = proves {
+                    self.using(j, start..middle, middle..end, level, facts, proves.clone());
+                    self.conjuncts(j.quals(), level, &(start..end), facts, proves, depth + 1);
+                }
+                if j.alias().is_some() {
+                    level.tables[start..end].iter_mut().for_each(|t| t.hidden = true);
+                }
                 Ok(())
             }
             Node::RangeSubselect(_) | Node::RangeFunction(_) | Node::RangeTableFunc(_) => {
@@ -287,6 +362,7 @@ impl<'a> Prover<'a> {
         &self,
         condition: Node<'a>,
         level: &Level<'_>,
+        sees: &Range<usize>,
         facts: &mut Facts,
         proves: Option<Range<usize>>,
         depth: usize,
@@ -297,12 +373,12 @@ impl<'a> Prover<'a> {
         match condition {
             Node::BoolExpr(b) if b.boolop == BoolExprType::AND_EXPR => {
                 for arg in b.args().iter() {
-                    self.conjuncts(arg, level, facts, proves.clone(), depth + 1);
+                    self.conjuncts(arg, level, sees, facts, proves.clone(), depth + 1);
                 }
             }
             Node::A_Expr(e) if e.kind == A_Expr_Kind::AEXPR_OP && is_equals(e) => {
                 let column = |n: Node<'_>| match n {
-                    Node::ColumnRef(c) => level.key_column(c),
+                    Node::ColumnRef(c) => level.key_column(c, sees),
                     _ => None,
                 };
                 match (column(e.lexpr()), column(e.rexpr())) {
@@ -334,13 +410,8 @@ impl<'a> Prover<'a> {
     }
 
     /// Carries the facts to where they lead, and notes each table's key or that it has none.
-    fn settle(
-        &mut self,
-        level: &Level<'_>,
-        facts: &Facts,
-        outer: &[Vec<Vec<Option<KeySource>>>],
-    ) -> Vec<Vec<Option<KeySource>>> {
-        let mut proven: Vec<Vec<Option<KeySource>>> =
+    fn settle(&mut self, level: &Level<'_>, facts: &Facts, outer: &[Proven]) -> Proven {
+        let mut proven: Proven =
             level.tables.iter().map(|t| vec![None; t.table.key_columns.len()]).collect();
         let may = |proves: &Option<Range<usize>>, at: usize| {
             proves.as_ref().is_none_or(|r| r.contains(&at))
@@ -379,73 +450,32 @@ impl<'a> Prover<'a> {
     }
 }
 
+fn writes_in_with<T>() -> Outcome<T> {
+    refuse(
+        "a WITH query that writes is not supported beside a distributed table",
+        "Run the statements one after the other in a transaction.",
+    )
+}
+
+/// The outermost sub-selects in an expression.
+fn selects_in<'a>(expression: Node<'a>) -> Vec<&'a nodes::SelectStmt> {
+    let mut found = Vec::new();
+    if matches!(expression, Node::None) {
+        return found;
+    }
+    walk_manual::<()>(expression, |n| match n {
+        Node::SelectStmt(s) => {
+            found.push(s);
+            Recurse::no()
+        }
+        _ => Recurse::yes(),
+    });
+    found
+}
+
 fn is_equals(e: &nodes::A_Expr) -> bool {
     let name = e.name();
     let last = name.iter().next_back().and_then(|n| n.as_str());
     let schema = if name.len() > 1 { name.iter().next().and_then(|n| n.as_str()) } else { None };
     last == Some("=") && schema.is_none_or(|s| s == "pg_catalog")
-}
-
-/// A constant that compares with a key column of type `ty` by that type's hash, if it is one.
-pub fn constant(
-    value: Node<'_>,
-    ty: KeyType,
-    text: &[u8],
-    literals: &dyn Literals,
-) -> Option<KeySource> {
-    match value {
-        Node::ParamRef(p) => {
-            Some(KeySource::Param(usize::try_from(p.number).ok()?.checked_sub(1)?))
-        }
-        Node::A_Const(c) if c.isnull => Some(KeySource::Null),
-        Node::A_Const(c) => {
-            let integer = matches!(ty, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
-            let location = usize::try_from(c.location).ok()?;
-            match c.val()? {
-                ConstValue::Integer(_) | ConstValue::Float(_) if integer => {
-                    if let Some((index, negative)) = literals.at(location) {
-                        return Some(KeySource::Literal { index, negative });
-                    }
-                    // Anything but plain digits is numeric and compares by numeric's rules.
-                    let negative = text.get(location) == Some(&b'-');
-                    let rest = text.get(location + usize::from(negative)..)?;
-                    let n = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-                    let more = rest
-                        .get(n)
-                        .is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
-                    (n > 0 && !more)
-                        .then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
-                }
-                ConstValue::String(s) => Some(match literals.at(location) {
-                    Some((index, negative)) => KeySource::Literal { index, negative },
-                    None => KeySource::Text(s.as_bytes().to_vec()),
-                }),
-                _ => None,
-            }
-        }
-        // A cast to the key's own type (or one that compares with it alike) changes nothing.
-        Node::TypeCast(t) => {
-            let type_name = t.type_name()?;
-            let same = casts_alike(type_name, ty);
-            if same { constant(t.arg(), ty, text, literals) } else { None }
-        }
-        _ => None,
-    }
-}
-
-/// Whether a cast to this type leaves a value's hash what it is for a column of type `ty`.
-fn casts_alike(t: &nodes::TypeName, ty: KeyType) -> bool {
-    if !t.typmods().is_empty() || !t.array_bounds().is_empty() || t.setof {
-        return false;
-    }
-    let names: Vec<&str> = t.names().iter().filter_map(|n| n.sval()).collect();
-    let name = match names.as_slice() {
-        [one] | ["pg_catalog", one] => *one,
-        _ => return false,
-    };
-    match ty {
-        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => matches!(name, "int2" | "int4" | "int8"),
-        KeyType::Text | KeyType::Varchar => matches!(name, "text" | "varchar"),
-        KeyType::Uuid => name == "uuid",
-    }
 }

@@ -1,5 +1,6 @@
 //! Names in one query level: which table reference a column belongs to.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use pg_raw_parse::{Node, nodes};
@@ -25,11 +26,26 @@ pub struct Names<'a> {
     pub default_path: bool,
     /// The session may have temporary tables, which hide others.
     pub temporary: bool,
+    /// The session's texts do not mean to PostgreSQL what they mean to us: another encoding, or
+    /// backslashes in plain literals.
+    pub foreign_text: bool,
+}
+
+/// What a session's past says about names and literals. A plan holds only under the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Speech<'a> {
+    /// What put the search_path in force, if it is not the default.
+    pub path: Option<&'a str>,
+    pub temporary: bool,
+    pub foreign_text: bool,
 }
 
 impl Names<'_> {
     pub fn look_up(&self, rv: &nodes::RangeVar) -> Named {
         let Some(name) = rv.relname() else { return Named::Local };
+        if self.foreign_text && self.routes.any_table_named(name) {
+            return Named::Unclear(name.to_owned());
+        }
         match rv.schemaname() {
             Some(schema) => {
                 if let Some(shard) = leaf_schema(schema) {
@@ -47,9 +63,12 @@ impl Names<'_> {
             }
             None if !self.routes.any_table_named(name) => Named::Local,
             None if self.default_path && !self.temporary => {
+                // "$user" comes first: a table in any other schema may be the one that is meant.
+                let elsewhere =
+                    self.routes.tables().any(|t| t.name == name && t.schema != "public");
                 match self.routes.table_by_name("public", name) {
-                    Some(t) => Named::Distributed(t.clone()),
-                    None => Named::Local,
+                    Some(t) if !elsewhere => Named::Distributed(t.clone()),
+                    _ => Named::Unclear(name.to_owned()),
                 }
             }
             None => Named::Unclear(name.to_owned()),
@@ -70,8 +89,12 @@ pub struct TableRef {
     pub table: Arc<DistributedTable>,
     /// What columns are qualified with.
     pub name: String,
+    /// It has an alias, so its schema's name no longer leads to it.
+    pub aliased: bool,
     /// `AS t (a, b)`: its columns no longer have their names.
     pub renamed: bool,
+    /// Within a join that has an alias: its own name means something else.
+    pub hidden: bool,
 }
 
 /// One query level.
@@ -85,23 +108,34 @@ pub struct Level<'a> {
     pub outer: Option<&'a Level<'a>>,
 }
 
+impl<'a> Level<'a> {
+    pub fn new(outer: Option<&'a Level<'a>>) -> Self {
+        Self { tables: Vec::new(), opaque: false, merged: Vec::new(), outer }
+    }
+}
+
 /// A key column of a table reference: how many levels up, which table, which key column.
 pub type Column = (usize, usize, usize);
 
 impl Level<'_> {
-    /// The key column a column reference names, if it certainly names one.
-    pub fn key_column(&self, c: &nodes::ColumnRef) -> Option<Column> {
+    /// The key column that a column reference certainly names. `sees`: the tables of this level that
+    /// are visible where it stands (all in WHERE, those of the join in ON).
+    pub fn key_column(&self, c: &nodes::ColumnRef, sees: &Range<usize>) -> Option<Column> {
         let mut parts = Vec::with_capacity(3);
         for f in c.fields().iter() {
             let Node::String(s) = f else { return None };
             parts.push(s.sval()?);
         }
         match parts.as_slice() {
-            [column] => self.unqualified(column, 0),
-            [table, column] => self.qualified(None, table, column, 0),
-            [schema, table, column] => self.qualified(Some(schema), table, column, 0),
+            [column] => self.unqualified(column, sees, 0),
+            [table, column] => self.qualified(None, table, column, sees, 0),
+            [schema, table, column] => self.qualified(Some(schema), table, column, sees, 0),
             _ => None,
         }
+    }
+
+    fn all(&self) -> Range<usize> {
+        0..self.tables.len()
     }
 
     fn qualified(
@@ -109,34 +143,34 @@ impl Level<'_> {
         schema: Option<&str>,
         name: &str,
         column: &str,
+        sees: &Range<usize>,
         up: usize,
     ) -> Option<Column> {
-        let mut found = self
-            .tables
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| t.name == name && schema.is_none_or(|s| t.table.schema == s));
+        let mut found = self.tables.iter().enumerate().filter(|(at, t)| {
+            sees.contains(at)
+                && !t.hidden
+                && t.name == name
+                && schema.is_none_or(|s| t.table.schema == s && !t.aliased)
+        });
         match (found.next(), found.next()) {
             (Some((at, t)), None) if !t.renamed => {
                 let key = t.table.key_columns.iter().position(|k| k == column)?;
                 Some((up, at, key))
             }
             (None, _) if !self.opaque => {
-                self.outer.and_then(|o| o.qualified(schema, name, column, up + 1))
+                self.outer.and_then(|o| o.qualified(schema, name, column, &o.all(), up + 1))
             }
             _ => None,
         }
     }
 
-    fn unqualified(&self, column: &str, up: usize) -> Option<Column> {
+    fn unqualified(&self, column: &str, sees: &Range<usize>, up: usize) -> Option<Column> {
         if self.opaque || self.tables.iter().any(|t| t.renamed) {
             return None;
         }
-        let mut having = self
-            .tables
-            .iter()
-            .enumerate()
-            .filter(|(_, t)| t.table.columns.iter().any(|c| c.name == column));
+        let mut having = self.tables.iter().enumerate().filter(|(at, t)| {
+            sees.contains(at) && t.table.columns.iter().any(|c| c.name == column)
+        });
         match (having.next(), having.next()) {
             (Some((at, t)), second) => {
                 if second.is_some() && !self.merged.iter().any(|m| m == column) {
@@ -145,7 +179,7 @@ impl Level<'_> {
                 let key = t.table.key_columns.iter().position(|k| k == column)?;
                 Some((up, at, key))
             }
-            (None, _) => self.outer.and_then(|o| o.unqualified(column, up + 1)),
+            (None, _) => self.outer.and_then(|o| o.unqualified(column, &o.all(), up + 1)),
         }
     }
 }

@@ -5,18 +5,20 @@
 //! pgshunt carries out on all nodes, or is refused; it is never run on one node alone.
 
 use pg_raw_parse::raw::{
-    DiscardMode, ObjectType, PartitionStrategy, TransactionStmtKind, VariableSetKind,
+    DiscardMode, GrantTargetType, ObjectType, PartitionStrategy, TransactionStmtKind,
+    VariableSetKind,
 };
-use pg_raw_parse::{Node, nodes};
+use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
+use super::node_bound::{READING, reads_alike};
 use super::plan::{Control, Kind};
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
         Node::TransactionStmt(t) => (Kind::Any, transaction(t)),
-        Node::VariableSetStmt(s) => variable_set(s),
-        Node::VariableShowStmt(_) => (Kind::Any, Control::None),
+        Node::VariableSetStmt(s) => variable_set(s, cx),
+        Node::VariableShowStmt(_) => (Kind::Any, Control::Pure),
         Node::DeallocateStmt(d) => {
             let name = if d.isall { None } else { d.name().map(str::to_owned) };
             (Kind::Any, Control::Deallocate(name))
@@ -24,10 +26,10 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
-        Node::DiscardStmt(_)
-        | Node::ClosePortalStmt(_)
-        | Node::FetchStmt(_)
-        | Node::ConstraintsSetStmt(_) => (Kind::Any, Control::None),
+        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) | Node::FetchStmt(_) => {
+            (Kind::Any, Control::None)
+        }
+        Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
         Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
         Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
         Node::LoadStmt(_) => (Kind::Home, Control::Pin("LOAD")),
@@ -36,48 +38,192 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 }
 
 fn transaction(t: &nodes::TransactionStmt) -> Control {
+    let savepoint = || t.savepoint_name().unwrap_or_default().to_owned();
     match t.kind {
         TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
             Control::Begin
         }
-        // COMMIT AND CHAIN goes on: no end that could be answered without a node.
-        TransactionStmtKind::TRANS_STMT_COMMIT if !t.chain => Control::Commit,
-        TransactionStmtKind::TRANS_STMT_ROLLBACK if !t.chain => Control::Rollback,
-        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo,
+        TransactionStmtKind::TRANS_STMT_COMMIT if t.chain => Control::CommitAndChain,
+        TransactionStmtKind::TRANS_STMT_COMMIT => Control::Commit,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK if t.chain => Control::RollbackAndChain,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK => Control::Rollback,
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Savepoint(savepoint()),
+        TransactionStmtKind::TRANS_STMT_RELEASE => Control::Release(savepoint()),
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo(savepoint()),
         _ => Control::None,
     }
 }
 
-fn variable_set(s: &nodes::VariableSetStmt) -> (Kind, Control) {
+fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {
     let name = s.name().unwrap_or_default().to_ascii_lowercase();
-    if name == "session_replication_role" && s.kind != VariableSetKind::VAR_RESET {
+    let no = |what: &str, hint: &str| (refused(what, hint), Control::None);
+    let sets = !cx.names.routes.is_plain()
+        && s.kind != VariableSetKind::VAR_RESET
+        && s.kind != VariableSetKind::VAR_SET_DEFAULT;
+    if name == "session_replication_role" && sets {
         // It would step over the fence of a move.
-        let kind = refused(
+        return no(
             "session_replication_role cannot be set through pgshunt",
             "Connect to the node directly for this.",
         );
-        return (kind, Control::None);
+    }
+    if sets && !s.args().iter().filter_map(constant_text).all(|value| reads_alike(&name, &value)) {
+        return no(
+            &format!("this value of {name} is not supported"),
+            "pgshunt reads statements in UTF8 and with standard_conforming_strings = on.",
+        );
     }
     let control = match s.kind {
-        _ if s.is_local => Control::None,
+        VariableSetKind::VAR_SET_DEFAULT if s.is_local => Control::ResetLocal(name),
+        _ if s.is_local && name == "search_path" => Control::LocalPath,
+        _ if s.is_local => Control::Local,
+        // These are the transaction's own, however they are set.
+        VariableSetKind::VAR_SET_VALUE
+        | VariableSetKind::VAR_SET_DEFAULT
+        | VariableSetKind::VAR_RESET
+            if matches!(
+                name.as_str(),
+                "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+            ) =>
+        {
+            Control::Local
+        }
         VariableSetKind::VAR_SET_VALUE => Control::Set(name),
         VariableSetKind::VAR_SET_DEFAULT | VariableSetKind::VAR_RESET => Control::Reset(name),
-        VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => Control::Set(name),
-        VariableSetKind::VAR_SET_MULTI => Control::None,
+        VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => {
+            characteristics(s).unwrap_or(Control::Pin("SET SESSION CHARACTERISTICS"))
+        }
+        VariableSetKind::VAR_SET_MULTI => Control::Local,
         VariableSetKind::VAR_RESET_ALL => Control::ResetAll,
         _ => Control::Pin("SET ... FROM CURRENT"),
     };
     (Kind::Any, control)
 }
 
+/// SET SESSION CHARACTERISTICS as one SET for each parameter.
+fn characteristics(s: &nodes::VariableSetStmt) -> Option<Control> {
+    let each = s.args().iter().map(|arg| {
+        let Node::DefElem(d) = arg else { return None };
+        let Node::A_Const(c) = d.arg() else { return None };
+        let value = match c.val()? {
+            ConstValue::String(v) => format!("'{v}'"),
+            ConstValue::Integer(v) => if v != 0 { "on" } else { "off" }.to_owned(),
+            _ => return None,
+        };
+        let name = format!("default_{}", d.defname()?);
+        let sql = format!("SET {name} = {value}");
+        Some((name, sql))
+    });
+    each.collect::<Option<Box<[_]>>>().map(Control::SetEach)
+}
+
+fn constant_text(n: Node<'_>) -> Option<String> {
+    let Node::A_Const(c) = n else { return None };
+    Some(match c.val()? {
+        ConstValue::String(s) | ConstValue::Float(s) => s.to_owned(),
+        ConstValue::Integer(i) => i.to_string(),
+        _ => return None,
+    })
+}
+
+/// What would make names, functions or grants differ from what the planner takes them for.
+fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
+    cx.names.routes.tables().next()?;
+    let holds = |schema: &str| cx.names.routes.tables().any(|t| t.schema == schema);
+    let set = match node {
+        Node::AlterRoleSetStmt(s) => s.setstmt(),
+        Node::AlterDatabaseSetStmt(s) => s.setstmt(),
+        Node::AlterSystemStmt(s) => s.setstmt(),
+        _ => None,
+    };
+    if let Some(name) = set.and_then(|s| s.name()).map(str::to_ascii_lowercase)
+        && (READING.contains(&name.as_str()) || name == "role")
+    {
+        return Some(refused(
+            format!("a default for {name} is not supported beside distributed tables"),
+            "Let each session SET it.",
+        ));
+    }
+    let function = match node {
+        Node::CreateFunctionStmt(f) => f.funcname().iter().filter_map(Node::as_str).next_back(),
+        Node::DefineStmt(d) if d.kind == ObjectType::OBJECT_AGGREGATE => {
+            d.defnames().iter().filter_map(|n| n.sval()).next_back()
+        }
+        Node::RenameStmt(r)
+            if matches!(
+                r.rename_type,
+                ObjectType::OBJECT_FUNCTION
+                    | ObjectType::OBJECT_PROCEDURE
+                    | ObjectType::OBJECT_ROUTINE
+                    | ObjectType::OBJECT_AGGREGATE
+            ) =>
+        {
+            r.newname()
+        }
+        _ => None,
+    };
+    if let Some(name) = function.filter(|name| cx.functions.is_builtin(name)) {
+        return Some(refused(
+            format!(
+                "a function of the name of PostgreSQL's own {name} is not supported beside distributed tables"
+            ),
+            "pgshunt could not tell the two apart. Give it another name.",
+        ));
+    }
+    match node {
+        Node::GrantStmt(g) if g.targtype == GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA => {
+            Some(refused(
+                "GRANT on all objects of a schema would change distributed tables on one node only",
+                "Do it on each node directly.",
+            ))
+        }
+        Node::RenameStmt(r)
+            if r.rename_type == ObjectType::OBJECT_SCHEMA && r.subname().is_some_and(holds) =>
+        {
+            Some(refused("a schema that holds distributed tables cannot be renamed", "Leave it."))
+        }
+        _ => None,
+    }
+}
+
+/// The tables a DDL statement names: schema, if written, and name.
+fn ddl_names<'a>(node: Node<'a>) -> Vec<Option<&'a str>> {
+    match node {
+        Node::DropStmt(d) => d
+            .objects()
+            .iter()
+            .map(|n| {
+                let list = n.as_node_list()?;
+                if list.len() > 1 { list.get(list.len() - 2)?.as_str() } else { None }
+            })
+            .collect(),
+        Node::TruncateStmt(t) => t
+            .relations()
+            .iter()
+            .map(|n| match n {
+                Node::RangeVar(rv) => rv.schemaname(),
+                _ => None,
+            })
+            .collect(),
+        Node::AlterTableStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
+        Node::RenameStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
+        Node::IndexStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
+        _ => Vec::new(),
+    }
+}
+
 fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
+    if let Some(kind) = undermines(node, cx) {
+        return (kind, Control::None);
+    }
     if let Node::CreateStmt(c) = node {
         if let Some(rv) = c.relation().filter(|rv| is_temporary(rv)) {
             let _ = rv;
             return (Kind::Home, Control::Pin("a temporary table"));
         }
-        let hashed =
-            c.partspec().is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
+        let hashed = !cx.names.routes.is_plain()
+            && c.partspec()
+                .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
         if hashed {
             return (Kind::Ddl, Control::None);
         }
@@ -112,7 +258,17 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         }
         _ => Control::None,
     };
-    let Some(table) = mentioned(cx) else { return (Kind::Home, control) };
+    if let Some(sequence) = mentioned(cx, cx.names.routes.sequences().map(|(_, name)| name)) {
+        let kind = refused(
+            format!(
+                "this statement on \"{sequence}\", the sequence of a distributed table, is not supported"
+            ),
+            "Each node draws its own values from it, so that they never collide.",
+        );
+        return (kind, Control::None);
+    }
+    let tables = cx.names.routes.tables().map(|t| t.name.as_str());
+    let Some(table) = mentioned(cx, tables) else { return (Kind::Home, control) };
     let ddl = matches!(
         node,
         Node::DropStmt(_)
@@ -121,6 +277,19 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             | Node::IndexStmt(_)
             | Node::TruncateStmt(_)
     );
+    if ddl && cx.names.temporary {
+        let schemas = ddl_names(node);
+        if schemas.iter().all(|s| s.is_some_and(|s| s.starts_with("pg_temp"))) {
+            return (Kind::Home, control);
+        }
+        if schemas.iter().any(|s| s.is_none_or(|s| s.starts_with("pg_temp"))) {
+            let kind = refused(
+                format!("cannot tell which table \"{table}\" means"),
+                "The session may have temporary tables: write the schema before the table's name.",
+            );
+            return (kind, Control::None);
+        }
+    }
     if ddl {
         return (Kind::Ddl, Control::None);
     }
@@ -134,9 +303,10 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
     let named = |n: Node<'_>| n.as_str().map(str::to_owned);
     let holds = d.objects().iter().filter_map(named).find(|schema| {
-        cx.names.routes.tables().any(|t| t.schema == *schema)
-            || super::scope::leaf_schema(schema).is_some()
-            || schema == "pgshunt"
+        !cx.names.routes.is_plain()
+            && (cx.names.routes.tables().any(|t| t.schema == *schema)
+                || super::scope::leaf_schema(schema).is_some()
+                || schema == "pgshunt")
     });
     let kind = match holds {
         Some(schema) => refused(
@@ -148,20 +318,24 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
     (kind, Control::None)
 }
 
-/// The distributed table, if any, whose name stands in the statement's text as a word.
-fn mentioned(cx: Context<'_>) -> Option<String> {
+/// The first of the names that stands in the statement's text as a word.
+fn mentioned<'n>(cx: Context<'_>, names: impl Iterator<Item = &'n str>) -> Option<String> {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    // U&"..." and U&'...' may spell any name with escapes.
+    let escaped = text.windows(3).any(|w| {
+        w[0].eq_ignore_ascii_case(&b'u') && w[1] == b'&' && (w[2] == b'"' || w[2] == b'\'')
+    });
+    names.into_iter().find(|name| escaped || is_in(text, name.as_bytes())).map(str::to_owned)
+}
+
+fn is_in(text: &[u8], name: &[u8]) -> bool {
+    /// A longer identifier is cut to this (`NAMEDATALEN - 1`).
+    const LONGEST: usize = 63;
     let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80;
-    cx.names
-        .routes
-        .tables()
-        .find(|t| {
-            let name = t.name.as_bytes();
-            text.windows(name.len()).enumerate().any(|(at, w)| {
-                w.eq_ignore_ascii_case(name)
-                    && (at == 0 || !is_word(text[at - 1]))
-                    && text.get(at + name.len()).is_none_or(|&b| !is_word(b))
-            })
-        })
-        .map(|t| t.name.clone())
+    let ends = |at: usize| text.get(at).is_none_or(|&b| !is_word(b));
+    text.windows(name.len()).enumerate().any(|(at, w)| {
+        w.eq_ignore_ascii_case(name)
+            && (at == 0 || !is_word(text[at - 1]))
+            && (name.len() >= LONGEST - 3 || ends(at + name.len()))
+    }) || name.contains(&b'"')
 }

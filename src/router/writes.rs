@@ -3,13 +3,15 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::analyze::{Context, refused};
+use super::constant::constant;
 use super::plan::{Key, KeySource, Kind};
-use super::proof::{Found, constant};
+use super::proof::Found;
 use super::scope::Named;
+use super::tables::Tables;
 use crate::topology::DistributedTable;
 
 /// INSERT ... VALUES: a key per row.
-pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, references: usize) -> Kind {
+pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
     let Some(rv) = i.relation() else { return Kind::Home };
     let table = match cx.names.look_up(rv) {
         Named::Distributed(t) => t,
@@ -21,7 +23,7 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, references: usize) -> Kind
         }
     };
     let plain = "Write INSERT ... VALUES with a constant or parameter for the distribution column.";
-    if i.with_clause().is_some() || references > 1 {
+    if i.with_clause().is_some() || tables.references > 1 || tables.local {
         return refused("INSERT with a query on a distributed table is not supported", plain);
     }
     let Node::SelectStmt(source) = i.select_stmt() else {

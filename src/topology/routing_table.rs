@@ -98,6 +98,8 @@ pub struct Rows {
     pub tables: Vec<TableRow>,
     pub shards: Vec<ShardRow>,
     pub placements: Vec<PlacementRow>,
+    /// Sequences that distributed tables own, by schema and name: each node has a slot in them.
+    pub sequences: Vec<(String, String)>,
 }
 
 /// A distributed table as statements see it.
@@ -175,6 +177,9 @@ pub struct RoutingTable {
     tables: BTreeMap<TableId, Arc<DistributedTable>>,
     by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
+    sequences: Arc<[(String, String)]>,
+    /// The same nodes without a table; `None` in that one itself.
+    plain: Option<Arc<RoutingTable>>,
 }
 
 impl RoutingTable {
@@ -235,7 +240,44 @@ impl RoutingTable {
                 }),
             );
         }
-        Ok(Self { epoch: Epoch(rows.epoch), nodes, home, groups, tables, by_name, shards })
+        let sequences = rows.sequences.as_slice().into();
+        let table = Self {
+            epoch: Epoch(rows.epoch),
+            nodes,
+            home,
+            groups,
+            tables,
+            by_name,
+            shards,
+            sequences,
+            plain: None,
+        };
+        Ok(table.with_plain())
+    }
+
+    fn with_plain(mut self) -> Self {
+        self.plain = Some(Arc::new(Self {
+            epoch: self.epoch,
+            nodes: self.nodes.clone(),
+            home: self.home,
+            groups: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            by_name: hashbrown::HashMap::default(),
+            shards: BTreeMap::new(),
+            sequences: Arc::from([]),
+            plain: None,
+        }));
+        self
+    }
+
+    /// What sessions of the other databases see: the cluster's tables are not theirs, and nothing of
+    /// theirs is distributed.
+    pub fn plain(self: &Arc<Self>) -> &Arc<Self> {
+        self.plain.as_ref().unwrap_or(self)
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.plain.is_none()
     }
 
     pub fn home(&self) -> &Arc<Node> {
@@ -272,6 +314,11 @@ impl RoutingTable {
         self.tables.values()
     }
 
+    /// Schema and name of the sequences that distributed tables own.
+    pub fn sequences(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sequences.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
+    }
+
     pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
         self.tables.get(&id)
     }
@@ -305,7 +352,7 @@ impl RoutingTable {
         moved.node = node;
         moved.since = epoch;
         next.epoch = epoch;
-        Some(next)
+        Some(next.with_plain())
     }
 
     /// The nodes that serve at least one shard of the group, ascending and without repeats.
@@ -448,6 +495,7 @@ mod tests {
         let shard =
             |id, remainder| ShardRow { id: ShardId(id), group: GroupId(1), modulus: 2, remainder };
         Rows {
+            sequences: Vec::new(),
             epoch: 1,
             nodes: vec![node(1, true), node(2, false)],
             groups: vec![GroupRow {

@@ -160,13 +160,14 @@ async fn a_client_is_passed_through_to_postgres_without_its_password() {
     assert_eq!(login(&node, &tls, "other", keys).await, Ok("SCRAM-SHA-256"));
 }
 
-struct Certificates {
-    dir: std::path::PathBuf,
+/// Certificates in a directory of their own, for as long as they are needed.
+pub struct Certificates {
+    pub dir: std::path::PathBuf,
 }
 
 impl Certificates {
     /// An authority and a certificate for 127.0.0.1, as `ca.crt`, `server.crt` and `server.key`.
-    fn write_to(dir: &Path) {
+    pub fn write_to(dir: &Path) {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         // Else both have the default name, and OpenSSL takes the leaf for self-signed.
@@ -186,7 +187,7 @@ impl Certificates {
         }
     }
 
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("pgshunt-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         Self::write_to(&dir);

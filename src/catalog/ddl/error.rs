@@ -32,6 +32,7 @@ impl DdlError {
     /// 0A000: what pgshunt does not do.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new("0A000", message)
+            .hint("pgshunt carries out DDL of distributed tables on all nodes or not at all.")
     }
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -1,12 +1,15 @@
 //! What goes wrong around a whole pgshunt: clients that leave or misbehave, nodes that die, lines
 //! that are full, cancels that come late.
 
+mod binary;
 mod cancels;
 mod garbage;
 mod leaving;
 mod line;
 mod logins;
 mod nodes;
+mod reload;
+mod tls;
 mod wire;
 
 use pgshunt::config::{AuthMethod, Config};

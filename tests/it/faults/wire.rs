@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use pgshunt::net::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::*;
 
 pub struct Wire {
-    pub tcp: TcpStream,
+    pub tcp: Stream,
     pub pid: i32,
     pub secret: i32,
     /// The parameters it was told, the last value of each.
@@ -53,7 +54,10 @@ pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 impl Wire {
     pub async fn dial(port: u16) -> Self {
-        let tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap()))
+    }
+
+    pub fn over(tcp: Stream) -> Self {
         Self { tcp, pid: 0, secret: 0, told: BTreeMap::new() }
     }
 
@@ -64,14 +68,19 @@ impl Wire {
 
     pub async fn login_with(port: u16, params: &[(&str, &str)]) -> Self {
         let mut wire = Self::dial(port).await;
-        wire.send(&startup_with(DATABASE, params)).await;
-        let answer = wire.ready().await;
-        assert!(answer.ends_with('Z'), "{answer}");
+        wire.log_in(params).await;
         wire
+    }
+
+    pub async fn log_in(&mut self, params: &[(&str, &str)]) {
+        self.send(&startup_with(DATABASE, params)).await;
+        let answer = self.ready().await;
+        assert!(answer.ends_with('Z'), "{answer}");
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
         self.tcp.write_all(bytes).await.unwrap();
+        self.tcp.flush().await.unwrap();
     }
 
     /// One byte, as the answer to a request for encryption.
@@ -101,6 +110,22 @@ impl Wire {
             self.told.insert(name.to_owned(), value.to_owned());
         }
         next
+    }
+
+    /// The next message's tag and length, its body read and thrown away.
+    pub async fn skip(&mut self) -> Option<(u8, u64)> {
+        let tag = self.tcp.read_u8().await.ok()?;
+        let len = u64::from(self.tcp.read_u32().await.ok()?) - 4;
+        let mut left = usize::try_from(len).unwrap();
+        let mut sink = vec![0; left.min(64 << 10)];
+        while left > 0 {
+            let room = left.min(sink.len());
+            left -= match self.tcp.read(&mut sink[..room]).await.ok()? {
+                0 => return None,
+                n => n,
+            };
+        }
+        Some((tag, len))
     }
 
     /// Everything up to and with ReadyForQuery, or up to the end: the tags, and each error's code

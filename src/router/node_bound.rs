@@ -1,0 +1,241 @@
+//! What ties a statement to the home node: functions and types that the nodes do not share.
+//!
+//! A function the server came with, and that reads and changes nothing but its arguments, may run
+//! beside a shard. A sequence, an advisory lock or a large object is one thing only on one node, and
+//! so is everything that CREATE FUNCTION and CREATE TYPE have made: those live on the home node.
+
+use std::ops::ControlFlow;
+
+use pg_raw_parse::walk::{Recurse, walk_manual};
+use pg_raw_parse::{ConstValue, Node, nodes};
+
+use super::analyze::{Context, refused};
+use super::plan::Kind;
+
+/// What a statement cannot leave the home node with.
+pub enum Bound {
+    /// It must run there, for this.
+    Home(String),
+    /// It cannot run at all.
+    Refused(Box<Kind>),
+}
+
+/// The first thing that binds the statement, a refusal before all else.
+pub fn bound(node: Node<'_>, cx: Context<'_>) -> Option<Bound> {
+    let mut home = None;
+    let refused = walk_manual(node, |n| {
+        let found = match n {
+            Node::FuncCall(f) => function(f, cx),
+            Node::TypeName(t) => of_type(t).map(Bound::Home),
+            Node::CollateClause(c) if c.collname().len() > 1 => None,
+            _ => None,
+        };
+        match found {
+            Some(Bound::Refused(kind)) => return ControlFlow::Break(kind),
+            Some(Bound::Home(what)) => {
+                home.get_or_insert(what);
+            }
+            None => {}
+        }
+        Recurse::yes()
+    });
+    refused.map(Bound::Refused).or_else(|| home.map(Bound::Home))
+}
+
+/// Schema and name of a function call.
+pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
+    let parts = f.funcname();
+    match parts.len() {
+        1 => Some((None, parts.get(0)?.as_str()?)),
+        2 => match (parts.get(0)?, parts.get(1)?) {
+            (Node::String(s), Node::String(n)) => Some((s.sval(), n.sval()?)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// How a function call binds its statement.
+pub fn function(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Bound> {
+    let no = |what: &str, hint: &str| Some(Bound::Refused(Box::new(refused(what, hint))));
+    let name = match name_of(f) {
+        Some((schema, name))
+            if schema.is_none_or(|s| s == "pg_catalog") && cx.functions.is_builtin(name) =>
+        {
+            name
+        }
+        Some((_, name)) => return Some(Bound::Home(format!("function {name}"))),
+        None => return Some(Bound::Home("a function of another database".to_owned())),
+    };
+    let distributed = cx.names.routes.tables().next().is_some();
+    match name {
+        "currval" | "lastval" => no(
+            "the sequence's last value in this session is not known",
+            "Server connections are shared between sessions. Use INSERT ... RETURNING.",
+        ),
+        "set_config" => set_config(f, distributed),
+        "setval" if moves_a_slot(f, cx) => no(
+            "the sequence of a distributed table cannot be set",
+            "Each node draws its own values from it, so that they never collide.",
+        ),
+        _ if distributed && reads_by_name(name, f.args().len()) => no(
+            &format!("function {name} would read distributed tables on one node only"),
+            "Query the table itself.",
+        ),
+        _ if cx.functions.is_free(name) => None,
+        _ => Some(Bound::Home(format!("function {name}"))),
+    }
+}
+
+/// Built-in functions that read a table or run a query whose name or text they are given.
+fn reads_by_name(name: &str, arguments: usize) -> bool {
+    ["query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "ts_stat"]
+        .iter()
+        .any(|p| name.starts_with(p))
+        || name == "ts_rewrite" && arguments == 2
+}
+
+/// Whether a setval() may name the sequence of a distributed table, of which each node has a slot.
+fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
+    let mut arg = f.args().get(0);
+    while let Some(Node::TypeCast(t)) = arg {
+        arg = Some(t.arg());
+    }
+    let text = match arg {
+        Some(Node::A_Const(c)) => match c.val() {
+            Some(ConstValue::String(s)) => Some(s),
+            _ => None,
+        },
+        _ => None,
+    };
+    cx.names.routes.sequences().any(|(_, sequence)| {
+        // The name's spelling is regclass's to read; the last part is enough to be sure it is not.
+        text.is_none_or(|t| t.to_lowercase().contains(&sequence.to_lowercase()))
+    })
+}
+
+/// The session's parameters that say what its texts mean.
+pub const READING: [&str; 4] =
+    ["search_path", "standard_conforming_strings", "client_encoding", "session_replication_role"];
+
+/// Whether texts under this setting mean what they mean to the planner.
+pub fn reads_alike(name: &str, value: &str) -> bool {
+    match name.to_ascii_lowercase().as_str() {
+        "client_encoding" => {
+            let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+            matches!(plain.to_ascii_lowercase().as_str(), "utf8" | "unicode" | "sqlascii")
+        }
+        // As parse_bool: any beginning of these words.
+        "standard_conforming_strings" => {
+            let value = value.trim().to_ascii_lowercase();
+            value == "on"
+                || value == "1"
+                || !value.is_empty() && ("true".starts_with(&value) || "yes".starts_with(&value))
+        }
+        _ => true,
+    }
+}
+
+fn set_config(f: &nodes::FuncCall, distributed: bool) -> Option<Bound> {
+    let name = match f.args().get(0) {
+        Some(Node::A_Const(c)) => match c.val() {
+            Some(ConstValue::String(s)) => Some(s.to_ascii_lowercase()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let refused = match name.as_deref() {
+        // For the session, it pins: names are unclear from then on.
+        Some("search_path") => distributed && is_local_set_config(f),
+        Some(name) => READING.contains(&name),
+        None => distributed,
+    };
+    refused.then(|| {
+        Bound::Refused(Box::new(super::analyze::refused(
+            "set_config() of this parameter is not supported",
+            "Use SET for search_path; pgshunt reads statements in UTF8 and with standard_conforming_strings.",
+        )))
+    })
+}
+
+pub fn is_local_set_config(f: &nodes::FuncCall) -> bool {
+    matches!(f.args().get(2), Some(Node::A_Const(c))
+        if matches!(c.val(), Some(ConstValue::Boolean(true))))
+}
+
+/// A type that is not the same on every node, or whose input reads a node's catalog.
+fn of_type(t: &nodes::TypeName) -> Option<String> {
+    let names: Vec<&str> = t.names().iter().filter_map(|n| n.sval()).collect();
+    let name = match names.as_slice() {
+        [one] | ["pg_catalog", one] => *one,
+        [.., last] => return Some(format!("type {last}")),
+        [] => return None,
+    };
+    let shared = BUILTIN_TYPES.contains(&name.trim_start_matches('_')) && !t.pct_type;
+    (!shared).then(|| format!("type {name}"))
+}
+
+/// Types whose values mean the same on every node. The reg* types are not among them.
+const BUILTIN_TYPES: &[&str] = &[
+    "bit",
+    "bool",
+    "box",
+    "bpchar",
+    "bytea",
+    "char",
+    "cidr",
+    "circle",
+    "date",
+    "daterange",
+    "datemultirange",
+    "float4",
+    "float8",
+    "inet",
+    "int2",
+    "int2vector",
+    "int4",
+    "int4range",
+    "int4multirange",
+    "int8",
+    "int8range",
+    "int8multirange",
+    "interval",
+    "json",
+    "jsonb",
+    "jsonpath",
+    "line",
+    "lseg",
+    "macaddr",
+    "macaddr8",
+    "money",
+    "name",
+    "numeric",
+    "nummultirange",
+    "numrange",
+    "oid",
+    "path",
+    "pg_lsn",
+    "point",
+    "polygon",
+    "record",
+    "refcursor",
+    "text",
+    "tid",
+    "time",
+    "timestamp",
+    "timestamptz",
+    "timetz",
+    "tsmultirange",
+    "tsquery",
+    "tsrange",
+    "tstzmultirange",
+    "tstzrange",
+    "tsvector",
+    "unknown",
+    "uuid",
+    "varbit",
+    "varchar",
+    "xid",
+    "xid8",
+    "xml",
+];

@@ -1,0 +1,43 @@
+//! pgshunt beside one plain PostgreSQL: every statement is answered alike, or refused.
+//!
+//! - `cases.sql`: one line per statement, of which it is known what becomes of it. Every divergence
+//!   ever found is there.
+//! - `generator.rs`: statements from a seed. `PGSHUNT_DIFF_SEED` and `PGSHUNT_DIFF_STATEMENTS` let it
+//!   search elsewhere and longer; the seed of a failure is printed with it.
+
+mod cases;
+mod generator;
+mod pair;
+mod schema;
+mod search;
+mod wire;
+
+use pair::Pair;
+
+use crate::support::*;
+
+/// Three nodes under pgshunt and a plain server, with the same tables; then the test, on a thread
+/// of its own since its clients block.
+async fn with_pair(test: impl FnOnce(&mut Pair) + Send + 'static) {
+    let proxy = Proxy::start(4, 3).await;
+    let port = proxy.port();
+    let servers: Vec<u16> = proxy.nodes.nodes.iter().map(|n| n.port()).collect();
+    // pgshunt's control runtime is this one: it must not be blocked.
+    tokio::task::spawn_blocking(move || {
+        let mut pair = Pair::new(port, &servers);
+        schema::create(&mut pair);
+        test(&mut pair);
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn known_statements() {
+    with_pair(cases::run).await;
+}
+
+#[tokio::test]
+async fn generated_statements() {
+    with_pair(search::run).await;
+}
