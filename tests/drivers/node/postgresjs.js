@@ -129,18 +129,6 @@ check('LISTEN and NOTIFY', async () => {
   return seen;
 });
 
-check('cancel', async () => {
-  const query = sql`SELECT pg_sleep(50), 'pj_cancel'`;
-  const done = codeOf(query);
-  const running = () => sql`SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE ${'%sleep%pj_can%'} AND pid <> pg_backend_pid()`;
-  const deadline = Date.now() + 20_000;
-  while ((await running()).length === 0) {
-    if (Date.now() > deadline) throw new Error('the query did not start');
-  }
-  query.cancel();
-  return [await done, [...(await sql`SELECT 2 AS after`)]];
-});
-
 check('a reserved connection keeps its session', async () => {
   const one = await sql.reserve();
   await one`SET work_mem = '8MB'`;
