@@ -61,7 +61,7 @@ impl Worker {
             gate: &mut decide.gate,
             gate_effects: &mut decide.effects,
             planner: &mut decide.planner,
-            max_prepared: self.shared.config.pool.max_prepared,
+            max_prepared: self.shared.config.load().pool.max_prepared,
         };
         let result = f(&mut env);
         self.act(decide);

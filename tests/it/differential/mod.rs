@@ -6,8 +6,10 @@
 //!   search elsewhere and longer; the seed of a failure is printed with it.
 
 mod cases;
+mod generator;
 mod pair;
 mod schema;
+mod search;
 mod wire;
 
 use pair::Pair;
@@ -33,4 +35,9 @@ async fn with_pair(test: impl FnOnce(&mut Pair) + Send + 'static) {
 #[tokio::test]
 async fn known_statements() {
     with_pair(cases::run).await;
+}
+
+#[tokio::test]
+async fn generated_statements() {
+    with_pair(search::run).await;
 }

@@ -2,12 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
 use postgres_protocol::message::frontend;
 
-use crate::support::{DATABASE, PASSWORD, SUPERUSER};
+use crate::support::{DATABASE, PASSWORD, PATIENCE, SUPERUSER};
 
 /// A column as RowDescription tells it; the table it comes from is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +53,8 @@ pub struct Param {
 pub struct Wire {
     stream: TcpStream,
     input: Vec<u8>,
+    /// What is being answered, to be named when no answer comes.
+    asked: String,
 }
 
 impl Wire {
@@ -64,9 +65,9 @@ impl Wire {
     /// Logs in as the superuser, with further startup parameters.
     pub fn connect_with(port: u16, parameters: &[(&str, &str)]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut wire = Self { stream, input: Vec::new() };
+        let mut wire = Self { stream, input: Vec::new(), asked: String::new() };
         let mut all = vec![("user", SUPERUSER), ("database", DATABASE)];
         all.extend_from_slice(parameters);
         wire.send(|out| frontend::startup_message(all, out).unwrap());
@@ -111,20 +112,25 @@ impl Wire {
                 }
             }
             let mut buf = [0; 16 << 10];
-            let n = self.stream.read(&mut buf).expect("an answer within a minute");
-            assert!(n > 0, "the server hung up");
+            let n = self
+                .stream
+                .read(&mut buf)
+                .unwrap_or_else(|e| panic!("no answer within {PATIENCE:?} to {}: {e}", self.asked));
+            assert!(n > 0, "the server hung up instead of answering {}", self.asked);
             self.input.extend_from_slice(&buf[..n]);
         }
     }
 
     /// A text of one or several statements. `copy` answers each CopyIn.
     pub fn simple(&mut self, sql: &str, copy: Option<&str>) -> Reply {
+        sql.clone_into(&mut self.asked);
         self.send(|out| frontend::query(sql, out).unwrap());
         self.reply(copy)
     }
 
     /// One statement with parameters, as Parse, Bind, Describe, Execute, Sync.
     pub fn extended(&mut self, sql: &str, params: &[Param], binary_result: bool) -> Reply {
+        self.asked = format!("{sql} {params:?}");
         self.send(|out| {
             put_extended(out, sql, params, binary_result);
             frontend::sync(out);

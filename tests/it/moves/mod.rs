@@ -9,6 +9,7 @@ mod journeys;
 mod keys;
 mod ledger;
 mod node_killed;
+mod order;
 mod promises;
 mod scene;
 mod stale;

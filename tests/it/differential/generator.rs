@@ -1,0 +1,746 @@
+//! Statements from a seed.
+//!
+//! They are meant to be answered in one way only: no LIMIT without a total order, no aggregate
+//! whose result depends on the order of rows. What has a name that hides another, a literal in an
+//! odd spelling or a key in an odd place comes up far more often than anybody would write it.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::cases::param;
+use super::pair::{Compare, Step};
+use super::wire::Param;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key {
+    Int,
+    Text,
+    Uuid,
+    Several,
+    Local,
+}
+
+/// A table as the generator uses it.
+pub struct Known {
+    pub sql: &'static str,
+    pub key: Key,
+    pub ints: &'static [&'static str],
+    pub texts: &'static [&'static str],
+    pub all: &'static [&'static str],
+}
+
+const WIDE: &[&str] = &["k", "v", "n", "f", "s", "d"];
+
+pub const KNOWN: &[Known] = &[
+    Known { sql: "i4", key: Key::Int, ints: &["k", "v"], texts: &["s"], all: WIDE },
+    Known {
+        sql: "i4b",
+        key: Key::Int,
+        ints: &["k", "w"],
+        texts: &["s"],
+        all: &["k", "w", "s", "r"],
+    },
+    Known { sql: "i8", key: Key::Int, ints: &["k", "v"], texts: &["s"], all: WIDE },
+    Known { sql: "i2", key: Key::Int, ints: &["k", "v"], texts: &["s"], all: WIDE },
+    Known { sql: "pk", key: Key::Int, ints: &["k", "v"], texts: &["s"], all: &["v", "k", "s"] },
+    Known { sql: "tx", key: Key::Text, ints: &["v"], texts: &["k", "s"], all: WIDE },
+    Known { sql: "vc", key: Key::Text, ints: &["v"], texts: &["k", "s"], all: WIDE },
+    Known { sql: "uu", key: Key::Uuid, ints: &["v"], texts: &["s"], all: WIDE },
+    Known {
+        sql: "mk",
+        key: Key::Several,
+        ints: &["a", "v"],
+        texts: &["b", "s"],
+        all: &["a", "b", "v", "s"],
+    },
+    Known { sql: "app.items", key: Key::Int, ints: &["k", "v"], texts: &[], all: &["k", "v"] },
+    Known {
+        sql: "loc",
+        key: Key::Local,
+        ints: &["id", "k", "v"],
+        texts: &["s"],
+        all: &["id", "k", "v", "s"],
+    },
+];
+
+/// A FROM item in scope.
+#[derive(Clone)]
+struct Item {
+    alias: String,
+    table: usize,
+}
+
+pub struct Generator {
+    rng: StdRng,
+    /// Some: literals become parameters, now and then.
+    params: Option<Vec<Param>>,
+    /// The key that a transaction's statements share, so that they stay on one node.
+    pub fixed: Option<i64>,
+}
+
+type Scope<'a> = &'a [Item];
+
+impl Generator {
+    pub fn new(seed: u64) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), params: None, fixed: None }
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.rng.random_range(0..n)
+    }
+
+    pub fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    /// One statement for both sides.
+    pub fn step(&mut self, in_transaction: bool) -> Step {
+        self.params = self.chance(30).then(Vec::new);
+        let mut step = Step::new("");
+        step.sql = match self.below(100) {
+            0..=59 => {
+                let (sql, ordered) = self.query(2);
+                step.compare = if ordered { Compare::Ordered } else { Compare::Rows };
+                sql
+            }
+            60..=74 => self.insert(),
+            75..=86 => self.update(),
+            87..=93 => self.delete(),
+            94..=95 => {
+                self.params = None;
+                let (sql, _) = self.query(1);
+                format!("COPY ({sql}) TO STDOUT")
+            }
+            96 if !in_transaction => {
+                self.params = None;
+                let name = self.pick(&["i4b", "app.items", "i2"]);
+                format!("TRUNCATE {name}")
+            }
+            _ => {
+                self.params = None;
+                self.oddity()
+            }
+        };
+        if self.chance(5) {
+            step.sql.push_str(self.pick(&[" ;", " -- end", " /* end */", "\n", ";;"]));
+        }
+        step.params = self.params.take();
+        step.binary_result = step.params.is_some() && self.chance(30);
+        step
+    }
+
+    /// Statements that change what others mean.
+    fn oddity(&mut self) -> String {
+        let table = self.table();
+        match self.below(9) {
+            0 => "SET search_path = app, public".to_owned(),
+            1 => "RESET search_path".to_owned(),
+            2 => format!("CREATE TEMP TABLE {} (k int, v int)", self.pick(&["i4", "loc", "tmp"])),
+            3 => "SELECT plus_one(1), loc_count()".to_owned(),
+            4 => format!("PREPARE p{} AS SELECT count(*) FROM {table}", self.below(3)),
+            5 => format!("EXECUTE p{}", self.below(3)),
+            6 => "SHOW search_path".to_owned(),
+            7 => "SELECT * FROM locview".to_owned(),
+            _ => format!("LOCK TABLE {table}"),
+        }
+    }
+
+    fn table(&mut self) -> &'static str {
+        KNOWN[self.index()].sql
+    }
+
+    /// Most often a table of the first few: joins should meet.
+    fn index(&mut self) -> usize {
+        if self.chance(45) { self.below(2) } else { self.below(KNOWN.len()) }
+    }
+
+    /// The table's name as it may be written.
+    fn spelled(&mut self, table: usize) -> String {
+        let sql = KNOWN[table].sql;
+        match self.below(12) {
+            0 if !sql.contains('.') => format!("public.{sql}"),
+            1 if !sql.contains('.') => format!("\"{sql}\""),
+            2 => sql.to_uppercase(),
+            3 => format!("ONLY {sql}"),
+            4 => format!("{sql} *"),
+            _ => sql.to_owned(),
+        }
+    }
+
+    /// A parameter in place of a literal, if this statement has them.
+    fn maybe_param(&mut self, kind: Key, value: &str) -> Option<String> {
+        if self.params.is_none() || self.chance(30) {
+            return None;
+        }
+        let types: &[(&str, bool)] = match kind {
+            Key::Int | Key::Several | Key::Local => &[
+                ("", false),
+                ("", false),
+                ("int4", false),
+                ("int4", true),
+                ("?int4", true),
+                ("int8", true),
+                ("int8", false),
+                ("int2", true),
+                ("numeric", false),
+                ("float8", true),
+                ("text", false),
+            ],
+            Key::Text => &[
+                ("", false),
+                ("", true),
+                ("text", false),
+                ("varchar", true),
+                ("bpchar", false),
+                ("name", false),
+                ("unknown", false),
+            ],
+            Key::Uuid => &[("", false), ("uuid", true), ("?uuid", true), ("text", false)],
+        };
+        let (ty, binary) = self.pick(types);
+        let fits = match ty {
+            "int2" => value.parse::<i16>().is_ok(),
+            "int4" | "?int4" => value.parse::<i32>().is_ok(),
+            "int8" => value.parse::<i64>().is_ok(),
+            "float8" => value.parse::<f64>().is_ok(),
+            _ => true,
+        };
+        if !fits {
+            return None;
+        }
+        let made = param(ty, binary, (value != "NULL").then_some(value));
+        let cast = self.chance(10);
+        let params = self.params.as_mut()?;
+        params.push(made);
+        let n = params.len();
+        Some(match kind {
+            Key::Int if cast => format!("${n}::int8"),
+            Key::Text if cast => format!("${n}::text"),
+            _ => format!("${n}"),
+        })
+    }
+
+    fn int(&mut self) -> String {
+        let n = match self.below(20) {
+            0 => -1,
+            1 => 70_000,
+            2 => 3_000_000_000,
+            _ => self.rng.random_range(0..12),
+        };
+        self.spell_int(n)
+    }
+
+    fn spell_int(&mut self, n: i64) -> String {
+        if let Some(p) = self.maybe_param(Key::Int, &n.to_string()) {
+            return p;
+        }
+        match self.below(22) {
+            0 => format!("'{n}'"),
+            1 => format!("{n}::bigint"),
+            2 => format!("CAST('{n}' AS int8)"),
+            3 => format!("({n})"),
+            4 => format!("{n}.0"),
+            5 => format!("{n}e0"),
+            6 => format!("{n} + 0"),
+            7 => format!("- {}", -n).replace("- -", "- -"),
+            8 => format!("' {n} '"),
+            9 => format!("int8 '{n}'"),
+            10 if n >= 0 => format!("00{n}"),
+            11 => format!("{n}::numeric"),
+            12 => format!("{n}::float8"),
+            _ => n.to_string(),
+        }
+    }
+
+    fn text_value(&mut self) -> String {
+        match self.below(14) {
+            0 => String::new(),
+            1 => "it's".to_owned(),
+            2 => "Ünïcode".to_owned(),
+            3 => "7".to_owned(),
+            4 => "key3 ".to_owned(),
+            5 => "a\\b".to_owned(),
+            n => format!("key{}", n - 5),
+        }
+    }
+
+    fn text(&mut self) -> String {
+        let value = self.text_value();
+        if let Some(p) = self.maybe_param(Key::Text, &value) {
+            return p;
+        }
+        let quoted = value.replace('\'', "''");
+        match self.below(16) {
+            0 => format!("E'{}'", quoted.replace('\\', "\\\\")),
+            1 => format!("$${value}$$"),
+            2 => format!("$q${value}$q$"),
+            3 if !quoted.contains('\\') => format!("U&'{quoted}'"),
+            4 => format!("'{quoted}'::text"),
+            5 => format!("'{quoted}'::varchar"),
+            6 => format!("'{quoted}'::char(6)"),
+            7 => format!("text '{quoted}'"),
+            8 => format!("('{quoted}' || '')"),
+            9 => format!("'{quoted}' COLLATE \"C\""),
+            10 => format!("'{quoted}'::name"),
+            _ => format!("'{quoted}'"),
+        }
+    }
+
+    fn uuid(&mut self) -> String {
+        let value = format!("00000000-0000-4000-8000-0000000000{:02x}", self.below(14) * 17);
+        if let Some(p) = self.maybe_param(Key::Uuid, &value) {
+            return p;
+        }
+        match self.below(6) {
+            0 => format!("'{{{value}}}'"),
+            1 => format!("'{}'", value.replace('-', "").to_uppercase()),
+            2 => format!("uuid '{value}'"),
+            _ => format!("'{value}'"),
+        }
+    }
+
+    fn key_value(&mut self, key: Key) -> String {
+        if self.chance(4) {
+            return "NULL".to_owned();
+        }
+        match (key, self.fixed) {
+            (Key::Int | Key::Several, Some(n)) if self.params.is_none() => n.to_string(),
+            (Key::Int | Key::Several, Some(n)) => self.spell_int(n),
+            (Key::Int | Key::Several | Key::Local, _) => self.int(),
+            (Key::Text, _) => self.text(),
+            (Key::Uuid, _) => self.uuid(),
+        }
+    }
+
+    /// A column, qualified or not.
+    fn column(
+        &mut self,
+        scope: Scope<'_>,
+        of: impl Fn(&Known) -> &'static [&'static str],
+    ) -> Option<String> {
+        let item = &scope[self.below(scope.len())];
+        let columns = of(&KNOWN[item.table]);
+        if columns.is_empty() {
+            return None;
+        }
+        let column = columns[self.below(columns.len())];
+        let bare = scope.len() == 1 && self.chance(50) || self.chance(8);
+        Some(if bare { column.to_owned() } else { format!("{}.{column}", item.alias) })
+    }
+
+    fn int_expression(&mut self, scope: Scope<'_>, depth: usize) -> String {
+        let column = self.column(scope, |t| t.ints).unwrap_or_else(|| "1".to_owned());
+        if depth == 0 {
+            return if self.chance(75) { column } else { self.int() };
+        }
+        match self.below(12) {
+            0 => format!("{column} + {}", self.below(5)),
+            1 => format!("coalesce({column}, {})", self.below(5)),
+            2 => {
+                let when = self.condition(scope, depth - 1);
+                format!("CASE WHEN {when} THEN {column} ELSE {} END", self.below(5))
+            }
+            3 => format!("nullif({column}, {})", self.below(5)),
+            4 => format!("(SELECT {})", self.below(5)),
+            5 => format!("({})", self.scalar_query(scope, depth - 1)),
+            6 => format!("greatest({column}, {})", self.below(5)),
+            7 => self.column(scope, |t| t.texts).map_or(column, |s| format!("length({s})")),
+            8 => format!("plus_one({column})"),
+            _ => column,
+        }
+    }
+
+    /// The condition that fixes an item's key.
+    fn key_condition(&mut self, item: &Item) -> String {
+        let known = &KNOWN[item.table];
+        let a = &item.alias;
+        if known.key == Key::Several {
+            let (x, y) = (self.key_value(Key::Int), format!("'b{}'", self.below(3)));
+            return format!("{a}.a = {x} AND {a}.b = {y}");
+        }
+        let value = self.key_value(known.key);
+        let column = match (known.key, self.below(4)) {
+            (Key::Local, _) => format!("{a}.id"),
+            (_, 0) => "k".to_owned(),
+            _ => format!("{a}.k"),
+        };
+        if self.chance(15) { format!("{value} = {column}") } else { format!("{column} = {value}") }
+    }
+
+    fn condition(&mut self, scope: Scope<'_>, depth: usize) -> String {
+        let item = scope[self.below(scope.len())].clone();
+        if depth == 0 {
+            return match self.below(4) {
+                0 => {
+                    let column = self.column(scope, |t| t.ints).unwrap_or_else(|| "1".to_owned());
+                    let op = self.pick(&["=", "<", ">", "<>", ">=", "<="]);
+                    format!("{column} {op} {}", self.below(6))
+                }
+                1 => {
+                    let column = self.column(scope, |t| t.all).unwrap_or_else(|| "1".to_owned());
+                    format!("{column} IS {}NULL", self.pick(&["", "NOT "]))
+                }
+                _ => self.key_condition(&item),
+            };
+        }
+        let d = depth - 1;
+        match self.below(20) {
+            0..=5 => self.key_condition(&item),
+            6..=8 => format!("{} AND {}", self.condition(scope, d), self.condition(scope, d)),
+            9 => format!("({} OR {})", self.condition(scope, d), self.condition(scope, d)),
+            10 => format!("NOT ({})", self.condition(scope, d)),
+            11 => format!("({}) IS {}TRUE", self.condition(scope, d), self.pick(&["", "NOT "])),
+            12 => {
+                let x = self.int_expression(scope, d);
+                format!("{x} IN ({}, {})", self.int(), self.int())
+            }
+            13 => {
+                let x = self.int_expression(scope, d);
+                format!("{x} = ANY ('{{{},{}}}')", self.below(9), self.below(9))
+            }
+            14 => {
+                let x = self.int_expression(scope, d);
+                format!("{x} BETWEEN {} AND {}", self.below(5), self.below(9))
+            }
+            15 => {
+                let x = self.int_expression(scope, d);
+                format!("{x} IS NOT DISTINCT FROM {}", self.int())
+            }
+            16 => match self.column(scope, |t| t.texts) {
+                Some(s) => {
+                    let t = self.text();
+                    let op = self.pick(&["=", "<", "LIKE", "<>"]);
+                    format!("{s} {op} {t}")
+                }
+                None => "true".to_owned(),
+            },
+            17 => {
+                let not = self.pick(&["", "NOT "]);
+                format!("{not}EXISTS ({})", self.inner_query(scope, d))
+            }
+            18 => {
+                let x = self.int_expression(scope, 0);
+                format!("{x} IN ({})", self.inner_query(scope, d))
+            }
+            _ => {
+                let x = self.int_expression(scope, d);
+                let op = self.pick(&["=", "<", ">", "<>"]);
+                format!("{x} {op} {}", self.int_expression(scope, 0))
+            }
+        }
+    }
+
+    /// A sub-select of one integer column, correlated or not.
+    fn inner_query(&mut self, outer: Scope<'_>, depth: usize) -> String {
+        let table = self.index();
+        let alias = if self.chance(20) { outer[0].alias.clone() } else { "q".to_owned() };
+        let inner = [Item { alias: alias.clone(), table }];
+        let column = KNOWN[table].ints[0];
+        let from = format!("{} {alias}", self.spelled(table).trim_end_matches(" *"));
+        let key = if KNOWN[table].key == Key::Several { "a" } else { "k" };
+        let condition = match self.below(4) {
+            0 => self.condition(&inner, depth),
+            1 => format!("{alias}.{key} = {}.{}", outer[0].alias, KNOWN[outer[0].table].all[0]),
+            2 => format!("{key} = {}.{}", outer[0].alias, KNOWN[outer[0].table].all[0]),
+            _ => self.key_condition(&inner[0]),
+        };
+        format!("SELECT {alias}.{column} FROM {from} WHERE {condition}")
+    }
+
+    fn scalar_query(&mut self, outer: Scope<'_>, depth: usize) -> String {
+        let inner = self.inner_query(outer, depth);
+        let rest = inner.strip_prefix("SELECT ").unwrap_or(&inner);
+        let (column, from) = rest.split_once(" FROM ").unwrap_or((rest, ""));
+        format!("SELECT {}({column}) FROM {from}", self.pick(&["count", "max", "min", "sum"]))
+    }
+
+    fn from(&mut self, depth: usize) -> (String, Vec<Item>) {
+        let first = self.index();
+        let name = self.spelled(first);
+        let alias = match self.below(6) {
+            0 => self.pick(&["x", "loc", "i4b", "tx"]).to_owned(),
+            _ => KNOWN[first].sql.rsplit('.').next().unwrap_or("x").to_owned(),
+        };
+        let a = Item { alias: alias.clone(), table: first };
+        let from = if alias == KNOWN[first].sql { name } else { format!("{name} AS {alias}") };
+        if depth == 0 || self.chance(60) {
+            return (from, vec![a]);
+        }
+        let second = self.index();
+        let b = Item { alias: "y".to_owned(), table: second };
+        let (ka, kb) = (KNOWN[first].all[0], KNOWN[second].all[0]);
+        let other = KNOWN[second].sql;
+        let scope = vec![a.clone(), b.clone()];
+        let on = match self.below(5) {
+            0 => self.condition(&scope, depth - 1),
+            1 => format!("{alias}.{ka} = y.{kb} AND {}", self.key_condition(&b)),
+            _ => format!("{alias}.{ka} = y.{kb}"),
+        };
+        let joined = match self.below(12) {
+            0 => format!("{from}, {other} y"),
+            1 => format!("{from} CROSS JOIN {other} y"),
+            2 => format!("{from} LEFT JOIN {other} y ON {on}"),
+            3 => format!("{from} RIGHT JOIN {other} y ON {on}"),
+            4 => format!("{from} FULL JOIN {other} y ON {alias}.{ka} = y.{kb}"),
+            5 if ka == kb => {
+                format!("{from} {}JOIN {other} y USING ({ka})", self.pick(&["", "LEFT "]))
+            }
+            6 => {
+                let sub = format!(
+                    "SELECT * FROM {other} WHERE {}",
+                    self.key_condition(&Item {
+                        alias: other.rsplit('.').next().unwrap_or(other).to_owned(),
+                        table: second
+                    })
+                );
+                format!("{from} JOIN ({sub}) y ON {on}")
+            }
+            7 => format!(
+                "{from} JOIN LATERAL (SELECT * FROM {other} z WHERE z.{kb} = {alias}.{ka}) y ON true"
+            ),
+            8 => format!("{from}, generate_series(1, 2) g (g), {other} y"),
+            _ => format!("{from} JOIN {other} y ON {on}"),
+        };
+        (joined, scope)
+    }
+
+    /// A whole query, and whether its order is total.
+    pub fn query(&mut self, depth: usize) -> (String, bool) {
+        if depth > 0 && self.chance(6) {
+            let op = self.pick(&["UNION", "UNION ALL", "EXCEPT", "INTERSECT"]);
+            let mut arm = || {
+                let table = self.index();
+                let alias = KNOWN[table].sql.rsplit('.').next().unwrap_or("x").to_owned();
+                let key = self.key_condition(&Item { alias, table });
+                format!("SELECT {} FROM {} WHERE {key}", KNOWN[table].ints[0], KNOWN[table].sql)
+            };
+            let (a, b) = (arm(), arm());
+            return (format!("{a} {op} {b}"), false);
+        }
+        if depth > 0 && self.chance(8) {
+            return (self.with_query(depth), false);
+        }
+        let (from, scope) = self.from(depth);
+        let condition = match self.below(10) {
+            0 => None,
+            1..=5 => {
+                let keys: Vec<String> =
+                    scope.iter().map(|i| self.key_condition(&i.clone())).collect();
+                Some(keys.join(" AND "))
+            }
+            _ => Some(self.condition(&scope, depth)),
+        };
+        let mut sql_where = condition.map_or(String::new(), |c| format!(" WHERE {c}"));
+        if self.chance(20) {
+            if let Some(key) = scope.last().cloned() {
+                let more = self.key_condition(&key);
+                sql_where = if sql_where.is_empty() {
+                    format!(" WHERE {more}")
+                } else {
+                    format!("{sql_where} AND {more}")
+                };
+            }
+        }
+        match self.below(10) {
+            0..=2 => (self.aggregate(&from, &sql_where, &scope), false),
+            3 => {
+                let (i, key) = (self.int_expression(&scope, 1), self.int_expression(&scope, 0));
+                (format!("SELECT {i}, rank() OVER (ORDER BY {key}) FROM {from}{sql_where}"), false)
+            }
+            4..=5 => {
+                let targets: Vec<String> =
+                    (0..1 + self.below(3)).map(|_| self.int_expression(&scope, depth)).collect();
+                let distinct = self.pick(&["", "", "", "DISTINCT "]);
+                let order: Vec<String> = (1..=targets.len()).map(|n| n.to_string()).collect();
+                let sql = format!("SELECT {distinct}{} FROM {from}{sql_where}", targets.join(", "));
+                match self.below(3) {
+                    0 => (sql, false),
+                    1 => (format!("{sql} ORDER BY {}", order.join(", ")), true),
+                    _ => {
+                        let (l, o) = (self.below(4), self.below(2));
+                        (format!("{sql} ORDER BY {} LIMIT {l} OFFSET {o}", order.join(", ")), true)
+                    }
+                }
+            }
+            _ => {
+                let lock = if self.chance(6) { " FOR UPDATE" } else { "" };
+                let what = self.column(&scope, |t| t.all).filter(|_| self.chance(30));
+                let what = what.unwrap_or_else(|| "*".to_owned());
+                (format!("SELECT {what} FROM {from}{sql_where}{lock}"), false)
+            }
+        }
+    }
+
+    fn aggregate(&mut self, from: &str, condition: &str, scope: Scope<'_>) -> String {
+        let column = self.int_expression(scope, 1);
+        let all: Vec<String> = (0..1 + self.below(2))
+            .map(|_| match self.below(8) {
+                0 => "count(*)".to_owned(),
+                1 => format!("count({column})"),
+                2 => format!("sum({column})"),
+                3 => format!("min({column}), max({column})"),
+                4 => format!("count(DISTINCT {column})"),
+                5 => format!("sum({column}) FILTER (WHERE {column} > 1)"),
+                6 => format!("avg({column})"),
+                _ => format!("string_agg({column}::text, ',' ORDER BY {column})"),
+            })
+            .collect();
+        let all = all.join(", ");
+        match self.below(5) {
+            0 => {
+                let by = self.column(scope, |t| t.ints).unwrap_or_else(|| "1".to_owned());
+                let having = self.pick(&["", " HAVING count(*) > 1"]);
+                format!("SELECT {by}, {all} FROM {from}{condition} GROUP BY {by}{having}")
+            }
+            _ => format!("SELECT {all} FROM {from}{condition}"),
+        }
+    }
+
+    fn with_query(&mut self, depth: usize) -> String {
+        let name = self.pick(&["c", "i4", "loc", "i4b"]);
+        let recursive = self.pick(&["", "", "RECURSIVE "]);
+        let body = match self.below(4) {
+            0 => "SELECT 1 AS k, 2 AS v".to_owned(),
+            1 => "SELECT k, v FROM i4".to_owned(),
+            2 => {
+                let key = self.key_condition(&Item { alias: "i4".to_owned(), table: 0 });
+                format!("SELECT k, v FROM i4 WHERE {key}")
+            }
+            _ => "SELECT k, v FROM loc".to_owned(),
+        };
+        let main = match self.below(4) {
+            0 => format!("SELECT count(*) FROM {name}"),
+            1 => format!("SELECT {name}.k FROM {name} JOIN i8 ON {name}.k = i8.k"),
+            2 => {
+                let table = self.table();
+                format!("SELECT count(*) FROM {table} WHERE EXISTS (SELECT 1 FROM {name})")
+            }
+            _ => self.query(depth - 1).0,
+        };
+        format!("WITH {recursive}{name} AS ({body}) {main}")
+    }
+
+    fn returning(&mut self) -> &'static str {
+        self.pick(&["", "", " RETURNING *", " RETURNING 1 AS one"])
+    }
+
+    fn value_for(&mut self, column: &str) -> String {
+        match column {
+            "n" => format!("{}.{}", self.below(50), self.pick(&["5", "25", "0"])),
+            "f" => format!("{}.5", self.below(9)),
+            "d" => format!("'2024-02-{:02}'", 1 + self.below(28)),
+            "r" => "1.25".to_owned(),
+            "s" => format!("'{}'", self.pick(&["x", "y", "s1"])),
+            _ => match self.below(8) {
+                0 => "NULL".to_owned(),
+                1 => "DEFAULT".to_owned(),
+                2 => "(SELECT max(v) FROM loc)".to_owned(),
+                _ => self.below(5).to_string(),
+            },
+        }
+    }
+
+    fn insert(&mut self) -> String {
+        let table = self.index();
+        let known = &KNOWN[table];
+        let key: &[&str] = match known.key {
+            Key::Several => &["a", "b"],
+            Key::Local => &["id"],
+            _ => &["k"],
+        };
+        let others: Vec<&str> = known.all.iter().copied().filter(|c| !key.contains(c)).collect();
+        let mut columns: Vec<&str> = key.to_vec();
+        for c in others {
+            if self.chance(50) {
+                let at = self.below(columns.len() + 1);
+                columns.insert(at, c);
+            }
+        }
+        let rows = if self.chance(20) { 2 + self.below(2) } else { 1 };
+        let rows: Vec<String> = (0..rows)
+            .map(|_| {
+                let values: Vec<String> = columns
+                    .iter()
+                    .map(|c| match (known.key, *c) {
+                        (Key::Several, "a") => self.key_value(Key::Int),
+                        (Key::Several, "b") => format!("'b{}'", self.below(4)),
+                        (Key::Local, "id") => {
+                            (1000 + self.rng.random_range(0..1_000_000)).to_string()
+                        }
+                        (kind, "k") if kind != Key::Local => self.key_value(kind),
+                        (_, c) => self.value_for(c),
+                    })
+                    .collect();
+                format!("({})", values.join(", "))
+            })
+            .collect();
+        let conflict = match (known.sql, self.below(3)) {
+            ("pk", 0) => " ON CONFLICT DO NOTHING",
+            ("pk", 1) => " ON CONFLICT (k) DO UPDATE SET s = excluded.s, v = pk.v + 1",
+            _ => "",
+        };
+        let returning = self.returning();
+        let into = known.sql;
+        match self.below(20) {
+            0 => format!("INSERT INTO {into} SELECT * FROM {into} WHERE false"),
+            1 => format!("INSERT INTO {into} VALUES ({})", self.key_value(known.key)),
+            _ => format!(
+                "INSERT INTO {into} ({}) VALUES {}{conflict}{returning}",
+                columns.join(", "),
+                rows.join(", ")
+            ),
+        }
+    }
+
+    fn target(&mut self) -> (String, Item) {
+        let table = self.index();
+        let known = &KNOWN[table];
+        let plain = known.sql.rsplit('.').next().unwrap_or("x").to_owned();
+        if self.chance(20) {
+            (format!("{} AS z", known.sql), Item { alias: "z".to_owned(), table })
+        } else {
+            (known.sql.to_owned(), Item { alias: plain, table })
+        }
+    }
+
+    fn write_condition(&mut self, item: &Item) -> String {
+        let scope = [item.clone()];
+        match self.below(8) {
+            0 => self.condition(&scope, 2),
+            1 => format!("{} AND {}", self.key_condition(item), self.condition(&scope, 1)),
+            _ => self.key_condition(item),
+        }
+    }
+
+    fn update(&mut self) -> String {
+        let (sql, item) = self.target();
+        let known = &KNOWN[item.table];
+        let settable: Vec<&str> =
+            known.all.iter().copied().filter(|c| !matches!(*c, "a" | "b" | "id")).collect();
+        let mut column = settable[self.below(settable.len())];
+        if column == "k" && known.key != Key::Local && self.chance(80) {
+            column = settable[settable.len() - 1];
+        }
+        let value = if self.chance(25) && known.ints.contains(&column) {
+            let mut scope = vec![item.clone()];
+            scope.truncate(1);
+            self.int_expression(&scope, 1)
+        } else {
+            self.value_for(column)
+        };
+        let from = if self.chance(6) { " FROM i4b y" } else { "" };
+        let condition = self.write_condition(&item);
+        format!("UPDATE {sql} SET {column} = {value}{from} WHERE {condition}{}", self.returning())
+    }
+
+    fn delete(&mut self) -> String {
+        let (sql, item) = self.target();
+        let using = if self.chance(6) { " USING i4b y" } else { "" };
+        let condition = self.write_condition(&item);
+        format!("DELETE FROM {sql}{using} WHERE {condition}{}", self.returning())
+    }
+}
