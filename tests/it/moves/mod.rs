@@ -3,6 +3,7 @@
 
 mod blockers;
 mod bystanders;
+mod chaos;
 mod child;
 mod crash;
 mod journeys;
