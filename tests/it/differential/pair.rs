@@ -23,6 +23,8 @@ pub struct Step {
     /// `None`: as a simple query.
     pub params: Option<Vec<Param>>,
     pub binary_result: bool,
+    /// The name of a prepared statement, and whether it is to be prepared first.
+    pub statement: Option<(String, bool)>,
     pub copy: Option<String>,
 }
 
@@ -33,13 +35,17 @@ impl Step {
             compare: Compare::Rows,
             params: None,
             binary_result: false,
+            statement: None,
             copy: None,
         }
     }
 
     fn run(&self, on: &mut Wire) -> Reply {
         match &self.params {
-            Some(params) => on.extended(&self.sql, params, self.binary_result),
+            Some(params) => {
+                let (name, parse) = self.statement.as_ref().map_or(("", true), |(n, p)| (n, *p));
+                on.extended(&self.sql, name, parse, params, self.binary_result)
+            }
             None => on.simple(&self.sql, self.copy.as_deref()),
         }
     }
@@ -164,7 +170,7 @@ fn rows(reply: Reply) -> Vec<String> {
     reply.answers.into_iter().flat_map(|a| a.rows).map(|r| show_row(&r)).chain(failure).collect()
 }
 
-fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<String> {
+pub fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<String> {
     let code = |r: &Reply| r.failure.as_ref().map(|f| f.sqlstate.clone());
     if code(ours) != code(theirs) {
         return Some(format!("\n  pgshunt:    {}\n  PostgreSQL: {}", show(ours), show(theirs)));
