@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::config::{Config, Log, LogFormat};
 use crate::demo::playground::{self, Playground};
@@ -89,14 +89,14 @@ type Outcome = Result<bool, Box<dyn Error>>;
 
 fn serve(path: &Path) -> Outcome {
     let config = Config::load(path)?;
-    start_logging(&config.log);
-    app::serve(config)?;
+    let set_filter = start_logging(&config.log);
+    app::serve(config, app::Source { file: path.to_owned(), set_filter })?;
     Ok(true)
 }
 
 fn check(path: &Path) -> Outcome {
     let config = Config::load(path)?;
-    start_logging(&Log { filter: "warn".into(), ..config.log.clone() });
+    drop(start_logging(&Log { filter: "warn".into(), ..config.log.clone() }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(check::run(&config));
     println!("{report}");
@@ -104,7 +104,7 @@ fn check(path: &Path) -> Outcome {
 }
 
 fn demo(args: &DemoArgs) -> Outcome {
-    start_logging(&Log { filter: "warn".into(), format: LogFormat::Text });
+    drop(start_logging(&Log { filter: "warn".into(), format: LogFormat::Text }));
     let options =
         DemoOptions { keep: args.keep, seconds: args.seconds, connections: args.connections };
     Ok(demo::run(&options)?)
@@ -114,7 +114,7 @@ fn local(args: &LocalArgs) -> Outcome {
     if args.in_use == 0 || args.in_use > args.nodes {
         return Err(format!("--in-use is between 1 and --nodes, which is {}", args.nodes).into());
     }
-    start_logging(&Log { filter: "warn".into(), format: LogFormat::Text });
+    drop(start_logging(&Log { filter: "warn".into(), format: LogFormat::Text }));
     playground::run(Playground {
         nodes: args.nodes.into(),
         in_use: args.in_use.into(),
@@ -124,15 +124,35 @@ fn local(args: &LocalArgs) -> Outcome {
 }
 
 /// To the error output. RUST_LOG wins over the configuration, for the time one looks for something.
-fn start_logging(log: &Log) {
-    let filter = EnvFilter::try_from_default_env()
+/// Gives what sets another filter.
+fn start_logging(log: &Log) -> app::SetFilter {
+    let asked = EnvFilter::try_from_default_env();
+    let overruled = asked.is_ok();
+    let filter = asked
         .or_else(|_| EnvFilter::try_new(&log.filter))
         .unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match log.format {
-        LogFormat::Text => lines.init(),
-        LogFormat::Json => lines.json().init(),
-    }
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync> = match log.format {
+        LogFormat::Text => {
+            let lines = lines.with_env_filter(filter).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+        LogFormat::Json => {
+            let lines = lines.json().with_env_filter(filter).with_filter_reloading();
+            let handle = lines.reload_handle();
+            lines.init();
+            Box::new(move |filter| handle.reload(filter))
+        }
+    };
+    Box::new(move |text| {
+        let filter = EnvFilter::try_new(text).map_err(|e| e.to_string())?;
+        if !overruled {
+            set(filter).map_err(|e| e.to_string())?;
+        }
+        Ok(!overruled)
+    })
 }
 
 #[cfg(test)]

@@ -128,10 +128,14 @@ async fn carry_out(ctx: &ConsoleContext, command: Command, out: &Out) -> Result<
         Command::Pause(target) => pause(ctx, target, out).await,
         Command::Resume(target) => resume(ctx, &target),
         Command::Reload => {
-            ctx.store.reload().await?;
             if let Some(reload) = &ctx.reload {
-                reload().map_err(|why| Report::error("F0000", format!("RELOAD failed: {why}")))?;
+                let changed = reload()
+                    .map_err(|why| Report::error("F0000", why).hint("Nothing has been changed."))?;
+                for line in changed {
+                    tell(out, line).await;
+                }
             }
+            ctx.store.reload().await?;
             Ok("RELOAD".into())
         }
     }

@@ -25,11 +25,12 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 
 pub use command::{Command, ParseError, parse};
+pub use config::rows as settings;
 pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
 
 use crate::catalog::Store;
-use crate::config::Config;
+use crate::config::Live;
 use crate::gate::{Closed, Gates};
 use crate::moves::Mover;
 use crate::telemetry::Registry;
@@ -41,8 +42,8 @@ pub const DATABASES: [&str; 2] = ["pgshunt", "pgbouncer"];
 /// What tools take for PgBouncer's version: they choose columns by it.
 const COMPATIBLE: &str = "1.25.2";
 
-/// What re-reads the configuration file, and says what is wrong with it.
-pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// What re-reads the configuration file: says what it has changed, or what is wrong with it.
+pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
 
 /// Everything the console shows and acts upon. Cheap to clone.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub struct ConsoleContext {
     pub store: Arc<Store>,
     pub gates: Gates,
     pub mover: Arc<Mover>,
-    pub config: Arc<Config>,
+    pub config: Live,
     /// Runs what waits for nodes.
     pub control: Handle,
     pub reload: Option<Reload>,
@@ -67,7 +68,7 @@ impl ConsoleContext {
         store: Arc<Store>,
         gates: Gates,
         mover: Arc<Mover>,
-        config: Arc<Config>,
+        config: Live,
         control: Handle,
     ) -> Self {
         let paused = Paused::default();
@@ -76,7 +77,7 @@ impl ConsoleContext {
 
     /// Whether a role may use the console.
     pub fn admits(&self, user: &str) -> bool {
-        user == self.config.cluster.service_user
-            || self.config.auth.admins.iter().any(|a| a == user)
+        let config = self.config.load();
+        user == config.cluster.service_user || config.auth.admins.iter().any(|a| a == user)
     }
 }

@@ -39,7 +39,7 @@ pub async fn rows(ctx: &ConsoleContext, show: Show) -> Result<Vec<Row>, ShowErro
         Show::Pools => pools(ctx),
         Show::Stats => vec![stats(ctx)],
         Show::StatsTotals => {
-            let mut row = row![ctx.config.cluster.database.as_str()];
+            let mut row = row![ctx.config.load().cluster.database.as_str()];
             row.extend(totals(&ctx.registry.sums()).map(Value::from));
             vec![row]
         }
@@ -204,7 +204,7 @@ fn move_row(p: &Progress, routes: &RoutingTable) -> Row {
 fn clients(ctx: &ConsoleContext) -> Vec<Row> {
     let routes = ctx.store.routes().load();
     let now = Instant::now();
-    let listen = ctx.config.server.listen;
+    let listen = ctx.config.load().server.listen;
     ctx.registry
         .clients()
         .iter()
@@ -346,7 +346,7 @@ fn pools(ctx: &ConsoleContext) -> Vec<Row> {
                 if is_console { "statement" } else { "transaction" },
                 Value::Null,
                 l.by_node.len(),
-                if is_console { 0 } else { ctx.config.pool.size },
+                if is_console { 0 } else { ctx.config.load().pool.size },
                 by_node.collect::<Vec<_>>().join(", ")
             ]
         })
@@ -374,7 +374,7 @@ fn totals(s: &WorkerSums) -> impl Iterator<Item = u64> {
 fn stats(ctx: &ConsoleContext) -> Row {
     let s = ctx.registry.sums();
     let seconds = ctx.registry.uptime().as_secs().max(1);
-    let mut row = row![ctx.config.cluster.database.as_str()];
+    let mut row = row![ctx.config.load().cluster.database.as_str()];
     row.extend(totals(&s).map(Value::from));
     // Times are per transaction and per statement, everything else per second.
     row.extend(totals(&s).enumerate().map(|(i, total)| {
@@ -403,13 +403,14 @@ fn stats(ctx: &ConsoleContext) -> Row {
 fn databases(ctx: &ConsoleContext) -> Vec<Row> {
     let routes = ctx.store.routes().load();
     let home = routes.home();
-    let name = ctx.config.cluster.database.as_str();
+    let config = ctx.config.load();
+    let name = config.cluster.database.as_str();
     let servers = ctx.registry.servers().iter().filter(|s| s.database == name).count();
     let clients = ctx.registry.clients();
     let of = |db: &str| clients.iter().filter(|c| c.database == db).count();
     let console: usize = super::DATABASES.iter().map(|db| of(db)).sum();
-    let lifetime = ctx.config.pool.server_lifetime.as_secs();
-    let max = ctx.config.limits.max_clients;
+    let lifetime = ctx.config.load().pool.server_lifetime.as_secs();
+    let max = ctx.config.load().limits.max_clients;
     let paused = i32::from(is_paused(ctx, &Target::All));
     let none = Value::Null;
     vec![
@@ -419,7 +420,7 @@ fn databases(ctx: &ConsoleContext) -> Vec<Row> {
             home.port,
             name,
             none.clone(),
-            ctx.config.pool.size,
+            ctx.config.load().pool.size,
             0,
             0,
             lifetime,
@@ -435,7 +436,7 @@ fn databases(ctx: &ConsoleContext) -> Vec<Row> {
         row![
             "pgbouncer",
             none.clone(),
-            ctx.config.server.listen.port(),
+            ctx.config.load().server.listen.port(),
             "pgbouncer",
             "pgbouncer",
             2,
@@ -465,7 +466,7 @@ fn lists(ctx: &ConsoleContext) -> Vec<Row> {
         ("peers", 0),
         ("pools", pools(ctx).len()),
         ("peer_pools", 0),
-        ("free_clients", ctx.config.limits.max_clients.saturating_sub(clients.len())),
+        ("free_clients", ctx.config.load().limits.max_clients.saturating_sub(clients.len())),
         ("used_clients", clients.len()),
         ("login_clients", 0),
         ("free_servers", idle),
@@ -503,7 +504,7 @@ async fn configuration(ctx: &ConsoleContext) -> Result<Vec<Row>, ShowError> {
             .map_err(|e| ShowError::Catalog(e.into()))
     })
     .await?;
-    let file = config::rows(&ctx.config)
+    let file = config::rows(&ctx.config.load())
         .into_iter()
         .map(|(key, value, default)| (key.clone(), row![key, value, default, "no"]));
     let settings = settings.into_iter().map(|(name, value)| {

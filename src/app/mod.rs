@@ -5,30 +5,39 @@
 //! catalog, DDL, moves and metrics live there and never on a worker.
 
 mod console;
+mod owner;
+mod reload;
 mod workers;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, ConsoleContext, Login};
 use crate::backend::control::Connector;
+use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::{Console, Shared, Visitor};
-use crate::config::Config;
+use crate::config::{Config, Live};
 use crate::gate::Gates;
 use crate::moves::Mover;
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::telemetry::{self, Registry};
 
+use reload::Reloader;
+pub use reload::{SetFilter, Source};
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    #[error(transparent)]
+    Owner(#[from] ClaimError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("cannot listen on {addr}: {error}")]
@@ -54,6 +63,7 @@ pub struct Server {
     pub shared: Arc<Shared>,
     pub mover: Arc<Mover>,
     pub gates: Gates,
+    reloader: Option<Arc<Reloader>>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -63,8 +73,18 @@ impl Server {
     /// Reads the catalog (or creates it), settles what an earlier process left unfinished, and
     /// begins to serve.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_from(config, None).await
+    }
+
+    /// Like [`Server::start`]; the configuration can be read again from where it came.
+    pub async fn start_from(config: Config, source: Option<Source>) -> Result<Self, StartError> {
+        let live: Live = Arc::new(ArcSwap::from_pointee(config.clone()));
         let store =
             Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
+        let home = store.routes().load().home().clone();
+        let owner = Owner::claim(store.connector().clone(), home).await?;
+        // A predecessor may have changed it until now.
+        store.reload().await?;
         let functions = store.functions().await?;
         let tls = ServerTls::load(&config.tls)?.map(Arc::new);
         let count = match config.server.workers {
@@ -81,16 +101,25 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
         console::offer_moves(&registry, &mover);
-        let context = ConsoleContext::new(
+        let mut context = ConsoleContext::new(
             registry.clone(),
             store.clone(),
             gates.clone(),
             mover.clone(),
-            Arc::new(config.clone()),
+            live.clone(),
             tokio::runtime::Handle::current(),
         );
+        // The reloader reaches what the console is part of, so the console only borrows it.
+        let reloader_of_console: Arc<OnceLock<Weak<Reloader>>> = Arc::default();
+        if source.is_some() {
+            let of_console = reloader_of_console.clone();
+            context.reload = Some(Arc::new(move || {
+                let reloader = of_console.get().and_then(Weak::upgrade);
+                reloader.ok_or("pgshunt is starting or stopping")?.reload()
+            }));
+        }
         let shared = Arc::new(Shared::new(
-            config,
+            live,
             store.clone(),
             pools,
             registry.clone(),
@@ -99,6 +128,11 @@ impl Server {
             serve_console(context),
             draining,
         ));
+        let reloader = source.map(|s| {
+            let reloader = Arc::new(Reloader::new(s, store.clone(), shared.clone()));
+            reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
+            reloader
+        });
         let sockets = workers::bind(listen, count)
             .map_err(|error| StartError::Listen { addr: listen, error })?;
         let addr = sockets
@@ -115,6 +149,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
             tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(owner::keep(owner, gates.clone(), store.clone())),
         ];
         let mut metrics_addr = None;
         if let Some(at) = metrics_listen {
@@ -132,7 +167,19 @@ impl Server {
         workers.listen(sockets);
         registry.set_ready(true);
         tracing::info!(%addr, workers = count, "serving");
-        Ok(Self { addr, metrics_addr, shared, mover, gates, drain, workers, tasks })
+        Ok(Self { addr, metrics_addr, shared, mover, gates, reloader, drain, workers, tasks })
+    }
+
+    /// Reads the configuration file again and logs what came of it.
+    fn reload(&self) {
+        match &self.reloader {
+            Some(reloader) => {
+                if let Err(why) = reloader.reload() {
+                    tracing::error!("reload: {why}; nothing has been changed");
+                }
+            }
+            None => tracing::warn!("reload: there is no configuration file"),
+        }
     }
 
     /// Stops accepting, lets open transactions end (for `server.shutdown_timeout` at the most),
@@ -141,7 +188,8 @@ impl Server {
         self.shared.registry.set_ready(false);
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
-        self.workers.drain(self.shared.config.server.shutdown_timeout).await;
+        let patience = self.shared.config.load().server.shutdown_timeout;
+        self.workers.drain(patience).await;
         self.mover.release().await;
         for t in self.tasks {
             t.abort();
@@ -184,16 +232,23 @@ async fn follow_catalog(store: Arc<Store>) {
 }
 
 /// `pgshunt serve`: runs until SIGTERM or SIGINT.
-pub fn serve(config: Config) -> Result<(), StartError> {
+pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StartError::Threads)?;
     runtime.block_on(async {
         let told = Signals::new().map_err(StartError::Threads)?;
-        let server = Server::start(config).await?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Threads)?;
+        let server = Server::start_from(config, Some(source)).await?;
         println!("pgshunt listens on {}", server.addr);
-        told.wait().await;
+        let mut told = std::pin::pin!(told.wait());
+        loop {
+            tokio::select! {
+                () = &mut told => break,
+                _ = hangup.recv() => server.reload(),
+            }
+        }
         tracing::info!("draining");
         server.shutdown().await;
         Ok(())

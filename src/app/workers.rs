@@ -189,5 +189,6 @@ async fn run(
         }
     };
     // What has not ended by then is closed with the runtime.
-    let _ = tokio::time::timeout(worker.shared.config.server.shutdown_timeout, ended).await;
+    let patience = worker.shared.config.load().server.shutdown_timeout;
+    let _ = tokio::time::timeout(patience, ended).await;
 }

@@ -1,8 +1,10 @@
 //! Control connections: pgshunt's own sessions on the nodes, as the service role.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Socket};
@@ -23,8 +25,13 @@ pub enum ConnectError {
 }
 
 /// Opens control connections to nodes.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Connector {
+    with: ArcSwap<With>,
+}
+
+#[derive(Debug)]
+struct With {
     database: String,
     user: String,
     password: Option<String>,
@@ -32,15 +39,26 @@ pub struct Connector {
     tls: Tls,
 }
 
-impl Connector {
-    pub fn new(config: &Config) -> Self {
-        Self {
+impl With {
+    fn new(config: &Config) -> Arc<Self> {
+        Arc::new(Self {
             database: config.cluster.database.clone(),
             user: config.cluster.service_user.clone(),
             password: config.cluster.service_password.clone(),
             timeout: config.pool.connect_timeout,
             tls: config.tls.clone(),
-        }
+        })
+    }
+}
+
+impl Connector {
+    pub fn new(config: &Config) -> Self {
+        Self { with: ArcSwap::new(With::new(config)) }
+    }
+
+    /// How connections are opened from now on.
+    pub fn reconfigure(&self, config: &Config) {
+        self.with.store(With::new(config));
     }
 
     /// A connection to the cluster's database on `node`, driven by a task of the current runtime.
@@ -87,16 +105,17 @@ impl Connector {
         &self,
         node: &Node,
     ) -> Result<(Client, Connection<Socket, ControlStream>), ConnectError> {
+        let with = self.with.load_full();
         // Read anew each time: there are few such connections, and roots change while they live.
-        let tls = ControlTls(ClientTls::load(&self.tls)?);
+        let tls = ControlTls(ClientTls::load(&with.tls)?);
         let mut pg = PgConfig::new();
         pg.host(&node.host)
             .port(node.port)
-            .user(&self.user)
-            .dbname(&self.database)
-            .ssl_mode(ssl_mode(self.tls.nodes))
+            .user(&with.user)
+            .dbname(&with.database)
+            .ssl_mode(ssl_mode(with.tls.nodes))
             .application_name("pgshunt control");
-        if let Some(p) = &self.password {
+        if let Some(p) = &with.password {
             pg.password(p);
         }
         let failed = |source| ConnectError::Postgres {
@@ -105,13 +124,13 @@ impl Connector {
             port: node.port,
             source,
         };
-        tokio::time::timeout(self.timeout, pg.connect(tls))
+        tokio::time::timeout(with.timeout, pg.connect(tls))
             .await
             .map_err(|_| ConnectError::Timeout {
                 node: node.name.clone(),
                 host: node.host.clone(),
                 port: node.port,
-                after: self.timeout,
+                after: with.timeout,
             })?
             .map_err(failed)
     }
@@ -119,20 +138,21 @@ impl Connector {
     /// A libpq connection string to `node`, for `CREATE SUBSCRIPTION`. Values are quoted by libpq's
     /// rules; the caller still quotes the whole as an SQL literal.
     pub fn conninfo(&self, node: &Node) -> String {
+        let with = self.with.load_full();
         let quote = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
         let mut text = format!(
             "host={} port={} user={} dbname={}",
             quote(&node.host),
             node.port,
-            quote(&self.user),
-            quote(&self.database)
+            quote(&with.user),
+            quote(&with.database)
         );
-        match self.tls.nodes {
+        match with.tls.nodes {
             // Which authorities the other node trusts is for its own files to say.
             NodeTls::Require | NodeTls::VerifyFull => text += " sslmode=require",
             NodeTls::Prefer | NodeTls::Disable => {}
         }
-        if let Some(p) = &self.password {
+        if let Some(p) = &with.password {
             text += &format!(" password={}", quote(p));
         }
         text

@@ -7,6 +7,7 @@
 pub mod ddl;
 pub mod moves;
 pub mod nodes;
+pub mod owner;
 mod roles;
 mod store;
 

@@ -43,6 +43,8 @@ struct Answer {
     folded: Option<Vec<Option<Vec<u8>>>>,
     rows: u64,
     tag: String,
+    /// Answers to the client's messages that it has: ParseComplete, BindComplete and the like.
+    answered: usize,
 }
 
 enum Step {
@@ -80,7 +82,8 @@ impl Client {
         };
         let targets = parts.iter().map(|p| p.conn.cancel.clone());
         self.parts.cancel.linked(targets);
-        let outcome = self.run_parts(&job, &mut parts).await;
+        let mut answer = Answer::default();
+        let outcome = self.run_parts(&job, &mut parts, &mut answer).await;
         self.relink_cancel();
         self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
         self.give_back(parts);
@@ -92,7 +95,7 @@ impl Client {
                 Ok(())
             }
             Ok(Some(report)) => {
-                self.refuse_front(*report);
+                self.fail_front(answer.answered, *report);
                 Ok(())
             }
             Err(end) => Err(end),
@@ -134,6 +137,7 @@ impl Client {
         &mut self,
         job: &Gather,
         parts: &mut [Part],
+        answer: &mut Answer,
     ) -> Result<Option<Box<Report>>, End> {
         for part in parts.iter_mut() {
             part.sent = true;
@@ -151,10 +155,9 @@ impl Client {
                 return Ok(Some(lost(&e)));
             }
         }
-        let mut answer = Answer::default();
         // A fold sends nothing before the last node has answered, so an error finds a clean slate.
         for (turn, part) in parts.iter_mut().enumerate() {
-            match self.run_part(job, part, turn, &mut answer).await? {
+            match self.run_part(job, part, turn, answer).await? {
                 Step::Done => {}
                 Step::Failed(report) => return Ok(Some(report)),
             }
@@ -255,11 +258,15 @@ impl Client {
                     }
                 }
                 if first && !job.hide_describe {
+                    answer.answered += 1;
                     self.out.buf().extend_from_slice(message);
                 }
             }
             b'1' if std::mem::take(&mut part.hide_parse) => {}
-            b'1' | b'2' | b'n' | b't' if first => self.out.buf().extend_from_slice(message),
+            b'1' | b'2' | b'n' if first => {
+                answer.answered += 1;
+                self.out.buf().extend_from_slice(message);
+            }
             b'D' => fold_row(job, answer, body)?,
             b'C' => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);

@@ -75,12 +75,14 @@ impl From<ProtocolError> for Failure {
 /// The names under which the console is reached.
 const CONSOLE: [&str; 2] = ["pgshunt", "pgbouncer"];
 
+/// `binding`: what SCRAM-SHA-256-PLUS binds to, on a connection under TLS.
 pub async fn run(
     worker: &Rc<Worker>,
     stream: &mut Stream,
     startup: Startup,
     mut input: BytesMut,
     addr: SocketAddr,
+    binding: Option<Vec<u8>>,
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
@@ -101,13 +103,15 @@ pub async fn run(
             .hint("Connect to the node directly.")
             .into());
     }
-    let credentials = authenticate(worker, stream, &mut input, &mut out, &startup.user).await?;
+    let credentials =
+        authenticate(worker, stream, &mut input, &mut out, &startup.user, binding).await?;
     backend::put_authentication(out.buf(), 0, &[]);
     worker.stats.logins.inc();
 
     if CONSOLE.contains(&startup.database.as_str()) {
-        let admin = startup.user == shared.config.cluster.service_user
-            || shared.config.auth.admins.contains(&startup.user);
+        let config = shared.config.load();
+        let admin = startup.user == config.cluster.service_user
+            || config.auth.admins.contains(&startup.user);
         if !admin {
             return Err(Report::fatal("42501", "this role may not use the console")
                 .hint("Add it to auth.admins.")
@@ -174,14 +178,16 @@ async fn authenticate(
     input: &mut BytesMut,
     out: &mut Out,
     user: &str,
+    binding: Option<Vec<u8>>,
 ) -> Result<Credentials, Failure> {
     let shared = &worker.shared;
-    let service = user == shared.config.cluster.service_user;
-    let own = |keys| match (&shared.config.cluster.service_password, service) {
+    let config = shared.config.load_full();
+    let service = user == config.cluster.service_user;
+    let own = |keys| match (&config.cluster.service_password, service) {
         (Some(password), true) => Credentials::Password(password.clone()),
         _ => keys,
     };
-    if shared.config.auth.method == AuthMethod::Trust {
+    if config.auth.method == AuthMethod::Trust {
         return Ok(own(Credentials::None));
     }
     let unavailable =
@@ -191,10 +197,6 @@ async fn authenticate(
     let account = match verifier {
         Some(v) => Account::Known(v),
         None => Account::Unknown { user: user.as_bytes(), secret: &about.mock },
-    };
-    let binding = match (&shared.tls, stream.is_tls()) {
-        (Some(tls), true) => tls.binding().map(<[u8]>::to_vec),
-        _ => None,
     };
     let mut scram = ScramServer::new(account, Nonce::random(), binding);
     let mut mechanisms = Vec::new();

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use tokio::net::TcpStream;
 
+use crate::config::ClientTls;
 use crate::net::{Out, Stream, listen};
 use crate::wire::backend::Report;
 
@@ -35,7 +36,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
         tracing::debug!(%addr, error = %e, "client socket");
         return;
     }
-    let limit = worker.shared.config.limits.login_timeout;
+    let limit = worker.shared.config.load().limits.login_timeout;
     let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
@@ -68,8 +69,10 @@ enum Opened {
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
 async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
-    let required = worker.shared.config.tls.clients == crate::config::ClientTls::Require;
-    let opening = match handshake::read(tcp, worker.shared.tls.as_deref(), required).await {
+    let required = worker.shared.config.load().tls.clients == ClientTls::Require;
+    // A reload in between changes the certificate for later ones, not under this one.
+    let tls = worker.shared.tls.load_full();
+    let opening = match handshake::read(tcp, tls.as_deref(), required).await {
         Ok(opening) => opening,
         Err(e) => {
             tracing::debug!(%addr, error = %e, "handshake");
@@ -82,7 +85,8 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
             None
         }
         Opening::Startup { mut stream, startup, input } => {
-            match login::run(worker, &mut stream, startup, input, addr).await {
+            let binding = tls.filter(|_| stream.is_tls()).and_then(|t| t.binding().map(Vec::from));
+            match login::run(worker, &mut stream, startup, input, addr, binding).await {
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }

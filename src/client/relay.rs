@@ -22,7 +22,7 @@ use crate::backend::login::LoginError;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
 use crate::pool::{Pool, PoolError};
-use crate::session::{Flow, Io, Job, Need};
+use crate::session::{Flow, Io, Job, Need, Session};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
@@ -59,6 +59,8 @@ pub struct Client {
     sent_at: Option<Instant>,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
+    /// Of another database than the cluster's: nothing is distributed there.
+    plain: bool,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -101,6 +103,7 @@ pub(super) enum Event {
 
 impl Client {
     pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
+        let plain = *parts.database != *worker.shared.config.load().cluster.database;
         Self {
             worker: worker.clone(),
             stream,
@@ -116,6 +119,7 @@ impl Client {
             unflushed: false,
             sent_at: None,
             pools: (Epoch(0), Vec::new()),
+            plain,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -149,15 +153,13 @@ impl Client {
                 Ok(need) => need,
                 Err(end) => return end,
             };
-            self.release();
+            let released = self.release();
             let met = match need {
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
-                Some(Need::Quiet) => {
-                    self.ask_for_answers();
-                    Ok(self.tries_again())
-                }
+                // Without a connection there is nothing left to wait for.
+                Some(Need::Quiet) => Ok(released),
                 None => Ok(self.tries_again()),
             };
             match met {
@@ -241,12 +243,10 @@ impl Client {
                 self.copying = (h.len, self.parts.session.streams_copy());
                 continue;
             }
-            if h.len > self.worker.shared.config.limits.max_message {
+            let most = self.worker.shared.config.load().limits.max_message;
+            if h.len > most {
                 return Err(Report::fatal("54000", "message is too large to be routed")
-                    .detail(format!(
-                        "{} bytes; limits.max_message allows {}.",
-                        h.len, self.worker.shared.config.limits.max_message
-                    ))
+                    .detail(format!("{} bytes; limits.max_message allows {}.", h.len, most))
                     .into());
             }
             if self.input.len() < h.len {
@@ -269,7 +269,7 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
-        let Self { worker, parts, out, server, unflushed, copied, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, plain, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
@@ -285,6 +285,9 @@ impl Client {
             _ => {}
         }
         let flow = worker.with_env(|env| {
+            if *plain {
+                env.routes = env.routes.plain();
+            }
             let mut io = Io { client: out.buf(), server: to_server };
             parts.session.client(header, &message[frame::HEADER..], env, &mut io)
         });
@@ -297,18 +300,25 @@ impl Client {
         }
     }
 
-    /// Gives the connection back when the session lets go of it.
-    fn release(&mut self) {
+    /// Gives the connection back when the session lets go of it; true if it did.
+    fn release(&mut self) -> bool {
         if !self.parts.session.lets_go() {
-            return;
+            return false;
         }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
         let released = worker.with_env(|env| self.parts.session.take_released(env));
+        let gone = released.is_some();
         if let Some(facts) = released {
             self.parts.cancel.idle();
             if let Some((mut conn, pool)) = self.server.take() {
                 conn.facts = facts;
+                if self.copying.0 > 0 && self.copying.1 {
+                    // The COPY failed while a message of its data was half passed on. The node
+                    // would take what the next client says for the other half.
+                    conn.facts.spent = true;
+                    self.copying.1 = false;
+                }
                 pool.give(conn, self.worker.index);
             }
             if let Some(at) = self.sent_at.take() {
@@ -318,6 +328,7 @@ impl Client {
             self.count();
         }
         self.again.extend(again);
+        gone
     }
 
     /// Gets a connection to `node` and links the session to it.
@@ -343,6 +354,15 @@ impl Client {
 
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
+        self.end_front(|session, tag, io| session.refuse(tag, report, io));
+    }
+
+    /// Ends the message in front with an error of its job, of whose answer the client has had parts.
+    pub(super) fn fail_front(&mut self, answered: usize, report: Report) {
+        self.end_front(|session, tag, io| session.job_failed(tag, answered, report, io));
+    }
+
+    fn end_front(&mut self, end: impl FnOnce(&mut Session, u8, &mut Io<'_>)) {
         let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
@@ -360,7 +380,7 @@ impl Client {
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
-        self.parts.session.refuse(tag, report, &mut io);
+        end(&mut self.parts.session, tag, &mut io);
     }
 
     async fn job(&mut self, job: Job) -> Result<(), End> {
@@ -531,7 +551,7 @@ impl Client {
         worker.with_env(|env| self.parts.session.unlink(env));
         self.parts.cancel.idle();
         if waiting {
-            let timeout = self.worker.shared.config.pool.connect_timeout;
+            let timeout = self.worker.shared.config.load().pool.connect_timeout;
             if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
                 tracing::debug!(error = %e, "cancel of an abandoned statement");
             }

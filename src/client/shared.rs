@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwapOption;
+
 use super::Cancels;
 pub use super::cancel::Registration;
 use super::reported::Reported;
 use super::roles::Roles;
 use crate::catalog::Store;
-use crate::config::Config;
+use crate::config::Live;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
@@ -30,12 +32,13 @@ pub struct Visitor {
 pub type Console = Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
 
 pub struct Shared {
-    pub config: Config,
+    pub config: Live,
     pub store: Arc<Store>,
     pub pools: Arc<Pools>,
     pub cancels: Arc<Cancels>,
     pub registry: Arc<Registry>,
-    pub tls: Option<Arc<ServerTls>>,
+    /// TLS to clients, when it is offered.
+    pub tls: ArcSwapOption<ServerTls>,
     /// The runtime of catalog, DDL and moves.
     pub control: tokio::runtime::Handle,
     pub console: Console,
@@ -49,7 +52,7 @@ pub struct Shared {
 impl Shared {
     #[allow(clippy::too_many_arguments)]
     pub fn new(
-        config: Config,
+        config: Live,
         store: Arc<Store>,
         pools: Arc<Pools>,
         registry: Arc<Registry>,
@@ -65,7 +68,7 @@ impl Shared {
             pools,
             cancels: Arc::default(),
             registry,
-            tls,
+            tls: ArcSwapOption::new(tls),
             control,
             console,
             reported: Reported::default(),
@@ -79,7 +82,7 @@ impl Shared {
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
         let admission = Admission(self.clone());
-        (before < self.config.limits.max_clients).then_some(admission)
+        (before < self.config.load().limits.max_clients).then_some(admission)
     }
 }
 

@@ -61,7 +61,7 @@ impl Worker {
             gate: &mut decide.gate,
             gate_effects: &mut decide.effects,
             planner: &mut decide.planner,
-            max_prepared: self.shared.config.pool.max_prepared,
+            max_prepared: self.shared.config.load().pool.max_prepared,
         };
         let result = f(&mut env);
         self.act(decide);
@@ -105,7 +105,10 @@ impl Worker {
                     decide.drained.insert(hold, drained);
                     decide.gate.close(hold, scope, until, &mut decide.effects);
                 }
-                Command::Extend { hold, until } => decide.gate.extend(hold, until),
+                Command::Seal { hold, answer } => {
+                    // A cutover that no longer listens has given up.
+                    let _ = answer.send(decide.gate.seal(hold));
+                }
                 Command::Open { hold } => {
                     decide.drained.remove(&hold);
                     decide.gate.open(hold, &mut decide.effects);

@@ -11,8 +11,10 @@ mod units;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde::Deserialize;
 
 pub use load::{ConfigError, PASSWORD_VARIABLE};
@@ -142,6 +144,9 @@ pub struct Cluster {
     /// The home node first; the others are added when the catalog is created.
     pub nodes: Vec<ClusterNode>,
 }
+
+/// The configuration in force. A reload swaps it whole, so each look sees one file's values.
+pub type Live = Arc<ArcSwap<Config>>;
 
 /// By hand, so that the password is in no log.
 impl fmt::Debug for Cluster {

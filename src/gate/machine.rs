@@ -175,9 +175,15 @@ impl Gate {
         self.holds.push(Hold { id, scope, until, draining });
     }
 
-    pub fn extend(&mut self, id: HoldId, until: Instant) {
-        if let Some(hold) = self.holds.iter_mut().find(|h| h.id == id) {
-            hold.until = Some(until);
+    /// From now on the hold ends by [`Gate::open`] only. False: it has ended already.
+    #[must_use]
+    pub fn seal(&mut self, id: HoldId) -> bool {
+        match self.holds.iter_mut().find(|h| h.id == id) {
+            Some(hold) => {
+                hold.until = None;
+                true
+            }
+            None => false,
         }
     }
 
@@ -271,14 +277,27 @@ mod tests {
         fx.clear();
         g.tick(now, &mut fx);
         assert!(fx.is_empty());
-        g.extend(HoldId(1), until + Duration::from_secs(1));
         g.tick(until, &mut fx);
-        assert!(fx.is_empty(), "it was extended");
-        g.tick(until + Duration::from_secs(1), &mut fx);
         assert_eq!(fx, [Effect::Wake]);
+        assert!(!g.seal(HoldId(1)), "too late");
         fx.clear();
         g.open(HoldId(1), &mut fx);
         assert!(fx.is_empty(), "opening twice is no error and wakes nobody");
+    }
+
+    #[test]
+    fn a_sealed_hold_ends_only_when_it_is_opened() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        g.close(HoldId(1), hold(1), Some(now), &mut fx);
+        assert!(g.seal(HoldId(1)));
+        assert_eq!(g.next_deadline(), None);
+        fx.clear();
+        g.tick(now + Duration::from_secs(3600), &mut fx);
+        assert!(fx.is_empty());
+        let t = g.ticket(now, 1);
+        assert_eq!(g.enter(&t, shard(1)), Entry::Held);
+        g.open(HoldId(1), &mut fx);
+        assert_eq!(fx, [Effect::Wake]);
     }
 
     #[test]

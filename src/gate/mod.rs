@@ -5,6 +5,8 @@
 //! [`Gates`] is the other end: a cutover, or the console's PAUSE, closes the gates of all workers
 //! and waits until each has seen the last matching transaction leave. A closed set of gates is a
 //! value, [`Closed`]; dropping it opens them, so no path out of a cutover can leave traffic held.
+//! Only where opening could give a wrong answer, because it is not known who serves, is it
+//! [sealed](Closed::seal): then it stays closed until somebody who knows opens it.
 //!
 //! What a hold stops is told by its [`Scope`]: a shard's hold stops the statements of that shard
 //! and those that go to every node of its group, since a leaf attached on two nodes would be
@@ -31,9 +33,11 @@ pub enum Command {
         /// Sent once, when no matching transaction is left on this worker.
         drained: mpsc::UnboundedSender<HoldId>,
     },
-    Extend {
+    /// The worker no longer opens by itself.
+    Seal {
         hold: HoldId,
-        until: Instant,
+        /// Whether the hold was still in force.
+        answer: mpsc::UnboundedSender<bool>,
     },
     Open {
         hold: HoldId,
@@ -78,7 +82,7 @@ impl Gates {
         let since = Instant::now();
         let until = max_pause.map(|p| since + p);
         let (drained, mut acks) = mpsc::unbounded_channel();
-        let closed = Closed { gates: self.clone(), hold, since };
+        let closed = Closed { gates: self.clone(), hold, since, sealed: false };
         let mut missing = 0;
         for w in self.workers.iter() {
             let command = Command::Close { hold, scope, until, drained: drained.clone() };
@@ -118,12 +122,13 @@ impl Gates {
 }
 
 /// Proof that nothing matching the scope is in flight, and that nothing will start.
-/// Dropping it opens the gates.
+/// Dropping it opens the gates, unless it is sealed.
 #[derive(Debug)]
 pub struct Closed {
     gates: Gates,
     hold: HoldId,
     since: Instant,
+    sealed: bool,
 }
 
 impl Closed {
@@ -132,19 +137,33 @@ impl Closed {
         self.since.elapsed()
     }
 
-    /// Moves the moment at which the workers open by themselves.
-    pub fn extend(&self, until: Instant) {
-        self.gates.tell(|| Command::Extend { hold: self.hold, until });
+    /// From now on only [`Closed::open`] opens the gates: no worker by itself, and no drop. False
+    /// if a worker has opened already.
+    pub async fn seal(&mut self) -> bool {
+        self.sealed = true;
+        let (answer, mut answers) = mpsc::unbounded_channel();
+        self.gates.tell(|| Command::Seal { hold: self.hold, answer: answer.clone() });
+        drop(answer);
+        let mut held = true;
+        while let Some(still) = answers.recv().await {
+            held &= still;
+        }
+        held
     }
 
     /// Opens the gates and tells how long they were closed.
-    pub fn open(self) -> Duration {
+    pub fn open(mut self) -> Duration {
+        self.sealed = false;
         self.held_for()
     }
 }
 
 impl Drop for Closed {
     fn drop(&mut self) {
+        if self.sealed {
+            tracing::error!(hold = self.hold.0, "a gate stays closed: it is not known who serves");
+            return;
+        }
         self.gates.tell(|| Command::Open { hold: self.hold });
     }
 }

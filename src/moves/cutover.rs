@@ -4,6 +4,10 @@
 //! texts of the transactions, a rehearsed ATTACH. An error up to the journal's commit leads back to the
 //! source, unfenced; whether it was reached is never guessed, but read from the target. After it only
 //! forward: the gate stays closed until the routing table tells the new truth.
+//!
+//! Until ATTACH is sent the workers open their gates by themselves after `max_pause`, whatever has
+//! become of this task, and the source serves. From then on opening could give a wrong answer, so the
+//! gate is sealed first; if it has opened meanwhile, ATTACH is not sent.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +27,6 @@ use super::replication;
 use crate::catalog::moves;
 use crate::failpoint;
 use crate::gate::{Blocked, Closed};
-
-/// How far beyond its end a hold is extended while nobody may go on yet.
-const BEYOND: Duration = Duration::from_secs(5);
 
 fn before(step: HoldStep) {
     failpoint::hit(&format!("move.{}.before", step.name()));
@@ -100,7 +101,7 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
     let max_pause = ctx.config.max_pause;
     before(HoldStep::Drain);
     let since = Instant::now();
-    let closed = ctx
+    let mut closed = ctx
         .gates
         .close(ctx.plan.scope(), ctx.config.cutover_drain_timeout, Some(max_pause))
         .await
@@ -109,18 +110,35 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
     after(HoldStep::Drain);
 
     let deadline = since + max_pause;
-    if let Err(e) = up_to_the_journal(ctx, &mut ready, &closed, deadline, &mut times).await {
-        // Before ATTACH was sent the hold may well end while a node is away; afterwards nobody may
-        // go on until it is known who serves.
-        match resolve(ctx, &closed, e.attach_sent).await? {
-            Found::NoJournal => {
-                drop(closed);
-                return Err(e.error);
+    // The last quarter is for ATTACH, or for lifting the fence again.
+    let early = deadline - max_pause / 4;
+    let caught_up = catch_up(ctx, &mut ready, early, &mut times);
+    let caught_up = match tokio::time::timeout_at(early.into(), caught_up).await {
+        Ok(done) => done,
+        Err(_) => Err(StepError::Blocked("a node did not answer within max_pause".into())),
+    };
+    if let Err(e) = caught_up {
+        // ATTACH was not sent, so the target need not be asked, and may well be away.
+        lift_again(ctx).await?;
+        return Err(e);
+    }
+    if let Err(e) = attach(ctx, &ready, &mut closed, deadline, &mut times).await {
+        match e {
+            NotAttached::NotSent(e) => {
+                let lifted = lift_again(ctx).await;
+                closed.open();
+                return Err(lifted.err().unwrap_or(e));
             }
-            Found::Journal => {}
+            NotAttached::Unknown(e) => match resolve(ctx).await? {
+                Found::NoJournal => {
+                    closed.open();
+                    return Err(e);
+                }
+                Found::Journal => {}
+            },
         }
     }
-    complete(ctx, &closed, Some(ready.tail), &mut times).await?;
+    complete(ctx, Some(ready.tail), &mut times).await?;
     open(ctx, closed, times);
     Ok(())
 }
@@ -155,27 +173,13 @@ fn blocked(b: Blocked) -> StepError {
     })
 }
 
-struct Aborted {
-    error: StepError,
-    attach_sent: bool,
-}
-
-impl From<StepError> for Aborted {
-    fn from(error: StepError) -> Self {
-        Self { error, attach_sent: false }
-    }
-}
-
-async fn up_to_the_journal(
+/// Fences the source and waits until the target has all that was written before.
+async fn catch_up(
     ctx: &Ctx,
     ready: &mut Prepared,
-    closed: &Closed,
-    deadline: Instant,
+    early: Instant,
     times: &mut HoldTimes,
-) -> Result<(), Aborted> {
-    // The last quarter is for ATTACH, or for lifting the fence again.
-    let early = deadline - ctx.config.max_pause / 4;
-
+) -> Result<(), StepError> {
     before(HoldStep::Fence);
     let since = Instant::now();
     let (marker, seq) = ready.marker.write();
@@ -187,27 +191,41 @@ async fn up_to_the_journal(
     let since = Instant::now();
     if !ready.marker.arrived(&ctx.target, seq, early).await? {
         let e = format!("{} did not catch up within the pause", ctx.plan.target.name);
-        return Err(StepError::Blocked(e).into());
+        return Err(StepError::Blocked(e));
     }
     times.push(HoldStep::CatchUp, since.elapsed());
     after(HoldStep::CatchUp);
+    Ok(())
+}
 
+enum NotAttached {
+    NotSent(StepError),
+    /// It may have been committed all the same.
+    Unknown(StepError),
+}
+
+async fn attach(
+    ctx: &Ctx,
+    ready: &Prepared,
+    closed: &mut Closed,
+    deadline: Instant,
+    times: &mut HoldTimes,
+) -> Result<(), NotAttached> {
+    let over = || StepError::Blocked("max_pause was over before the ATTACH".into());
     before(HoldStep::Attach);
     let since = Instant::now();
     let Some(left) = deadline.checked_duration_since(since).filter(|d| !d.is_zero()) else {
-        return Err(StepError::Blocked("max_pause was over before the ATTACH".into()).into());
+        return Err(NotAttached::NotSent(over()));
     };
-    // From here until it is known who serves no worker may open by itself.
-    closed.extend(deadline + BEYOND);
+    if !closed.seal().await {
+        return Err(NotAttached::NotSent(over()));
+    }
     let sql = format!(
         "SET LOCAL lock_timeout = {}; SET LOCAL synchronous_commit = on; {}",
         left.as_millis().max(1),
         ready.attach
     );
-    ctx.target
-        .transaction("attaching the leaves", &sql)
-        .await
-        .map_err(|error| Aborted { error, attach_sent: true })?;
+    ctx.target.transaction("attaching the leaves", &sql).await.map_err(NotAttached::Unknown)?;
     times.push(HoldStep::Attach, since.elapsed());
     after(HoldStep::Attach);
     Ok(())
@@ -221,7 +239,8 @@ async fn raise_fence(
     until: Instant,
 ) -> Result<(), StepError> {
     let left = until.saturating_duration_since(Instant::now());
-    let patience = ctx.config.cutover_drain_timeout.min(left);
+    // Given up by the node in time, so that it is known who was in the way.
+    let patience = ctx.config.cutover_drain_timeout.min(left / 8 * 7);
     let raise = ready.fence.raise(&ctx.source, marker, patience);
     tokio::pin!(raise);
     let (done, who) = tokio::select! {
@@ -239,13 +258,36 @@ async fn raise_fence(
     }
 }
 
-/// Finds out who serves, after whatever went wrong, and leaves the source unfenced if it does.
-/// Tries until it knows. The move's other sessions end first, so that nothing commits behind it.
-async fn resolve(ctx: &mut Ctx, closed: &Closed, extend: bool) -> Result<Found, StepError> {
+/// Leaves the source unfenced when an attempt was given up before ATTACH was sent. Tries until it
+/// is. Whatever the attempt left running there ends first, so that no fence comes up behind it.
+async fn lift_again(ctx: &mut Ctx) -> Result<(), StepError> {
     loop {
-        if extend {
-            closed.extend(Instant::now() + BEYOND);
+        match try_to_lift(ctx).await {
+            Ok(()) => return Ok(()),
+            Err(StepError::LockLost) => return Err(StepError::LockLost),
+            Err(e) => {
+                tracing::warn!(move_id = ctx.plan.id.0, error = %e, "the source is not unfenced yet");
+                ctx.show(|p| p.error = Some(e.to_string()));
+            }
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn try_to_lift(ctx: &mut Ctx) -> Result<(), StepError> {
+    ctx.ensure_home().await?;
+    ctx.source = ctx.open_link(&ctx.plan.source.clone()).await?;
+    ctx.source.end_others(ctx.plan.id, &ctx.home).await?;
+    fence::lift(&ctx.source, &ctx.plan).await?;
+    ctx.show(|p| p.error = None);
+    Ok(())
+}
+
+/// Finds out who serves, when ATTACH may have been committed or not, and leaves the source unfenced
+/// if it does. Tries until it knows. The move's other sessions end first, so that nothing commits
+/// behind it.
+async fn resolve(ctx: &mut Ctx) -> Result<Found, StepError> {
+    loop {
         match try_resolve(ctx).await {
             Ok(found) => return Ok(found),
             Err(StepError::LockLost) => return Err(StepError::LockLost),
@@ -277,12 +319,10 @@ async fn try_resolve(ctx: &mut Ctx) -> Result<Found, StepError> {
 /// routing table tell who serves. Tries until it is done; only a lost lock ends it otherwise.
 async fn complete(
     ctx: &mut Ctx,
-    closed: &Closed,
     mut ready: Option<Tail>,
     times: &mut HoldTimes,
 ) -> Result<(), StepError> {
     loop {
-        closed.extend(Instant::now() + BEYOND);
         let taken = match ready.take() {
             Some(tail) => Ok(tail),
             None => reopen(ctx).await,
@@ -378,12 +418,12 @@ async fn tell(ctx: &Ctx, flip: &Statement) -> Result<(), StepError> {
 /// journal has decided.
 pub async fn recover(ctx: &mut Ctx) -> Result<Found, StepError> {
     let closed = close_for_recovery(ctx).await;
-    let found = resolve(ctx, &closed, true).await?;
+    let found = resolve(ctx).await?;
     if found == Found::Journal {
-        complete(ctx, &closed, None, &mut HoldTimes::default()).await?;
+        complete(ctx, None, &mut HoldTimes::default()).await?;
     }
     before(HoldStep::Open);
-    drop(closed);
+    closed.open();
     after(HoldStep::Open);
     Ok(found)
 }
@@ -396,18 +436,21 @@ pub async fn settle(ctx: &mut Ctx) -> Result<(), StepError> {
         return Ok(());
     }
     let closed = close_for_recovery(ctx).await;
-    complete(ctx, &closed, None, &mut HoldTimes::default()).await
+    complete(ctx, None, &mut HoldTimes::default()).await?;
+    closed.open();
+    Ok(())
 }
 
+/// A gate that stays closed until it is known who serves.
 async fn close_for_recovery(ctx: &Ctx) -> Closed {
     loop {
-        let closing = ctx.gates.close(
-            ctx.plan.scope(),
-            ctx.config.cutover_drain_timeout,
-            Some(ctx.config.max_pause + BEYOND),
-        );
-        match closing.await {
-            Ok(closed) => return closed,
+        let (scope, patience) = (ctx.plan.scope(), ctx.config.cutover_drain_timeout);
+        match ctx.gates.close(scope, patience, None).await {
+            Ok(mut closed) => {
+                // Without a deadline no worker has opened it.
+                closed.seal().await;
+                return closed;
+            }
             Err(b) => {
                 let who = blocked(b).to_string();
                 tracing::warn!(move_id = ctx.plan.id.0, blocker = %who, "recovery waits");

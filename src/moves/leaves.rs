@@ -13,6 +13,7 @@ use super::error::StepError;
 use super::link::Link;
 use super::plan::{Plan, PlanTable};
 use super::sql::{ident, literal};
+use crate::hash::KeyType;
 
 /// The CHECK that spares ATTACH its scan: equal to the leaf's partition constraint. It names the
 /// local parent's OID, so each node has its own.
@@ -94,12 +95,30 @@ async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
 
 /// `ALTER TABLE ... ADD CONSTRAINT` of the [`CHECK`] on a node where the parent has this OID.
 pub fn add_check(plan: &Plan, t: &PlanTable, parent_oid: u32, options: &str) -> String {
-    let key = t.key_columns.iter().map(|c| ident(c)).collect::<Vec<_>>().join(", ");
+    let key = t.key_columns.iter().zip(&plan.key_types).map(|(c, &ty)| key_word(&ident(c), ty));
+    let key = key.collect::<Vec<_>>().join(", ");
     format!(
         "ALTER TABLE {} ADD CONSTRAINT {CHECK} CHECK \
          (satisfies_hash_partition('{parent_oid}'::oid, {}, {}, {key})) {options}",
         t.leaf, plan.modulus, plan.remainder
     )
+}
+
+/// A key column as the [`CHECK`] names it.
+///
+/// PostgreSQL skips the scan only if the CHECK's expression equals the partition constraint, node by
+/// node. That one calls `satisfies_hash_partition` without an input collation, while a call in SQL gets
+/// the one of its text arguments; and SQL has no word for "none". But where two columns with different
+/// collations meet in a CASE, the result has none, and the call neither. Both branches are folded away
+/// when the expressions are compared and when a row is checked, and the column alone remains.
+fn key_word(column: &str, ty: KeyType) -> String {
+    let none = "(NULL::pgshunt.contradiction)";
+    let other = format!("CASE WHEN true THEN {none}.c ELSE {none}.p END");
+    match ty {
+        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Uuid => column.to_owned(),
+        KeyType::Text => format!("CASE WHEN true THEN {column} ELSE {other} END"),
+        KeyType::Varchar => format!("CASE WHEN true THEN {column} ELSE ({other})::varchar END"),
+    }
 }
 
 /// Storage parameters and grants of the source's leaf, as statements.

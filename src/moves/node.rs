@@ -2,13 +2,15 @@
 
 use tokio_postgres::{Client, Error};
 
-/// Creates schema `pgshunt` on a node with the journal, the fences and their trigger's function.
+/// Creates schema `pgshunt` on a node with the journal, the fences, their trigger's function and a
+/// type that the leaves' CHECKs name.
 /// Doing it again changes nothing.
 pub async fn ensure_node_schema(client: &Client) -> Result<(), Error> {
     let there = client
         .query_one(
             "SELECT to_regclass('pgshunt.move_journal') IS NOT NULL
                 AND to_regclass('pgshunt.fences') IS NOT NULL
+                AND to_regtype('pgshunt.contradiction') IS NOT NULL
                 AND to_regprocedure('pgshunt.fence()') IS NOT NULL",
             &[],
         )

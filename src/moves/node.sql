@@ -17,6 +17,13 @@ CREATE TABLE IF NOT EXISTS pgshunt.fences (
     fenced_at    timestamptz NOT NULL DEFAULT now()
 );
 
+-- Two columns whose collations contradict each other: see key_word() in leaves.rs.
+DO $$ BEGIN
+    IF to_regtype('pgshunt.contradiction') IS NULL THEN
+        CREATE TYPE pgshunt.contradiction AS (c text COLLATE "C", p text COLLATE "POSIX");
+    END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgshunt.fence() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'shard % does not take writes on this node: it is moving or has moved', TG_ARGV[0]

@@ -7,6 +7,7 @@ use super::machine::Kind;
 use super::sql::{ident, qualified};
 use crate::catalog::moves::MoveRow;
 use crate::gate::Scope;
+use crate::hash::KeyType;
 use crate::topology::{GroupId, MoveId, Node, NodeId, RoutingTable, ShardId, TableId};
 
 #[derive(Debug, Clone)]
@@ -18,6 +19,7 @@ pub struct Plan {
     pub group: GroupId,
     pub modulus: u32,
     pub remainder: u32,
+    pub key_types: Vec<KeyType>,
     /// Serves now.
     pub source: Arc<Node>,
     /// Serves afterwards.
@@ -42,6 +44,8 @@ impl Plan {
     pub fn new(row: &MoveRow, routes: &RoutingTable) -> Result<Self, StepError> {
         let gone = |what: String| StepError::Refused(format!("{what} is not in the catalog"));
         let shard = routes.shard(row.shard).ok_or_else(|| gone(format!("shard {}", row.shard)))?;
+        let group =
+            routes.group(shard.group).ok_or_else(|| gone(format!("group {}", shard.group)))?;
         let node = |id: NodeId| routes.node(id).cloned().ok_or_else(|| gone(format!("node {id}")));
         let schema = schema_name(row.shard);
         let mut tables = Vec::with_capacity(row.tables.len());
@@ -64,6 +68,7 @@ impl Plan {
             group: row.group,
             modulus: shard.modulus,
             remainder: shard.remainder,
+            key_types: group.key_types.clone(),
             source: node(row.source)?,
             target: node(row.target)?,
             tables,

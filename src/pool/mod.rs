@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
@@ -64,15 +65,17 @@ impl OpenRequest {
     pub async fn carry_out(self) {
         let pool = self.pool;
         let credentials = pool.credentials();
+        let tls = pool.home.tls.load_full();
+        let timeout = pool.home.config.load().connect_timeout;
         let id = ConnId(pool.home.next_id.fetch_add(1, Ordering::Relaxed));
         let target = Target {
             node: &pool.node,
             database: &pool.key.database,
             user: &pool.key.user,
             credentials: &credentials,
-            tls: &pool.home.tls,
+            tls: &tls,
         };
-        let opened = login::connect(target, id, pool.home.config.connect_timeout).await;
+        let opened = login::connect(target, id, timeout).await;
         let mut fx = Vec::new();
         match opened {
             Ok(conn) => {
@@ -95,8 +98,8 @@ impl OpenRequest {
 
 /// What all pools share.
 pub struct Pools {
-    config: config::Pool,
-    tls: ClientTls,
+    config: ArcSwap<config::Pool>,
+    tls: ArcSwap<ClientTls>,
     next_id: AtomicU64,
     openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
@@ -109,23 +112,40 @@ impl Pools {
         tls: ClientTls,
         openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     ) -> Arc<Self> {
-        Arc::new(Self { config, tls, next_id: AtomicU64::new(1), openers, pools: Mutex::default() })
+        Arc::new(Self {
+            config: ArcSwap::from_pointee(config),
+            tls: ArcSwap::from_pointee(tls),
+            next_id: AtomicU64::new(1),
+            openers,
+            pools: Mutex::default(),
+        })
     }
 
-    pub fn config(&self) -> &config::Pool {
-        &self.config
+    /// Puts another configuration in force. Connections are closed only where there are more than
+    /// the new size allows; those under way end as they began.
+    pub fn reconfigure(&self, config: &config::Pool, tls: ClientTls) {
+        self.config.store(Arc::new(config.clone()));
+        self.tls.store(Arc::new(tls));
+        for pool in self.all() {
+            let mut fx = Vec::new();
+            let mut shared = pool.lock();
+            shared.bury_dead();
+            shared.state.resize(config.size, config.idle_timeout, &mut fx);
+            pool.act(shared, fx, None);
+        }
     }
 
     /// The pool of this key, made `with` these credentials when it is not there yet.
     pub fn pool(self: &Arc<Self>, key: PoolKey, node: &Arc<Node>, with: &Credentials) -> Arc<Pool> {
         let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
+        let config = self.config.load();
         let pool = pools.entry(key.clone()).or_insert_with(|| {
             Arc::new(Pool {
                 home: self.clone(),
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
                 shared: Mutex::new(Shared {
-                    state: State::new(self.config.size, self.config.idle_timeout),
+                    state: State::new(config.size, config.idle_timeout),
                     idle: HashMap::new(),
                     waiters: HashMap::new(),
                 }),
@@ -212,7 +232,7 @@ impl Pool {
         shared.bury_dead();
         shared.waiters.insert(id, tx);
         let mut fx = Vec::new();
-        let (now, patience) = (Instant::now(), self.home.config.queue_timeout);
+        let (now, patience) = (Instant::now(), self.home.config.load().queue_timeout);
         shared.state.take(worker, id, now, patience, &mut fx);
         self.act(shared, fx, None);
         let deadline = Box::pin(tokio::time::sleep_until((now + patience).into()));
@@ -223,7 +243,7 @@ impl Pool {
     pub fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker) {
         let mut fx = Vec::new();
         let now = Instant::now();
-        let young = now.duration_since(conn.opened) < self.home.config.server_lifetime;
+        let young = now.duration_since(conn.opened) < self.home.config.load().server_lifetime;
         let fit = young && conn.is_clean() && still_alive(&mut conn);
         let mut shared = self.lock();
         shared.bury_dead_for_line();
@@ -257,7 +277,7 @@ impl Pool {
             servers_active: shared.state.busy(),
             servers_idle: shared.state.idle(),
             servers_opening: shared.state.opening(),
-            size: self.home.config.size,
+            size: self.home.config.load().size,
             longest_wait: shared.state.longest_wait(Instant::now()),
         }
     }
@@ -294,7 +314,7 @@ impl Pool {
                     }
                 }
                 Effect::Expire { waiter } => {
-                    let after = self.home.config.queue_timeout;
+                    let after = self.home.config.load().queue_timeout;
                     let node = self.node.name.clone();
                     shared.fail(waiter, PoolError::QueueTimeout { node, after });
                 }

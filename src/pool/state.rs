@@ -126,9 +126,21 @@ impl State {
         self.waiting.retain(|w| w.id != waiter);
     }
 
+    /// Other limits from now on. What is handed out beyond them is closed when it comes back.
+    pub fn resize(&mut self, limit: usize, idle_timeout: Duration, fx: &mut Vec<Effect>) {
+        (self.limit, self.idle_timeout) = (limit, idle_timeout);
+        let surplus = self.total().saturating_sub(limit).min(self.idle.len());
+        fx.extend(self.idle.drain(..surplus).map(|i| Effect::Close { conn: i.conn }));
+        self.serve(fx);
+    }
+
     /// A connection comes back in a clean state.
     pub fn give(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
         self.busy = self.busy.saturating_sub(1);
+        if self.total() >= self.limit {
+            fx.push(Effect::Close { conn });
+            return self.serve(fx);
+        }
         self.idle.push(Idle { conn, worker, since: now });
         self.serve(fx);
     }
@@ -281,6 +293,29 @@ mod tests {
         let failed = s.then(|p, _, fx| p.open_failed(fx));
         assert_eq!(failed, [Effect::Fail { waiter: WaiterId(2) }]);
         assert_eq!((s.pool.busy(), s.pool.opening(), s.pool.waiting()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_pool_grows_for_its_line_and_shrinks_as_connections_come_back() {
+        let mut s = Story::new(1);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
+        assert_eq!(s.take(0, 2), []);
+        let day = Duration::from_secs(86_400);
+        assert_eq!(s.then(|p, _, fx| p.resize(3, day, fx)), [Effect::Open { worker: 0 }]);
+        s.then(|p, now, fx| p.opened(now, ConnId(2), 0, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(2), 0, fx));
+        s.take(0, 3);
+        s.take(0, 4);
+        s.then(|p, now, fx| p.opened(now, ConnId(3), 0, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(3), 0, fx));
+        // Connections 1 and 2 are handed out, 3 is idle.
+        let close = |n| Effect::Close { conn: ConnId(n) };
+        assert_eq!(s.then(|p, _, fx| p.resize(1, day, fx)), [close(3)]);
+        assert_eq!(s.take(0, 5), []);
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(2), 0, fx)), [close(2)]);
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx)), [grant(5, 1)]);
+        assert_eq!((s.pool.busy(), s.pool.idle()), (1, 0));
     }
 
     #[test]

@@ -195,8 +195,37 @@ fn control_of_functions(node: Node<'_>) -> Control {
     match pin {
         Some(why) => Control::Pin(why),
         None if temporary => Control::Pin("a temporary table"),
-        None => Control::None,
+        None => of_constant(node),
     }
+}
+
+/// What a SELECT of nothing but constants, or of `set_config(..., true)`, does.
+fn of_constant(node: Node<'_>) -> Control {
+    let mut local = false;
+    let other = walk_manual(node, |n| match n {
+        Node::FuncCall(f) if is_call_of_set_config(f) => {
+            local = true;
+            Recurse::yes()
+        }
+        Node::SelectStmt(_)
+        | Node::NodeList(_)
+        | Node::ResTarget(_)
+        | Node::A_Const(_)
+        | Node::Boolean(_)
+        | Node::Integer(_)
+        | Node::Float(_)
+        | Node::String(_) => Recurse::yes(),
+        _ => std::ops::ControlFlow::Break(()),
+    });
+    match other {
+        Some(()) => Control::None,
+        None if local => Control::Local,
+        None => Control::Pure,
+    }
+}
+
+fn is_call_of_set_config(f: &nodes::FuncCall) -> bool {
+    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local_set_config(f)
 }
 
 /// `RELPERSISTENCE_TEMP`, or the schema of temporary tables.

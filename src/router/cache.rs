@@ -40,6 +40,19 @@ pub struct Planner {
 pub struct Planned<'a> {
     pub plan: Arc<Plan>,
     pub literals: Literals<'a>,
+    /// Set when the plan's offsets are those of the normalised text.
+    lexer: Option<&'a Lexer>,
+}
+
+impl Planned<'_> {
+    /// Where the plan's n-th statement is in the text.
+    pub fn span(&self, n: usize) -> (usize, usize) {
+        let (start, end) = self.plan.statements.get(n).map_or((0, 0), |s| s.span);
+        match self.lexer {
+            Some(lexer) => (lexer.source_offset(start), lexer.source_offset(end)),
+            None => (start, end),
+        }
+    }
 }
 
 /// The literals of a text, by index.
@@ -120,25 +133,31 @@ impl Planner {
             && !self.lexer.several_statements()
             && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {
-            key(&mut self.key, self.lexer.text(), speech);
+            key(&mut self.key, self.lexer.text(), routes, speech);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
                 let literals = Literals { text, spans: self.lexer.literals() };
-                return Planned { plan: plan.clone(), literals };
+                return Planned { plan: plan.clone(), literals, lexer: Some(&self.lexer) };
             }
         }
         self.parsed += 1;
         let lexed = Lexed(&self.lexer, text);
         let literals: &dyn AtLocation = if cached { &lexed } else { &Unlexed };
-        let (plan, by_shape) = make(text, routes, &self.functions, speech, literals);
+        let (mut plan, by_shape) = make(text, routes, &self.functions, speech, literals);
+        let shaped = cached && by_shape;
+        if let (true, [only]) = (shaped, plan.statements.as_mut_slice()) {
+            // The next text of this shape has its tokens elsewhere.
+            only.span = (0, self.lexer.text().len());
+        }
         let plan = Arc::new(plan);
-        if cached && by_shape {
+        if shaped {
             if self.shapes.len() >= MAX_PLANS {
                 self.shapes.clear();
             }
             self.shapes.insert(self.key.clone(), plan.clone());
         }
         let spans = if cached { self.lexer.literals() } else { &[] };
-        Planned { plan, literals: Literals { text, spans } }
+        let lexer = shaped.then_some(&self.lexer);
+        Planned { plan, literals: Literals { text, spans }, lexer }
     }
 
     /// The plan of a prepared statement's text: its literals are part of it.
@@ -149,7 +168,7 @@ impl Planner {
         speech: Speech<'_>,
     ) -> Arc<Plan> {
         self.fresh(routes);
-        key(&mut self.key, text, speech);
+        key(&mut self.key, text, routes, speech);
         if let Some(plan) = self.texts.get(self.key.as_slice()) {
             return plan.clone();
         }
@@ -171,7 +190,7 @@ fn is_plain(literal: Literal, text: &[u8]) -> bool {
     literal.class != LiteralClass::String || text.get(literal.range().start) == Some(&b'\'')
 }
 
-fn key(out: &mut Vec<u8>, text: &[u8], speech: Speech<'_>) {
+fn key(out: &mut Vec<u8>, text: &[u8], routes: &RoutingTable, speech: Speech<'_>) {
     out.clear();
     out.extend_from_slice(text);
     if let Some(path) = speech.path {
@@ -179,7 +198,8 @@ fn key(out: &mut Vec<u8>, text: &[u8], speech: Speech<'_>) {
         out.push(0);
         out.extend_from_slice(path.as_bytes());
     }
-    out.push(u8::from(speech.temporary) | u8::from(speech.foreign_text) << 1);
+    let flags = [speech.temporary, speech.foreign_text, routes.is_plain()];
+    out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));
 }
 
 /// Plans a text. The flag tells whether another text of the same shape has the same plan.
@@ -249,7 +269,13 @@ fn parse_and_plan(
         by_shape &= !analyze::calls_set_config(node);
         match &control {
             // What comes behind it in this text finds its tables by another path.
-            Control::Set(_) | Control::Reset(_) | Control::ResetAll | Control::DiscardAll => {
+            Control::Set(_)
+            | Control::Reset(_)
+            | Control::LocalPath
+            | Control::ResetLocal(_)
+            | Control::RollbackTo(_)
+            | Control::ResetAll
+            | Control::DiscardAll => {
                 names.default_path = false;
             }
             Control::Pin(_) => names.temporary = true,

@@ -69,11 +69,27 @@ pub enum Control {
     Begin,
     Commit,
     Rollback,
+    /// COMMIT AND CHAIN, ROLLBACK AND CHAIN: another transaction begins at once.
+    CommitAndChain,
+    RollbackAndChain,
+    Savepoint(String),
+    /// RELEASE SAVEPOINT
+    Release(String),
     /// ROLLBACK TO SAVEPOINT: may undo a SET.
-    RollbackTo,
+    RollbackTo(String),
+    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: counts until the transaction ends.
+    Local,
+    /// SET LOCAL search_path
+    LocalPath,
+    /// Leaves no trace and reads nothing: a constant, SHOW.
+    Pure,
     /// SET (not LOCAL) of a parameter, by its canonical name.
     Set(String),
+    /// SET SESSION CHARACTERISTICS: the parameters it sets, and how each is set alone.
+    SetEach(Box<[(String, String)]>),
     Reset(String),
+    /// SET LOCAL ... TO DEFAULT
+    ResetLocal(String),
     ResetAll,
     /// DISCARD ALL.
     DiscardAll,
@@ -84,14 +100,28 @@ pub enum Control {
 }
 
 impl Control {
-    /// Whether the texts behind it may mean something else than those before.
+    /// Whether the texts behind it may mean something else than those before. The end of a
+    /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {
         match self {
             Self::Set(name) | Self::Reset(name) => {
                 super::node_bound::READING.contains(&name.as_str())
             }
-            Self::ResetAll | Self::DiscardAll | Self::RollbackTo | Self::Pin(_) => true,
-            Self::None | Self::Begin | Self::Commit | Self::Rollback | Self::Deallocate(_) => false,
+            Self::ResetLocal(name) => name == "search_path",
+            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
+            Self::None
+            | Self::Begin
+            | Self::Commit
+            | Self::Rollback
+            | Self::CommitAndChain
+            | Self::RollbackAndChain
+            | Self::Savepoint(_)
+            | Self::Release(_)
+            | Self::RollbackTo(_)
+            | Self::Local
+            | Self::Pure
+            | Self::SetEach(_)
+            | Self::Deallocate(_) => false,
         }
     }
 }

@@ -17,8 +17,8 @@ use super::plan::{Control, Kind};
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
         Node::TransactionStmt(t) => (Kind::Any, transaction(t)),
-        Node::VariableSetStmt(s) => variable_set(s, cx),
-        Node::VariableShowStmt(_) => (Kind::Any, Control::None),
+        Node::VariableSetStmt(s) => variable_set(s),
+        Node::VariableShowStmt(_) => (Kind::Any, Control::Pure),
         Node::DeallocateStmt(d) => {
             let name = if d.isall { None } else { d.name().map(str::to_owned) };
             (Kind::Any, Control::Deallocate(name))
@@ -26,10 +26,10 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
-        Node::DiscardStmt(_)
-        | Node::ClosePortalStmt(_)
-        | Node::FetchStmt(_)
-        | Node::ConstraintsSetStmt(_) => (Kind::Any, Control::None),
+        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) | Node::FetchStmt(_) => {
+            (Kind::Any, Control::None)
+        }
+        Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
         Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
         Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
         Node::LoadStmt(_) => (Kind::Home, Control::Pin("LOAD")),
@@ -38,22 +38,28 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 }
 
 fn transaction(t: &nodes::TransactionStmt) -> Control {
+    let savepoint = || t.savepoint_name().unwrap_or_default().to_owned();
     match t.kind {
         TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
             Control::Begin
         }
-        // COMMIT AND CHAIN goes on: no end that could be answered without a node.
-        TransactionStmtKind::TRANS_STMT_COMMIT if !t.chain => Control::Commit,
-        TransactionStmtKind::TRANS_STMT_ROLLBACK if !t.chain => Control::Rollback,
-        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo,
+        TransactionStmtKind::TRANS_STMT_COMMIT if t.chain => Control::CommitAndChain,
+        TransactionStmtKind::TRANS_STMT_COMMIT => Control::Commit,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK if t.chain => Control::RollbackAndChain,
+        TransactionStmtKind::TRANS_STMT_ROLLBACK => Control::Rollback,
+        TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Savepoint(savepoint()),
+        TransactionStmtKind::TRANS_STMT_RELEASE => Control::Release(savepoint()),
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo(savepoint()),
         _ => Control::None,
     }
 }
 
-fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {
+fn variable_set(s: &nodes::VariableSetStmt) -> (Kind, Control) {
     let name = s.name().unwrap_or_default().to_ascii_lowercase();
     let no = |what: &str, hint: &str| (refused(what, hint), Control::None);
-    let sets = s.kind != VariableSetKind::VAR_RESET && s.kind != VariableSetKind::VAR_SET_DEFAULT;
+    let sets = !cx.names.routes.is_plain()
+        && s.kind != VariableSetKind::VAR_RESET
+        && s.kind != VariableSetKind::VAR_SET_DEFAULT;
     if name == "session_replication_role" && sets {
         // It would step over the fence of a move.
         return no(
@@ -67,22 +73,48 @@ fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) 
             "pgshunt reads statements in UTF8 and with standard_conforming_strings = on.",
         );
     }
-    if s.is_local && name == "search_path" && cx.names.routes.tables().next().is_some() {
-        return no(
-            "SET LOCAL search_path is not supported beside distributed tables",
-            "Write the schema before the tables' names, or SET search_path for the session.",
-        );
-    }
     let control = match s.kind {
-        _ if s.is_local => Control::None,
+        VariableSetKind::VAR_SET_DEFAULT if s.is_local => Control::ResetLocal(name),
+        _ if s.is_local && name == "search_path" => Control::LocalPath,
+        _ if s.is_local => Control::Local,
+        // These are the transaction's own, however they are set.
+        VariableSetKind::VAR_SET_VALUE
+        | VariableSetKind::VAR_SET_DEFAULT
+        | VariableSetKind::VAR_RESET
+            if matches!(
+                name.as_str(),
+                "transaction_isolation" | "transaction_read_only" | "transaction_deferrable"
+            ) =>
+        {
+            Control::Local
+        }
         VariableSetKind::VAR_SET_VALUE => Control::Set(name),
         VariableSetKind::VAR_SET_DEFAULT | VariableSetKind::VAR_RESET => Control::Reset(name),
-        VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => Control::Set(name),
-        VariableSetKind::VAR_SET_MULTI => Control::None,
+        VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => {
+            characteristics(s).unwrap_or(Control::Pin("SET SESSION CHARACTERISTICS"))
+        }
+        VariableSetKind::VAR_SET_MULTI => Control::Local,
         VariableSetKind::VAR_RESET_ALL => Control::ResetAll,
         _ => Control::Pin("SET ... FROM CURRENT"),
     };
     (Kind::Any, control)
+}
+
+/// SET SESSION CHARACTERISTICS as one SET for each parameter.
+fn characteristics(s: &nodes::VariableSetStmt) -> Option<Control> {
+    let each = s.args().iter().map(|arg| {
+        let Node::DefElem(d) = arg else { return None };
+        let Node::A_Const(c) = d.arg() else { return None };
+        let value = match c.val()? {
+            ConstValue::String(v) => format!("'{v}'"),
+            ConstValue::Integer(v) => if v != 0 { "on" } else { "off" }.to_owned(),
+            _ => return None,
+        };
+        let name = format!("default_{}", d.defname()?);
+        let sql = format!("SET {name} = {value}");
+        Some((name, sql))
+    });
+    each.collect::<Option<Box<[_]>>>().map(Control::SetEach)
 }
 
 fn constant_text(n: Node<'_>) -> Option<String> {
@@ -189,8 +221,9 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             let _ = rv;
             return (Kind::Home, Control::Pin("a temporary table"));
         }
-        let hashed =
-            c.partspec().is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
+        let hashed = !cx.names.routes.is_plain()
+            && c.partspec()
+                .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
         if hashed {
             return (Kind::Ddl, Control::None);
         }
@@ -270,9 +303,10 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
     let named = |n: Node<'_>| n.as_str().map(str::to_owned);
     let holds = d.objects().iter().filter_map(named).find(|schema| {
-        cx.names.routes.tables().any(|t| t.schema == *schema)
-            || super::scope::leaf_schema(schema).is_some()
-            || schema == "pgshunt"
+        !cx.names.routes.is_plain()
+            && (cx.names.routes.tables().any(|t| t.schema == *schema)
+                || super::scope::leaf_schema(schema).is_some()
+                || schema == "pgshunt")
     });
     let kind = match holds {
         Some(schema) => refused(

@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, server_name};
+use super::link::{Expect, Fate, Reply, Undo, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
+use crate::router::plan::Control;
 use crate::wire::{backend, frontend};
 
 impl Session {
@@ -12,7 +13,9 @@ impl Session {
         self.pending_bytes = 0;
         for p in std::mem::take(&mut self.pending) {
             match p {
-                Pending::Parse { name, statement } => self.emit_parse(&name, &statement, env, io),
+                Pending::Parse { name, statement, before } => {
+                    self.emit_parse(&name, &statement, before, env, io);
+                }
                 Pending::Bind { portal, statement, unnamed, rest } => {
                     self.emit_bind(&portal, &statement, unnamed, &rest, env, io);
                 }
@@ -21,16 +24,28 @@ impl Session {
                 }
                 Pending::DescribePortal { portal } => {
                     frontend::put_named(io.server, b'D', b'P', &portal);
-                    if let Some(link) = &mut self.link {
-                        link.expects.push_back(Expect::forward(Reply::Describe));
-                    }
+                    self.push(Expect::forward(Reply::Describe));
                 }
                 Pending::Execute { portal, limit } => self.emit_execute(&portal, limit, io),
-                Pending::Ours(bytes) => {
+                Pending::Ours { bytes, undo } => {
                     // Nothing is pending any more and the link is there, so this cannot wait.
-                    let _ = self.ours(bytes, io);
+                    let _ = self.ours(bytes, undo, io);
                 }
             }
+        }
+    }
+
+    /// Notes a request of the client's own; an answer it has had already it does not get again.
+    pub(super) fn push(&mut self, mut e: Expect) {
+        let bare = matches!(
+            e.reply,
+            Reply::Parse | Reply::Bind | Reply::Describe | Reply::Close | Reply::Ours(_)
+        );
+        if bare && e.fate == Fate::Forward && self.retry.mutes() {
+            e.fate = Fate::Swallow;
+        }
+        if let Some(link) = &mut self.link {
+            link.push(e);
         }
     }
 
@@ -38,6 +53,7 @@ impl Session {
         &mut self,
         name: &[u8],
         s: &Rc<Statement>,
+        before: Option<Rc<Statement>>,
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
@@ -45,34 +61,46 @@ impl Session {
             self.begin_on_link(io);
         }
         let Some(link) = &mut self.link else { return };
+        let undo = Undo { client: Some((name.to_vec(), before)), ..Undo::default() };
         if name.is_empty() {
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
-            link.unnamed = Some(s.id);
-            link.expects.push_back(Expect::forward(Reply::Parse));
+            let mut e = Expect::forward(Reply::Parse);
+            e.undo = undo;
+            e.undo.unnamed = Some(link.unnamed.replace(s.id));
+            self.push(e);
             return;
         }
         if link.facts.prepared.touch(&s.id) {
             let mut done = Vec::new();
             backend::put_bare(&mut done, b'1');
-            let _ = self.ours(done, io);
+            let _ = self.ours(done, undo, io);
             return;
         }
+        self.make_room(env, io);
         frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
         let mut e = Expect::forward(Reply::Parse);
-        e.creates = Some(s.id);
-        e.client_name = Some(name.to_vec());
-        link.expects.push_back(e);
-        self.prepared(s, env, io);
+        e.undo = undo;
+        self.prepared(s, e);
     }
 
-    /// Notes a statement as prepared on the link and closes the one that must give way.
-    pub(super) fn prepared(&mut self, s: &Statement, env: &Env<'_>, io: &mut Io<'_>) {
+    /// Closes the statement that must give way to another one.
+    fn make_room(&mut self, env: &Env<'_>, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
-        link.facts.prepared.insert(s.id);
         if let Some(old) = link.facts.prepared.evict(env.max_prepared) {
             frontend::put_named(io.server, b'C', b'S', &server_name(&old));
-            link.expects.push_back(Expect::new(Reply::Close, Fate::Swallow));
+            let mut e = Expect::new(Reply::Close, Fate::Swallow);
+            e.undo.closed = Some(old);
+            link.push(e);
         }
+    }
+
+    /// Notes a statement as prepared on the link, by this request.
+    fn prepared(&mut self, s: &Statement, mut e: Expect) {
+        e.undo.created = Some(s.id);
+        if let Some(link) = &mut self.link {
+            link.facts.prepared.insert(s.id);
+        }
+        self.push(e);
     }
 
     /// Makes sure the link knows the statement, and gives its name there.
@@ -87,20 +115,17 @@ impl Session {
         if unnamed {
             if link.unnamed != Some(s.id) {
                 frontend::put_parse(io.server, b"", &s.text, &s.oids);
-                link.unnamed = Some(s.id);
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-                e.creates = None;
-                link.expects.push_back(e);
+                e.undo.unnamed = Some(link.unnamed.replace(s.id));
+                link.push(e);
             }
             return Vec::new();
         }
         let name = server_name(&s.id).to_vec();
         if !link.facts.prepared.touch(&s.id) {
+            self.make_room(env, io);
             frontend::put_parse(io.server, &name, &s.text, &s.oids);
-            let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-            e.creates = Some(s.id);
-            link.expects.push_back(e);
-            self.prepared(s, env, io);
+            self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         }
         name
     }
@@ -116,9 +141,9 @@ impl Session {
     ) {
         let name = self.known(s, unnamed, env, io);
         frontend::put_bind(io.server, portal, &name, rest);
-        if let Some(link) = &mut self.link {
-            link.expects.push_back(Expect::forward(Reply::Bind));
-        }
+        let mut e = Expect::forward(Reply::Bind);
+        e.statement = Some(s.clone());
+        self.push(e);
     }
 
     pub(super) fn emit_describe_statement(
@@ -133,21 +158,42 @@ impl Session {
         }
         let name = self.known(s, unnamed, env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
-        if let Some(link) = &mut self.link {
-            link.expects.push_back(Expect::forward(Reply::Describe));
-        }
+        let mut e = Expect::forward(Reply::Describe);
+        e.statement = Some(s.clone());
+        self.push(e);
     }
 
     pub(super) fn emit_execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) {
         let statement = self.portals.iter().find(|(n, _)| n == portal).map(|(_, s)| s.clone());
-        let Some(link) = &mut self.link else { return };
+        let spans = |s: &Statement, n: usize| s.plan.statements.get(n).map_or((0, 0), |s| s.span);
+        let controls = statement.and_then(|s| controls(&s.plan, &s.text, |n| spans(&s, n)));
+        let control = controls.as_ref().and_then(|c| c.first()).map(|d| d.control.clone());
+        let mut e = Expect::forward(Reply::Execute);
+        if let Some(Control::Deallocate(Some(name))) = &control
+            && self.statements.contains_key(name.as_bytes())
+        {
+            // The server does not know it by this name.
+            if self.link.as_ref().is_some_and(|l| l.expects.is_empty()) {
+                backend::put_command_complete(io.client, "DEALLOCATE");
+                self.forget_statement(name.as_bytes());
+                return;
+            }
+            let mut done = Vec::new();
+            backend::put_command_complete(&mut done, "DEALLOCATE");
+            e.reply = Reply::Ours(done);
+            e.controls = controls.map(Into::into);
+            self.push(e);
+            return;
+        }
         crate::wire::frame::put(io.server, b'E', |b| {
             b.extend_from_slice(portal);
             b.push(0);
             b.extend_from_slice(&limit.to_be_bytes());
         });
-        let mut e = Expect::forward(Reply::Execute);
-        e.controls = statement.and_then(|s| controls(&s.plan, &s.text));
-        link.expects.push_back(e);
+        e.controls = controls.map(Into::into);
+        self.push(e);
+        for sql in control.iter().flat_map(|c| self.settings.restores(c)).collect::<Vec<_>>() {
+            self.put_own_behind(&sql, io);
+        }
     }
 }

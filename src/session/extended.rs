@@ -5,13 +5,15 @@
 //! clients with the same statement share it; the unnamed one is sent as it came. The answers the
 //! client is owed come in the order of its messages, whoever gives them.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Expect, Fate, Reply, statement_id};
-use super::{Env, Flow, Gather, Io, Job, MAX_PENDING, Need, Pending, Session, Statement};
-use crate::router::place::{BindValues, NoValues, Place};
-use crate::router::plan::{Control, Kind, Merge};
+use super::link::{Expect, Fate, Link, Reply, Undo, statement_id};
+use super::simple::may_move;
+use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
+use crate::router::place::{BindValues, Place};
+use crate::router::plan::{Control, Kind};
 use crate::topology::RoutingTable;
 use crate::wire::ProtocolError;
 use crate::wire::backend::{self, Report, Status};
@@ -72,20 +74,39 @@ impl Session {
         self.counters.refused += 1;
         self.skipping = true;
         match &mut self.link {
-            Some(link) if link.started => {
+            Some(link) if link.started && !link.is_free() => {
+                let failed = link.is_quiet() && link.status == Status::Failed;
+                // In a failed transaction nothing before this has succeeded either.
+                for p in std::mem::take(&mut self.pending).into_iter().filter(|_| !failed) {
+                    let mut bytes = Vec::new();
+                    match p {
+                        Pending::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
+                        Pending::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
+                        Pending::Ours { bytes: ours, .. } => bytes = ours,
+                        Pending::DescribeStatement { .. }
+                        | Pending::DescribePortal { .. }
+                        | Pending::Execute { .. } => {}
+                    }
+                    if link.expects.is_empty() {
+                        io.client.extend_from_slice(&bytes);
+                    } else {
+                        link.push(Expect::forward(Reply::Ours(bytes)));
+                    }
+                }
+                self.pending_bytes = 0;
                 // The server must fail too, or it would commit what came before in this segment.
                 frontend::put_parse(io.server, b"", super::FAILING, b"");
                 let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
-                e.creates = None;
-                link.unnamed = None;
-                link.expects.push_back(e);
+                e.undo.unnamed = Some(link.unnamed.take());
+                link.push(e);
             }
             _ => {
-                for p in std::mem::take(&mut self.pending) {
+                let muted = self.retry.muted();
+                for p in std::mem::take(&mut self.pending).into_iter().skip(muted) {
                     match p {
                         Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
                         Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
-                        Pending::Ours(bytes) => io.client.extend_from_slice(&bytes),
+                        Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
                         // Their answers can no longer be had; an error ends the segment anyway.
                         Pending::DescribeStatement { .. }
                         | Pending::DescribePortal { .. }
@@ -108,7 +129,11 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
         let aborted = self.status == Status::Failed && self.link.is_none();
-        if !p.name.is_empty() && self.statements.contains_key(p.name) {
+        if self.meaning_is_open() {
+            return Err(Stop::Wait(Need::Quiet));
+        }
+        let taken = !p.name.is_empty() && self.statements.contains_key(p.name);
+        if taken && !self.retry.is_replaying() {
             let name = String::from_utf8_lossy(p.name);
             return Err(Report::error(
                 "42P05",
@@ -116,16 +141,12 @@ impl Session {
             )
             .into());
         }
-        self.settled()?;
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
         if aborted && !matches!(plan.single(), Some(Control::Commit | Control::Rollback)) {
             return Err(Self::aborted().into());
         }
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
-        }
-        if self.may_go_elsewhere(&plan.kind, env) {
-            return Err(Stop::Wait(Need::Quiet));
         }
         if plan.statements.len() > 1 {
             return Err(Report::error(
@@ -135,7 +156,7 @@ impl Session {
             .into());
         }
         let home = env.routes.home().id;
-        if plan.kind == Kind::Home && self.is_under_way() && self.node() != Some(home) {
+        if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
             // The node would say that the table does not exist, and it does.
             return Err(self.other_node(env, home).into());
         }
@@ -144,30 +165,25 @@ impl Session {
             text: p.text.to_vec(),
             oids: p.oids.to_vec(),
             plan,
+            described: Cell::new(false),
         });
-        if p.name.is_empty() {
-            self.unnamed = Some(statement.clone());
+        let before = if p.name.is_empty() {
+            self.unnamed.replace(statement.clone())
         } else {
-            self.statements.insert(p.name.to_vec(), statement.clone());
-        }
-        if self.is_under_way() {
-            self.emit_parse(p.name, &statement, env, io);
+            self.statements.insert(p.name.to_vec(), statement.clone())
+        };
+        if self.in_segment() {
+            self.emit_parse(p.name, &statement, before, env, io);
         } else {
             let bytes = p.text.len() + p.oids.len();
-            self.wait(Pending::Parse { name: p.name.to_vec(), statement }, bytes)?;
+            self.wait(Pending::Parse { name: p.name.to_vec(), statement, before }, bytes)?;
         }
         Ok(())
     }
 
-    /// The segment, or the transaction it belongs to, has its node. What comes first in a segment
-    /// behind others that are not answered yet waits as if there were no link: whether it still
-    /// belongs to their node shows with Bind, or when they are answered.
-    fn is_under_way(&self) -> bool {
-        self.pending.is_empty()
-            && self.link.as_ref().is_some_and(|l| {
-                let behind = l.expects.back().map(|e| &e.reply);
-                !matches!(behind, Some(Reply::Sync | Reply::Query))
-            })
+    /// The server has begun with this segment; before that it waits until its place is known.
+    fn in_segment(&self) -> bool {
+        self.pending.is_empty() && self.link.as_ref().is_some_and(|l| l.in_segment)
     }
 
     fn wait(&mut self, message: Pending, bytes: usize) -> Result<(), Stop> {
@@ -205,8 +221,13 @@ impl Session {
         if self.status == Status::Failed && self.link.is_none() && !ends {
             return Err(Self::aborted().into());
         }
-        self.settled()?;
+        if self.meaning_is_open() {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         let plan = self.fresh_plan(&statement, env);
+        if self.begins_behind(&plan) {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = crate::router::place::place(&plan.kind, &values, env.routes)?;
 
@@ -220,7 +241,6 @@ impl Session {
                         Status::Transaction | Status::Failed
                     )
             );
-        self.begins_alone(&plan)?;
         if job || virtual_control {
             if job {
                 self.before_job(&plan.kind, &place, env)?;
@@ -239,7 +259,7 @@ impl Session {
         }
         self.reach(&place, env, io)?;
         self.count(&plan.kind);
-        self.retry.forget();
+        self.movable &= may_move(&plan) && b.param(0).is_none();
         self.remember_portal(b.portal, &statement);
         self.emit_bind(b.portal, &statement, unnamed, b.rest, env, io);
         Ok(())
@@ -247,68 +267,18 @@ impl Session {
 
     /// BEGIN behind what is under way waits until that has ended: the new transaction may have
     /// another node.
-    pub(super) fn begins_alone(&self, plan: &crate::router::plan::Plan) -> Result<(), Stop> {
-        let begins = matches!(plan.single(), Some(Control::Begin)) && self.pinned.is_none();
-        let behind = self.link.as_ref().and_then(|l| l.expects.back()).map(|e| &e.reply);
-        if begins && matches!(behind, Some(Reply::Sync | Reply::Query)) {
-            return Err(Stop::Wait(Need::Quiet));
-        }
-        Ok(())
+    pub(super) fn begins_behind(&self, plan: &crate::router::plan::Plan) -> bool {
+        let begins = plan.single() == Some(&Control::Begin) && self.pinned.is_none();
+        begins && self.link.as_ref().is_some_and(|l| !l.in_segment && !l.is_quiet())
     }
 
     /// The statement's plan under the routing table in force now.
-    fn fresh_plan(
+    pub(super) fn fresh_plan(
         &self,
         statement: &Statement,
         env: &mut Env<'_>,
     ) -> Arc<crate::router::plan::Plan> {
         env.planner.plan_text(&statement.text, env.routes, self.speech())
-    }
-
-    /// A job stands alone in its segment, and the connection must be free for it.
-    fn before_job(&mut self, kind: &Kind, place: &Place, env: &mut Env<'_>) -> Result<(), Stop> {
-        let job = self.job(kind, place, Vec::new(), env, false);
-        let busy = self.pending.iter().any(|p| matches!(p, Pending::Bind { .. }));
-        if busy || self.link.as_ref().is_some_and(|l| !l.is_quiet() && !l.is_synced()) {
-            // The server answers what came before in this segment only at its Sync.
-            return Err(match self.status {
-                Status::Idle => not_alone(),
-                _ => super::simple::in_transaction(&job),
-            }
-            .into());
-        }
-        match self.job_allowed(&job, env)? {
-            None => Ok(()),
-            Some(need) => Err(Stop::Wait(need)),
-        }
-    }
-
-    fn job(
-        &self,
-        kind: &Kind,
-        place: &Place,
-        request: Vec<u8>,
-        env: &Env<'_>,
-        described: bool,
-    ) -> Job {
-        match (kind, place) {
-            (_, Place::Every { group, nodes, merge }) => Job::Gather(Gather {
-                group: *group,
-                nodes: nodes.clone(),
-                merge: merge.clone(),
-                request,
-                epoch: env.routes.epoch,
-                hide_parse: false,
-                hide_describe: false,
-                limit: 0,
-                settings: self.settings.current().clone(),
-            }),
-            _ => Job::Ddl {
-                sql: String::from_utf8_lossy(&request).into_owned(),
-                extended: true,
-                described,
-            },
-        }
     }
 
     fn remember_portal(&mut self, name: &[u8], statement: &Rc<Statement>) {
@@ -320,13 +290,11 @@ impl Session {
 
     /// Gets the session linked to the place, its transaction begun and what was pending sent.
     fn reach(&mut self, place: &Place, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
-        if let Some(need) = self.ensure(place, env)? {
+        if let Some(need) = self.ensure(place, env, io)? {
             return Err(Stop::Wait(need));
         }
-        if self.settings_need_quiet(io) {
-            return Err(Stop::Wait(Need::Quiet));
-        }
         self.begin_on_link(io);
+        self.retry.sent_under(env.routes.epoch);
         self.emit_pending(env, io);
         Ok(())
     }
@@ -341,17 +309,17 @@ impl Session {
             Named::Statement(name) => {
                 let statement = self.statement(name)?;
                 let unnamed = name.is_empty();
-                if self.is_under_way() {
+                if self.in_segment() {
                     self.emit_describe_statement(&statement, unnamed, env, io);
                     Ok(())
                 } else {
                     self.wait(Pending::DescribeStatement { statement, unnamed }, 0)
                 }
             }
-            Named::Portal(portal) => match &mut self.link {
-                Some(link) if self.pending.is_empty() => {
+            Named::Portal(portal) => match &self.link {
+                Some(_) if self.pending.is_empty() => {
                     frontend::put_named(io.server, b'D', b'P', portal);
-                    link.expects.push_back(Expect::forward(Reply::Describe));
+                    self.push(Expect::forward(Reply::Describe));
                     Ok(())
                 }
                 _ => self.wait(Pending::DescribePortal { portal: portal.to_vec() }, portal.len()),
@@ -374,66 +342,70 @@ impl Session {
     fn close(&mut self, named: Named<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
         match named {
             Named::Statement(name) => {
-                self.forget_statement(name);
+                let undo = Undo {
+                    client: self.forget_statement(name).map(|s| (name.to_vec(), Some(s))),
+                    ..Undo::default()
+                };
                 let mut done = Vec::new();
                 backend::put_bare(&mut done, b'3');
-                self.ours(done, io)
+                self.ours(done, undo, io)
             }
-            Named::Portal(portal) => match &mut self.link {
-                Some(link) if self.pending.is_empty() => {
+            Named::Portal(portal) => match &self.link {
+                Some(_) if self.pending.is_empty() => {
                     frontend::put_named(io.server, b'C', b'P', portal);
-                    link.expects.push_back(Expect::forward(Reply::Close));
+                    self.push(Expect::forward(Reply::Close));
                     Ok(())
                 }
                 _ => {
                     self.portals.retain(|(n, _)| n != portal);
                     let mut done = Vec::new();
                     backend::put_bare(&mut done, b'3');
-                    self.ours(done, io)
+                    self.ours(done, Undo::default(), io)
                 }
             },
         }
     }
 
     /// An answer of ours, in its turn.
-    pub(super) fn ours(&mut self, bytes: Vec<u8>, io: &mut Io<'_>) -> Result<(), Stop> {
+    pub(super) fn ours(&mut self, bytes: Vec<u8>, undo: Undo, io: &mut Io<'_>) -> Result<(), Stop> {
+        if !self.pending.is_empty() {
+            return self.wait(Pending::Ours { bytes, undo }, 5);
+        }
         match &mut self.link {
-            _ if !self.pending.is_empty() => self.wait(Pending::Ours(bytes), 5),
             Some(link) if !link.expects.is_empty() => {
-                link.expects.push_back(Expect::forward(Reply::Ours(bytes)));
+                let mut e = Expect::forward(Reply::Ours(bytes));
+                e.undo = undo;
+                self.push(e);
                 Ok(())
             }
             _ => {
-                io.client.extend_from_slice(&bytes);
+                if !self.retry.mutes() {
+                    io.client.extend_from_slice(&bytes);
+                    self.retry.count_answer();
+                }
                 Ok(())
             }
         }
     }
 
     fn flush(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
-        let behind = self.link.as_ref().is_some_and(|l| !l.is_quiet());
-        if behind && !self.pending.is_empty() && !self.is_under_way() {
-            return Err(Stop::Wait(Need::Quiet));
-        }
         if self.prepares_outside() {
-            if let Some(link) = &mut self.link {
-                link.outside = true;
-            }
-            if let Some(need) = self.flush_pending(env, io)? {
-                return Err(Stop::Wait(need));
-            }
+            self.prepare_outside(env, io)?;
+            self.retry.end_with_flush();
             // Ended here and now: the client's Sync belongs to what it does with the statement.
             frontend::put_empty(io.server, b'S');
             if let Some(link) = &mut self.link {
-                link.expects.push_back(Expect::new(Reply::Sync, Fate::Swallow));
+                link.push(Expect::new(Reply::Sync, Fate::Tidy));
+                link.ending = true;
             }
             return Ok(());
         }
         if let Some(need) = self.flush_pending(env, io)? {
             return Err(Stop::Wait(need));
         }
-        if self.link.is_some() {
+        if let Some(link) = &mut self.link {
             frontend::put_empty(io.server, b'H');
+            link.flushed = true;
         }
         Ok(())
     }
@@ -471,6 +443,16 @@ impl Session {
     /// A place that knows the tables of what is pending: any node of the group does, since the
     /// parents exist everywhere. No shard is read, so no shard is touched.
     fn pending_place(&self, routes: &RoutingTable) -> Place {
+        let at_home = self.pending.iter().any(|p| match p {
+            Pending::Parse { statement, .. }
+            | Pending::DescribeStatement { statement, .. }
+            | Pending::Bind { statement, .. } => statement.plan.kind == Kind::Home,
+            _ => false,
+        });
+        if at_home {
+            // No other node knows its tables.
+            return Place::Node { node: routes.home().id, touches: Vec::new() };
+        }
         let group = self.pending.iter().find_map(|p| match p {
             Pending::Parse { statement, .. }
             | Pending::DescribeStatement { statement, .. }
@@ -500,9 +482,14 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
-            let outside = !self.begin.is_empty() && self.prepares_outside();
-            if let Some(link) = &mut self.link {
-                link.outside = outside;
+            if !self.begin.is_empty() && self.prepares_outside() {
+                self.prepare_outside(env, io)?;
+                frontend::put_empty(io.server, b'S');
+                if let Some(link) = &mut self.link {
+                    link.push(Expect::new(Reply::Sync, Fate::Outside));
+                    link.ending = true;
+                }
+                return Ok(());
             }
             if let Some(need) = self.flush_pending(env, io)? {
                 return Err(Stop::Wait(need));
@@ -519,22 +506,40 @@ impl Session {
         let prepares = |p: &Pending| {
             matches!(
                 p,
-                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_)
+                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours { .. }
             )
         };
-        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours(_)));
-        holds && !self.has_started() && self.pending.iter().all(prepares)
+        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
+        holds
+            && self.pinned.is_none()
+            && self.link.as_ref().is_none_or(Link::is_free)
+            && self.pending.iter().all(prepares)
+    }
+
+    /// Sends what is pending, without the BEGIN that is kept.
+    fn prepare_outside(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        if let Some(link) = &mut self.link {
+            link.outside = true;
+        }
+        match self.flush_pending(env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => Ok(()),
+        }
     }
 
     fn finish_sync(&mut self, io: &mut Io<'_>) {
         self.skipping = false;
         match &mut self.link {
-            Some(link) if link.started => {
+            // The segment has failed at its start and is being tidied up already.
+            Some(link) if link.started && !link.ending => {
                 frontend::put_empty(io.server, b'S');
-                link.expects.push_back(Expect::forward(Reply::Sync));
+                link.push(Expect::forward(Reply::Sync));
+                if let Some(id) = self.stale.take() {
+                    self.close_stale(id, io);
+                }
             }
             _ => {
-                self.release |= self.link.is_some() && self.pinned.is_none();
+                self.let_go = true;
                 backend::put_ready(io.client, self.status);
             }
         }
@@ -551,7 +556,7 @@ impl Session {
                 statement.plan.single(),
                 Some(Control::Begin | Control::Commit | Control::Rollback)
             ),
-            Pending::DescribePortal { .. } | Pending::Execute { .. } | Pending::Ours(_) => true,
+            Pending::DescribePortal { .. } | Pending::Execute { .. } | Pending::Ours { .. } => true,
         });
         let executes = self.pending.iter().any(|p| matches!(p, Pending::Execute { .. }));
         if !only_control || !executes {
@@ -574,84 +579,9 @@ impl Session {
                     });
                     backend::put_command_complete(io.client, tag.unwrap_or("COMMIT"));
                 }
-                Pending::Ours(bytes) => io.client.extend_from_slice(&bytes),
+                Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
             }
         }
         true
     }
-
-    /// The job that is pending, with its request written as one segment with the unnamed statement.
-    fn pending_job(&mut self, env: &mut Env<'_>) -> Result<Option<Job>, Stop> {
-        let bind = self.pending.iter().find_map(|p| match p {
-            Pending::Bind { statement, .. }
-                if matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl) =>
-            {
-                Some(statement.clone())
-            }
-            _ => None,
-        });
-        let Some(statement) = bind else { return Ok(None) };
-        let plan = self.fresh_plan(&statement, env);
-        let place = crate::router::place::place(&plan.kind, &NoValues, env.routes)?;
-        let (mut described, mut hide_describe, mut rows) = (false, false, 0);
-        let mut request = Vec::new();
-        let mut parsed = false;
-        let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
-        if binds > 1 {
-            return Err(not_alone().into());
-        }
-        for p in &self.pending {
-            match p {
-                Pending::Parse { statement: s, .. } if s.id == statement.id => {
-                    parsed = true;
-                    frontend::put_parse(&mut request, b"", &s.text, &s.oids);
-                }
-                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours(_) => {
-                    return Err(not_alone().into());
-                }
-                Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
-                Pending::DescribePortal { .. } => {
-                    described = true;
-                    frontend::put_named(&mut request, b'D', b'P', b"");
-                }
-                Pending::Execute { limit, .. } => {
-                    // Folding needs the columns' types, whether the client asks for them or not.
-                    if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. })
-                    {
-                        hide_describe = true;
-                        frontend::put_named(&mut request, b'D', b'P', b"");
-                    }
-                    rows = u64::try_from(*limit).unwrap_or(0);
-                    crate::wire::frame::put(&mut request, b'E', |b| b.extend_from_slice(&[0; 5]));
-                }
-            }
-        }
-        if plan.kind == Kind::Ddl {
-            return Ok(Some(Job::Ddl {
-                sql: String::from_utf8_lossy(&statement.text).into_owned(),
-                extended: true,
-                described,
-            }));
-        }
-        if !parsed {
-            // Prepared earlier: each node learns it now; its ParseComplete is not the client's.
-            let mut whole = Vec::new();
-            frontend::put_parse(&mut whole, b"", &statement.text, &statement.oids);
-            whole.extend_from_slice(&request);
-            request = whole;
-        }
-        frontend::put_empty(&mut request, b'S');
-        let mut job = self.job(&plan.kind, &place, request, env, described);
-        if let Job::Gather(g) = &mut job {
-            g.hide_parse = !parsed;
-            g.hide_describe = hide_describe;
-            g.limit = rows;
-        }
-        Ok(Some(job))
-    }
-}
-
-fn not_alone() -> Report {
-    Report::error("0A000", "a statement that goes to every node must be alone between two Syncs")
-        .hint("Send Sync before and after it (leave pipeline mode).")
 }

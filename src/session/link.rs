@@ -2,9 +2,9 @@
 //!
 //! Every message sent to the server is remembered as an [`Expect`] until its answer came, so that
 //! each answer finds whom it is for: the client, nobody (what pgshunt slipped in), or the client
-//! with another wording. This is the only truth about what is under way; there is no state flag
-//! besides it. After an error the server discards what it had of the extended protocol up to Sync,
-//! and so does [`Link::fail_segment`].
+//! with another wording. This is the only truth about what is under way. After an error the server
+//! discards what it had of the extended protocol up to Sync, and so does [`Link::take_skipped`];
+//! each request remembers what it changed in the session's beliefs, so that those can be undone.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -16,6 +16,8 @@ use crate::gate::machine::TicketId;
 use crate::router::plan::Control;
 use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
+
+use super::Statement;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
@@ -75,9 +77,17 @@ impl Prepared {
         self.order.retain(|s| s != id);
     }
 
-    /// The statement to close when `limit` is exceeded.
+    /// The statement to close so that one more does not exceed `limit`, of which there is one
+    /// at the least.
     pub fn evict(&mut self, limit: usize) -> Option<StatementId> {
-        if self.order.len() > limit { self.order.pop_front() } else { None }
+        if self.order.len() >= limit.max(1) { self.order.pop_front() } else { None }
+    }
+
+    /// A statement that was to be closed and was not.
+    pub fn keep(&mut self, id: StatementId) {
+        if !self.order.contains(&id) {
+            self.order.push_front(id);
+        }
     }
 
     pub fn clear(&mut self) {
@@ -109,21 +119,10 @@ pub struct Facts {
     /// The session parameters in force beyond the role's defaults; `None` when a transaction that
     /// set some broke off, so that all must be reset before use.
     pub applied: Option<Settings>,
-    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
-    pub reported: Vec<(String, String)>,
     /// The connection must not serve anybody else: what it still answers cannot be told.
     pub spent: bool,
-}
-
-impl Default for Facts {
-    fn default() -> Self {
-        Self {
-            prepared: Prepared::default(),
-            applied: Some(Arc::from([])),
-            reported: Vec::new(),
-            spent: false,
-        }
-    }
+    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
+    pub reported: Vec<(String, String)>,
 }
 
 impl Facts {
@@ -137,6 +136,17 @@ impl Facts {
         match self.reported.iter_mut().find(|(n, _)| n == name) {
             Some((_, old)) => value.clone_into(old),
             None => self.reported.push((name.to_owned(), value.to_owned())),
+        }
+    }
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            prepared: Prepared::default(),
+            applied: Some(Arc::from([])),
+            spent: false,
+            reported: Vec::new(),
         }
     }
 }
@@ -158,18 +168,53 @@ pub enum Reply {
     Close,
     /// ReadyForQuery
     Sync,
+    /// A statement of pgshunt's own by Parse, Bind and Execute, up to CommandComplete; with
+    /// `closed`, up to the CloseComplete of its portal.
+    Own { closed: bool },
     /// Nothing: these bytes are the client's as soon as it is their turn.
     Ours(Vec<u8>),
+    /// Nothing: the client ended its part of a COPY here.
+    Copied,
 }
 
 /// What happens to an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     Forward,
-    /// pgshunt slipped the request in; its failure breaks the connection off.
+    /// pgshunt slipped the request in; an error of it is the error of the client's request.
     Swallow,
+    /// pgshunt tidies up behind itself; that cannot fail.
+    Tidy,
     /// The request was made to fail; this is the error the client reads.
     Refuse(Box<Report>),
+    /// ReadyForQuery is the client's, but tells of its own transaction and not of the server's.
+    Outside,
+    /// Like Forward without ReadyForQuery: a second request goes on for it.
+    Before,
+    /// That second request: changed parameters, an error and ReadyForQuery are the client's.
+    After,
+}
+
+/// What was believed before a request, in case the server skips it.
+#[derive(Debug, Default)]
+pub struct Undo {
+    /// A statement's name of the client's, and what bore it.
+    pub client: Option<(Vec<u8>, Option<Rc<Statement>>)>,
+    /// The connection's unnamed statement.
+    pub unnamed: Option<Option<StatementId>>,
+    /// The statement prepared on the connection.
+    pub created: Option<StatementId>,
+    /// The statement closed on the connection.
+    pub closed: Option<StatementId>,
+}
+
+/// What a completed statement does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub control: Control,
+    pub sql: String,
+    /// Slipped into the client's text: its answers are not the client's.
+    pub ours: bool,
 }
 
 /// A request whose answer is outstanding.
@@ -177,22 +222,31 @@ pub enum Fate {
 pub struct Expect {
     pub reply: Reply,
     pub fate: Fate,
-    /// For a Parse: the statement on the server connection it creates. `None`: the unnamed one.
-    pub creates: Option<StatementId>,
-    /// For a Parse: the client's name of it, forgotten if it fails.
-    pub client_name: Option<Vec<u8>>,
-    /// For Query and Execute: what each CommandComplete in turn does to the session.
-    pub controls: Option<Rc<[(Control, String)]>>,
+    pub undo: Undo,
+    /// What each CommandComplete in turn does to the session.
+    pub controls: Option<Rc<[Done]>>,
     pub completed: usize,
+    /// For a Bind, and for a Describe of a statement.
+    pub statement: Option<Rc<Statement>>,
 }
 
 impl Expect {
     pub fn new(reply: Reply, fate: Fate) -> Self {
-        Self { reply, fate, creates: None, client_name: None, controls: None, completed: 0 }
+        Self { reply, fate, undo: Undo::default(), controls: None, completed: 0, statement: None }
     }
 
     pub fn forward(reply: Reply) -> Self {
         Self::new(reply, Fate::Forward)
+    }
+
+    /// The answers that come now belong to a statement of pgshunt's within the client's text.
+    pub fn is_ours_now(&self) -> bool {
+        self.controls.as_ref().and_then(|c| c.get(self.completed)).is_some_and(|d| d.ours)
+    }
+
+    /// Whether an answer without a meaning of its own is the client's.
+    pub fn passes(&self) -> bool {
+        matches!(self.fate, Fate::Forward | Fate::Before | Fate::Outside) && !self.is_ours_now()
     }
 }
 
@@ -211,13 +265,27 @@ pub struct Link {
     /// Bytes of the current answer that are still to come, and whether the client gets them.
     pub passing: usize,
     pub passing_on: bool,
-    /// Something was sent that the server has not confirmed with ReadyForQuery.
+    /// Something was sent: the connection is not as it came from the pool.
     pub started: bool,
+    /// Messages of the extended protocol were sent and no Sync behind them.
+    pub in_segment: bool,
+    /// The server has been asked for the answers it keeps back until Sync.
+    pub flushed: bool,
+    /// Until what starts the transaction is confirmed, one request goes along with it and no more:
+    /// the server must not carry out a second one if the start fails.
+    pub opening: bool,
+    /// That one request is complete.
+    pub opening_full: bool,
+    /// Statements are prepared here while the client's transaction has no node yet: BEGIN is not sent.
+    pub outside: bool,
+    /// Only tidying is under way; then the connection goes back to the pool.
+    pub ending: bool,
     /// The server waits for COPY data.
     pub copy_in: bool,
-    /// Statements are prepared here while the client's transaction has no node yet: BEGIN was not
-    /// sent, and what the server says of its own transaction is not the client's.
-    pub outside: bool,
+    /// Syncs that the server passed over, or will, because they came within a COPY.
+    pub eaten: usize,
+    /// An error came since the last ReadyForQuery.
+    pub failed: bool,
 }
 
 impl Link {
@@ -233,8 +301,15 @@ impl Link {
             passing: 0,
             passing_on: false,
             started: false,
-            copy_in: false,
+            in_segment: false,
+            flushed: false,
+            opening: false,
+            opening_full: false,
             outside: false,
+            ending: false,
+            copy_in: false,
+            eaten: 0,
+            failed: false,
         }
     }
 
@@ -243,29 +318,74 @@ impl Link {
         self.expects.is_empty() && self.passing == 0
     }
 
-    /// What was sent last is the end of a segment, so that the server will answer all of it.
-    pub fn is_synced(&self) -> bool {
-        self.expects.back().is_none_or(|e| matches!(e.reply, Reply::Sync | Reply::Query))
+    /// Nothing is under way and no transaction is open.
+    pub fn is_free(&self) -> bool {
+        self.is_quiet() && self.status == Status::Idle && !self.in_segment
     }
 
-    /// Drops what the server discards after an error in the extended protocol: everything up to
-    /// the next Sync. Gives the client names of the statements that thus were never created.
-    pub fn fail_segment(&mut self) -> Vec<Vec<u8>> {
-        let mut forgotten = Vec::new();
-        while let Some(e) = self.expects.front() {
-            if e.reply == Reply::Sync || e.reply == Reply::Query {
-                break;
+    /// Notes a request that was written to the server.
+    pub fn push(&mut self, expect: Expect) {
+        match expect.reply {
+            Reply::Query | Reply::Sync => {
+                self.in_segment = false;
+                self.opening_full |= self.opening;
             }
-            let e = self.expects.pop_front().expect("front was there");
-            if e.reply == Reply::Parse {
-                match &e.creates {
-                    Some(id) => self.facts.prepared.remove(id),
-                    None => self.unnamed = None,
-                }
-                forgotten.extend(e.client_name);
+            Reply::Ours(_) | Reply::Copied => {}
+            _ => {
+                self.in_segment = true;
+                self.flushed = false;
             }
         }
-        forgotten
+        self.expects.push_back(expect);
+    }
+
+    /// The next thing in line needs no answer of the server.
+    pub fn has_due(&self) -> bool {
+        matches!(self.expects.front().map(|e| &e.reply), Some(Reply::Ours(_) | Reply::Copied))
+    }
+
+    /// The server answers with COPY data, or waits for it (`takes_data`). From then on it passes
+    /// over Sync, until the client has ended its part.
+    pub fn copy_begins(&mut self, takes_data: bool) {
+        self.copy_in = true;
+        if !takes_data {
+            return;
+        }
+        let ended = self.expects.iter().position(|e| e.reply == Reply::Copied);
+        self.copy_in = ended.is_none();
+        let until = ended.unwrap_or(self.expects.len());
+        let mut at = 0;
+        let before = self.expects.len();
+        self.expects.retain(|e| {
+            at += 1;
+            at > until || e.reply != Reply::Sync
+        });
+        self.eaten = before - self.expects.len();
+        // The Sync behind the COPY ends the segment.
+        self.in_segment |= self.eaten > 0 && !self.expects.iter().any(|e| e.reply == Reply::Sync);
+    }
+
+    /// Takes out what the server skips after an error in the extended protocol: everything up to
+    /// the next Sync, queries too. The latest is first.
+    pub fn take_skipped(&mut self) -> Vec<Expect> {
+        let until = self.expects.iter().position(|e| e.reply == Reply::Sync);
+        let n = until.unwrap_or(self.expects.len());
+        let mut skipped: Vec<_> = self.expects.drain(..n).collect();
+        skipped.reverse();
+        skipped
+    }
+
+    /// Forgets what a request that was never carried out would have left on the connection.
+    pub fn undo(&mut self, undo: &Undo) {
+        if let Some(id) = &undo.created {
+            self.facts.prepared.remove(id);
+        }
+        if let Some(id) = undo.closed {
+            self.facts.prepared.keep(id);
+        }
+        if let Some(before) = undo.unnamed {
+            self.unnamed = before;
+        }
     }
 }
 
@@ -280,10 +400,12 @@ mod tests {
             p.insert([n; 16]);
         }
         assert!(p.touch(&[1; 16]));
-        assert_eq!(p.evict(2), Some([2; 16]));
-        assert_eq!(p.evict(2), None);
+        assert_eq!(p.evict(3), Some([2; 16]));
+        assert_eq!(p.evict(3), None);
         assert!(!p.touch(&[2; 16]));
         assert_eq!(p.len(), 2);
+        assert_eq!((p.evict(0), p.evict(0)), (Some([3; 16]), Some([1; 16])));
+        assert_eq!(p.evict(0), None, "the next one may always come");
     }
 
     #[test]

@@ -25,31 +25,38 @@
 //!
 //! What is left out: a second node within a transaction, and LISTEN without a pin.
 
+mod apply;
 mod emit;
 mod extended;
+mod jobs;
 mod link;
+mod opening;
+mod reach;
 mod reading;
 mod relay;
+mod retry;
 mod settings;
 mod simple;
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashMap;
 
-use crate::gate::machine::{Entry, Gate, Touch};
+use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::router::plan::{Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
 use link::Expect;
-pub use link::{Facts, Fate, Link, Prepared, Reply, Setting, Settings, StatementId};
+pub use link::{Facts, Setting, Settings, StatementId};
+use link::{Fate, Link, Reply, Undo};
 pub use settings::reset_sql;
 
 /// What a session may look at while it decides.
@@ -128,17 +135,19 @@ pub struct Statement {
     pub text: Vec<u8>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
+    /// The client has been told its result's columns and may go by them.
+    pub described: Cell<bool>,
 }
 
 /// A message of the extended protocol whose place is not known yet.
 #[derive(Debug)]
 enum Pending {
-    Parse { name: Vec<u8>, statement: Rc<Statement> },
+    Parse { name: Vec<u8>, statement: Rc<Statement>, before: Option<Rc<Statement>> },
     Bind { portal: Vec<u8>, statement: Rc<Statement>, unnamed: bool, rest: Vec<u8> },
     DescribeStatement { statement: Rc<Statement>, unnamed: bool },
     DescribePortal { portal: Vec<u8> },
     Execute { portal: Vec<u8>, limit: i32 },
-    Ours(Vec<u8>),
+    Ours { bytes: Vec<u8>, undo: Undo },
 }
 
 /// Upper bound of what may wait in `pending`, in bytes.
@@ -150,8 +159,13 @@ pub struct Session {
     link: Option<Link>,
     /// As the client believes it: the last ReadyForQuery it was sent.
     status: Status,
-    /// BEGIN and what else came before the transaction has a node.
+    /// BEGIN, until the transaction has a node.
     begin: Vec<u8>,
+    /// The BEGIN that was sent late, to be sent again if the transaction must begin elsewhere.
+    opened: Vec<u8>,
+    /// What the open transaction has done so far could as well be done on another node: these.
+    prelude: Vec<String>,
+    movable: bool,
     /// In the extended protocol after an error: everything up to Sync is discarded.
     skipping: bool,
     statements: HashMap<Vec<u8>, Rc<Statement>>,
@@ -162,13 +176,15 @@ pub struct Session {
     /// Why the connection must be kept between transactions.
     pinned: Option<&'static str>,
     settings: settings::SessionSettings,
-    /// The connection can go back to the pool.
-    release: bool,
+    /// The connection goes back to the pool although nothing was sent on it.
+    let_go: bool,
     /// An answer of pgshunt's own request was an error: the connection must be closed.
     broken: Option<String>,
     /// The epoch of the open transaction: placements newer than this are refused within it.
     epoch: Option<Epoch>,
-    retry: relay::Retry,
+    retry: retry::Retry,
+    /// A prepared statement to be closed on the connection behind the next Sync.
+    stale: Option<StatementId>,
     pub counters: Counters,
 }
 
@@ -193,6 +209,9 @@ impl Session {
             link: None,
             status: Status::Idle,
             begin: Vec::new(),
+            opened: Vec::new(),
+            prelude: Vec::new(),
+            movable: false,
             skipping: false,
             statements: HashMap::new(),
             unnamed: None,
@@ -201,10 +220,11 @@ impl Session {
             pending_bytes: 0,
             pinned: None,
             settings: settings::SessionSettings::new(startup),
-            release: false,
+            let_go: false,
             broken: None,
             epoch: None,
-            retry: relay::Retry::default(),
+            retry: retry::Retry::default(),
+            stale: None,
             counters: Counters::default(),
         }
     }
@@ -225,7 +245,7 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         self.status == Status::Idle
             && self.pending.is_empty()
-            && self.link.as_ref().is_none_or(Link::is_quiet)
+            && self.link.as_ref().is_none_or(|l| l.is_free() && !l.ending)
     }
     /// An answer of the server is outstanding.
     pub fn is_waiting_for_server(&self) -> bool {
@@ -260,25 +280,51 @@ impl Session {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
         }
-        // What is prepared outside of the transaction is no place for its first statement.
-        if self.link.as_ref().is_some_and(|l| l.outside && l.started) && header.tag != b'X' {
-            return Ok(Flow::Wait(Need::Quiet));
+        if let Some(link) = &self.link {
+            match header.tag {
+                b'd' | b'c' | b'f' | b'X' => {}
+                // Within a COPY PostgreSQL passes over these, and ends the connection at any other.
+                b'H' | b'S' if link.copy_in => return Ok(Flow::Done),
+                _ if link.copy_in => {
+                    return Err(ProtocolError("unexpected message type during COPY from stdin"));
+                }
+                b'S' if self.skipping => {}
+                _ if link.ending || (link.opening && link.opening_full) => {
+                    return Ok(Flow::Wait(Need::Quiet));
+                }
+                _ => {}
+            }
         }
-        match header.tag {
+        self.begin_unit();
+        let flow = match header.tag {
             b'Q' => {
                 let text = frontend::query(body)?;
-                Ok(self.query(text, env, io))
+                self.query(text, env, io)
             }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-                self.extended(header.tag, body, env, io)
+                self.extended(header.tag, body, env, io)?
             }
             b'd' | b'c' | b'f' => {
                 self.copy_data(header.tag, body, io);
-                Ok(Flow::Done)
+                Flow::Done
             }
-            b'F' => Ok(self.function_call(body, env, io)),
-            b'X' => Ok(Flow::Terminate),
-            _ => Err(ProtocolError("invalid frontend message type")),
+            b'F' => self.function_call(body, env, io),
+            b'X' => Flow::Terminate,
+            _ => return Err(ProtocolError("invalid frontend message type")),
+        };
+        match &flow {
+            Flow::Done => self.retry.record(header.tag, body),
+            Flow::Wait(Need::Quiet) => self.ask_for_answers(io),
+            Flow::Wait(_) | Flow::Terminate => {}
+        }
+        Ok(flow)
+    }
+
+    /// Without Sync the server keeps its answers to itself; who waits for them must ask.
+    fn ask_for_answers(&mut self, io: &mut Io<'_>) {
+        if let Some(link) = self.link.as_mut().filter(|l| l.in_segment && !l.flushed) {
+            link.flushed = true;
+            frontend::put_empty(io.server, b'H');
         }
     }
 
@@ -287,162 +333,50 @@ impl Session {
         debug_assert!(self.link.is_none(), "one link at a time");
         let ticket = env.gate.ticket(env.now, self.client);
         self.link = Some(Link::new(node, facts, ticket));
+        self.let_go = false;
+    }
+
+    fn can_release(&self) -> bool {
+        let free = |l: &Link| l.is_free() && (l.started || self.let_go);
+        self.pinned.is_none() && self.link.as_ref().is_some_and(free)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
     pub fn lets_go(&self) -> bool {
-        self.release || self.retry.again
+        self.can_release() || self.retry.is_again()
     }
 
     /// Gives the link up, when it can be given up: the connection goes back to the pool.
     pub fn take_released(&mut self, env: &mut Env<'_>) -> Option<Facts> {
-        if !std::mem::take(&mut self.release) {
-            return None;
-        }
-        self.unlink(env)
+        if self.can_release() { self.unlink(env) } else { None }
     }
 
     /// The connection is gone, or must go: no facts are kept.
     pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
         let link = self.link.take()?;
         env.gate.leave(link.ticket, env.gate_effects);
-        self.release = false;
+        self.let_go = false;
         self.broken = None;
         self.epoch = None;
         self.portals.clear();
-        self.retry.forget();
         self.counters.transactions += 1;
         Some(link.facts)
     }
 
-    /// Whether anything was sent on the link since the transaction began.
+    /// Whether anything was sent on the link since it was leased.
     pub fn has_started(&self) -> bool {
         self.link.as_ref().is_some_and(|l| l.started)
-    }
-
-    /// Decides whether the session may use a node now: `Ok(None)` means it is linked to it and has
-    /// entered the gate.
-    fn ensure(&mut self, place: &Place, env: &mut Env<'_>) -> Result<Option<Need>, Report> {
-        let (node, touches) = match place {
-            Place::Node { node, touches } => (*node, touches.as_slice()),
-            Place::Any => match &self.link {
-                Some(l) => (l.node, [].as_slice()),
-                None => (env.routes.home().id, [].as_slice()),
-            },
-            Place::Every { .. } => {
-                debug_assert!(false, "several nodes are a job");
-                return Ok(Some(Need::Quiet));
-            }
-        };
-        let own = [Touch::Node(node)];
-        let touches = if touches.is_empty() { &own[..] } else { touches };
-        let closed = touches.iter().any(|&t| env.gate.would_hold(t));
-
-        let Some(link) = &mut self.link else {
-            return Ok(Some(if closed { Need::Gate } else { Need::Lease(node) }));
-        };
-        let fresh = !link.started && self.pinned.is_none();
-        if link.node != node {
-            if fresh {
-                self.release = true;
-                return Ok(Some(Need::Lease(node)));
-            }
-            // In the middle of a segment nothing is answered before its Sync.
-            if !link.is_quiet() && link.is_synced() {
-                return Ok(Some(Need::Quiet));
-            }
-            return Err(self.other_node(env, node));
-        }
-        if closed && !link.is_quiet() && link.is_synced() {
-            // Whether a transaction is still open behind what is under way is not known yet.
-            return Ok(Some(Need::Quiet));
-        }
-        if let Some(report) = newer_placement(self.epoch, touches, env.routes) {
-            return Err(report);
-        }
-        for &t in touches {
-            if env.gate.enter(&link.ticket, t) == Entry::Held {
-                self.release |= fresh;
-                return Ok(Some(Need::Gate));
-            }
-            link.entered = true;
-        }
-        self.epoch.get_or_insert(env.routes.epoch);
-        Ok(None)
-    }
-
-    /// Between transactions a pinned session keeps its connection, but not its place in the gate.
-    pub(super) fn renew_ticket(&mut self, env: &mut Env<'_>) {
-        if let Some(link) = self.link.as_mut().filter(|l| l.entered) {
-            let ticket = env.gate.ticket(env.now, self.client);
-            let old = std::mem::replace(&mut link.ticket, ticket);
-            env.gate.leave(old, env.gate_effects);
-            link.entered = false;
-        }
-    }
-
-    fn other_node(&self, env: &Env<'_>, wanted: NodeId) -> Report {
-        let name = |id| env.routes.node(id).map_or_else(|| "?".to_owned(), |n| n.name.clone());
-        let held = self.link.as_ref().map(|l| name(l.node)).unwrap_or_default();
-        let wanted = name(wanted);
-        match self.pinned {
-            Some(why) if self.status == Status::Idle => Report::error(
-                "0A000",
-                format!(
-                    "this session is bound to node {held} by {why} and cannot use node {wanted}"
-                ),
-            )
-            .hint("Use another connection for this statement, or end what binds the session."),
-            _ => Report::error(
-                "0A000",
-                format!("a transaction cannot use node {wanted} beside node {held}"),
-            )
-            .detail("The transaction has begun on one node and this statement needs another one.")
-            .hint("Run the statement in a transaction of its own, or distribute the tables alike."),
-        }
-    }
-
-    /// Starts the transaction on a fresh link: session parameters, then the BEGIN that was kept.
-    fn begin_on_link(&mut self, io: &mut Io<'_>) {
-        let Some(link) = &mut self.link else { return };
-        if link.started {
-            return;
-        }
-        link.started = true;
-        let wanted = self.settings.current();
-        if link.facts.applied.as_ref() != Some(wanted) {
-            let sql = reset_sql(link.facts.applied.as_ref(), wanted);
-            frontend::put_query(io.server, sql.as_bytes());
-            link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
-            link.facts.applied = Some(wanted.clone());
-        }
-        if !self.begin.is_empty() && !link.outside {
-            frontend::put_query(io.server, &self.begin);
-            link.expects.push_back(Expect::new(Reply::Query, Fate::Swallow));
-            self.begin.clear();
-        }
-    }
-
-    /// Whether the session must be alone with the server before the next request: a role that could
-    /// not be put in force must not lead to a statement under another role.
-    fn settings_need_quiet(&mut self, io: &mut Io<'_>) -> bool {
-        let Some(link) = &self.link else { return false };
-        if link.started || !self.settings.changes_role(link.facts.applied.as_ref()) {
-            return false;
-        }
-        self.begin_on_link(io);
-        true
     }
 
     /// Answers with an error of ours, in the simple protocol.
     fn refuse_query(&mut self, report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
         match &mut self.link {
-            Some(link) if link.started => {
+            Some(link) if link.started && !link.is_free() => {
                 // The server must see a failing statement too, or its transaction would go on.
                 frontend::put_query(io.server, FAILING);
                 let fate = Fate::Refuse(Box::new(report));
-                link.expects.push_back(Expect::new(Reply::Query, fate));
+                link.push(Expect::new(Reply::Query, fate));
             }
             _ => {
                 report.put(io.client);
@@ -450,7 +384,7 @@ impl Session {
                     self.status = Status::Failed;
                 }
                 backend::put_ready(io.client, self.status);
-                self.release |= self.link.is_some() && self.pinned.is_none();
+                self.let_go = true;
             }
         }
     }
@@ -469,12 +403,17 @@ impl Session {
         crate::wire::frame::put(io.server, tag, |b| b.extend_from_slice(body));
         if tag != b'd' {
             link.copy_in = false;
+            link.push(Expect::forward(Reply::Copied));
         }
     }
 
     fn function_call(&mut self, body: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
+        if self.status == Status::Failed && self.link.is_none() {
+            self.refuse_query(Self::aborted(), io);
+            return Flow::Done;
+        }
         let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
-        match self.ensure(&place, env) {
+        match self.ensure(&place, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {
@@ -483,9 +422,10 @@ impl Session {
             }
         }
         self.begin_on_link(io);
+        self.movable = false;
         crate::wire::frame::put(io.server, b'F', |b| b.extend_from_slice(body));
         if let Some(link) = &mut self.link {
-            link.expects.push_back(Expect::forward(Reply::Query));
+            link.push(Expect::forward(Reply::Query));
         }
         Flow::Done
     }
@@ -505,8 +445,12 @@ impl Session {
 
     /// A job has failed after `answered` of its request's answers had been passed on.
     pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
-        let passed = answered.min(self.pending.len());
-        self.pending.drain(..passed);
+        self.pending_bytes = 0;
+        for p in std::mem::take(&mut self.pending).into_iter().skip(answered).rev() {
+            if let Pending::Parse { name, before, .. } = p {
+                self.undo(&Undo { client: Some((name, before)), ..Undo::default() });
+            }
+        }
         self.refuse(tag, report, io);
     }
 
@@ -527,79 +471,8 @@ impl Session {
             Kind::Refused(_) => {}
         }
     }
-
-    fn forget_statement(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            self.unnamed = None;
-        } else {
-            self.statements.remove(name);
-        }
-    }
-
-    /// What a completed statement did to the session.
-    fn apply(&mut self, control: &Control, sql: &str) {
-        match control {
-            Control::None | Control::Begin => {}
-            Control::Commit => self.settings.commit(),
-            Control::Rollback => self.settings.rollback(),
-            Control::RollbackTo => {
-                if self.settings.is_pending() {
-                    self.pinned.get_or_insert("a SET before ROLLBACK TO SAVEPOINT");
-                }
-            }
-            Control::Set(name) => self.settings.set(name, sql),
-            Control::Reset(name) => self.settings.reset(name),
-            Control::ResetAll => self.settings.reset_all(),
-            Control::DiscardAll => {
-                self.settings.reset_all();
-                self.settings.commit();
-                self.statements.clear();
-                self.unnamed = None;
-                self.pinned = None;
-                if let Some(link) = &mut self.link {
-                    link.facts.prepared.clear();
-                    link.unnamed = None;
-                }
-            }
-            Control::Deallocate(Some(name)) => self.forget_statement(name.as_bytes()),
-            Control::Deallocate(None) => {
-                self.statements.clear();
-                self.unnamed = None;
-                if let Some(link) = &mut self.link {
-                    link.facts.prepared.clear();
-                    link.unnamed = None;
-                }
-            }
-            Control::Pin(why) => {
-                self.pinned.get_or_insert(why);
-            }
-        }
-    }
 }
 
-/// A statement that fails in any PostgreSQL, whatever the session's state.
-const FAILING: &[u8] = b"this statement was refused by pgshunt";
-
-/// Within a transaction: a shard that moved here after the transaction's first statement. Its
-/// snapshot may be older than the shard's last change, so the transaction must begin again.
-fn newer_placement(
-    epoch: Option<Epoch>,
-    touches: &[Touch],
-    routes: &RoutingTable,
-) -> Option<Report> {
-    let epoch = epoch?;
-    let moved = touches.iter().find_map(|t| match t {
-        Touch::Shard { shard, .. } => routes.shard(*shard).filter(|s| s.since > epoch),
-        Touch::Group(_) | Touch::Node(_) => None,
-    })?;
-    Some(
-        Report::error(
-            "40001",
-            format!(
-                "could not serialize access: shard {} has moved during this transaction",
-                moved.id
-            ),
-        )
-        .hint("The transaction might succeed if retried."),
-    )
-}
+/// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a
+/// failed transaction with that one's error. No function can be of this name in that schema.
+const FAILING: &[u8] = b"SELECT pg_catalog.\"this statement was refused by pgshunt\"()";

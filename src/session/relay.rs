@@ -7,61 +7,14 @@
 use bytes::{Buf, BytesMut};
 
 use super::link::{Fate, Link, Reply};
-use super::{Env, Io, Session};
+use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::topology::Epoch;
 use crate::wire::backend::{self, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
 /// An inspected message is held whole; none that a server sends is near this.
 const MAX_INSPECTED: usize = 1 << 20;
-
-/// The request that opened the transaction, kept until its answer begins: if the shard turns out
-/// to have moved it is routed anew, unseen by the client.
-#[derive(Debug, Default)]
-pub struct Retry {
-    frame: Option<Vec<u8>>,
-    epoch: Option<Epoch>,
-    /// The failed answer is being discarded up to ReadyForQuery.
-    discarding: bool,
-    pub(super) again: bool,
-    attempts: u32,
-}
-
-/// A shard moves rarely; a request that meets moved shards this often meets something else.
-const MAX_ATTEMPTS: u32 = 5;
-
-/// Requests larger than this are not kept; their error is the client's.
-const MAX_KEPT: usize = 64 << 10;
-
-impl Retry {
-    pub fn keep(&mut self, text: &[u8], epoch: Epoch) {
-        self.forget();
-        if text.len() <= MAX_KEPT {
-            let kept = self.frame.get_or_insert_default();
-            kept.clear();
-            crate::wire::frontend::put_query(kept, text);
-            self.epoch = Some(epoch);
-        }
-    }
-
-    pub fn forget(&mut self) {
-        if !self.again {
-            self.frame = None;
-            self.discarding = false;
-        }
-    }
-
-    fn is_armed(&self) -> bool {
-        self.frame.is_some() && self.attempts < MAX_ATTEMPTS
-    }
-}
-
-/// The errors that say a shard is not, or no longer, where the routing table said.
-fn says_moved(sqlstate: &[u8]) -> bool {
-    sqlstate == FENCED.as_bytes() || sqlstate == b"23514" || sqlstate == b"42501"
-}
 
 impl Session {
     /// Takes as many of the server's bytes as are understood.
@@ -92,12 +45,11 @@ impl Session {
             }
             let Some(h) = frame::header(&input[run..])? else { break };
             if !is_inspected(h.tag) || (h.len > MAX_INSPECTED && h.tag == b'E') {
-                let front = link.expects.front();
-                link.passing_on =
-                    front.is_none_or(|e| e.fate == Fate::Forward) && !self.retry.discarding;
+                link.passing_on = link.expects.front().is_none_or(|e| e.passes());
                 link.passing = h.len;
-                if link.passing_on {
-                    self.retry.frame = None;
+                // Notices and the like can be said twice, rows cannot.
+                if link.passing_on && h.tag != b'N' && h.tag != b'A' {
+                    self.retry.disarm();
                 }
                 continue;
             }
@@ -107,7 +59,12 @@ impl Session {
             if input.len() - run < h.len {
                 break;
             }
-            let keep = self.inspect(h, &input[run + frame::HEADER..run + h.len], env);
+            if matches!(h.tag, b'E' | b'Z') {
+                // What is written for these comes behind what has been passed on.
+                pass(input, &mut run, io);
+            }
+            let body = input.get(run + frame::HEADER..run + h.len).unwrap_or_default();
+            let keep = self.inspect(h, body, env, io);
             match keep {
                 Keep::Forward => run += h.len,
                 Keep::Drop => {
@@ -125,13 +82,9 @@ impl Session {
                     backend::put_ready(io.client, status);
                 }
             }
-            // What pgshunt answers itself stands in line behind what the server had to answer.
-            while let Some(link) = &mut self.link {
-                let Some(Reply::Ours(_)) = link.expects.front().map(|e| &e.reply) else { break };
+            if self.link.as_ref().is_some_and(Link::has_due) {
                 pass(input, &mut run, io);
-                if let Some(Reply::Ours(bytes)) = link.expects.pop_front().map(|e| e.reply) {
-                    io.client.extend_from_slice(&bytes);
-                }
+                self.give_due(io);
             }
         }
         pass(input, &mut run, io);
@@ -141,22 +94,51 @@ impl Session {
         Ok(())
     }
 
+    /// What pgshunt answers itself stands in line behind what the server had to answer.
+    fn give_due(&mut self, io: &mut Io<'_>) {
+        while let Some(link) = self.link.as_mut().filter(|l| l.has_due()) {
+            let Some(e) = link.expects.pop_front() else { return };
+            if let (Reply::Ours(bytes), true) = (&e.reply, e.passes()) {
+                io.client.extend_from_slice(bytes);
+                self.retry.count_answer();
+            }
+            if let Some(done) = e.controls.as_ref().and_then(|c| c.first()) {
+                self.retry.disarm();
+                self.apply(done);
+            }
+        }
+    }
+
     /// Looks at one whole message.
-    fn inspect(&mut self, h: Header, body: &[u8], env: &Env<'_>) -> Keep {
+    fn inspect(&mut self, h: Header, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
                 link.facts.note_status(body);
                 // A change that nobody asked for (SIGHUP) is the client's too.
-                return match link.expects.front() {
-                    Some(e) if e.fate == Fate::Swallow => Keep::Drop,
+                return match link.expects.front().map(|e| &e.fate) {
+                    Some(Fate::Swallow | Fate::Tidy) => Keep::Drop,
                     _ => Keep::Forward,
                 };
             }
-            b'E' => return self.error(body, env),
+            b'E' => return self.error(body, env, io),
             b'G' | b'W' => {
-                link.copy_in = true;
-                return forward_if(link);
+                self.retry.disarm();
+                link.copy_begins(h.tag == b'G');
+                return if link.expects.front().is_some_and(|e| e.passes()) {
+                    Keep::Forward
+                } else {
+                    Keep::Drop
+                };
+            }
+            b'Z' if link.expects.is_empty() && link.eaten > 0 => {
+                // A Sync that the server did not pass over after all.
+                link.eaten -= 1;
+                link.in_segment = false;
+                if let Some(status) = body.first().copied().and_then(Status::from_byte) {
+                    (link.status, self.status) = (status, status);
+                }
+                return Keep::Forward;
             }
             _ => {}
         }
@@ -165,93 +147,111 @@ impl Session {
             self.broken = Some(format!("unexpected message {:?} from the node", h.tag as char));
             return Keep::Drop;
         };
-        let forwards = front.fate == Fate::Forward && !self.retry.discarding;
         let completes = match (&front.reply, h.tag) {
             (Reply::Query | Reply::Sync, b'Z')
             | (Reply::Parse, b'1')
             | (Reply::Bind, b'2')
             | (Reply::Close, b'3')
             | (Reply::Describe, b'T' | b'n')
+            | (Reply::Own { closed: false }, b'C' | b'I')
+            | (Reply::Own { closed: true }, b'3')
             | (Reply::Execute, b'C' | b'I' | b's') => true,
-            (Reply::Query, _) | (Reply::Describe, b't') => false,
+            (Reply::Query | Reply::Own { .. }, _) | (Reply::Describe, b't') => false,
             _ => {
                 self.broken =
                     Some(format!("message {:?} from the node out of turn", h.tag as char));
                 return Keep::Drop;
             }
         };
-        if forwards && h.tag != b'Z' && !(h.tag == b'1' || h.tag == b'2') {
-            self.retry.frame = None;
-        }
-        let mut control = None;
+        let passes = front.passes();
+        let mut done = None;
         if matches!(h.tag, b'C' | b'I') {
             link.copy_in = false;
+            link.eaten = 0;
             if let Some(controls) = front.controls.clone() {
-                control = controls.get(front.completed).cloned();
+                done = controls.get(front.completed).cloned();
                 front.completed += 1;
             }
             if h.tag == b'C' && body.starts_with(b"ROLLBACK\0") {
                 // COMMIT of a failed transaction answers ROLLBACK.
-                if let Some((c @ Control::Commit, _)) = &mut control {
-                    *c = Control::Rollback;
+                match done.as_mut().map(|d| &mut d.control) {
+                    Some(c @ Control::Commit) => *c = Control::Rollback,
+                    Some(c @ Control::CommitAndChain) => *c = Control::RollbackAndChain,
+                    _ => {}
                 }
             }
         }
-        if completes {
-            link.expects.pop_front();
-        }
-        if let Some((control, sql)) = control {
-            self.apply(&control, &sql);
-        }
         if h.tag == b'Z' {
-            return self.ready(body, forwards);
+            return self.ready(body);
         }
-        if forwards { Keep::Forward } else { Keep::Drop }
+        if completes {
+            let e = link.expects.pop_front();
+            if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
+                s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
+            }
+            if e.is_some_and(|e| e.reply == Reply::Own { closed: false }) {
+                let more = |e: &super::Expect| e.reply == Reply::Own { closed: false };
+                link.opening = link.opening && link.expects.front().is_some_and(more);
+            } else if passes && matches!(h.tag, b'1' | b'2' | b'3' | b'T' | b'n') {
+                self.retry.count_answer();
+            }
+        }
+        if let Some(done) = done.filter(|d| !d.ours) {
+            self.apply(&done);
+        }
+        if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
+            self.retry.disarm();
+        }
+        if passes { Keep::Forward } else { Keep::Drop }
     }
 
-    fn ready(&mut self, body: &[u8], forwards: bool) -> Keep {
+    fn ready(&mut self, body: &[u8]) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
-        link.copy_in = false;
         let Some(status) = body.first().copied().and_then(Status::from_byte) else {
             self.broken = Some("malformed ReadyForQuery from the node".into());
             return Keep::Drop;
         };
+        let Some(front) = link.expects.pop_front() else { return Keep::Drop };
+        link.copy_in = false;
+        link.eaten = 0;
         link.status = status;
-        if std::mem::take(&mut self.retry.discarding) {
-            self.retry.again = true;
-            self.release = true;
+        if matches!(front.fate, Fate::Before) {
+            // Nothing has ended for the client yet.
             return Keep::Drop;
         }
-        if link.outside && link.expects.is_empty() {
-            self.release = true;
-            self.epoch = None;
-            return if forwards { Keep::Ready(self.status) } else { Keep::Drop };
+        let failed = std::mem::take(&mut link.failed);
+        if front.fate == Fate::Outside {
+            // The client's transaction has not begun yet.
+            return Keep::Ready(self.status);
         }
-        if status == Status::Idle && forwards {
-            // An implicit transaction has ended, or an explicit one by COMMIT or ROLLBACK, which
-            // has been applied already: nothing pending is left then.
-            self.settings.commit();
+        if link.ending || front.fate == Fate::Tidy {
+            if link.is_quiet() {
+                self.retry.tidied();
+            }
+            return Keep::Drop;
+        }
+        if status == Status::Idle {
+            // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
+            if failed {
+                self.settings.rollback();
+            } else {
+                self.settings.commit();
+            }
+            link.facts.applied = Some(self.settings.current().clone());
             self.portals.clear();
             self.epoch = None;
+            self.opened.clear();
+            self.prelude.clear();
+            self.movable = false;
         }
-        link.facts.applied = match (status, self.settings.is_pending()) {
-            (Status::Idle, false) => Some(self.settings.current().clone()),
-            _ => link.facts.applied.take(),
-        };
-        if forwards {
-            self.status = status;
-            self.retry.attempts = 0;
+        self.status = status;
+        if link.expects.is_empty() {
+            self.retry.settle();
         }
-        if status == Status::Idle && link.expects.is_empty() && self.begin.is_empty() {
-            if self.pinned.is_none() {
-                self.release = forwards;
-            }
-            self.retry.forget();
-        }
-        if forwards { Keep::Forward } else { Keep::Drop }
+        Keep::Forward
     }
 
-    fn error(&mut self, body: &[u8], env: &Env<'_>) -> Keep {
+    fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         link.copy_in = false;
         let sqlstate = report_field(body, b'C').unwrap_or_default();
@@ -260,76 +260,63 @@ impl Session {
             self.broken = Some("the node has closed the connection".into());
             return Keep::Forward;
         }
+        // How many of the Syncs within a COPY are still answered cannot be told.
+        link.facts.spent |= link.eaten > 0;
+        self.movable = false;
+        let twice = std::mem::replace(&mut link.failed, true);
         let Some(front) = link.expects.front_mut() else { return Keep::Forward };
-        let keep = match std::mem::replace(&mut front.fate, Fate::Swallow) {
-            Fate::Forward => {
-                front.fate = Fate::Forward;
-                let may = front.reply == Reply::Query && self.retry.is_armed();
-                // 23514 and 42501 are ordinary errors too: tried again only when the routing
-                // table has changed since, so the second answer is final.
-                let fenced = sqlstate == FENCED.as_bytes();
-                let newer = self.retry.epoch != Some(env.routes.epoch);
-                if may && says_moved(sqlstate) && (fenced || newer) {
-                    self.retry.discarding = true;
-                    Keep::Drop
+        if front.reply == (Reply::Own { closed: false }) {
+            self.opening_failed(body, io);
+            return Keep::Drop;
+        }
+        let simple = matches!(front.reply, Reply::Query | Reply::Sync);
+        let keep = match &front.fate {
+            Fate::Tidy => {
+                let why = String::from_utf8_lossy(report_field(body, b'M').unwrap_or_default());
+                self.broken = Some(format!("could not tidy up the server connection: {why}"));
+                return Keep::Drop;
+            }
+            Fate::After if twice => return Keep::Drop,
+            // The transaction had failed before: that is what the client reads.
+            Fate::Refuse(_) if sqlstate == b"25P02" => Keep::Forward,
+            Fate::Refuse(report) => Keep::Replace(report.clone()),
+            Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
+                if self.tries_again(body, env.routes.epoch, io) {
+                    return Keep::Drop;
+                }
+                if sqlstate == FENCED.as_bytes() {
+                    Keep::Replace(Box::new(retry::moved()))
                 } else {
                     Keep::Forward
                 }
             }
-            // A statement that was fine when the client prepared it no longer is.
-            Fate::Swallow if front.reply == Reply::Parse => {
-                front.fate = Fate::Forward;
-                Keep::Forward
-            }
-            Fate::Swallow => {
-                let why = report_field(body, b'M').unwrap_or_default();
-                let why = String::from_utf8_lossy(why);
-                self.broken = Some(format!("could not prepare the server connection: {why}"));
-                Keep::Drop
-            }
-            Fate::Refuse(report) => {
+        };
+        self.retry.disarm();
+        let Some(link) = &mut self.link else { return keep };
+        let Some(front) = link.expects.front_mut() else { return keep };
+        front.controls = None;
+        if simple {
+            if let Fate::Refuse(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.
                 front.fate = Fate::Forward;
-                Keep::Replace(report)
             }
-        };
-        front.controls = None;
-        let in_query = front.reply == Reply::Query;
-        if link.outside {
-            if self.status == Status::Transaction {
-                self.status = Status::Failed;
-            }
-            // Ended by a Sync of ours: the client's is still to come.
-            self.skipping = link.expects.back().is_some_and(|e| e.fate == Fate::Swallow);
+            return keep;
         }
-        self.settings_after_error();
-        if !in_query {
-            let Some(link) = &mut self.link else { return keep };
-            for name in link.fail_segment() {
-                self.forget_statement(&name);
-            }
+        let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
+        self.stale = front.statement.as_ref().filter(|_| stale).map(|s| s.id);
+        self.skip_segment();
+        let Some(link) = &self.link else { return keep };
+        if link.outside && self.status == Status::Transaction {
+            self.status = Status::Failed;
+        }
+        // A Sync of ours ends the segment for the server; the client's is still to come.
+        let synced = link.expects.front().is_some_and(|e| e.fate != Fate::Tidy);
+        let ends = !link.expects.is_empty();
+        self.skipping |= !synced;
+        if let Some(id) = self.stale.take_if(|_| ends) {
+            self.close_stale(id, io);
         }
         keep
-    }
-
-    fn settings_after_error(&mut self) {
-        if self.settings.is_pending() {
-            self.settings.rollback();
-            if let Some(link) = &mut self.link {
-                link.facts.applied = None;
-            }
-        }
-    }
-
-    /// The frames to be given to [`Session::client`] again on a fresh link, if a retry is due.
-    /// The caller passes them before anything new of the client.
-    pub fn take_retry(&mut self) -> Vec<Vec<u8>> {
-        if !std::mem::take(&mut self.retry.again) {
-            return Vec::new();
-        }
-        self.counters.retries += 1;
-        self.retry.attempts += 1;
-        self.retry.frame.take().into_iter().collect()
     }
 }
 
@@ -339,13 +326,6 @@ enum Keep {
     Replace(Box<backend::Report>),
     /// ReadyForQuery, of the client's transaction and not the server's.
     Ready(Status),
-}
-
-fn forward_if(link: &Link) -> Keep {
-    match link.expects.front() {
-        Some(e) if e.fate == Fate::Swallow => Keep::Drop,
-        _ => Keep::Forward,
-    }
 }
 
 fn is_inspected(tag: u8) -> bool {

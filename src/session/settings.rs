@@ -5,23 +5,57 @@
 //! its transaction has committed. All of it together, in order, is what a server connection must
 //! have in force before it serves this session ([`Settings`]).
 
-use std::fmt::Write;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use super::link::{Setting, Settings};
+use crate::router::plan::Control;
 use crate::router::reads_alike;
 
 #[derive(Debug)]
 pub struct SessionSettings {
-    base: Vec<Setting>,
+    base: Vec<Startup>,
     committed: Vec<Setting>,
-    /// As the open transaction sees them; `None` while it has changed nothing.
-    pending: Option<Vec<Setting>>,
+    /// What the open transaction has changed; `None`: nothing, and it has no savepoint.
+    open: Option<Open>,
     /// Base and committed, as one shared value.
     current: Settings,
     /// The startup packet asks for another encoding than UTF8, or for backslashes in literals. A SET
     /// of these is refused.
     foreign_text: bool,
+}
+
+/// A parameter of the startup packet.
+#[derive(Debug)]
+struct Startup {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug)]
+struct Open {
+    now: Held,
+    /// Each savepoint with what held when it was made, oldest first.
+    savepoints: Vec<(String, Held)>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    list: Rc<Vec<Setting>>,
+    /// The search_path until the transaction ends, if it has one of its own; in it `None`: the
+    /// startup packet's or the default.
+    local_path: Option<Option<String>>,
+}
+
+impl Startup {
+    /// set_config reads a list as the startup packet's value is read; SET would not.
+    fn set_config(&self, local: bool) -> String {
+        let (name, value) = (literal(&self.name), literal(&self.value));
+        format!("SELECT pg_catalog.set_config({name}, {value}, {local})")
+    }
+
+    fn setting(&self) -> Setting {
+        Setting { name: self.name.clone(), sql: self.set_config(false) }
+    }
 }
 
 /// `s` as an SQL literal under standard_conforming_strings on or off.
@@ -46,21 +80,13 @@ fn is_role(name: &str) -> bool {
 
 impl SessionSettings {
     pub fn new(startup: &[(String, String)]) -> Self {
-        let base = startup
+        let base: Vec<_> = startup
             .iter()
-            .map(|(name, value)| Setting {
-                name: name.to_ascii_lowercase(),
-                // set_config reads a list as the startup packet's value is read; SET would not.
-                sql: format!(
-                    "SELECT pg_catalog.set_config({}, {}, false)",
-                    literal(name),
-                    literal(value)
-                ),
-            })
-            .collect::<Vec<_>>();
-        let current = Arc::from(base.as_slice());
+            .map(|(name, value)| Startup { name: name.to_ascii_lowercase(), value: value.clone() })
+            .collect();
+        let current = base.iter().map(Startup::setting).collect();
         let foreign_text = startup.iter().any(|(name, value)| !reads_alike(name, value));
-        Self { base, committed: Vec::new(), pending: None, current, foreign_text }
+        Self { base, committed: Vec::new(), open: None, current, foreign_text }
     }
 
     pub fn foreign_text(&self) -> bool {
@@ -72,93 +98,159 @@ impl SessionSettings {
         &self.current
     }
 
-    pub fn is_pending(&self) -> bool {
-        self.pending.is_some()
+    fn open(&mut self) -> &mut Open {
+        let committed = &self.committed;
+        self.open.get_or_insert_with(|| Open {
+            now: Held { list: Rc::new(committed.clone()), local_path: None },
+            savepoints: Vec::new(),
+        })
     }
 
     fn edit(&mut self) -> &mut Vec<Setting> {
-        self.pending.get_or_insert_with(|| self.committed.clone())
+        Rc::make_mut(&mut self.open().now.list)
     }
 
     pub fn set(&mut self, name: &str, sql: &str) {
+        self.forget_local(name);
         let list = self.edit();
         list.retain(|s| s.name != name);
         list.push(Setting { name: name.to_owned(), sql: sql.to_owned() });
     }
 
     pub fn reset(&mut self, name: &str) {
+        self.forget_local(name);
         self.edit().retain(|s| s.name != name);
     }
 
+    /// SET LOCAL search_path; `None`: to its default.
+    pub fn set_local_path(&mut self, sql: Option<&str>) {
+        self.open().now.local_path = Some(sql.map(str::to_owned));
+    }
+
+    fn forget_local(&mut self, name: &str) {
+        if let (Some(open), "search_path") = (&mut self.open, name) {
+            open.now.local_path = None;
+        }
+    }
+
+    /// The end of the open transaction, or of a part of it, may change the search_path.
+    pub fn path_is_open(&self) -> bool {
+        let path = |list: &[Setting]| list.iter().find(|s| s.name == "search_path").cloned();
+        self.open.as_ref().is_some_and(|o| {
+            let differs =
+                |h: &Held| h.local_path.is_some() || path(&h.list) != path(&self.committed);
+            differs(&o.now) || o.savepoints.iter().any(|(_, h)| differs(h))
+        })
+    }
+
     pub fn reset_all(&mut self) {
+        self.forget_local("search_path");
         // RESET ALL leaves role and session_authorization alone (they are GUC_NO_RESET_ALL).
         self.edit().retain(|s| is_role(&s.name));
     }
 
-    pub fn commit(&mut self) {
-        if let Some(list) = self.pending.take() {
-            self.committed = list;
-            let mut all: Vec<Setting> = self
-                .base
-                .iter()
-                .filter(|b| !self.committed.iter().any(|c| c.name == b.name))
-                .cloned()
-                .collect();
-            all.extend(self.committed.iter().filter(|s| !is_role(&s.name)).cloned());
-            all.extend(self.committed.iter().filter(|s| is_role(&s.name)).cloned());
-            self.current = all.into();
+    /// DISCARD ALL, which also ends the role.
+    pub fn discard(&mut self) {
+        self.edit().clear();
+        self.commit();
+    }
+
+    pub fn savepoint(&mut self, name: &str) {
+        let open = self.open();
+        open.savepoints.push((name.to_owned(), open.now.clone()));
+    }
+
+    /// The latest savepoint of this name ends, and all that came after it.
+    pub fn release(&mut self, name: &str) {
+        let open = self.open();
+        if let Some(at) = open.savepoints.iter().rposition(|(n, _)| n == name) {
+            open.savepoints.truncate(at);
         }
     }
 
+    /// What held at the latest savepoint of this name holds again, and the savepoint stays.
+    pub fn rollback_to(&mut self, name: &str) {
+        let open = self.open();
+        if let Some(at) = open.savepoints.iter().rposition(|(n, _)| n == name) {
+            open.savepoints.truncate(at + 1);
+            open.now = open.savepoints[at].1.clone();
+        }
+    }
+
+    pub fn commit(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        if *open.now.list == self.committed {
+            return;
+        }
+        self.committed = open.now.list.to_vec();
+        let mut all: Vec<Setting> = self
+            .base
+            .iter()
+            .filter(|b| !self.committed.iter().any(|c| c.name == b.name))
+            .map(Startup::setting)
+            .collect();
+        all.extend(self.committed.iter().filter(|s| !is_role(&s.name)).cloned());
+        all.extend(self.committed.iter().filter(|s| is_role(&s.name)).cloned());
+        self.current = all.into();
+    }
+
     pub fn rollback(&mut self) {
-        self.pending = None;
+        self.open = None;
     }
 
-    /// Whether going from `applied` to the current settings changes the executing role.
-    pub fn changes_role(&self, applied: Option<&Settings>) -> bool {
-        let role = |s: &Settings| {
-            s.iter().filter(|s| is_role(&s.name)).map(|s| s.sql.clone()).collect::<Vec<_>>()
+    /// Statements that follow this one, since the server's RESET leads to the role's defaults and
+    /// not to what the client's startup packet said.
+    pub fn restores(&self, control: &Control) -> Vec<String> {
+        let wanted = |name: &str| match control {
+            Control::Reset(n) | Control::ResetLocal(n) => n == name,
+            Control::ResetAll => !is_role(name),
+            Control::DiscardAll => true,
+            _ => false,
         };
-        applied.is_none_or(|a| !Arc::ptr_eq(a, &self.current) && role(a) != role(&self.current))
+        let local = matches!(control, Control::ResetLocal(_));
+        self.base.iter().filter(|b| wanted(&b.name)).map(|b| b.set_config(local)).collect()
     }
 
-    /// The text of the present search_path's SET, if the session has changed it.
+    /// What the session has made of its search_path; `None`: nothing.
     pub fn search_path(&self) -> Option<&str> {
-        let list = self.pending.as_deref().unwrap_or(&self.committed);
-        list.iter().chain(&self.base).find(|s| s.name == "search_path").map(|s| s.sql.as_str())
+        let list = self.open.as_ref().map_or(&self.committed, |o| &*o.now.list);
+        let set = match self.open.as_ref().and_then(|o| o.now.local_path.as_ref()) {
+            Some(local) => local.as_deref(),
+            None => list.iter().find(|s| s.name == "search_path").map(|s| s.sql.as_str()),
+        };
+        let base = || self.base.iter().find(|s| s.name == "search_path").map(|s| s.value.as_str());
+        set.or_else(base)
     }
 }
 
 /// SQL that leads from the settings in force on a connection to the wanted ones.
 pub fn reset_sql(applied: Option<&Settings>, wanted: &Settings) -> String {
-    let mut sql = String::new();
+    // A line each: a text may end in a comment.
+    steps(applied, wanted).iter().map(|s| format!("{s}\n; ")).collect()
+}
+
+/// The same, statement by statement.
+pub(super) fn steps(applied: Option<&Settings>, wanted: &Settings) -> Vec<String> {
+    let mut steps = Vec::new();
     let keeps = |s: &Setting| wanted.contains(s);
     match applied {
-        None => sql += "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; ",
+        None => {
+            steps.extend(["RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL"].map(Into::into))
+        }
         Some(applied) => {
             // Roles first: the others may need the rights of the login role to be reset.
             for s in applied.iter().filter(|s| !keeps(s) && is_role(&s.name)) {
                 let what = if s.name == "role" { "ROLE" } else { "SESSION AUTHORIZATION" };
-                let _ = write!(sql, "RESET {what}; ");
+                steps.push(format!("RESET {what}"));
             }
             for s in applied.iter().filter(|s| !keeps(s) && !is_role(&s.name)) {
-                if s.name == "session characteristics" {
-                    sql += "RESET default_transaction_isolation; \
-                            RESET default_transaction_read_only; \
-                            RESET default_transaction_deferrable; ";
-                } else {
-                    let _ = write!(sql, "RESET {}; ", ident(&s.name));
-                }
+                steps.push(format!("RESET {}", ident(&s.name)));
             }
         }
     }
-    for s in wanted.iter() {
-        if applied.is_none_or(|a| !a.contains(s)) {
-            sql += &s.sql;
-            sql += "; ";
-        }
-    }
-    sql
+    let missing = wanted.iter().filter(|s| applied.is_none_or(|a| !a.contains(s)));
+    steps.extend(missing.map(|s| s.sql.clone()));
+    steps
 }
 
 #[cfg(test)]
@@ -186,17 +278,40 @@ mod tests {
     }
 
     #[test]
+    fn savepoints_bring_back_what_held() {
+        let mut s = startup("DateStyle", "ISO");
+        s.set("a", "SET a = 1");
+        s.savepoint("x");
+        s.set("a", "SET a = 2");
+        s.savepoint("x");
+        s.set("b", "SET b = 1");
+        s.rollback_to("x");
+        s.rollback_to("x");
+        s.release("x");
+        s.rollback_to("x");
+        s.commit();
+        let sql: Vec<_> = s.current().iter().map(|s| s.sql.as_str()).collect();
+        assert_eq!(sql[1..], ["SET a = 1"], "the inner x is released, the outer one holds");
+        s.set("a", "SET a = 3");
+        s.rollback();
+        s.savepoint("x");
+        s.reset("a");
+        s.rollback_to("x");
+        s.commit();
+        assert_eq!(s.current().len(), 2);
+    }
+
+    #[test]
     fn from_one_client_to_the_next() {
         let a = startup("application_name", "a'b");
         let mut b = startup("search_path", "x, y");
         assert_eq!(
             reset_sql(Some(a.current()), b.current()),
-            "RESET \"application_name\"; SELECT pg_catalog.set_config('search_path', 'x, y', false); "
+            "RESET \"application_name\"\n; SELECT pg_catalog.set_config('search_path', 'x, y', false)\n; "
         );
         b.set("role", "SET ROLE r");
         b.commit();
-        assert!(b.changes_role(Some(a.current())));
-        assert!(reset_sql(Some(b.current()), a.current()).starts_with("RESET ROLE; "));
+        assert!(reset_sql(Some(b.current()), a.current()).starts_with("RESET ROLE\n; "));
         assert!(reset_sql(None, a.current()).contains("'a''b'"));
     }
 }

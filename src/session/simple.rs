@@ -1,13 +1,11 @@
 //! The simple query protocol: one text, one or several statements, one ReadyForQuery.
 
-use std::rc::Rc;
-
-use super::extended::Stop;
-use super::link::{Expect, Reply};
-use super::{Env, Flow, Gather, Io, Job, Need, Session};
-use crate::router::place::{Place, place};
+use super::apply::is_repeatable;
+use super::link::{Done, Expect, Fate, Reply};
+use super::{Env, Flow, Io, Need, Session};
+use crate::router::place::place;
 use crate::router::plan::{Control, Kind, Plan};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{self, Status};
 use crate::wire::frontend;
 
 impl Session {
@@ -26,23 +24,23 @@ impl Session {
         if self.status == Status::Failed && self.link.is_none() {
             return self.query_in_failed_begin(text, env, io);
         }
-        match self.unsettled() {
-            Ok(None) => {}
-            Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
+        if self.meaning_is_open() {
+            return Flow::Wait(Need::Quiet);
         }
         let planned = env.planner.plan(text, env.routes, self.speech());
-        let plan = planned.plan;
-        if let Err(Stop::Wait(need)) = self.begins_alone(&plan) {
-            return Flow::Wait(need);
-        }
+        let plan = planned.plan.clone();
         let place = place(&plan.kind, &planned.literals, env.routes);
-        if self.link.is_none() && self.answer_control(&plan, text, io) {
-            self.counters.statements += 1;
-            return Flow::Done;
+        let controls = controls(&plan, text, |n| planned.span(n));
+        if self.begins_behind(&plan) {
+            return Flow::Wait(Need::Quiet);
+        }
+        match self.answer_control(&plan, text, io) {
+            Ok(true) => {
+                self.counters.statements += 1;
+                return Flow::Done;
+            }
+            Ok(false) => {}
+            Err(need) => return Flow::Wait(need),
         }
         let place = match place {
             Ok(place) => place,
@@ -60,7 +58,7 @@ impl Session {
                 }
             };
         }
-        match self.ensure(&place, env) {
+        match self.ensure(&place, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {
@@ -68,37 +66,78 @@ impl Session {
                 return Flow::Done;
             }
         }
-        if self.settings_need_quiet(io) {
-            return Flow::Wait(Need::Quiet);
-        }
-        let first = self.link.as_ref().is_some_and(|l| !l.started);
         self.count(&plan.kind);
-        let explicit = !self.begin.is_empty();
         self.begin_on_link(io);
-        frontend::put_query(io.server, text);
-        let mut expect = Expect::forward(Reply::Query);
-        expect.controls = controls(&plan, text);
-        if first && !explicit && expect.controls.is_none() && matches!(plan.kind, Kind::Keys { .. })
-        {
-            self.retry.keep(text, env.routes.epoch);
-        } else {
-            self.retry.forget();
-        }
-        self.unnamed = None;
-        if let Some(link) = &mut self.link {
-            link.unnamed = None;
-            link.expects.push_back(expect);
-        }
+        self.retry.sent_under(env.routes.epoch);
+        self.movable &= may_move(&plan);
+        self.put_text(&plan, text, controls, io);
         Flow::Done
     }
 
-    /// Answers what needs no node: BEGIN before the first statement, and its end without one.
-    fn answer_control(&mut self, plan: &Plan, text: &[u8], io: &mut Io<'_>) -> bool {
-        let Some(control) = plan.single() else { return false };
-        let Some(tag) = self.virtual_control(control, text) else { return false };
+    /// Writes the client's text, with what a RESET in it needs behind it.
+    fn put_text(&mut self, plan: &Plan, text: &[u8], controls: Option<Vec<Done>>, io: &mut Io<'_>) {
+        let mut expect = Expect::forward(Reply::Query);
+        let before = self.unnamed.take();
+        expect.undo.client = Some((Vec::new(), before));
+        let Some(link) = &mut self.link else { return };
+        expect.undo.unnamed = Some(link.unnamed.take());
+        let restores = controls.iter().flatten().map(|d| self.settings.restores(&d.control));
+        let restores: Vec<_> = restores.collect();
+        if restores.iter().all(Vec::is_empty) {
+            frontend::put_query(io.server, text);
+            expect.controls = controls.map(Into::into);
+            link.push(expect);
+        } else if plan.single() == Some(&Control::DiscardAll) {
+            // It must be alone in its text.
+            frontend::put_query(io.server, text);
+            expect.controls = controls.map(Into::into);
+            expect.fate = Fate::Before;
+            link.push(expect);
+            frontend::put_query(io.server, restores.concat().join("; ").as_bytes());
+            link.push(Expect::new(Reply::Query, Fate::After));
+        } else {
+            let mut whole = Vec::new();
+            let mut all = Vec::new();
+            for (done, after) in controls.into_iter().flatten().zip(restores) {
+                whole.push(done.sql.clone());
+                all.push(done);
+                for sql in after {
+                    whole.push(sql.clone());
+                    all.push(Done { control: Control::None, sql, ours: true });
+                }
+            }
+            // Behind a comment to the end of its line only a new line begins something new.
+            let comments = whole.iter().any(|s| s.contains("--"));
+            let whole = whole.join(if comments { "\n; " } else { "; " });
+            frontend::put_query(io.server, whole.as_bytes());
+            expect.controls = Some(all.into());
+            link.push(expect);
+        }
+    }
+
+    /// Answers what needs no node: BEGIN before the first statement, and its end without one, and
+    /// DEALLOCATE of a statement whose name the server does not know.
+    fn answer_control(&mut self, plan: &Plan, text: &[u8], io: &mut Io<'_>) -> Result<bool, Need> {
+        let Some(control) = plan.single() else { return Ok(false) };
+        if let Some(link) = &self.link {
+            match control {
+                Control::Deallocate(Some(name))
+                    if self.statements.contains_key(name.as_bytes()) =>
+                {
+                    if !link.is_quiet() {
+                        return Err(Need::Quiet);
+                    }
+                    if link.status == Status::Failed {
+                        return Ok(false);
+                    }
+                }
+                _ => return Ok(false),
+            }
+        }
+        let Some(tag) = self.virtual_control(control, text) else { return Ok(false) };
         backend::put_command_complete(io.client, tag);
         backend::put_ready(io.client, self.status);
-        true
+        Ok(true)
     }
 
     /// Carries out, without a node, what can be: gives the command tag, or `None`.
@@ -111,11 +150,13 @@ impl Session {
             (Control::Begin, Status::Idle) => {
                 self.begin.clear();
                 self.begin.extend_from_slice(text);
+                self.prelude.clear();
                 self.status = Status::Transaction;
                 Some(if is_start(text) { "START TRANSACTION" } else { "BEGIN" })
             }
             (Control::Commit | Control::Rollback, Status::Transaction | Status::Failed) => {
                 self.begin.clear();
+                self.prelude.clear();
                 let failed = self.status == Status::Failed;
                 self.status = Status::Idle;
                 self.settings.rollback();
@@ -141,99 +182,11 @@ impl Session {
     fn query_in_failed_begin(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
         let plan = env.planner.plan(text, env.routes, self.speech()).plan;
         let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
-        if !(ends && self.answer_control(&plan, text, io)) {
+        if !(ends && matches!(self.answer_control(&plan, text, io), Ok(true))) {
             Self::aborted().put(io.client);
             backend::put_ready(io.client, self.status);
         }
         Flow::Done
-    }
-
-    /// The job a query is, if it concerns several nodes.
-    fn query_job(
-        &mut self,
-        plan: &Plan,
-        place: &Place,
-        text: &[u8],
-        env: &mut Env<'_>,
-    ) -> Option<Result<Flow, Report>> {
-        let job = match (place, &plan.kind) {
-            (Place::Every { group, nodes, merge }, _) => {
-                let mut request = Vec::with_capacity(text.len() + 6);
-                frontend::put_query(&mut request, text);
-                Job::Gather(Gather {
-                    group: *group,
-                    nodes: nodes.clone(),
-                    merge: merge.clone(),
-                    request,
-                    epoch: env.routes.epoch,
-                    hide_parse: false,
-                    hide_describe: false,
-                    limit: 0,
-                    settings: self.settings.current().clone(),
-                })
-            }
-            (_, Kind::Ddl) => Job::Ddl {
-                sql: String::from_utf8_lossy(text).into_owned(),
-                extended: false,
-                described: false,
-            },
-            _ => return None,
-        };
-        Some(self.job_allowed(&job, env).map(|need| match need {
-            Some(need) => Flow::Wait(need),
-            None => {
-                self.count(&plan.kind);
-                Flow::Wait(Need::Job(Box::new(job)))
-            }
-        }))
-    }
-
-    /// Whether the session is in a state in which work on several nodes may start.
-    pub(super) fn job_allowed(
-        &mut self,
-        job: &Job,
-        env: &mut Env<'_>,
-    ) -> Result<Option<Need>, Report> {
-        if let Some(link) = &self.link {
-            if !link.is_quiet() {
-                return Ok(Some(Need::Quiet));
-            }
-            if !link.started && self.pinned.is_none() {
-                self.release = true;
-            }
-        }
-        if self.status != Status::Idle {
-            return Err(in_transaction(job));
-        }
-        if let (Some(why), Job::Gather(_)) = (self.pinned, job) {
-            return Err(Report::error(
-                "0A000",
-                format!("this session is bound to one node by {why} and cannot read from all"),
-            )
-            .hint("Use another connection for this statement."));
-        }
-        if let Job::Gather(g) = job
-            && env.gate.would_hold(crate::gate::machine::Touch::Group(g.group))
-        {
-            return Ok(Some(Need::Gate));
-        }
-        Ok(None)
-    }
-}
-
-/// The refusal of a job inside a transaction block.
-pub(super) fn in_transaction(job: &Job) -> Report {
-    match job {
-        Job::Gather(_) => Report::error(
-            "0A000",
-            "a statement that goes to every node cannot run inside a transaction block",
-        )
-        .hint("Run it outside of the transaction, or add an equality on the distribution column."),
-        Job::Ddl { .. } => Report::error(
-            "25001",
-            "DDL of a distributed table cannot run inside a transaction block",
-        )
-        .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),
     }
 }
 
@@ -243,14 +196,27 @@ fn is_start(text: &[u8]) -> bool {
     word.len() >= 5 && word[..5].eq_ignore_ascii_case(b"start")
 }
 
-/// What the statements of a text do to the session when they complete; `None`: nothing.
-pub(super) fn controls(plan: &Plan, text: &[u8]) -> Option<Rc<[(Control, String)]>> {
-    if plan.statements.iter().all(|s| s.control == Control::None) {
+/// What the statements of a text do to the session when they complete; `None`: nothing. `span`
+/// tells where the n-th one is.
+pub(super) fn controls(
+    plan: &Plan,
+    text: &[u8],
+    span: impl Fn(usize) -> (usize, usize),
+) -> Option<Vec<Done>> {
+    if plan.statements.iter().all(|s| matches!(s.control, Control::None | Control::Pure)) {
         return None;
     }
-    let all = plan.statements.iter().map(|s| {
-        let sql = text.get(s.span.0..s.span.1).unwrap_or(text);
-        (s.control.clone(), String::from_utf8_lossy(sql).trim().trim_end_matches(';').to_owned())
+    let all = plan.statements.iter().enumerate().map(|(n, s)| {
+        let (start, end) = span(n);
+        let sql = String::from_utf8_lossy(text.get(start..end).unwrap_or(text));
+        let sql = sql.trim().trim_end_matches(';').to_owned();
+        Done { control: s.control.clone(), sql, ours: false }
     });
     Some(all.collect())
+}
+
+/// After this the transaction may still begin anew on another node.
+pub(super) fn may_move(plan: &Plan) -> bool {
+    let harmless = |c: &Control| is_repeatable(c) || *c == Control::Pure;
+    plan.kind == Kind::Any && plan.single().is_some_and(harmless)
 }

@@ -178,6 +178,8 @@ pub struct RoutingTable {
     by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
     sequences: Arc<[(String, String)]>,
+    /// The same nodes without a table; `None` in that one itself.
+    plain: Option<Arc<RoutingTable>>,
 }
 
 impl RoutingTable {
@@ -239,7 +241,7 @@ impl RoutingTable {
             );
         }
         let sequences = rows.sequences.as_slice().into();
-        Ok(Self {
+        let table = Self {
             epoch: Epoch(rows.epoch),
             nodes,
             home,
@@ -248,7 +250,34 @@ impl RoutingTable {
             by_name,
             shards,
             sequences,
-        })
+            plain: None,
+        };
+        Ok(table.with_plain())
+    }
+
+    fn with_plain(mut self) -> Self {
+        self.plain = Some(Arc::new(Self {
+            epoch: self.epoch,
+            nodes: self.nodes.clone(),
+            home: self.home,
+            groups: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            by_name: hashbrown::HashMap::default(),
+            shards: BTreeMap::new(),
+            sequences: Arc::from([]),
+            plain: None,
+        }));
+        self
+    }
+
+    /// What sessions of the other databases see: the cluster's tables are not theirs, and nothing of
+    /// theirs is distributed.
+    pub fn plain(self: &Arc<Self>) -> &Arc<Self> {
+        self.plain.as_ref().unwrap_or(self)
+    }
+
+    pub fn is_plain(&self) -> bool {
+        self.plain.is_none()
     }
 
     pub fn home(&self) -> &Arc<Node> {
@@ -323,7 +352,7 @@ impl RoutingTable {
         moved.node = node;
         moved.since = epoch;
         next.epoch = epoch;
-        Some(next)
+        Some(next.with_plain())
     }
 
     /// The nodes that serve at least one shard of the group, ascending and without repeats.

@@ -125,6 +125,14 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
             put_ready(out, status.expect("Ready I, T or E"));
         }
         "Error" => report("ERROR").put(out),
+        // An error of the routine that finds a cached plan out of date.
+        "Stale" => {
+            report("ERROR").put(out);
+            out.pop();
+            out.extend_from_slice(b"RRevalidateCachedQuery\0\0");
+            let len = (out.len() - 1) as u32;
+            out[1..5].copy_from_slice(&len.to_be_bytes());
+        }
         "Fatal" => report("FATAL").put(out),
         "Notice" => report("NOTICE").put(out),
         "Status" => {

@@ -47,6 +47,8 @@ pub struct World {
     out: Vec<String>,
 }
 
+const QUIET: &str = "waits for the node";
+
 pub const GROUP: GroupId = GroupId(1);
 
 fn rows() -> Rows {
@@ -104,7 +106,7 @@ impl World {
     pub fn new() -> Self {
         let builtin = BUILTIN.map(|n| Function {
             name: n.to_owned(),
-            stable: false,
+            stable: !matches!(n, "set_config" | "pg_backend_pid" | "pg_sleep"),
             plain: n != "count" && n != "sum",
         });
         Self {
@@ -222,7 +224,7 @@ impl World {
             }
             _ => panic!("unknown command of a script: {command}"),
         }
-        if self.gate_effects.iter().any(|e| *e == Effect::Wake) {
+        if self.gate_effects.contains(&Effect::Wake) {
             self.say("gate: wake");
         }
         self.gate_effects.clear();
@@ -281,8 +283,9 @@ impl World {
     }
 
     fn turn(&mut self) -> bool {
-        let need = self.take_messages();
         self.release();
+        let need = self.take_messages();
+        let released = self.release();
         let waits = match need {
             Some(Need::Lease(node)) => {
                 assert!(!self.client().session.is_linked(), "one link at a time");
@@ -300,7 +303,7 @@ impl World {
                 None
             }
             Some(Need::Gate) => Some("held by the gate"),
-            Some(Need::Quiet) => Some("waits for the node"),
+            Some(Need::Quiet) => Some(QUIET),
             None => None,
         };
         if self.client().waits != waits {
@@ -309,7 +312,7 @@ impl World {
                 self.say(text);
             }
         }
-        !self.client().again.is_empty() && waits.is_none() && !self.client().session.is_linked()
+        released && (waits == Some(QUIET) || !self.client().again.is_empty())
     }
 
     fn job_text(&mut self, job: &Job) -> String {
@@ -373,11 +376,12 @@ impl World {
         None
     }
 
-    fn release(&mut self) {
+    fn release(&mut self) -> bool {
         let again = self.client().session.take_retry();
         let node = self.client().session.node();
         let mut released = None;
         self.with_session(|session, env, _| released = session.take_released(env));
+        let gone = released.is_some();
         if let Some(facts) = released {
             let node = node.expect("it was linked");
             let applied = match &facts.applied {
@@ -398,6 +402,7 @@ impl World {
             self.say("tried again");
             self.client().again.extend(again);
         }
+        gone
     }
 
     fn with_session(&mut self, f: impl FnOnce(&mut Session, &mut Env<'_>, &mut Io<'_>)) {
@@ -439,8 +444,14 @@ impl World {
 
     /// With the long names of statements on the nodes made short.
     fn short(&mut self, text: &str) -> String {
-        let mut short = text.to_owned();
-        while let Some(at) = short.find("pgs_") {
+        let mut short = text.replace('\n', "\\n");
+        let mut from = 0;
+        while let Some(at) = short[from..].find("pgs_").map(|at| from + at) {
+            let hex = short[at + 4..].bytes().take(32).take_while(u8::is_ascii_hexdigit).count();
+            if hex < 32 {
+                from = at + 4;
+                continue;
+            }
             let long = short[at..at + 36].to_owned();
             let n = self.names.iter().position(|n| *n == long).unwrap_or_else(|| {
                 self.names.push(long.clone());

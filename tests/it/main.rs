@@ -4,6 +4,7 @@ mod check;
 mod cli;
 mod clients;
 mod console;
+mod databases;
 mod ddl;
 mod demo;
 mod differential;

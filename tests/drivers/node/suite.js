@@ -10,12 +10,8 @@ const pg = require('pg');
 const Cursor = require('pg-cursor');
 const QueryStream = require('pg-query-stream');
 const copy = require('pg-copy-streams');
-const { cases, setup, distributed } = require('./cases.js');
-
-const THROUGH = process.env.SIDE === 'through';
-const CHECK_MS = 60_000;
-const checks = [];
-const check = (name, run, refused) => checks.push({ name, run, refused });
+const { cases, setup, tables } = require('./cases.js');
+const { check, distributed, plain, run } = require('./harness.js');
 
 // 64-bit integers and times as text: JSON would lose what they were.
 for (const oid of [20, 1082, 1114, 1184]) pg.types.setTypeParser(oid, (v) => v);
@@ -35,23 +31,16 @@ async function connected(run, options) {
   }
 }
 
-function plain(value) {
-  if (Buffer.isBuffer(value)) return `bytes ${value.toString('hex')}`;
-  if (value instanceof Date) return `date ${value.toISOString()}`;
-  if (typeof value === 'bigint') return `bigint ${value}`;
-  if (Array.isArray(value)) return value.map(plain);
-  if (value && typeof value === 'object') {
-    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, plain(v)]));
-  }
-  return value === undefined ? null : value;
-}
-
 const ERROR_FIELDS = ['severity', 'code', 'message', 'detail', 'hint', 'position', 'internalPosition',
   'internalQuery', 'where', 'schema', 'table', 'column', 'dataType', 'constraint', 'routine'];
 
 function errorFields(error) {
   if (!error.code) throw error;
   const seen = Object.fromEntries(ERROR_FIELDS.map((f) => [f, error[f] ?? null]));
+  // The statement's name on the node is made from its content, not the client's.
+  seen.message = seen.message.replace(/prepared statement "(case_|pgs_)\w+"/, 'prepared statement "its name"');
+  // pgshunt's own, in PostgreSQL's words.
+  if (seen.message === 'cannot insert multiple commands into a prepared statement') seen.routine = null;
   if (/^shard_\d+$/.test(seen.schema ?? '')) seen.schema = 'a shard';
   return seen;
 }
@@ -85,7 +74,8 @@ cases.forEach(([name, text, values], number) => {
     const seen = [await outcome(shared, values ? { text, values } : { text, rowMode: 'array' })];
     if (values && reads(text)) {
       for (let i = 0; i < 2; i++) seen.push(await outcome(shared, { name: `case_${number}`, text, values }));
-      seen.push(await outcome(shared, { text, values, binary: true }));
+      // The driver's own reading of binary arrays takes half a minute for a NULL in one.
+      if (!text.includes('[]')) seen.push(await outcome(shared, { text, values, binary: true }));
     }
     return seen;
   });
@@ -269,10 +259,11 @@ check('pg-copy-streams: data that the server refuses', () =>
 check('pg-copy-streams: given up by the client', () =>
   connected(async (c) => {
     const into = c.query(copy.from('COPY nd_copy FROM STDIN'));
-    into.on('error', () => {});
+    const told = once(into, 'error');
+    c.on('error', () => {});
     into.write('1\tone\n');
     into.destroy(new Error('enough'));
-    await once(into, 'close');
+    await told;
     return (await c.query('SELECT count(*) FROM nd_copy')).rows;
   }));
 
@@ -409,40 +400,12 @@ check('a client that leaves without goodbye in a transaction', async () => {
   });
 });
 
-async function main() {
-  const client = await connect();
-  await client.query(setup);
-  for (const [table, columns, key] of distributed) {
-    const create = `CREATE TABLE ${table} (${columns}) PARTITION BY HASH (${key})`;
-    if (THROUGH) await client.query('SET pgshunt.shard_count = 4');
-    await client.query(create);
-    for (let r = 0; !THROUGH && r < 4; r++) {
-      await client.query(`CREATE SCHEMA IF NOT EXISTS shard_${r}`);
-      await client.query(`CREATE TABLE shard_${r}.${table} PARTITION OF ${table} FOR VALUES WITH (MODULUS 4, REMAINDER ${r})`);
-    }
-  }
-  await client.end();
+async function before() {
+  await connected(async (c) => {
+    await c.query(setup);
+    for (const table of tables) for (const statement of distributed(...table)) await c.query(statement);
+  });
   shared = await connect();
-  for (const { name, run, refused } of checks) {
-    const line = { name, status: 'ok' };
-    let timer;
-    const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error(`took longer than ${CHECK_MS} ms`)), CHECK_MS);
-    });
-    try {
-      line.saw = plain(await Promise.race([run(), late]));
-      if (refused && THROUGH) Object.assign(line, { status: 'failed', why: `not refused, saw ${line.saw}` });
-    } catch (error) {
-      if (refused && THROUGH && error.code === refused && error.hint) line.refused = error.message;
-      else Object.assign(line, { status: 'failed', why: `${error.stack} [${error.code}]` });
-    }
-    clearTimeout(timer);
-    process.stdout.write(`${JSON.stringify(line)}\n`);
-  }
-  await shared.end();
 }
 
-main().then(() => process.exit(0), (error) => {
-  console.error(error);
-  process.exit(1);
-});
+run(before, () => shared.end());

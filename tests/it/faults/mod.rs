@@ -8,6 +8,7 @@ mod leaving;
 mod line;
 mod logins;
 mod nodes;
+mod reload;
 mod tls;
 mod wire;
 

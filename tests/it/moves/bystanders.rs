@@ -1,14 +1,18 @@
 //! Who is held by a move and who is not, and what becomes of open transactions.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pgshunt::gate::Scope;
 use pgshunt::moves::State;
+use pgshunt::topology::ShardId;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::scene::{Brake, proxy, proxy_with, serves, until_move, until_state};
+use super::scene::{
+    Brake, assert_tidy, last_move, proxy, proxy_with, serves, until_move, until_state,
+};
 use super::traffic::{Load, Traffic, ids_in};
-use crate::support::{Proxy, value, wait_for};
+use crate::support::{PATIENCE, Proxy, value, wait_for};
 
 /// How often a statement was held by a gate.
 fn holds(p: &Proxy) -> u64 {
@@ -141,4 +145,45 @@ async fn an_attempt_that_would_exceed_max_pause_is_given_up_unnoticed() {
     until_state(&console, State::Soaking).await;
     traffic.flows("after the move").await;
     assert_eq!(traffic.end(&p.nodes, "at the end").await, Vec::<String>::new());
+}
+
+/// Nobody is left to open the gate: each worker does it by itself.
+#[tokio::test]
+async fn a_gate_whose_coordinator_hangs_opens_at_its_deadline() {
+    let p = proxy().await;
+    let client = p.client().await;
+    let id = row_in(&client, 1).await;
+    let group = p.server.shared.store.routes().load().shard(ShardId(1)).unwrap().group;
+    let scope = Scope::Shard { group, shard: ShardId(1) };
+    let pause = Duration::from_millis(300);
+    let closed = p.server.gates.close(scope, pause, Some(pause)).await.unwrap();
+    std::mem::forget(closed);
+    let since = Instant::now();
+    add(&client, id).await;
+    assert_eq!(holds(&p), 1, "it was held");
+    assert!(since.elapsed() < PATIENCE);
+    add(&client, id).await;
+    assert_eq!(holds(&p), 1, "and nobody any more");
+}
+
+/// When the target cannot follow, the shard's writers are held for moments, which nobody notices as
+/// anything but slowness; and a move that never gets ready can be cancelled.
+#[tokio::test]
+async fn writers_are_slowed_when_the_target_cannot_follow() {
+    let p = proxy_with(2, |c| c.moves.ready_round_trip = Duration::ZERO).await;
+    let console = p.console().await;
+    let traffic = Traffic::start(p.port(), Load { writers: 4, ..Load::default() });
+    console.does("MOVE SHARD 1 TO node2 NOWAIT").await;
+    until_move(&console, "blocker", |b| b.starts_with("a marker takes ")).await;
+    assert_eq!(holds(&p), 0, "at first it is given time");
+    wait_for("the writers to be slowed", async || (holds(&p) > 5).then_some(())).await;
+    traffic.flows("while it is slowed").await;
+    assert_eq!(last_move(&console, "attempts").await, "0");
+    console.does("CANCEL MOVE").await;
+    until_state(&console, State::Failed).await;
+    let after = holds(&p);
+    traffic.flows("after the move").await;
+    assert_eq!(holds(&p), after, "nobody is held any more");
+    assert_eq!(traffic.end(&p.nodes, "at the end").await, Vec::<String>::new());
+    assert_tidy(&p.nodes, "at the end").await;
 }

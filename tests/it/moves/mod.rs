@@ -1,11 +1,16 @@
-//! Moves on real nodes, with direct connections as the application.
+//! Moves on real nodes: through a whole pgshunt (`scene`, `traffic`, `child`), and the mover alone with
+//! writers that have no gate and meet the fence (`world`).
 
 mod blockers;
 mod bystanders;
 mod child;
 mod crash;
 mod journeys;
+mod keys;
 mod ledger;
+mod node_killed;
+mod promises;
 mod scene;
+mod stale;
 mod traffic;
 mod world;

@@ -8,7 +8,6 @@
 //! They run on a thread of their own, as applications do, and not on the control runtime.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -19,7 +18,8 @@ use pgshunt::hash::KeyValue;
 use tokio::sync::RwLock;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
-use crate::support::{DATABASE, LocalCluster, PASSWORD, PATIENCE, SUPERUSER, connect, connect_as};
+use super::promises::{Doubt, Ledger, judge, rows};
+use crate::support::{DATABASE, LocalCluster, PASSWORD, PATIENCE, SUPERUSER, connect_as};
 
 /// The table they use. `owner` tells the writers' rows apart.
 pub const TABLE: &str = "CREATE TABLE accounts (id int NOT NULL, owner int NOT NULL, \
@@ -75,19 +75,6 @@ pub struct Seen {
     /// Each operation's time, in microseconds.
     times: Mutex<Vec<u32>>,
     ledgers: Mutex<BTreeMap<i32, Ledger>>,
-}
-
-/// What one writer was promised.
-#[derive(Debug, Default, Clone)]
-struct Ledger {
-    certain: BTreeMap<i32, i64>,
-    doubtful: Vec<Doubt>,
-}
-
-/// Changes of one transaction that got no answer: all or none of them happened.
-#[derive(Debug, Clone)]
-struct Doubt {
-    rows: Vec<(i32, Option<i64>, Option<i64>)>,
 }
 
 pub struct Traffic {
@@ -180,57 +167,6 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.seen.stop.store(true, Ordering::SeqCst);
     }
-}
-
-/// All rows of the writers on all nodes, through the parents.
-async fn rows(nodes: &LocalCluster) -> BTreeMap<i32, Vec<i64>> {
-    let mut all = BTreeMap::<i32, Vec<i64>>::new();
-    for node in &nodes.nodes {
-        let c = connect(node.port()).await;
-        let there = "SELECT to_regclass('public.accounts') IS NOT NULL";
-        if !c.query_one(there, &[]).await.unwrap().get::<_, bool>(0) {
-            continue;
-        }
-        let rows = c.query("SELECT id, v::bigint FROM public.accounts WHERE owner >= 0", &[]).await;
-        for r in rows.unwrap() {
-            all.entry(r.get(0)).or_default().push(r.get(1));
-        }
-    }
-    all
-}
-
-fn judge(ledgers: &BTreeMap<i32, Ledger>, mut found: BTreeMap<i32, Vec<i64>>, case: &str) {
-    let mut wrong = String::new();
-    for (id, values) in &found {
-        if values.len() > 1 {
-            let _ = writeln!(wrong, "row {id} is there {} times: {values:?}", values.len());
-        }
-    }
-    for ledger in ledgers.values() {
-        for (id, v) in &ledger.certain {
-            let there = found.remove(id).and_then(|v| v.first().copied());
-            if there != Some(*v) {
-                let _ = writeln!(wrong, "row {id} should be {v}, is {there:?}");
-            }
-        }
-        for doubt in &ledger.doubtful {
-            let now: Vec<Option<i64>> = doubt
-                .rows
-                .iter()
-                .map(|(id, ..)| found.remove(id).and_then(|v| v.first().copied()))
-                .collect();
-            let before: Vec<Option<i64>> = doubt.rows.iter().map(|r| r.1).collect();
-            let after: Vec<Option<i64>> = doubt.rows.iter().map(|r| r.2).collect();
-            if now != before && now != after {
-                let _ = writeln!(wrong, "unanswered {doubt:?} has become {now:?}");
-            }
-        }
-    }
-    for id in found.keys() {
-        let _ = writeln!(wrong, "row {id} was written by nobody, or deleted");
-    }
-    let first: Vec<&str> = wrong.lines().take(12).collect();
-    assert!(wrong.is_empty(), "{case}: {} findings\n{}", wrong.lines().count(), first.join("\n"));
 }
 
 impl Seen {
@@ -329,6 +265,7 @@ impl Writer {
             let since = Instant::now();
             let done = self.step(&open).await;
             seen.ledgers.lock().unwrap().insert(self.owner, self.ledger.clone());
+            let done_well = done.is_ok();
             match done {
                 Ok(()) => {
                     broken_since = None;
@@ -347,7 +284,12 @@ impl Writer {
                 }
             }
             seen.statements.fetch_add(1, Ordering::SeqCst);
-            if !open.client.is_closed() {
+            // A transaction that failed half-way ends here; outside of one nothing happens.
+            let usable = match done_well {
+                true => true,
+                false => open.client.batch_execute("ROLLBACK").await.is_ok(),
+            };
+            if usable && !open.client.is_closed() {
                 session = Some(open);
             }
             drop(not_compared);

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use pgshunt::backend::control::Connector;
 use pgshunt::catalog::Store;
-use pgshunt::config::Config;
 use pgshunt::gate::Gates;
 use pgshunt::moves::{Mover, Progress, State};
 use pgshunt::topology::{FENCE_SQLSTATE, MoveId, NodeId, ShardId};

@@ -1,0 +1,140 @@
+//! What a completed statement does to the session, and what a skipped one does not.
+
+use super::Session;
+use super::link::{Done, Expect, Reply, Undo};
+use crate::router::plan::Control;
+
+impl Session {
+    pub(super) fn forget_statement(
+        &mut self,
+        name: &[u8],
+    ) -> Option<std::rc::Rc<super::Statement>> {
+        if name.is_empty() { self.unnamed.take() } else { self.statements.remove(name) }
+    }
+
+    /// What a completed statement did to the session.
+    pub(super) fn apply(&mut self, done: &Done) {
+        let sql = done.sql.as_str();
+        match &done.control {
+            Control::None | Control::Begin | Control::Pure | Control::Local => {}
+            Control::Commit => self.settings.commit(),
+            Control::Rollback => self.settings.rollback(),
+            // The new transaction has a snapshot of its own.
+            Control::CommitAndChain => {
+                self.settings.commit();
+                self.epoch = None;
+            }
+            Control::RollbackAndChain => {
+                self.settings.rollback();
+                self.epoch = None;
+            }
+            Control::Savepoint(name) => self.settings.savepoint(name),
+            Control::Release(name) => self.settings.release(name),
+            Control::RollbackTo(name) => self.settings.rollback_to(name),
+            Control::Set(name) => self.settings.set(name, sql),
+            Control::SetEach(each) => {
+                for (name, sql) in each {
+                    self.settings.set(name, sql);
+                }
+            }
+            Control::Reset(name) => self.settings.reset(name),
+            Control::LocalPath => self.settings.set_local_path(Some(sql)),
+            Control::ResetLocal(name) if name == "search_path" => {
+                self.settings.set_local_path(None);
+            }
+            Control::ResetLocal(_) => {}
+            Control::ResetAll => self.settings.reset_all(),
+            Control::DiscardAll => {
+                self.settings.discard();
+                self.pinned = None;
+                self.all_deallocated();
+            }
+            Control::Deallocate(Some(name)) => {
+                self.forget_statement(name.as_bytes());
+            }
+            Control::Deallocate(None) => self.all_deallocated(),
+            Control::Pin(why) => {
+                self.pinned.get_or_insert(why);
+            }
+        }
+        self.extend_prelude(done);
+    }
+
+    fn all_deallocated(&mut self) {
+        self.statements.clear();
+        self.unnamed = None;
+        if let Some(link) = &mut self.link {
+            link.facts.prepared.clear();
+            link.unnamed = None;
+        }
+    }
+
+    /// While a transaction does nothing but what can be repeated on another node, that is noted.
+    fn extend_prelude(&mut self, done: &Done) {
+        const LONGEST: usize = 64;
+        if !self.movable {
+            return;
+        }
+        if is_repeatable(&done.control) && self.prelude.len() < LONGEST {
+            self.prelude.push(done.sql.clone());
+        } else if !matches!(done.control, Control::Pure | Control::Begin) {
+            self.movable = false;
+        }
+    }
+
+    /// Takes back what a request changed that the server has skipped.
+    pub(super) fn undo(&mut self, undo: &Undo) {
+        if let Some((name, before)) = &undo.client {
+            match before {
+                Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
+                Some(s) => {
+                    self.statements.insert(name.clone(), s.clone());
+                }
+                None => {
+                    self.forget_statement(name);
+                }
+            }
+        }
+        if let Some(link) = &mut self.link {
+            link.undo(undo);
+        }
+    }
+
+    /// The request in front has failed, and the server skips the rest of its segment.
+    pub(super) fn skip_segment(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let failed = link.expects.pop_front();
+        let skipped = link.take_skipped();
+        // A Query that was skipped has not ended the segment.
+        link.in_segment |= link.expects.is_empty();
+        for e in &skipped {
+            self.undo(&e.undo);
+        }
+        if let Some(Expect { reply, undo, .. }) = failed {
+            let unnamed = undo.client.as_ref().is_some_and(|(name, _)| name.is_empty());
+            let dropped = reply == Reply::Parse && undo.unnamed.is_some();
+            self.undo(&undo);
+            // A failed Parse has dropped the unnamed statement first.
+            if unnamed {
+                self.unnamed = None;
+            }
+            if let (true, Some(link)) = (dropped, &mut self.link) {
+                link.unnamed = None;
+            }
+        }
+    }
+}
+
+/// Done again on another node it has the same effect, on the open transaction alone.
+pub(super) fn is_repeatable(control: &Control) -> bool {
+    matches!(
+        control,
+        Control::Local
+            | Control::LocalPath
+            | Control::Set(_)
+            | Control::SetEach(_)
+            | Control::Savepoint(_)
+            | Control::Release(_)
+            | Control::RollbackTo(_)
+    )
+}

@@ -1,0 +1,230 @@
+//! Requests that concern several nodes: whether they may start now, and what each node is sent.
+
+use super::extended::Stop;
+use super::{Env, Flow, Gather, Job, Need, Pending, Session};
+use crate::router::place::{NoValues, Place};
+use crate::router::plan::{Kind, Merge, Plan};
+use crate::wire::backend::{Report, Status};
+use crate::wire::frontend;
+
+impl Session {
+    /// The job a query is, if it concerns several nodes.
+    pub(super) fn query_job(
+        &mut self,
+        plan: &Plan,
+        place: &Place,
+        text: &[u8],
+        env: &mut Env<'_>,
+    ) -> Option<Result<Flow, Report>> {
+        let job = match (place, &plan.kind) {
+            (Place::Every { group, nodes, merge }, _) => {
+                let mut request = Vec::with_capacity(text.len() + 6);
+                frontend::put_query(&mut request, text);
+                Job::Gather(Gather {
+                    group: *group,
+                    nodes: nodes.clone(),
+                    merge: merge.clone(),
+                    request,
+                    epoch: env.routes.epoch,
+                    hide_parse: false,
+                    hide_describe: false,
+                    limit: 0,
+                    settings: self.settings.current().clone(),
+                })
+            }
+            (_, Kind::Ddl) => Job::Ddl {
+                sql: String::from_utf8_lossy(text).into_owned(),
+                extended: false,
+                described: false,
+            },
+            _ => return None,
+        };
+        Some(self.job_allowed(&job, env).map(|need| match need {
+            Some(need) => Flow::Wait(need),
+            None => {
+                self.count(&plan.kind);
+                Flow::Wait(Need::Job(Box::new(job)))
+            }
+        }))
+    }
+
+    /// Whether the session is in a state in which work on several nodes may start.
+    pub(super) fn job_allowed(
+        &mut self,
+        job: &Job,
+        env: &mut Env<'_>,
+    ) -> Result<Option<Need>, Report> {
+        if let Some(link) = &self.link {
+            if !link.is_quiet() {
+                return Ok(Some(Need::Quiet));
+            }
+            self.let_go |= !link.started;
+            if link.in_segment {
+                return Err(Report::error(
+                    "0A000",
+                    "a statement that goes to every node must be alone between two Syncs",
+                )
+                .hint("Send Sync before and after it (leave pipeline mode)."));
+            }
+        }
+        if self.status != Status::Idle {
+            return Err(match job {
+                Job::Gather(_) => Report::error(
+                    "0A000",
+                    "a statement that goes to every node cannot run inside a transaction block",
+                )
+                .hint("Run it outside of the transaction, or add an equality on the distribution column."),
+                Job::Ddl { .. } => Report::error(
+                    "25001",
+                    "DDL of a distributed table cannot run inside a transaction block",
+                )
+                .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),
+            });
+        }
+        if let (Some(why), Job::Gather(_)) = (self.pinned, job) {
+            return Err(Report::error(
+                "0A000",
+                format!("this session is bound to one node by {why} and cannot read from all"),
+            )
+            .hint("Use another connection for this statement."));
+        }
+        if let Job::Gather(g) = job
+            && env.gate.would_hold(crate::gate::machine::Touch::Group(g.group))
+        {
+            return Ok(Some(Need::Gate));
+        }
+        Ok(None)
+    }
+
+    /// A job stands alone in its segment, and the connection must be free for it.
+    pub(super) fn before_job(
+        &mut self,
+        kind: &Kind,
+        place: &Place,
+        env: &mut Env<'_>,
+    ) -> Result<(), Stop> {
+        let busy = self.pending.iter().any(|p| matches!(p, Pending::Bind { .. }));
+        let mixed = self.link.as_ref().is_some_and(|l| !l.is_quiet()) || busy;
+        if mixed && self.link.as_ref().is_none_or(|l| l.is_quiet()) {
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be alone between two Syncs",
+            )
+            .hint("Send Sync before and after it (leave pipeline mode).")
+            .into());
+        }
+        let job = self.job(kind, place, Vec::new(), env, false);
+        match self.job_allowed(&job, env)? {
+            None => Ok(()),
+            Some(need) => Err(Stop::Wait(need)),
+        }
+    }
+
+    fn job(
+        &self,
+        kind: &Kind,
+        place: &Place,
+        request: Vec<u8>,
+        env: &Env<'_>,
+        described: bool,
+    ) -> Job {
+        match (kind, place) {
+            (_, Place::Every { group, nodes, merge }) => Job::Gather(Gather {
+                group: *group,
+                nodes: nodes.clone(),
+                merge: merge.clone(),
+                request,
+                epoch: env.routes.epoch,
+                hide_parse: false,
+                hide_describe: false,
+                limit: 0,
+                settings: self.settings.current().clone(),
+            }),
+            _ => Job::Ddl {
+                sql: String::from_utf8_lossy(&request).into_owned(),
+                extended: true,
+                described,
+            },
+        }
+    }
+
+    /// The job that is pending, with its request written as one segment with the unnamed statement.
+    pub(super) fn pending_job(&mut self, env: &mut Env<'_>) -> Result<Option<Job>, Stop> {
+        let bind = self.pending.iter().find_map(|p| match p {
+            Pending::Bind { statement, .. }
+                if matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl) =>
+            {
+                Some(statement.clone())
+            }
+            _ => None,
+        });
+        let Some(statement) = bind else { return Ok(None) };
+        let plan = self.fresh_plan(&statement, env);
+        let place = crate::router::place::place(&plan.kind, &NoValues, env.routes)?;
+        let (mut described, mut hide_describe, mut rows) = (false, false, 0);
+        let mut request = Vec::new();
+        let mut parsed = false;
+        let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
+        if binds > 1 {
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be alone between two Syncs",
+            )
+            .into());
+        }
+        for p in &self.pending {
+            match p {
+                Pending::Parse { statement: s, .. } if s.id == statement.id => {
+                    parsed = true;
+                    frontend::put_parse(&mut request, b"", &s.text, &s.oids);
+                }
+                Pending::Parse { .. }
+                | Pending::DescribeStatement { .. }
+                | Pending::Ours { .. } => {
+                    return Err(Report::error(
+                        "0A000",
+                        "a statement that goes to every node must be alone between two Syncs",
+                    )
+                    .into());
+                }
+                Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
+                Pending::DescribePortal { .. } => {
+                    described = true;
+                    frontend::put_named(&mut request, b'D', b'P', b"");
+                }
+                Pending::Execute { limit, .. } => {
+                    // Folding needs the columns' types, whether the client asks for them or not.
+                    if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. })
+                    {
+                        hide_describe = true;
+                        frontend::put_named(&mut request, b'D', b'P', b"");
+                    }
+                    rows = u64::try_from(*limit).unwrap_or(0);
+                    crate::wire::frame::put(&mut request, b'E', |b| b.extend_from_slice(&[0; 5]));
+                }
+            }
+        }
+        if plan.kind == Kind::Ddl {
+            return Ok(Some(Job::Ddl {
+                sql: String::from_utf8_lossy(&statement.text).into_owned(),
+                extended: true,
+                described,
+            }));
+        }
+        if !parsed {
+            // Prepared earlier: each node learns it now; its ParseComplete is not the client's.
+            let mut whole = Vec::new();
+            frontend::put_parse(&mut whole, b"", &statement.text, &statement.oids);
+            whole.extend_from_slice(&request);
+            request = whole;
+        }
+        frontend::put_empty(&mut request, b'S');
+        let mut job = self.job(&plan.kind, &place, request, env, described);
+        if let Job::Gather(g) = &mut job {
+            g.hide_parse = !parsed;
+            g.hide_describe = hide_describe;
+            g.limit = rows;
+        }
+        Ok(Some(job))
+    }
+}

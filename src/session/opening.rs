@@ -1,0 +1,138 @@
+//! The start of a transaction on a connection: the session's parameters, the BEGIN that was kept.
+//!
+//! Both are written together with the first request, as statements of the extended protocol without
+//! a Sync. If one of them fails the server skips whatever follows, so a statement is never carried
+//! out under other parameters than its session's or outside of its transaction; it gets the error,
+//! and the connection is tidied up and given back.
+//!
+//! A transaction that has done nothing but set its own stage (SET LOCAL, SAVEPOINT, a constant) is
+//! not bound to its node yet: it is rolled back and begun on the node that the first statement with
+//! a place names.
+
+use super::link::{Expect, Fate, Reply};
+use super::settings::steps;
+use super::{Io, Session};
+use crate::wire::backend::{self, Status};
+use crate::wire::{frame, frontend};
+
+/// No formats, no parameters.
+const NO_VALUES: &[u8] = &[0; 6];
+
+/// The portal of what is slipped in between the client's own.
+const PORTAL: &[u8] = b"pgs_own";
+
+impl Session {
+    /// Starts the transaction on a fresh link: session parameters, then the BEGIN that was kept.
+    pub(super) fn begin_on_link(&mut self, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        if link.started {
+            return;
+        }
+        link.started = true;
+        let wanted = self.settings.current();
+        let mut opening = Vec::new();
+        if link.facts.applied.as_ref() != Some(wanted) {
+            opening.push("BEGIN".to_owned());
+            opening.extend(steps(link.facts.applied.as_ref(), wanted));
+            opening.push("COMMIT".to_owned());
+            // Told by its error if not.
+            link.facts.applied = Some(wanted.clone());
+        }
+        for sql in &opening {
+            put_own(io.server, b"", sql.as_bytes());
+        }
+        let mut steps = opening.len();
+        if !self.begin.is_empty() && !link.outside {
+            put_own(io.server, b"", &self.begin);
+            for sql in &self.prelude {
+                put_own(io.server, b"", sql.as_bytes());
+            }
+            steps += 1 + self.prelude.len();
+            self.movable = self.pinned.is_none();
+            self.opened.clone_from(&self.begin);
+            self.begin.clear();
+        }
+        for _ in 0..steps {
+            link.push(Expect::new(Reply::Own { closed: false }, Fate::Swallow));
+        }
+        link.opening = steps > 0;
+        link.opening_full = false;
+    }
+
+    /// Slips a statement in behind what the client has sent in this segment.
+    pub(super) fn put_own_behind(&mut self, sql: &str, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        put_own(io.server, PORTAL, sql.as_bytes());
+        frontend::put_named(io.server, b'C', b'P', PORTAL);
+        let mut e = Expect::new(Reply::Own { closed: true }, Fate::Swallow);
+        e.undo.unnamed = Some(link.unnamed.take());
+        link.push(e);
+    }
+
+    /// The start of the transaction failed: its error is the error of the client's request, which
+    /// the server skips. `error` is the server's message, body only.
+    pub(super) fn opening_failed(&mut self, error: &[u8], io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        link.opening = false;
+        link.facts.applied = None;
+        let skipped = link.take_skipped();
+        let query = skipped.iter().any(|e| e.reply == Reply::Query);
+        for e in &skipped {
+            self.undo(&e.undo);
+        }
+        frame::put(io.client, b'E', |b| b.extend_from_slice(error));
+        if self.status == Status::Transaction {
+            self.status = Status::Failed;
+        }
+        let synced = self.tidy_sync(io);
+        if query || synced {
+            backend::put_ready(io.client, self.status);
+        } else {
+            self.skipping = true;
+        }
+        self.roll_back(io);
+    }
+
+    /// Makes the Sync that ends a failed segment pgshunt's own, or sends one. True: it was there.
+    pub(super) fn tidy_sync(&mut self, io: &mut Io<'_>) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        if let Some(sync) = link.expects.front_mut() {
+            return std::mem::replace(&mut sync.fate, Fate::Tidy) != Fate::Tidy;
+        }
+        frontend::put_empty(io.server, b'S');
+        link.push(Expect::new(Reply::Sync, Fate::Tidy));
+        false
+    }
+
+    /// Ends what is open on the link, which then goes back to the pool.
+    pub(super) fn roll_back(&mut self, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        frontend::put_query(io.server, b"ROLLBACK");
+        link.push(Expect::new(Reply::Query, Fate::Tidy));
+        link.ending = true;
+        self.movable = false;
+    }
+
+    /// Whether the open transaction could as well have begun on another node.
+    pub(super) fn can_move(&self) -> bool {
+        self.movable
+            && !self.opened.is_empty()
+            && self.status == Status::Transaction
+            && self.link.as_ref().is_some_and(|l| !l.in_segment && l.status == Status::Transaction)
+    }
+
+    /// Leaves the transaction's node: it begins again on another one.
+    pub(super) fn begin_elsewhere(&mut self, io: &mut Io<'_>) {
+        self.begin.clone_from(&self.opened);
+        self.roll_back(io);
+    }
+}
+
+fn put_own(out: &mut Vec<u8>, portal: &[u8], sql: &[u8]) {
+    frontend::put_parse(out, b"", sql, b"");
+    frontend::put_bind(out, portal, b"", NO_VALUES);
+    frame::put(out, b'E', |b| {
+        b.extend_from_slice(portal);
+        b.extend_from_slice(&[0; 5]);
+    });
+}

@@ -1,0 +1,137 @@
+//! How a session gets to a node: which connection it needs, and through the gate.
+
+use super::{Env, Io, Need, Session};
+use crate::gate::machine::{Entry, Touch};
+use crate::router::place::Place;
+use crate::topology::{Epoch, NodeId, RoutingTable};
+use crate::wire::backend::{Report, Status};
+
+impl Session {
+    /// Decides whether the session may use a node now: `Ok(None)` means it is linked to it and has
+    /// entered the gate.
+    pub(super) fn ensure(
+        &mut self,
+        place: &Place,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Need>, Report> {
+        let (node, touches) = match place {
+            Place::Node { node, touches } => (*node, touches.as_slice()),
+            Place::Any => match &self.link {
+                Some(l) => (l.node, [].as_slice()),
+                None => (env.routes.home().id, [].as_slice()),
+            },
+            Place::Every { .. } => {
+                debug_assert!(false, "several nodes are a job");
+                return Ok(Some(Need::Quiet));
+            }
+        };
+        let own = [Touch::Node(node)];
+        let touches = if touches.is_empty() { &own[..] } else { touches };
+        let closed = touches.iter().any(|&t| env.gate.would_hold(t));
+
+        let Some(link) = &self.link else {
+            return Ok(Some(if closed { Need::Gate } else { Need::Lease(node) }));
+        };
+        // Between two transactions: nothing of the last one counts any more.
+        let fresh = link.is_free() && self.pinned.is_none();
+        if link.node != node {
+            if fresh {
+                self.let_go = true;
+                return Ok(Some(Need::Lease(node)));
+            }
+            if !link.is_quiet() {
+                return Ok(Some(Need::Quiet));
+            }
+            if self.can_move() {
+                self.begin_elsewhere(io);
+                return Ok(Some(Need::Quiet));
+            }
+            if self.restarts_segment(io) {
+                return Ok(Some(Need::Quiet));
+            }
+            return Err(self.other_node(env, node));
+        }
+        if fresh && link.started {
+            self.renew_ticket(env);
+            self.epoch = None;
+        }
+        let Some(link) = &mut self.link else { return Ok(Some(Need::Lease(node))) };
+        if closed && !link.is_quiet() {
+            // Whether a transaction is still open behind what is under way is not known yet.
+            return Ok(Some(Need::Quiet));
+        }
+        if let Some(report) = newer_placement(self.epoch, touches, env.routes) {
+            return Err(report);
+        }
+        for &t in touches {
+            if env.gate.enter(&link.ticket, t) == Entry::Held {
+                self.let_go |= fresh;
+                return Ok(Some(Need::Gate));
+            }
+            link.entered = true;
+        }
+        self.epoch.get_or_insert(env.routes.epoch);
+        // Only what begins a transaction can be tried again as a whole.
+        let begins = link.is_free() || self.can_move();
+        if self.link.as_ref().is_some_and(|l| !l.in_segment) && !begins {
+            self.retry.disarm();
+        }
+        Ok(None)
+    }
+
+    /// Between transactions a pinned session keeps its connection, but not its place in the gate.
+    pub(super) fn renew_ticket(&mut self, env: &mut Env<'_>) {
+        if let Some(link) = self.link.as_mut().filter(|l| l.entered) {
+            let ticket = env.gate.ticket(env.now, self.client);
+            let old = std::mem::replace(&mut link.ticket, ticket);
+            env.gate.leave(old, env.gate_effects);
+            link.entered = false;
+        }
+    }
+
+    pub(super) fn other_node(&self, env: &Env<'_>, wanted: NodeId) -> Report {
+        let name = |id| env.routes.node(id).map_or_else(|| "?".to_owned(), |n| n.name.clone());
+        let held = self.link.as_ref().map(|l| name(l.node)).unwrap_or_default();
+        let wanted = name(wanted);
+        match self.pinned {
+            Some(why) if self.status == Status::Idle => Report::error(
+                "0A000",
+                format!(
+                    "this session is bound to node {held} by {why} and cannot use node {wanted}"
+                ),
+            )
+            .hint("Use another connection for this statement, or end what binds the session."),
+            _ => Report::error(
+                "0A000",
+                format!("a transaction cannot use node {wanted} beside node {held}"),
+            )
+            .detail("The transaction has begun on one node and this statement needs another one.")
+            .hint("Run the statement in a transaction of its own, or distribute the tables alike."),
+        }
+    }
+}
+
+/// Within a transaction: a shard that moved here after the transaction's first statement. Its
+/// snapshot may be older than the shard's last change, so the transaction must begin again.
+fn newer_placement(
+    epoch: Option<Epoch>,
+    touches: &[Touch],
+    routes: &RoutingTable,
+) -> Option<Report> {
+    let epoch = epoch?;
+    let moved = touches.iter().find_map(|t| match t {
+        Touch::Shard { shard, .. } => routes.shard(*shard).filter(|s| s.since > epoch),
+        Touch::Group(_) | Touch::Node(_) => None,
+    })?;
+    Some(
+        Report::error(
+            "40001",
+            format!(
+                "could not serialize access: shard {} has moved during this transaction",
+                moved.id
+            ),
+        )
+        .hint("The transaction might succeed if retried."),
+    )
+}
