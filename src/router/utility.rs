@@ -17,7 +17,7 @@ use super::plan::{Control, Kind};
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
         Node::TransactionStmt(t) => (Kind::Any, transaction(t)),
-        Node::VariableSetStmt(s) => variable_set(s),
+        Node::VariableSetStmt(s) => variable_set(s, cx),
         Node::VariableShowStmt(_) => (Kind::Any, Control::Pure),
         Node::DeallocateStmt(d) => {
             let name = if d.isall { None } else { d.name().map(str::to_owned) };
@@ -54,7 +54,7 @@ fn transaction(t: &nodes::TransactionStmt) -> Control {
     }
 }
 
-fn variable_set(s: &nodes::VariableSetStmt) -> (Kind, Control) {
+fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {
     let name = s.name().unwrap_or_default().to_ascii_lowercase();
     let no = |what: &str, hint: &str| (refused(what, hint), Control::None);
     let sets = !cx.names.routes.is_plain()
