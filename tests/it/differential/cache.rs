@@ -5,7 +5,7 @@
 
 use pgshunt::hash::KeyType;
 use pgshunt::router::place::{Place, place};
-use pgshunt::router::plan::Statement;
+use pgshunt::router::plan::Control;
 use pgshunt::router::{Function, Functions, Planner, Speech};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
@@ -89,12 +89,14 @@ fn functions() -> Functions {
     Functions::new(all.map(|(name, stable, plain)| Function { name: name.into(), stable, plain }))
 }
 
-type Told = (Result<Place, String>, Vec<Statement>);
+/// Where the text runs; what each of its statements does to the session, and where it stands.
+type Told = (Result<Place, String>, Vec<(Control, (usize, usize))>);
 
 fn told(planner: &mut Planner, sql: &str, routes: &RoutingTable) -> Told {
     let planned = planner.plan(sql.as_bytes(), routes, Speech::default());
     let place = place(&planned.plan.kind, &planned.literals, routes).map_err(|r| r.message);
-    (place, planned.plan.statements.clone())
+    let statements = planned.plan.statements.iter().enumerate();
+    (place, statements.map(|(n, s)| (s.control.clone(), planned.span(n))).collect())
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn a_shape_says_for_every_text_what_the_text_alone_would() {
         texts.push(generator.query(2).0);
     }
     for text in &texts {
-        told(&mut warm, text, &routes);
+        let _ = told(&mut warm, text, &routes);
         for _ in 0..6 {
             let other = generator.other_literals(text);
             let parsed = warm.parsed;

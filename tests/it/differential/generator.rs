@@ -126,7 +126,9 @@ impl Generator {
         }
         let mut step = self.new_step(in_transaction);
         match &step.params {
-            None if step.compare == Compare::Rows && !step.sql.contains("CREATE") => {
+            None if step.compare == Compare::Rows
+                && !["CREATE", "TRUNC"].iter().any(|w| step.sql.starts_with(w)) =>
+            {
                 if self.earlier.len() > 30 {
                     let at = self.below(30);
                     self.earlier.swap_remove(at);
@@ -184,8 +186,9 @@ impl Generator {
                     out.push_str(&rest[..len]);
                 }
                 len
-            } else if c == '\'' && !in_word {
-                let inner = rest[1..].find('\'').unwrap_or(rest.len() - 2);
+            } else if let Some(inner) =
+                rest.strip_prefix('\'').filter(|_| !in_word).and_then(|r| r.find('\''))
+            {
                 let value = &rest[1..=inner];
                 let digits = !value.is_empty() && value.trim().bytes().all(|b| b.is_ascii_digit());
                 let doubled = rest[1 + inner..].starts_with("\'\'");
