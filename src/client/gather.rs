@@ -237,7 +237,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.facts.note_status(body);
+                    part.conn.facts.reported.note(body);
                 }
                 _ => {}
             }
@@ -289,7 +289,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.facts.note_status(body);
+                part.conn.facts.reported.note(body);
             }
             b'Z' => {
                 part.done = true;

@@ -45,9 +45,13 @@ impl Binary {
 
     /// Resident memory, in MB.
     fn memory(&self) -> u64 {
+        self.kilobytes() / 1024
+    }
+
+    fn kilobytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     async fn ended(&mut self) -> ExitStatus {
@@ -219,4 +223,23 @@ async fn sigterm_does_not_wait_for_ever() {
     })
     .await;
     assert_eq!(value::<i64>(&home, "SELECT count(*) FROM t").await, 0);
+}
+
+/// What a client costs that is logged in and says nothing: there are thousands of them.
+#[tokio::test]
+async fn idle_clients_cost_little_memory() {
+    const CLIENTS: usize = 800;
+    let b = Binary::start(1, "");
+    let mut clients = vec![Wire::login(b.port).await];
+    assert_eq!(clients[0].ask("SELECT 1").await, "TDCZ");
+    let before = b.kilobytes();
+    for _ in 1..CLIENTS {
+        clients.push(Wire::login(b.port).await);
+    }
+    let fresh = (b.kilobytes() - before) / CLIENTS as u64;
+    for client in &mut clients {
+        assert_eq!(client.ask("SELECT 1").await, "TDCZ");
+    }
+    let used = (b.kilobytes() - before) / CLIENTS as u64;
+    assert!(fresh < 24 && used < 24, "{fresh} kB before their first statement, {used} kB after");
 }

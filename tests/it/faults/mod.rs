@@ -4,6 +4,7 @@
 mod binary;
 mod cancels;
 mod garbage;
+mod gather;
 mod leaving;
 mod line;
 mod logins;
