@@ -31,6 +31,8 @@ struct Part {
     /// ReadyForQuery of the session parameters is still to come.
     preparing: bool,
     hide_parse: bool,
+    /// The statement's parameters were described, so its columns come next, in formats unknown yet.
+    statement: bool,
     /// The request was written, so an answer is to be expected until `done`.
     sent: bool,
     done: bool,
@@ -65,6 +67,7 @@ impl Client {
                     pool,
                     preparing: false,
                     hide_parse: job.hide_parse,
+                    statement: false,
                     sent: false,
                     done: false,
                 }),
@@ -232,7 +235,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.facts.note_status(body);
+                    part.conn.facts.reported.note(body);
                 }
                 _ => {}
             }
@@ -240,6 +243,18 @@ impl Client {
         }
         let first = turn == 0;
         match tag {
+            b't' => {
+                part.statement = true;
+                if first {
+                    self.out.buf().extend_from_slice(message);
+                }
+            }
+            b'T' if std::mem::take(&mut part.statement) => {
+                if first {
+                    answer.answered += 1;
+                    self.out.buf().extend_from_slice(message);
+                }
+            }
             b'T' => {
                 let columns = merge::columns(body).ok_or_else(malformed)?;
                 match &answer.columns {
@@ -279,7 +294,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.facts.note_status(body);
+                part.conn.facts.reported.note(body);
             }
             b'Z' => {
                 part.done = true;

@@ -147,7 +147,8 @@ pub async fn run(
         tls: stream.is_tls(),
         worker: worker.index,
     });
-    let session = Session::new(info.id, &startup.params);
+    let mut session = Session::new(info.id, &startup.params);
+    session.told(status);
     Ok(Outcome::Session(Box::new(Parts {
         user,
         database,
@@ -294,7 +295,7 @@ async fn server_status(
         }
         conn.facts.applied = Some(wanted.clone());
     }
-    let status = conn.facts.reported.clone();
+    let status = conn.facts.reported.list().to_vec();
     shared.reported.remember(Instant::now(), asked, &status);
     guard.given = true;
     pool.give(conn, worker.index);
@@ -341,7 +342,7 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
                     b'Z' => return Ok(error),
                     b'E' => error = Some(std::mem::take(&mut body)),
                     b'S' => {
-                        conn.facts.note_status(&body);
+                        conn.facts.reported.note(&body);
                     }
                     _ => {}
                 }

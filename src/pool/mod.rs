@@ -413,7 +413,7 @@ fn still_alive(conn: &mut ServerConn) -> bool {
             }
             let message = conn.input.split_to(h.len);
             match h.tag {
-                b'S' => conn.facts.note_status(&message[frame::HEADER..]),
+                b'S' => conn.facts.reported.note(&message[frame::HEADER..]),
                 b'N' | b'A' => {}
                 _ => return false,
             }

@@ -16,7 +16,8 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None | Control::Begin | Control::Pure | Control::Local => {}
+            Control::None | Control::Begin | Control::Pure => {}
+            Control::Local => self.settings.set_local(),
             Control::Commit => self.settings.commit(),
             Control::Rollback => self.settings.rollback(),
             // The new transaction has a snapshot of its own.

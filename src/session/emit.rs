@@ -16,11 +16,11 @@ impl Session {
                 Pending::Parse { name, statement, before } => {
                     self.emit_parse(&name, &statement, before, env, io);
                 }
-                Pending::Bind { portal, statement, unnamed, rest } => {
-                    self.emit_bind(&portal, &statement, unnamed, &rest, env, io);
+                Pending::Bind { portal, statement, name, rest } => {
+                    self.emit_bind(&portal, &statement, &name, &rest, env, io);
                 }
-                Pending::DescribeStatement { statement, unnamed } => {
-                    self.emit_describe_statement(&statement, unnamed, env, io);
+                Pending::DescribeStatement { statement, name } => {
+                    self.emit_describe_statement(&statement, &name, env, io);
                 }
                 Pending::DescribePortal { portal } => {
                     frontend::put_named(io.server, b'D', b'P', &portal);
@@ -134,32 +134,34 @@ impl Session {
         &mut self,
         portal: &[u8],
         s: &Rc<Statement>,
-        unnamed: bool,
+        client_name: &[u8],
         rest: &[u8],
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let name = self.known(s, unnamed, env, io);
+        let name = self.known(s, client_name.is_empty(), env, io);
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
         e.statement = Some(s.clone());
+        e.name = client_name.to_vec();
         self.push(e);
     }
 
     pub(super) fn emit_describe_statement(
         &mut self,
         s: &Rc<Statement>,
-        unnamed: bool,
+        client_name: &[u8],
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let name = self.known(s, unnamed, env, io);
+        let name = self.known(s, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());
+        e.name = client_name.to_vec();
         self.push(e);
     }
 
@@ -181,7 +183,8 @@ impl Session {
             let mut done = Vec::new();
             backend::put_command_complete(&mut done, "DEALLOCATE");
             e.reply = Reply::Ours(done);
-            e.controls = controls.map(Into::into);
+            let name = name.as_bytes();
+            e.undo.client = self.forget_statement(name).map(|s| (name.to_vec(), Some(s)));
             self.push(e);
             return;
         }

@@ -199,14 +199,7 @@ impl Session {
 
     fn statement(&self, name: &[u8]) -> Result<Rc<Statement>, Stop> {
         let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-        found.cloned().ok_or_else(|| {
-            let text = if name.is_empty() {
-                "unnamed prepared statement does not exist".to_owned()
-            } else {
-                format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
-            };
-            Report::error("26000", text).into()
-        })
+        found.cloned().ok_or_else(|| Report::no_statement(name).into())
     }
 
     fn bind(
@@ -215,14 +208,13 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
+        if self.meaning_is_open() {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         let statement = self.statement(b.statement)?;
-        let unnamed = b.statement.is_empty();
         let ends = matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
         if self.status == Status::Failed && self.link.is_none() && !ends {
             return Err(Self::aborted().into());
-        }
-        if self.meaning_is_open() {
-            return Err(Stop::Wait(Need::Quiet));
         }
         let plan = self.fresh_plan(&statement, env);
         if self.begins_behind(&plan) {
@@ -251,7 +243,7 @@ impl Session {
                 Pending::Bind {
                     portal: b.portal.to_vec(),
                     statement,
-                    unnamed,
+                    name: b.statement.to_vec(),
                     rest: b.rest.to_vec(),
                 },
                 bytes,
@@ -261,7 +253,7 @@ impl Session {
         self.count(&plan.kind);
         self.movable &= may_move(&plan) && b.param(0).is_none();
         self.remember_portal(b.portal, &statement);
-        self.emit_bind(b.portal, &statement, unnamed, b.rest, env, io);
+        self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io);
         Ok(())
     }
 
@@ -307,13 +299,16 @@ impl Session {
     ) -> Result<(), Stop> {
         match named {
             Named::Statement(name) => {
+                if self.meaning_is_open() {
+                    return Err(Stop::Wait(Need::Quiet));
+                }
                 let statement = self.statement(name)?;
-                let unnamed = name.is_empty();
                 if self.in_segment() {
-                    self.emit_describe_statement(&statement, unnamed, env, io);
+                    self.emit_describe_statement(&statement, name, env, io);
                     Ok(())
                 } else {
-                    self.wait(Pending::DescribeStatement { statement, unnamed }, 0)
+                    let name = name.to_vec();
+                    self.wait(Pending::DescribeStatement { statement, name }, 0)
                 }
             }
             Named::Portal(portal) => match &self.link {

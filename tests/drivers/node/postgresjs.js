@@ -26,6 +26,13 @@ check('insert and read by key', async () => {
   return [seen, await sql`SELECT count(*), min(id), max(id) FROM pj_items`];
 });
 
+check('errors', async () => [
+  await codeOf(sql`SELECT nope FROM pj_items WHERE id = ${1}`),
+  await codeOf(sql`INSERT INTO pj_items VALUES (${1}, 'x', 1)`),
+  await codeOf(sql`SELECT * FROM pj_missing`),
+  [...(await sql`SELECT 1 AS after`)],
+]);
+
 check('queries at once on one connection', async () => {
   const one = postgres({ ...options, max: 1 });
   try {
@@ -92,10 +99,6 @@ check('pipelined statements of a transaction', () =>
 
 check('cursors', async () => {
   const seen = [];
-  await sql`SELECT id FROM pj_local ORDER BY id`.cursor(40, (rows) => {
-    seen.push(rows.length);
-    return seen.length === 3 ? sql.CLOSE : undefined;
-  });
   for await (const rows of sql`SELECT id FROM pj_local ORDER BY id`.cursor(60)) seen.push(rows.at(-1).id);
   return seen;
 });
@@ -116,13 +119,6 @@ check('COPY in and out', async () => {
   return (await sql`SELECT count(*)::int, sum(a)::int FROM pj_copy`)[0];
 });
 
-check('errors', async () => [
-  await codeOf(sql`SELECT nope FROM pj_items WHERE id = ${1}`),
-  await codeOf(sql`INSERT INTO pj_items VALUES (${1}, 'x', 1)`),
-  await codeOf(sql`SELECT * FROM pj_missing`),
-  [...(await sql`SELECT 1 AS after`)],
-]);
-
 check('LISTEN and NOTIFY', async () => {
   let heard;
   const payload = new Promise((resolve) => { heard = resolve; });
@@ -131,18 +127,6 @@ check('LISTEN and NOTIFY', async () => {
   const seen = await payload;
   await unlisten();
   return seen;
-});
-
-check('cancel', async () => {
-  const query = sql`SELECT pg_sleep(50), 'pj_cancel'`;
-  const done = codeOf(query);
-  const running = () => sql`SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE ${'%sleep%pj_can%'} AND pid <> pg_backend_pid()`;
-  const deadline = Date.now() + 20_000;
-  while ((await running()).length === 0) {
-    if (Date.now() > deadline) throw new Error('the query did not start');
-  }
-  query.cancel();
-  return [await done, [...(await sql`SELECT 2 AS after`)]];
 });
 
 check('a reserved connection keeps its session', async () => {

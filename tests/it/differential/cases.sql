@@ -716,3 +716,30 @@ E CREATE TABLE i4 (k int) PARTITION BY HASH (k)
 E DROP TABLE nosuch
 E TRUNCATE nosuch
 = DROP TABLE IF EXISTS nosuch
+
+-- What is there before a table of its name is distributed.
+= CREATE FUNCTION later_count() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM later); END'
+! CREATE TABLE later (k int) PARTITION BY HASH (k)
+= DROP FUNCTION later_count()
+= CREATE TABLE app.later (k int)
+! CREATE TABLE public.later (k int) PARTITION BY HASH (k)
+= DROP TABLE app.later
+! CREATE FUNCTION round(text) RETURNS int LANGUAGE sql AS 'SELECT 1'
+
+-- Tables that would not be the same on every node.
+= CREATE TYPE mood AS ENUM ('happy', 'sad')
+? CREATE TABLE ck (k int, v int CHECK (plus_one(v) > 0)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, m mood) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, m posint) PARTITION BY HASH (k)
+? CREATE TABLE ck (k posint) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v bigint DEFAULT nextval('lseq')) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v bigint DEFAULT loc_count()) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v int GENERATED ALWAYS AS (plus_one(k)) STORED) PARTITION BY HASH (k)
+E CREATE TABLE ck (k int, v int, UNIQUE (v)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v int REFERENCES loc (id)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, EXCLUDE (k WITH =)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k numeric) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int) PARTITION BY HASH ((k + 1))
+? CREATE TABLE ck (k text COLLATE "C") PARTITION BY HASH (k)
+? DROP TABLE ck
+= DROP TYPE mood CASCADE

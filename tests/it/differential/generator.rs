@@ -76,13 +76,25 @@ pub struct Generator {
     params: Option<Vec<Param>>,
     /// The key that a transaction's statements share, so that they stay on one node.
     pub fixed: Option<i64>,
+    /// Earlier texts, to come again with other literals.
+    earlier: Vec<String>,
+    /// A prepared statement that is to be executed again.
+    again: Vec<Step>,
+    prepared: usize,
 }
 
 type Scope<'a> = &'a [Item];
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), params: None, fixed: None }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            params: None,
+            fixed: None,
+            earlier: Vec::new(),
+            again: Vec::new(),
+            prepared: 0,
+        }
     }
 
     pub fn below(&mut self, n: usize) -> usize {
@@ -97,8 +109,108 @@ impl Generator {
         of[self.below(of.len())]
     }
 
+    /// Another session: nothing is prepared there.
+    pub fn new_session(&mut self) {
+        self.again.clear();
+    }
+
     /// One statement for both sides.
     pub fn step(&mut self, in_transaction: bool) -> Step {
+        if let Some(step) = self.again.pop() {
+            return step;
+        }
+        if self.earlier.len() > 4 && self.chance(20) {
+            let at = self.below(self.earlier.len());
+            let earlier = self.earlier[at].clone();
+            return Step::new(self.other_literals(&earlier));
+        }
+        let mut step = self.new_step(in_transaction);
+        match &step.params {
+            None if step.compare == Compare::Rows
+                && !["CREATE", "TRUNC"].iter().any(|w| step.sql.starts_with(w)) =>
+            {
+                if self.earlier.len() > 30 {
+                    let at = self.below(30);
+                    self.earlier.swap_remove(at);
+                }
+                self.earlier.push(step.sql.clone());
+            }
+            Some(params) if self.chance(30) => {
+                let params = params.clone();
+                self.prepared += 1;
+                step.statement = Some((format!("s{}", self.prepared), true));
+                for _ in 0..1 + self.below(3) {
+                    let mut next = step.clone();
+                    next.statement = Some((format!("s{}", self.prepared), false));
+                    next.params = Some(params.iter().map(|p| self.other_value(p)).collect());
+                    self.again.push(next);
+                }
+            }
+            _ => {}
+        }
+        step
+    }
+
+    /// The same parameter with another value.
+    fn other_value(&mut self, p: &Param) -> Param {
+        let n = self.rng.random_range(-1..12i64);
+        let value = match (&p.value, p.binary, p.type_oid) {
+            (None, ..) | (_, _, 2950) => p.value.clone(),
+            (Some(v), true, 0 | 20 | 21 | 23) => match v.len() {
+                2 => Some((n as i16).to_be_bytes().to_vec()),
+                4 => Some((n as i32).to_be_bytes().to_vec()),
+                8 => Some(n.to_be_bytes().to_vec()),
+                _ => p.value.clone(),
+            },
+            (_, true, 701) => Some((n as f64).to_be_bytes().to_vec()),
+            (Some(v), false, _) if v.iter().all(u8::is_ascii_digit) => Some(n.to_string().into()),
+            (Some(v), ..) if v.len() > 30 => p.value.clone(),
+            _ => Some(self.text_value().into()),
+        };
+        let value = if self.chance(5) { None } else { value };
+        Param { value, ..p.clone() }
+    }
+
+    /// The text with other literals in some places.
+    pub fn other_literals(&mut self, sql: &str) -> String {
+        let mut out = String::new();
+        let mut rest = sql;
+        let mut before = ' ';
+        while let Some(c) = rest.chars().next() {
+            let in_word = before.is_alphanumeric() || matches!(before, '_' | '"' | '$' | '&' | '.');
+            let len = if c.is_ascii_digit() && !in_word {
+                let len = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                if self.chance(60) {
+                    out.push_str(&self.rng.random_range(0..13).to_string());
+                } else {
+                    out.push_str(&rest[..len]);
+                }
+                len
+            } else if let Some(inner) =
+                rest.strip_prefix('\'').filter(|_| !in_word).and_then(|r| r.find('\''))
+            {
+                let value = &rest[1..=inner];
+                let digits = !value.is_empty() && value.trim().bytes().all(|b| b.is_ascii_digit());
+                let doubled = rest[1 + inner..].starts_with("\'\'");
+                if doubled || value.len() > 9 || self.chance(40) {
+                    out.push_str(&rest[..inner + 2]);
+                } else if digits {
+                    out.push_str(&format!("'{}'", self.below(13)));
+                } else {
+                    out.push_str(&format!("'key{}'", self.below(9)));
+                }
+                inner + 2
+            } else {
+                out.push(c);
+                c.len_utf8()
+            };
+            before = rest[..len].chars().next_back().unwrap_or(' ');
+            rest = &rest[len..];
+        }
+        out
+    }
+
+    fn new_step(&mut self, in_transaction: bool) -> Step {
         self.params = self.chance(30).then(Vec::new);
         let mut step = Step::new("");
         step.sql = match self.below(100) {
@@ -136,7 +248,15 @@ impl Generator {
     /// Statements that change what others mean.
     fn oddity(&mut self) -> String {
         let table = self.table();
-        match self.below(9) {
+        match self.below(16) {
+            8 => "SELECT k FROM i4 WHERE k = 5 AND 'i4'::regclass::text = 'i4'".to_owned(),
+            9 => "MERGE INTO loc USING (SELECT 3 AS x) s ON loc.id = s.x WHEN MATCHED THEN DELETE"
+                .to_owned(),
+            10 => format!("DO $$ BEGIN PERFORM 1 FROM {table}; END $$"),
+            11 => "SET LOCAL search_path = app".to_owned(),
+            12 => format!("DECLARE c CURSOR FOR SELECT k FROM {table} WHERE k = 5 ORDER BY 1"),
+            13 => "FETCH ALL FROM c".to_owned(),
+            14 => format!("SELECT * INTO TEMP made FROM {table}"),
             0 => "SET search_path = app, public".to_owned(),
             1 => "RESET search_path".to_owned(),
             2 => format!("CREATE TEMP TABLE {} (k int, v int)", self.pick(&["i4", "loc", "tmp"])),
@@ -349,7 +469,7 @@ impl Generator {
             5 => format!("({})", self.scalar_query(scope, depth - 1)),
             6 => format!("greatest({column}, {})", self.below(5)),
             7 => self.column(scope, |t| t.texts).map_or(column, |s| format!("length({s})")),
-            8 => format!("plus_one({column})"),
+            8 if self.chance(20) => format!("plus_one({column})"),
             _ => column,
         }
     }
@@ -470,7 +590,8 @@ impl Generator {
         if depth == 0 || self.chance(60) {
             return (from, vec![a]);
         }
-        let second = self.index();
+        // Of one colocation group, most often.
+        let second = if self.chance(70) { self.pick(&[0, 1, 1, 4, 9]) } else { self.index() };
         let b = Item { alias: "y".to_owned(), table: second };
         let (ka, kb) = (KNOWN[first].all[0], KNOWN[second].all[0]);
         let other = KNOWN[second].sql;

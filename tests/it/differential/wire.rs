@@ -128,14 +128,42 @@ impl Wire {
         self.reply(copy)
     }
 
-    /// One statement with parameters, as Parse, Bind, Describe, Execute, Sync.
-    pub fn extended(&mut self, sql: &str, params: &[Param], binary_result: bool) -> Reply {
+    /// One statement with parameters, as Parse (unless it is prepared already), Bind, Describe,
+    /// Execute, Sync.
+    pub fn extended(
+        &mut self,
+        sql: &str,
+        name: &str,
+        parse: bool,
+        params: &[Param],
+        binary_result: bool,
+    ) -> Reply {
         self.asked = format!("{sql} {params:?}");
         self.send(|out| {
-            put_extended(out, sql, params, binary_result);
+            if parse {
+                frontend::parse(name, sql, params.iter().map(|p| p.type_oid), out).unwrap();
+            }
+            put_execution(out, name, params, binary_result);
             frontend::sync(out);
         });
         self.reply(None)
+    }
+
+    /// All texts at once, without waiting for an answer: as simple queries, or each as a segment of
+    /// the extended protocol.
+    pub fn write_all(&mut self, texts: &[&str], extended: bool) {
+        self.asked = texts.join("; ");
+        self.send(|out| {
+            for sql in texts {
+                if extended {
+                    frontend::parse("", sql, [], out).unwrap();
+                    put_execution(out, "", &[], false);
+                    frontend::sync(out);
+                } else {
+                    frontend::query(sql, out).unwrap();
+                }
+            }
+        });
     }
 
     /// Reads up to ReadyForQuery.
@@ -181,11 +209,10 @@ impl Wire {
     }
 }
 
-pub fn put_extended(out: &mut bytes::BytesMut, sql: &str, params: &[Param], binary_result: bool) {
-    frontend::parse("", sql, params.iter().map(|p| p.type_oid), out).unwrap();
+fn put_execution(out: &mut bytes::BytesMut, name: &str, params: &[Param], binary_result: bool) {
     frontend::bind(
         "",
-        "",
+        name,
         params.iter().map(|p| i16::from(p.binary)),
         params,
         |p, out| match &p.value {
@@ -198,7 +225,7 @@ pub fn put_extended(out: &mut bytes::BytesMut, sql: &str, params: &[Param], bina
         [i16::from(binary_result)],
         out,
     )
-    .unwrap_or_else(|_| panic!("Bind of {sql}"));
+    .unwrap_or_else(|_| panic!("Bind of {name}"));
     frontend::describe(b'P', "", out).unwrap();
     frontend::execute("", 0, out).unwrap();
 }
