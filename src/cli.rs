@@ -51,6 +51,9 @@ struct DemoArgs {
     /// How many clients there are
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=100))]
     connections: u16,
+    /// How many rows the table begins with
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(i32).range(1000..=10_000_000))]
+    rows: i32,
 }
 
 #[derive(Debug, Args)]
@@ -105,9 +108,8 @@ fn check(path: &Path) -> Outcome {
 
 fn demo(args: &DemoArgs) -> Outcome {
     drop(start_logging(&Log { filter: "warn".into(), format: LogFormat::Text }));
-    let options =
-        DemoOptions { keep: args.keep, seconds: args.seconds, connections: args.connections };
-    Ok(demo::run(&options)?)
+    let DemoArgs { keep, seconds, connections, rows } = *args;
+    Ok(demo::run(&DemoOptions { keep, seconds, connections, rows })?)
 }
 
 fn local(args: &LocalArgs) -> Outcome {
