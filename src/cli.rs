@@ -1,6 +1,7 @@
 //! The command line: what to do, and what to say when it cannot be done.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -134,6 +135,7 @@ fn start_logging(log: &Log) -> app::SetFilter {
         .or_else(|_| EnvFilter::try_new(&log.filter))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync> = match log.format {
         LogFormat::Text => {
             let lines = lines.with_env_filter(filter).with_filter_reloading();

@@ -27,7 +27,8 @@ struct Program {
 
 impl Program {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
         std::thread::spawn(move || {
@@ -61,10 +62,9 @@ impl Program {
     }
 
     async fn end(&mut self) -> ExitStatus {
-        let mut ended = None;
-        wait_for("the program to end", async || {
-            ended = self.child.try_wait().unwrap();
-            ended
+        wait_for("the program to end", || {
+            let ended = self.child.try_wait().unwrap();
+            async move { ended }
         })
         .await
     }
