@@ -5,15 +5,12 @@
 //! has not come push back. A connection is borrowed per node, in the order of node ids, so that two
 //! gathers can never each wait for what the other holds.
 
-use std::sync::Arc;
-
 use bytes::{Buf, BytesMut};
 
 use super::relay::{Client, End};
-use crate::backend::server::ServerConn;
 use crate::gate::machine::{Entry, TicketId, Touch};
 use crate::merge::{self, Column};
-use crate::pool::Pool;
+use crate::pool::Leased;
 use crate::router::plan::Merge;
 use crate::session::{Gather, reset_sql};
 use crate::wire::backend::{self, Report, Status};
@@ -26,8 +23,7 @@ const MAX_INSPECTED: usize = 16 << 20;
 
 /// One node's part of a gather.
 struct Part {
-    conn: Box<ServerConn>,
-    pool: Arc<Pool>,
+    conn: Leased,
     /// ReadyForQuery of the session parameters is still to come.
     preparing: bool,
     hide_parse: bool,
@@ -64,9 +60,8 @@ impl Client {
         let mut parts = Vec::with_capacity(job.nodes.len());
         for &node in &job.nodes {
             match self.borrow(node).await? {
-                Ok((conn, pool)) => parts.push(Part {
+                Ok(conn) => parts.push(Part {
                     conn,
-                    pool,
                     preparing: false,
                     hide_parse: job.hide_parse,
                     statement: false,
@@ -127,13 +122,9 @@ impl Client {
     fn give_back(&self, parts: Vec<Part>) {
         for part in parts {
             if (part.done || !part.sent) && part.conn.input.is_empty() {
-                part.pool.give(part.conn, self.worker.index);
-            } else {
-                // Its answer is of no use any more; closing ends it.
-                let conn = part.conn;
-                drop(conn);
-                part.pool.lost();
+                part.conn.give(self.worker.index);
             }
+            // Else its answer is of no use any more; closing ends it.
         }
     }
 
@@ -156,7 +147,8 @@ impl Client {
             part.conn.output.buf().extend_from_slice(&job.request);
         }
         for part in parts.iter_mut() {
-            if let Err(e) = part.conn.stream.drain(&mut part.conn.output).await {
+            let conn = &mut *part.conn;
+            if let Err(e) = conn.stream.drain(&mut conn.output).await {
                 return Ok(Some(lost(&e)));
             }
         }
@@ -213,7 +205,7 @@ impl Client {
                 }
             }
             self.push_out().await?;
-            match part.conn.stream.fill(&mut part.conn.input).await {
+            match part.conn.fill().await {
                 Ok(0) => return Ok(Step::Failed(lost(&std::io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
                 Err(e) => return Ok(Step::Failed(lost(&e))),
@@ -324,7 +316,7 @@ impl Client {
             if left == 0 {
                 return Ok(());
             }
-            match part.conn.stream.fill(&mut part.conn.input).await {
+            match part.conn.fill().await {
                 Ok(n) if n > 0 => {}
                 // Half a row is out already: no error message can follow it.
                 Ok(_) | Err(_) => return Err(End::Client),

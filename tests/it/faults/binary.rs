@@ -190,7 +190,13 @@ async fn sigterm_lets_transactions_end_and_sends_the_others_away() {
     let mut running = Wire::login(b.port).await;
     assert_eq!(busy.ask("CREATE TABLE t (a int)").await, "CZ");
     assert_eq!(busy.ask("BEGIN; INSERT INTO t VALUES (1)").await, "CCZ");
-    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(1)")).await;
+    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(2)")).await;
+    let home = connect(b.nodes.nodes[0].port()).await;
+    wait_for("the statement to run", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        (value::<i64>(&home, sql).await == 1).then_some(())
+    })
+    .await;
     b.signal(libc::SIGTERM);
     assert_eq!(idle.last_words().await.0, "57P01");
     // Nobody new is let in.
@@ -204,7 +210,6 @@ async fn sigterm_lets_transactions_end_and_sends_the_others_away() {
     assert_eq!(busy.ask("COMMIT").await, "CZ");
     assert_eq!(busy.last_words().await.0, "57P01");
     assert!(b.ended().await.success());
-    let home = connect(b.nodes.nodes[0].port()).await;
     assert_eq!(value::<i64>(&home, "SELECT sum(a) FROM t").await, 6);
 }
 
