@@ -656,15 +656,10 @@ impl Generator {
             _ => Some(self.condition(&scope, depth)),
         };
         let mut sql_where = condition.map_or(String::new(), |c| format!(" WHERE {c}"));
-        if self.chance(20) {
-            if let Some(key) = scope.last().cloned() {
-                let more = self.key_condition(&key);
-                sql_where = if sql_where.is_empty() {
-                    format!(" WHERE {more}")
-                } else {
-                    format!("{sql_where} AND {more}")
-                };
-            }
+        if let Some(key) = scope.last().cloned().filter(|_| self.chance(20)) {
+            let more = self.key_condition(&key);
+            let before = if sql_where.is_empty() { " WHERE" } else { " AND" };
+            sql_where = format!("{sql_where}{before} {more}");
         }
         match self.below(10) {
             0..=2 => (self.aggregate(&from, &sql_where, &scope), false),
