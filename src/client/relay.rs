@@ -19,9 +19,8 @@ use tokio::sync::futures::OwnedNotified;
 use super::login::Parts;
 use super::worker::Worker;
 use crate::backend::login::LoginError;
-use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
-use crate::pool::{Pool, PoolError};
+use crate::pool::{Leased, Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need, Session};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
@@ -44,7 +43,7 @@ pub struct Client {
     pub(super) input: BytesMut,
     pub(super) out: Out,
     pub(super) parts: Parts,
-    server: Option<(Box<ServerConn>, Arc<Pool>)>,
+    server: Option<Leased>,
     /// Requests to be given to the session again before anything new.
     again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
@@ -202,7 +201,7 @@ impl Client {
 
     /// Without Sync the node keeps its answers to itself, and no Sync will come.
     fn ask_for_answers(&mut self) {
-        if let (true, Some((conn, _))) = (self.unflushed, &mut self.server) {
+        if let (true, Some(conn)) = (self.unflushed, &mut self.server) {
             frame::put(conn.output.buf(), b'H', |_| {});
             self.unflushed = false;
         }
@@ -223,13 +222,13 @@ impl Client {
         loop {
             // Who does not read its answers gets no more of them.
             if self.out.len() > CLIENT_HIGH
-                || self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH)
+                || self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH)
             {
                 return Ok(None);
             }
             if self.copying.0 > 0 {
                 let n = self.copying.0.min(self.input.len());
-                if let (true, Some((conn, _))) = (self.copying.1, &mut self.server) {
+                if let (true, Some(conn)) = (self.copying.1, &mut self.server) {
                     conn.output.buf().extend_from_slice(&self.input[..n]);
                 }
                 self.input.advance(n);
@@ -273,7 +272,7 @@ impl Client {
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
-            Some((conn, _)) => {
+            Some(conn) => {
                 *unflushed = true;
                 conn.output.buf()
             }
@@ -311,7 +310,7 @@ impl Client {
         let gone = released.is_some();
         if let Some(facts) = released {
             self.parts.cancel.idle();
-            if let Some((mut conn, pool)) = self.server.take() {
+            if let Some(mut conn) = self.server.take() {
                 conn.facts = facts;
                 if self.copying.0 > 0 && self.copying.1 {
                     // The COPY failed while a message of its data was half passed on. The node
@@ -319,7 +318,7 @@ impl Client {
                     conn.facts.spent = true;
                     self.copying.1 = false;
                 }
-                pool.give(conn, self.worker.index);
+                conn.give(self.worker.index);
             }
             if let Some(at) = self.sent_at.take() {
                 self.worker.stats.query.record(at.elapsed());
@@ -335,20 +334,19 @@ impl Client {
     async fn lease(&mut self, node: NodeId) -> Result<(), End> {
         // A pinned or used-up link is never exchanged, so there is none now.
         debug_assert!(self.server.is_none());
-        let leased = match self.borrow(node).await? {
-            Ok(leased) => leased,
+        let mut conn = match self.borrow(node).await? {
+            Ok(conn) => conn,
             Err(report) => {
                 self.refuse_front(report);
                 return Ok(());
             }
         };
-        let (mut conn, pool) = leased;
         self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
         self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
-        self.server = Some((conn, pool));
+        self.server = Some(conn);
         Ok(())
     }
 
@@ -376,7 +374,7 @@ impl Client {
         };
         let mut none = Vec::new();
         let to_server = match &mut self.server {
-            Some((conn, _)) => conn.output.buf(),
+            Some(conn) => conn.output.buf(),
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
@@ -426,7 +424,7 @@ impl Client {
         // Room was made for messages that waited for it, or a client that leaves has its answers.
         let mut progress = before > CLIENT_HIGH && self.out.len() <= CLIENT_HIGH;
         progress |= self.leaving != Leaving::No && before > 0 && self.out.is_empty();
-        if let Some((conn, _)) = &mut self.server {
+        if let Some(conn) = self.server.as_deref_mut() {
             let before = conn.output.len();
             if let Poll::Ready(Err(e)) = conn.stream.poll_drain(cx, &mut conn.output) {
                 return Poll::Ready(Event::ServerGone(Some(e)));
@@ -493,7 +491,7 @@ impl Client {
             Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
             _ => READ_AHEAD,
         };
-        let full = self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH);
+        let full = self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH);
         if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
@@ -514,7 +512,7 @@ impl Client {
     /// A cancel means what the session holds.
     pub(super) fn relink_cancel(&self) {
         match &self.server {
-            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
+            Some(conn) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
     }
@@ -526,9 +524,7 @@ impl Client {
         let worker = self.worker.clone();
         worker.with_env(|env| self.parts.session.unlink(env));
         self.parts.cancel.idle();
-        if let Some((_, pool)) = self.server.take() {
-            pool.lost();
-        }
+        self.server = None;
         if idle {
             return Ok(());
         }
@@ -545,7 +541,7 @@ impl Client {
 
     /// The client is gone: what it left running is cancelled, and its transaction ends.
     async fn abandon_server(&mut self) {
-        let Some((conn, pool)) = self.server.take() else { return };
+        let Some(conn) = self.server.take() else { return };
         let worker = self.worker.clone();
         let waiting = self.parts.session.is_waiting_for_server();
         worker.with_env(|env| self.parts.session.unlink(env));
@@ -558,7 +554,6 @@ impl Client {
         }
         // Closing ends the transaction, whatever state it was in.
         drop(conn);
-        pool.lost();
     }
 
     fn note_state(&self) {

@@ -15,7 +15,8 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None | Control::Begin | Control::Pure | Control::Local => {}
+            Control::None | Control::Begin | Control::Pure => {}
+            Control::Local => self.settings.set_local(),
             Control::Commit => self.settings.commit(),
             Control::Rollback => self.settings.rollback(),
             // The new transaction has a snapshot of its own.
@@ -83,12 +84,16 @@ impl Session {
 
     /// Takes back what a request changed that the server has skipped.
     pub(super) fn undo(&mut self, undo: &Undo) {
+        if let Some(parsed) = &undo.parsed {
+            // A Close behind it must not bring it back.
+            parsed.void.set(true);
+        }
         let later = undo.client.as_ref().map(|(name, _)| self.later_bearer(name));
         if let (Some((_, before)), Some(Some(later))) = (&undo.client, later) {
             // Another has taken the name since: what it found before it is now this.
             later.clone_from(before);
         } else if let Some((name, before)) = &undo.client {
-            match before {
+            match before.as_ref().filter(|s| !s.void.get()) {
                 Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
                 Some(s) => {
                     self.statements.insert(name.clone(), s.clone());
@@ -97,6 +102,10 @@ impl Session {
                     self.forget_statement(name);
                 }
             }
+        }
+        if let Some((name, before)) = &undo.portal {
+            self.portals.retain(|(n, _)| n != name);
+            self.portals.extend(before.iter().map(|s| (name.clone(), s.clone())));
         }
         if let Some(link) = &mut self.link {
             link.undo(undo);

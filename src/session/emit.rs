@@ -16,15 +16,20 @@ impl Session {
                 Pending::Parse { name, statement, before } => {
                     self.emit_parse(&name, &statement, before, env, io);
                 }
-                Pending::Bind { portal, statement, unnamed, rest } => {
-                    self.emit_bind(&portal, &statement, unnamed, &rest, env, io);
+                Pending::Bind { portal, statement, name, rest } => {
+                    self.emit_bind(&portal, &statement, &name, &rest, env, io);
                 }
-                Pending::DescribeStatement { statement, unnamed } => {
-                    self.emit_describe_statement(&statement, unnamed, env, io);
+                Pending::DescribeStatement { statement, name } => {
+                    self.emit_describe_statement(&statement, &name, env, io);
                 }
                 Pending::DescribePortal { portal } => {
                     frontend::put_named(io.server, b'D', b'P', &portal);
                     self.push(Expect::forward(Reply::Describe));
+                }
+                Pending::ClosePortal { portal } => {
+                    self.portals.retain(|(n, _)| *n != portal);
+                    frontend::put_named(io.server, b'C', b'P', &portal);
+                    self.push(Expect::forward(Reply::Close));
                 }
                 Pending::Execute { portal, limit } => self.emit_execute(&portal, limit, io),
                 Pending::Ours { bytes, undo } => {
@@ -61,8 +66,14 @@ impl Session {
             self.begin_on_link(io);
         }
         let Some(link) = &mut self.link else { return };
-        let undo = Undo { client: Some((name.to_vec(), before)), ..Undo::default() };
-        if name.is_empty() {
+        let undo = Undo {
+            client: Some((name.to_vec(), before)),
+            parsed: Some(s.clone()),
+            ..Undo::default()
+        };
+        let known = !name.is_empty() && link.facts.prepared.touch(&s.id);
+        // A transaction that has failed refuses even what is prepared: there the server must say.
+        if name.is_empty() || (known && link.may_have_failed()) {
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
             let mut e = Expect::forward(Reply::Parse);
             e.undo = undo;
@@ -70,7 +81,7 @@ impl Session {
             self.push(e);
             return;
         }
-        if link.facts.prepared.touch(&s.id) {
+        if known {
             let mut done = Vec::new();
             backend::put_bare(&mut done, b'1');
             let _ = self.ours(done, undo, io);
@@ -134,32 +145,35 @@ impl Session {
         &mut self,
         portal: &[u8],
         s: &Rc<Statement>,
-        unnamed: bool,
+        client_name: &[u8],
         rest: &[u8],
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let name = self.known(s, unnamed, env, io);
+        let name = self.known(s, client_name.is_empty(), env, io);
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
+        e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
         e.statement = Some(s.clone());
+        e.name = client_name.to_vec();
         self.push(e);
     }
 
     pub(super) fn emit_describe_statement(
         &mut self,
         s: &Rc<Statement>,
-        unnamed: bool,
+        client_name: &[u8],
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let name = self.known(s, unnamed, env, io);
+        let name = self.known(s, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());
+        e.name = client_name.to_vec();
         self.push(e);
     }
 
@@ -181,7 +195,8 @@ impl Session {
             let mut done = Vec::new();
             backend::put_command_complete(&mut done, "DEALLOCATE");
             e.reply = Reply::Ours(done);
-            e.controls = controls.map(Into::into);
+            let name = name.as_bytes();
+            e.undo.client = self.forget_statement(name).map(|s| (name.to_vec(), Some(s)));
             self.push(e);
             return;
         }

@@ -180,8 +180,14 @@ impl Session {
                     parsed = true;
                     frontend::put_parse(&mut request, b"", &s.text, &s.oids);
                 }
+                Pending::DescribeStatement { statement: s, .. }
+                    if s.id == statement.id && plan.kind != Kind::Ddl =>
+                {
+                    frontend::put_named(&mut request, b'D', b'S', b"");
+                }
                 Pending::Parse { .. }
                 | Pending::DescribeStatement { .. }
+                | Pending::ClosePortal { .. }
                 | Pending::Ours { .. } => {
                     return Err(not_alone().into());
                 }

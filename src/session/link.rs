@@ -18,6 +18,7 @@ use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::reported::Reported;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
@@ -121,23 +122,8 @@ pub struct Facts {
     pub applied: Option<Settings>,
     /// The connection must not serve anybody else: what it still answers cannot be told.
     pub spent: bool,
-    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
-    pub reported: Vec<(String, String)>,
-}
-
-impl Facts {
-    /// Notes a ParameterStatus body; one that is malformed tells nothing.
-    pub fn note_status(&mut self, body: &[u8]) {
-        let mut parts = body.split(|&b| b == 0);
-        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
-        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
-            return;
-        };
-        match self.reported.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.reported.push((name.to_owned(), value.to_owned())),
-        }
-    }
+    /// ParameterStatus as last reported. Clients are told it at login.
+    pub reported: Reported,
 }
 
 impl Default for Facts {
@@ -146,7 +132,7 @@ impl Default for Facts {
             prepared: Prepared::default(),
             applied: Some(Arc::from([])),
             spent: false,
-            reported: Vec::new(),
+            reported: Reported::default(),
         }
     }
 }
@@ -200,6 +186,10 @@ pub enum Fate {
 pub struct Undo {
     /// A statement's name of the client's, and what bore it.
     pub client: Option<(Vec<u8>, Option<Rc<Statement>>)>,
+    /// The statement that bears it instead.
+    pub parsed: Option<Rc<Statement>>,
+    /// A portal's name, and the statement it was of.
+    pub portal: Option<(Vec<u8>, Option<Rc<Statement>>)>,
     /// The connection's unnamed statement.
     pub unnamed: Option<Option<StatementId>>,
     /// The statement prepared on the connection.
@@ -226,13 +216,22 @@ pub struct Expect {
     /// What each CommandComplete in turn does to the session.
     pub controls: Option<Rc<[Done]>>,
     pub completed: usize,
-    /// For a Bind, and for a Describe of a statement.
+    /// For a Bind, and for a Describe of a statement; and the client's name of it.
     pub statement: Option<Rc<Statement>>,
+    pub name: Vec<u8>,
 }
 
 impl Expect {
     pub fn new(reply: Reply, fate: Fate) -> Self {
-        Self { reply, fate, undo: Undo::default(), controls: None, completed: 0, statement: None }
+        Self {
+            reply,
+            fate,
+            undo: Undo::default(),
+            controls: None,
+            completed: 0,
+            statement: None,
+            name: Vec::new(),
+        }
     }
 
     pub fn forward(reply: Reply) -> Self {
@@ -321,6 +320,15 @@ impl Link {
     /// Nothing is under way and no transaction is open.
     pub fn is_free(&self) -> bool {
         self.is_quiet() && self.status == Status::Idle && !self.in_segment
+    }
+
+    /// The open transaction has failed, or may have behind what is under way.
+    pub fn may_have_failed(&self) -> bool {
+        match self.status {
+            Status::Failed => true,
+            Status::Transaction => !self.is_quiet(),
+            Status::Idle => self.expects.iter().any(|e| e.controls.is_some()),
+        }
     }
 
     /// Notes a request that was written to the server.

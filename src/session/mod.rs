@@ -31,9 +31,11 @@ mod extended;
 mod jobs;
 mod link;
 mod opening;
+mod pending;
 mod reach;
 mod reading;
 mod relay;
+mod reported;
 mod retry;
 mod settings;
 mod simple;
@@ -57,6 +59,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+use reported::Reported;
 pub use settings::reset_sql;
 
 /// What a session may look at while it decides.
@@ -137,16 +140,19 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
+    /// The server never carried its Parse out.
+    pub void: Cell<bool>,
 }
 
 /// A message of the extended protocol whose place is not known yet.
 #[derive(Debug)]
 enum Pending {
     Parse { name: Vec<u8>, statement: Rc<Statement>, before: Option<Rc<Statement>> },
-    Bind { portal: Vec<u8>, statement: Rc<Statement>, unnamed: bool, rest: Vec<u8> },
-    DescribeStatement { statement: Rc<Statement>, unnamed: bool },
+    Bind { portal: Vec<u8>, statement: Rc<Statement>, name: Vec<u8>, rest: Vec<u8> },
+    DescribeStatement { statement: Rc<Statement>, name: Vec<u8> },
     DescribePortal { portal: Vec<u8> },
     Execute { portal: Vec<u8>, limit: i32 },
+    ClosePortal { portal: Vec<u8> },
     Ours { bytes: Vec<u8>, undo: Undo },
 }
 
@@ -185,6 +191,7 @@ pub struct Session {
     retry: retry::Retry,
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
+    told: Reported,
     pub counters: Counters,
 }
 
@@ -226,7 +233,13 @@ impl Session {
             retry: retry::Retry::default(),
             stale: None,
             counters: Counters::default(),
+            told: Reported::default(),
         }
+    }
+
+    /// What the client was told of the server's parameters at its login.
+    pub fn told(&mut self, status: Vec<(String, String)>) {
+        self.told = status.into();
     }
 
     pub fn status(&self) -> Status {

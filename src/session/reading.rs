@@ -34,7 +34,11 @@ impl Session {
         let taken_back = self.settings.path_is_open();
         link.expects.iter().any(|e| {
             let left = e.controls.iter().flat_map(|c| c.iter().skip(e.completed));
-            left.map(|d| &d.control).any(|c| c.changes_reading() || (taken_back && ends(c)))
+            left.map(|d| &d.control).any(|c| {
+                // Of which statements there are it must be known, too.
+                let forgets = *c == Control::Deallocate(None);
+                c.changes_reading() || forgets || (taken_back && ends(c))
+            })
         })
     }
 }

@@ -6,10 +6,10 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::link::{Fate, Link, Reply};
+use super::link::{Fate, Link, Reply, server_name};
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::wire::backend::{self, Status, report_field};
+use crate::wire::backend::{self, Report, Status, report_field};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError};
 
@@ -59,7 +59,7 @@ impl Session {
             if input.len() - run < h.len {
                 break;
             }
-            if matches!(h.tag, b'E' | b'Z') {
+            if matches!(h.tag, b'E' | b'Z' | b'S') {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
@@ -102,10 +102,6 @@ impl Session {
                 io.client.extend_from_slice(bytes);
                 self.retry.count_answer();
             }
-            if let Some(done) = e.controls.as_ref().and_then(|c| c.first()) {
-                self.retry.disarm();
-                self.apply(done);
-            }
         }
     }
 
@@ -114,12 +110,12 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
-                link.facts.note_status(body);
-                // A change that nobody asked for (SIGHUP) is the client's too.
-                return match link.expects.front().map(|e| &e.fate) {
-                    Some(Fate::Swallow | Fate::Tidy) => Keep::Drop,
-                    _ => Keep::Forward,
-                };
+                link.facts.reported.note(body);
+                if link.expects.is_empty() {
+                    // A change that nobody asked for (SIGHUP) is the client's too.
+                    link.facts.reported.tell(&mut self.told, io.client);
+                }
+                return Keep::Drop;
             }
             b'E' => return self.error(body, env, io),
             b'G' | b'W' => {
@@ -182,15 +178,15 @@ impl Session {
             }
         }
         if h.tag == b'Z' {
-            return self.ready(body);
+            return self.ready(body, io);
         }
         if completes {
             let e = link.expects.pop_front();
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
             }
-            if e.is_some_and(|e| e.reply == Reply::Own { closed: false }) {
-                let more = |e: &super::Expect| e.reply == Reply::Own { closed: false };
+            if e.is_some_and(|e| matches!(e.reply, Reply::Own { .. })) {
+                let more = |e: &super::Expect| matches!(e.reply, Reply::Own { .. });
                 link.opening = link.opening && link.expects.front().is_some_and(more);
             } else if passes && matches!(h.tag, b'1' | b'2' | b'3' | b'T' | b'n') {
                 self.retry.count_answer();
@@ -205,7 +201,7 @@ impl Session {
         if passes { Keep::Forward } else { Keep::Drop }
     }
 
-    fn ready(&mut self, body: &[u8]) -> Keep {
+    fn ready(&mut self, body: &[u8], io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         let Some(status) = body.first().copied().and_then(Status::from_byte) else {
             self.broken = Some("malformed ReadyForQuery from the node".into());
@@ -222,6 +218,7 @@ impl Session {
         let failed = std::mem::take(&mut link.failed);
         if front.fate == Fate::Outside {
             // The client's transaction has not begun yet.
+            link.facts.reported.tell(&mut self.told, io.client);
             return Keep::Ready(self.status);
         }
         if link.ending || front.fate == Fate::Tidy {
@@ -230,6 +227,8 @@ impl Session {
             }
             return Keep::Drop;
         }
+        link.facts.reported.tell(&mut self.told, io.client);
+        self.settings.learn_date_style(|| link.facts.reported.get("DateStyle"));
         if status == Status::Idle {
             // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
             if failed {
@@ -251,6 +250,15 @@ impl Session {
         Keep::Forward
     }
 
+    /// The name by which the client knows the statement that the server does not know: its Parse was
+    /// under way when the message in front was sent, and has failed.
+    fn unknown_name(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let front = self.link.as_ref()?.expects.front()?;
+        let id = front.statement.as_ref()?.id;
+        let message = report_field(error, b'M')?;
+        memchr::memmem::find(message, &server_name(&id)).map(|_| front.name.clone())
+    }
+
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         link.copy_in = false;
@@ -265,7 +273,7 @@ impl Session {
         self.movable = false;
         let twice = std::mem::replace(&mut link.failed, true);
         let Some(front) = link.expects.front_mut() else { return Keep::Forward };
-        if front.reply == (Reply::Own { closed: false }) {
+        if link.opening && matches!(front.reply, Reply::Own { .. }) {
             self.opening_failed(body, io);
             return Keep::Drop;
         }
@@ -277,14 +285,21 @@ impl Session {
                 return Keep::Drop;
             }
             Fate::After if twice => return Keep::Drop,
-            // The transaction had failed before: that is what the client reads.
-            Fate::Refuse(_) if sqlstate == b"25P02" => Keep::Forward,
+            // The transaction had failed before: that is what the client reads, unless PostgreSQL
+            // looks for the name first.
+            Fate::Refuse(report)
+                if sqlstate == b"25P02" && !matches!(&*report.sqlstate, "26000" | "34000") =>
+            {
+                Keep::Forward
+            }
             Fate::Refuse(report) => Keep::Replace(report.clone()),
             Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                if sqlstate == FENCED.as_bytes() {
+                if let (b"26000", Some(name)) = (sqlstate, self.unknown_name(body)) {
+                    Keep::Replace(Box::new(Report::no_statement(&name)))
+                } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {
                     Keep::Forward

@@ -47,6 +47,16 @@ impl Report {
         Self { severity: "ERROR", sqlstate: sqlstate.into(), message, detail: None, hint: None }
     }
 
+    /// As PostgreSQL words it.
+    pub fn no_statement(name: &[u8]) -> Self {
+        let message = if name.is_empty() {
+            "unnamed prepared statement does not exist".to_owned()
+        } else {
+            format!("prepared statement \"{}\" does not exist", String::from_utf8_lossy(name))
+        };
+        Self::error("26000", message)
+    }
+
     /// What a node said, in the node's words, as an error of the statement.
     pub fn from_node(body: &[u8]) -> Self {
         let field =

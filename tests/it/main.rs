@@ -13,4 +13,5 @@ mod hash;
 mod local;
 mod login;
 mod moves;
+mod protocol;
 mod support;
