@@ -1,14 +1,13 @@
 //! What a completed statement does to the session, and what a skipped one does not.
 
-use super::Session;
+use std::rc::Rc;
+
 use super::link::{Done, Expect, Reply, Undo};
+use super::{Pending, Session, Statement};
 use crate::router::plan::Control;
 
 impl Session {
-    pub(super) fn forget_statement(
-        &mut self,
-        name: &[u8],
-    ) -> Option<std::rc::Rc<super::Statement>> {
+    pub(super) fn forget_statement(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
         if name.is_empty() { self.unnamed.take() } else { self.statements.remove(name) }
     }
 
@@ -89,7 +88,11 @@ impl Session {
             // A Close behind it must not bring it back.
             parsed.void.set(true);
         }
-        if let Some((name, before)) = &undo.client {
+        let later = undo.client.as_ref().map(|(name, _)| self.later_bearer(name));
+        if let (Some((_, before)), Some(Some(later))) = (&undo.client, later) {
+            // Another has taken the name since: what it found before it is now this.
+            later.clone_from(before);
+        } else if let Some((name, before)) = &undo.client {
             match before.as_ref().filter(|s| !s.void.get()) {
                 Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
                 Some(s) => {
@@ -109,6 +112,19 @@ impl Session {
         }
     }
 
+    /// What a message that is still under way believes to have borne this name before it.
+    fn later_bearer(&mut self, name: &[u8]) -> Option<&mut Option<Rc<Statement>>> {
+        let sent = self.link.iter_mut().flat_map(|l| &mut l.expects);
+        let sent = sent.filter_map(|e| e.undo.client.as_mut());
+        let waiting = self.pending.iter_mut().filter_map(|p| match p {
+            Pending::Parse { name, before, .. } => Some((name, before)),
+            _ => None,
+        });
+        sent.map(|(name, before)| (name, before))
+            .chain(waiting)
+            .find_map(|(n, before)| (n.as_slice() == name).then_some(before))
+    }
+
     /// The request in front has failed, and the server skips the rest of its segment.
     pub(super) fn skip_segment(&mut self) {
         let Some(link) = &mut self.link else { return };
@@ -119,17 +135,17 @@ impl Session {
         for e in &skipped {
             self.undo(&e.undo);
         }
-        if let Some(Expect { reply, undo, .. }) = failed {
-            let unnamed = undo.client.as_ref().is_some_and(|(name, _)| name.is_empty());
-            let dropped = reply == Reply::Parse && undo.unnamed.is_some();
-            self.undo(&undo);
+        if let Some(Expect { reply, mut undo, .. }) = failed {
             // A failed Parse has dropped the unnamed statement first.
-            if unnamed {
-                self.unnamed = None;
+            if let Some((name, before)) = &mut undo.client
+                && name.is_empty()
+            {
+                *before = None;
             }
-            if let (true, Some(link)) = (dropped, &mut self.link) {
-                link.unnamed = None;
+            if reply == Reply::Parse && undo.unnamed.is_some() {
+                undo.unnamed = Some(None);
             }
+            self.undo(&undo);
         }
     }
 }

@@ -392,7 +392,11 @@ impl Link {
             self.facts.prepared.keep(id);
         }
         if let Some(before) = undo.unnamed {
-            self.unnamed = before;
+            // A Parse that was sent since has found this before it.
+            match self.expects.iter_mut().find_map(|e| e.undo.unnamed.as_mut()) {
+                Some(later) => *later = before,
+                None => self.unnamed = before,
+            }
         }
     }
 }

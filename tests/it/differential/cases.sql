@@ -592,13 +592,21 @@ E SELECT 1
 -- The session's path, and what it changes about names.
 = CREATE SCHEMA other
 = CREATE TABLE other.notes (k int, v int)
+! SELECT 1 AS k INTO other.i4
 = SET search_path = other
-? SELECT * FROM i4 WHERE k = 5
+E SELECT * FROM i4 WHERE k = 5
 = SELECT * FROM public.i4 WHERE k = 5
 = SELECT * FROM notes
 = SET search_path = public, other
-? SELECT * FROM i4 WHERE k = 5
+= SELECT * FROM i4 WHERE k = 5
+= SELECT count(*) FROM i4
 = SELECT * FROM notes
+= SET search_path TO "$user", other, 'public'
+= SELECT * FROM i4 WHERE k = 5
+= SET search_path = 'public, other'
+E SELECT * FROM i4 WHERE k = 5
+= SET search_path = ''
+E SELECT * FROM i4 WHERE k = 5
 = RESET search_path
 = SELECT * FROM i4 WHERE k = 5
 = BEGIN
@@ -610,13 +618,22 @@ E SELECT 1
 ? SELECT * FROM i4 WHERE k = 5
 ? ROLLBACK
 ? SET search_path = other; SELECT * FROM i4 WHERE k = 5
-? SELECT set_config('search_path', 'other', false); SELECT * FROM i4 WHERE k = 5
 = SET search_path = app
+= SELECT * FROM items WHERE k = 3
+= INSERT INTO items VALUES (500, 1)
+= SELECT count(*) FROM items
+E SELECT count(*) FROM i4
+= SET search_path = "$user", app
 ? SELECT * FROM items WHERE k = 3
-? INSERT INTO items VALUES (500, 1)
 = RESET search_path
 ? SELECT * FROM items WHERE k = 3
 = DROP SCHEMA other CASCADE
+
+-- A path set by a function.
+? SELECT set_config('search_path', 'app', false)
+? SELECT * FROM i4 WHERE k = 5
+? SELECT * FROM items WHERE k = 5
+? SELECT set_config('search_path', 'app', false); SELECT * FROM i4 WHERE k = 5
 
 -- Temporary tables hide others.
 = CREATE TEMP TABLE i4 (k int, v int)

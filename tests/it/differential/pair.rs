@@ -192,8 +192,7 @@ pub fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<Stri
     let code = |r: &Reply| r.failure.as_ref().map(|f| f.sqlstate.clone());
     // Which of two reasons an aborted transaction gives is nobody's concern.
     let aborted = ours.status == b'E' && theirs.status == b'E';
-    let either = |r: &Reply| matches!(code(r).as_deref(), Some("25P02" | "26000"));
-    if aborted && either(ours) && either(theirs) {
+    if aborted && code(ours).as_deref() == Some("25P02") && code(theirs).is_some() {
         return None;
     }
     if code(ours) != code(theirs) {
@@ -205,7 +204,8 @@ pub fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<Stri
     if ours.failure.is_some() {
         return None;
     }
-    let same = ours.answers.len() == theirs.answers.len()
+    let same = ours.param_types == theirs.param_types
+        && ours.answers.len() == theirs.answers.len()
         && ours.answers.iter().zip(&theirs.answers).all(|(a, b)| same_answer(a, b, compare));
     (!same).then(|| format!("\n  pgshunt:    {}\n  PostgreSQL: {}", show(ours), show(theirs)))
 }

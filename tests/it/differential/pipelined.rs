@@ -34,6 +34,7 @@ const TEXTS: &[&[&str]] = &[
 ];
 
 pub fn run(pair: &mut Pair) {
+    in_portions(pair);
     for texts in TEXTS {
         for extended in [false, true] {
             pair.reconnect();
@@ -51,6 +52,29 @@ pub fn run(pair: &mut Pair) {
                     super::pair::difference(&ours[at], &theirs[at], super::pair::Compare::Rows);
                 assert_eq!(differs, None, "{text} in {texts:?}, extended: {extended}");
             }
+        }
+    }
+}
+
+/// Execute with a limit, and again: the portal goes on where it stopped.
+fn in_portions(pair: &mut Pair) {
+    for sql in [
+        "SELECT v FROM i4 WHERE k = 5 ORDER BY v",
+        "SELECT 1 FROM i4",
+        "SELECT count(*) FROM i4",
+        "SELECT id FROM loc ORDER BY id",
+        "INSERT INTO i4 (k, v) VALUES (900, 1), (900, 2) RETURNING k",
+        "SELECT 1 FROM i4 WHERE false",
+    ] {
+        for portions in [&[1][..], &[1, 1], &[1, 0], &[0, 0], &[100], &[100, 1], &[2, 2, 2]] {
+            pair.reconnect();
+            let ours = pair.shunt.portions(sql, portions);
+            if ours.failure.as_ref().is_some_and(|f| f.sqlstate == "0A000" && f.hint.is_some()) {
+                continue;
+            }
+            let theirs = pair.plain.portions(sql, portions);
+            let differs = super::pair::difference(&ours, &theirs, super::pair::Compare::Rows);
+            assert_eq!(differs, None, "{sql} in portions of {portions:?}");
         }
     }
 }
