@@ -61,11 +61,10 @@ impl Session {
     }
 
     fn all_deallocated(&mut self) {
+        // The unnamed statement is none of them.
         self.statements.clear();
-        self.unnamed = None;
         if let Some(link) = &mut self.link {
             link.facts.prepared.clear();
-            link.unnamed = None;
         }
     }
 

@@ -54,11 +54,17 @@ impl Session {
             Ok(()) => Flow::Done,
             Err(Stop::Wait(need)) => Flow::Wait(need),
             Err(Stop::Refuse(report)) => {
-                // What the client asked before that comes first; only a node can describe.
+                // What the client asked before that comes first.
                 let asked = |p: &Pending| {
-                    matches!(p, Pending::DescribeStatement { .. } | Pending::DescribePortal { .. })
+                    matches!(
+                        p,
+                        Pending::DescribeStatement { .. }
+                            | Pending::DescribePortal { .. }
+                            | Pending::Execute { .. }
+                    )
                 };
                 if self.pending.iter().any(asked)
+                    && !(self.link.is_none() && self.answer_virtual(io))
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
                     return Ok(Flow::Wait(need));
@@ -78,31 +84,32 @@ impl Session {
     }
 
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
-    fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
+    fn refuse_extended(&mut self, mut report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
         self.skipping = true;
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
-                let failed = link.is_quiet() && link.status == Status::Failed;
-                // In a failed transaction nothing before this has succeeded either.
-                for p in std::mem::take(&mut self.pending).into_iter().filter(|_| !failed) {
-                    let mut bytes = Vec::new();
-                    match p {
-                        Pending::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
-                        Pending::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
-                        Pending::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
-                        Pending::Ours { bytes: ours, .. } => bytes = ours,
-                        Pending::DescribeStatement { .. }
-                        | Pending::DescribePortal { .. }
-                        | Pending::Execute { .. } => {}
+                let refused = |p: &Pending| match p {
+                    Pending::Parse { statement, .. } => {
+                        !statement.plan.single().is_some_and(Control::ends_block)
                     }
-                    if link.expects.is_empty() {
-                        io.client.extend_from_slice(&bytes);
-                    } else {
-                        link.push(Expect::forward(Reply::Ours(bytes)));
-                    }
+                    _ => false,
+                };
+                if link.is_quiet()
+                    && link.status == Status::Failed
+                    && self.pending.iter().any(refused)
+                {
+                    // In a failed transaction what came before this has failed already.
+                    report = Self::aborted();
+                    self.forget_pending(0);
+                }
+                for p in std::mem::take(&mut self.pending) {
+                    let (bytes, undo) = p.answered();
+                    // What is under way is answered first; nothing is pending any more.
+                    let _ = self.ours(bytes, undo, io);
                 }
                 self.pending_bytes = 0;
+                let Some(link) = &mut self.link else { return };
                 // The server must fail too, or it would commit what came before in this segment.
                 frontend::put_parse(io.server, b"", super::FAILING, b"");
                 let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
@@ -112,16 +119,7 @@ impl Session {
             _ => {
                 let muted = self.retry.muted();
                 for p in std::mem::take(&mut self.pending).into_iter().skip(muted) {
-                    match p {
-                        Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
-                        Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
-                        Pending::ClosePortal { .. } => backend::put_bare(io.client, b'3'),
-                        Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
-                        // Their answers can no longer be had; an error ends the segment anyway.
-                        Pending::DescribeStatement { .. }
-                        | Pending::DescribePortal { .. }
-                        | Pending::Execute { .. } => {}
-                    }
+                    io.client.extend_from_slice(&p.answered().0);
                 }
                 self.pending_bytes = 0;
                 report.put(io.client);
@@ -143,6 +141,10 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let taken = !p.name.is_empty() && self.statements.contains_key(p.name);
+        if taken && self.is_waiting_for_server() && !self.retry.is_replaying() {
+            // The one that bears the name may yet turn out never to have been parsed.
+            return Err(Stop::Wait(Need::Quiet));
+        }
         if taken && !self.retry.is_replaying() {
             let name = String::from_utf8_lossy(p.name);
             return Err(Report::error(
@@ -210,7 +212,12 @@ impl Session {
 
     fn statement(&self, name: &[u8]) -> Result<Rc<Statement>, Stop> {
         let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-        found.cloned().ok_or_else(|| Report::no_statement(name).into())
+        match found {
+            Some(s) => Ok(s.clone()),
+            // The Close of it may yet turn out never to have been carried out.
+            None if self.is_waiting_for_server() => Err(Stop::Wait(Need::Quiet)),
+            None => Err(Report::no_statement(name).into()),
+        }
     }
 
     fn bind(
@@ -441,7 +448,8 @@ impl Session {
                 self.finish_sync(io);
                 return Ok(());
             }
-            if self.link.is_none() && self.status == Status::Failed {
+            let outside = self.prepares_outside();
+            if self.link.is_none() && self.status == Status::Failed && !outside {
                 return Err(Self::aborted().into());
             }
             if let Some(job) = self.pending_job(env)? {
@@ -450,7 +458,7 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
-            if !self.begin.is_empty() && self.prepares_outside() {
+            if self.status != Status::Idle && outside {
                 self.prepare_outside(env, io)?;
                 frontend::put_empty(io.server, b'S');
                 if let Some(link) = &mut self.link {

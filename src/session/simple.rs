@@ -167,7 +167,6 @@ impl Session {
                 let gone = match name {
                     None => {
                         self.statements.clear();
-                        self.unnamed = None;
                         return Some("DEALLOCATE ALL");
                     }
                     Some(n) => self.statements.remove(n.as_bytes()).is_some(),
