@@ -1,14 +1,13 @@
 //! What a completed statement does to the session, and what a skipped one does not.
 
-use super::Session;
+use std::rc::Rc;
+
 use super::link::{Done, Expect, Reply, Undo};
+use super::{Session, Statement};
 use crate::router::plan::Control;
 
 impl Session {
-    pub(super) fn forget_statement(
-        &mut self,
-        name: &[u8],
-    ) -> Option<std::rc::Rc<super::Statement>> {
+    pub(super) fn forget_statement(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
         if name.is_empty() { self.unnamed.take() } else { self.statements.remove(name) }
     }
 
@@ -88,13 +87,22 @@ impl Session {
             parsed.void.set(true);
         }
         if let Some((name, before)) = &undo.client {
-            match before.as_ref().filter(|s| !s.void.get()) {
-                Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
-                Some(s) => {
-                    self.statements.insert(name.clone(), s.clone());
-                }
-                None => {
-                    self.forget_statement(name);
+            let now =
+                if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
+            // What came behind it may have given the name to another one already.
+            let still = match (now, &undo.parsed) {
+                (Some(now), Some(parsed)) => Rc::ptr_eq(now, parsed),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if still {
+                self.forget_statement(name);
+                match before.as_ref().filter(|s| !s.void.get()) {
+                    Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
+                    Some(s) => {
+                        self.statements.insert(name.clone(), s.clone());
+                    }
+                    None => {}
                 }
             }
         }

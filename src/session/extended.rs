@@ -154,7 +154,7 @@ impl Session {
             .into());
         }
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
-        if aborted && !matches!(plan.single(), Some(Control::Commit | Control::Rollback)) {
+        if aborted && !plan.single().is_some_and(Control::ends_block) {
             return Err(Self::aborted().into());
         }
         if let Kind::Refused(report) = &plan.kind {
@@ -230,7 +230,10 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let statement = self.statement(b.statement)?;
-        let ends = matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+        let ends = matches!(
+            statement.plan.single(),
+            Some(Control::Commit | Control::Rollback | Control::RollbackTo(_))
+        );
         if self.status == Status::Failed && self.link.is_none() && !ends {
             return Err(Self::aborted().into());
         }
@@ -250,6 +253,7 @@ impl Session {
                         Some(Control::Commit | Control::Rollback),
                         Status::Transaction | Status::Failed
                     )
+                    | (Some(Control::RollbackTo(_)), Status::Failed)
             );
         if job || virtual_control {
             if job {
@@ -362,8 +366,15 @@ impl Session {
             self.emit_execute(portal, limit, io);
             return Ok(());
         }
-        if !self.portals.iter().any(|(n, _)| n == portal) {
+        let Some((_, statement)) = self.portals.iter().find(|(n, _)| n == portal) else {
             return Err(no_portal(portal).into());
+        };
+        let control = statement.plan.single();
+        if self.status == Status::Failed
+            && self.link.is_none()
+            && matches!(control, Some(Control::RollbackTo(_)))
+        {
+            return Err(Self::aborted_for(control).into());
         }
         self.wait(Pending::Execute { portal: portal.to_vec(), limit }, portal.len())
     }

@@ -49,7 +49,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Kind, Merge, Plan};
+use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -404,6 +404,16 @@ impl Session {
             "25P02",
             "current transaction is aborted, commands ignored until end of transaction block",
         )
+    }
+
+    /// The same to this statement: a transaction without a node has no savepoint either.
+    fn aborted_for(control: Option<&Control>) -> Report {
+        match control {
+            Some(Control::RollbackTo(name)) => {
+                Report::error("3B001", format!("savepoint \"{name}\" does not exist"))
+            }
+            _ => Self::aborted(),
+        }
     }
 
     fn copy_data(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {

@@ -177,7 +177,12 @@ impl Session {
             let controls = |s: &Rc<Statement>| {
                 matches!(
                     s.plan.single(),
-                    Some(Control::Begin | Control::Commit | Control::Rollback)
+                    Some(
+                        Control::Begin
+                            | Control::Commit
+                            | Control::Rollback
+                            | Control::RollbackTo(_)
+                    )
                 )
             };
             if !statement.is_none_or(controls) {
@@ -213,6 +218,7 @@ impl Session {
                 | Pending::Ours { .. } => {}
             }
         }
-        (!executed.is_empty()).then_some(executed)
+        // In a failed transaction even these are only parsed and bound.
+        (!executed.is_empty() || self.status == Status::Failed).then_some(executed)
     }
 }
