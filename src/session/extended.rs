@@ -58,13 +58,16 @@ impl Session {
                 let asked = |p: &Pending| {
                     matches!(
                         p,
-                        Pending::DescribeStatement { .. }
+                        Pending::Parse { .. }
+                            | Pending::DescribeStatement { .. }
                             | Pending::DescribePortal { .. }
                             | Pending::Execute { .. }
                     )
                 };
+                let aborted = self.link.is_none() && self.status == Status::Failed;
                 if self.pending.iter().any(asked)
                     && !(self.link.is_none() && self.answer_virtual(io))
+                    && !aborted
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
                     return Ok(Flow::Wait(need));
