@@ -137,7 +137,14 @@ impl Client {
         if told {
             let tell = self.stream.drain(&mut self.out);
             if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
-                self.stream.shutdown_heard().await;
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                let silent = self.input.is_empty()
+                    && self.stream.poll_fill(&mut cx, &mut self.input).is_pending();
+                if silent {
+                    self.stream.shutdown().await;
+                } else {
+                    self.stream.shutdown_heard().await;
+                }
             }
         }
         self.count();
@@ -462,9 +469,13 @@ impl Client {
         if progress {
             return Poll::Ready(Event::Progress);
         }
-        if self.parts.session.is_idle() && self.out.is_empty() {
-            let woken = self.drain.as_mut().poll(cx).is_ready();
-            if woken || *self.worker.shared.draining.borrow() {
+        if !self.parts.session.is_waiting_for_server() && self.out.is_empty() {
+            while self.drain.as_mut().poll(cx).is_ready() {
+                // Once more: after those that are idle come those that are not.
+                self.drain.set(self.worker.drain.clone().notified_owned());
+            }
+            let idle = self.parts.session.is_idle();
+            if self.worker.ending.get() || idle && *self.worker.shared.draining.borrow() {
                 return Poll::Ready(Event::Draining);
             }
         }
