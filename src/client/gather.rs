@@ -38,6 +38,8 @@ struct Part {
 #[derive(Default)]
 struct Answer {
     columns: Option<Vec<Column>>,
+    /// The columns as the statement describes them.
+    statement: Option<Vec<Column>>,
     folded: Option<Vec<Option<Vec<u8>>>>,
     rows: u64,
     tag: String,
@@ -242,10 +244,11 @@ impl Client {
                 }
             }
             b'T' if std::mem::take(&mut part.statement) => {
-                if first {
-                    answer.answered += 1;
-                    self.out.buf().extend_from_slice(message);
+                let columns = merge::columns(body).ok_or_else(malformed)?;
+                if *answer.statement.get_or_insert_with(|| columns.clone()) != columns {
+                    return Err(differ());
                 }
+                self.show(first, answer, message);
             }
             b'T' => {
                 let columns = merge::columns(body).ok_or_else(malformed)?;
@@ -257,12 +260,7 @@ impl Client {
                         answer.columns = Some(columns);
                     }
                     Some(known) if *known == columns => {}
-                    Some(_) => {
-                        return Err(Box::new(
-                            Report::error("0A000", "the nodes answer with different column types")
-                                .hint("Types made by CREATE TYPE have another identity on each node; cast them to text."),
-                        ));
-                    }
+                    Some(_) => return Err(differ()),
                 }
                 if first && !job.hide_describe {
                     answer.answered += 1;
@@ -270,10 +268,7 @@ impl Client {
                 }
             }
             b'1' if std::mem::take(&mut part.hide_parse) => {}
-            b'1' | b'2' | b'n' if first => {
-                answer.answered += 1;
-                self.out.buf().extend_from_slice(message);
-            }
+            b'1' | b'2' | b'n' => self.show(first, answer, message),
             b'D' => fold_row(job, answer, body)?,
             b'C' => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
@@ -295,6 +290,14 @@ impl Client {
             _ => {}
         }
         Ok(false)
+    }
+
+    /// Passes on what answers one message of the client, of the first node only.
+    fn show(&mut self, first: bool, answer: &mut Answer, message: &[u8]) {
+        if first {
+            answer.answered += 1;
+            self.out.buf().extend_from_slice(message);
+        }
     }
 
     /// Passes one DataRow on, however large, or drops it.
@@ -356,6 +359,14 @@ fn refused(e: merge::MergeError) -> Box<Report> {
     Box::new(
         Report::error(e.sqlstate(), e.to_string())
             .hint("Add an equality on the distribution column, or cast to another type."),
+    )
+}
+
+fn differ() -> Box<Report> {
+    Box::new(
+        Report::error("0A000", "the nodes answer with different column types").hint(
+            "Types made by CREATE TYPE have another identity on each node; cast them to text.",
+        ),
     )
 }
 

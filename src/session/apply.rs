@@ -85,8 +85,12 @@ impl Session {
 
     /// Takes back what a request changed that the server has skipped.
     pub(super) fn undo(&mut self, undo: &Undo) {
+        if let Some(parsed) = &undo.parsed {
+            // A Close behind it must not bring it back.
+            parsed.void.set(true);
+        }
         if let Some((name, before)) = &undo.client {
-            match before {
+            match before.as_ref().filter(|s| !s.void.get()) {
                 Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
                 Some(s) => {
                     self.statements.insert(name.clone(), s.clone());
@@ -95,6 +99,10 @@ impl Session {
                     self.forget_statement(name);
                 }
             }
+        }
+        if let Some((name, before)) = &undo.portal {
+            self.portals.retain(|(n, _)| n != name);
+            self.portals.extend(before.iter().map(|s| (name.clone(), s.clone())));
         }
         if let Some(link) = &mut self.link {
             link.undo(undo);

@@ -26,6 +26,11 @@ impl Session {
                     frontend::put_named(io.server, b'D', b'P', &portal);
                     self.push(Expect::forward(Reply::Describe));
                 }
+                Pending::ClosePortal { portal } => {
+                    self.portals.retain(|(n, _)| *n != portal);
+                    frontend::put_named(io.server, b'C', b'P', &portal);
+                    self.push(Expect::forward(Reply::Close));
+                }
                 Pending::Execute { portal, limit } => self.emit_execute(&portal, limit, io),
                 Pending::Ours { bytes, undo } => {
                     // Nothing is pending any more and the link is there, so this cannot wait.
@@ -61,8 +66,14 @@ impl Session {
             self.begin_on_link(io);
         }
         let Some(link) = &mut self.link else { return };
-        let undo = Undo { client: Some((name.to_vec(), before)), ..Undo::default() };
-        if name.is_empty() {
+        let undo = Undo {
+            client: Some((name.to_vec(), before)),
+            parsed: Some(s.clone()),
+            ..Undo::default()
+        };
+        let known = !name.is_empty() && link.facts.prepared.touch(&s.id);
+        // A transaction that has failed refuses even what is prepared: there the server must say.
+        if name.is_empty() || (known && link.may_have_failed()) {
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
             let mut e = Expect::forward(Reply::Parse);
             e.undo = undo;
@@ -70,7 +81,7 @@ impl Session {
             self.push(e);
             return;
         }
-        if link.facts.prepared.touch(&s.id) {
+        if known {
             let mut done = Vec::new();
             backend::put_bare(&mut done, b'1');
             let _ = self.ours(done, undo, io);
@@ -142,6 +153,7 @@ impl Session {
         let name = self.known(s, client_name.is_empty(), env, io);
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
+        e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
         e.statement = Some(s.clone());
         e.name = client_name.to_vec();
         self.push(e);

@@ -9,12 +9,11 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Expect, Fate, Link, Reply, Undo, statement_id};
+use super::link::{Expect, Fate, Reply, Undo, statement_id};
 use super::simple::may_move;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, Place};
 use crate::router::plan::{Control, Kind};
-use crate::topology::RoutingTable;
 use crate::wire::ProtocolError;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
@@ -55,6 +54,15 @@ impl Session {
             Ok(()) => Flow::Done,
             Err(Stop::Wait(need)) => Flow::Wait(need),
             Err(Stop::Refuse(report)) => {
+                // What the client asked before that comes first; only a node can describe.
+                let asked = |p: &Pending| {
+                    matches!(p, Pending::DescribeStatement { .. } | Pending::DescribePortal { .. })
+                };
+                if self.pending.iter().any(asked)
+                    && let Ok(Some(need)) = self.flush_pending(env, io)
+                {
+                    return Ok(Flow::Wait(need));
+                }
                 self.refuse_message(tag, *report, io);
                 Flow::Done
             }
@@ -82,6 +90,7 @@ impl Session {
                     match p {
                         Pending::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
                         Pending::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
+                        Pending::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
                         Pending::Ours { bytes: ours, .. } => bytes = ours,
                         Pending::DescribeStatement { .. }
                         | Pending::DescribePortal { .. }
@@ -106,6 +115,7 @@ impl Session {
                     match p {
                         Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
                         Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
+                        Pending::ClosePortal { .. } => backend::put_bare(io.client, b'3'),
                         Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
                         // Their answers can no longer be had; an error ends the segment anyway.
                         Pending::DescribeStatement { .. }
@@ -166,6 +176,7 @@ impl Session {
             oids: p.oids.to_vec(),
             plan,
             described: Cell::new(false),
+            void: Cell::new(false),
         });
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
@@ -252,7 +263,6 @@ impl Session {
         self.reach(&place, env, io)?;
         self.count(&plan.kind);
         self.movable &= may_move(&plan) && b.param(0).is_none();
-        self.remember_portal(b.portal, &statement);
         self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io);
         Ok(())
     }
@@ -273,15 +283,28 @@ impl Session {
         env.planner.plan_text(&statement.text, env.routes, self.speech())
     }
 
-    fn remember_portal(&mut self, name: &[u8], statement: &Rc<Statement>) {
+    /// Gives what the portal was of before.
+    pub(super) fn remember_portal(
+        &mut self,
+        name: &[u8],
+        statement: &Rc<Statement>,
+    ) -> Option<Rc<Statement>> {
         match self.portals.iter_mut().find(|(n, _)| n == name) {
-            Some((_, s)) => s.clone_from(statement),
-            None => self.portals.push((name.to_vec(), statement.clone())),
+            Some((_, s)) => Some(std::mem::replace(s, statement.clone())),
+            None => {
+                self.portals.push((name.to_vec(), statement.clone()));
+                None
+            }
         }
     }
 
     /// Gets the session linked to the place, its transaction begun and what was pending sent.
-    fn reach(&mut self, place: &Place, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+    pub(super) fn reach(
+        &mut self,
+        place: &Place,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
         if let Some(need) = self.ensure(place, env, io)? {
             return Err(Stop::Wait(need));
         }
@@ -303,6 +326,11 @@ impl Session {
                     return Err(Stop::Wait(Need::Quiet));
                 }
                 let statement = self.statement(name)?;
+                let ends =
+                    matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+                if self.status == Status::Failed && self.link.is_none() && !ends {
+                    return Err(Self::aborted().into());
+                }
                 if self.in_segment() {
                     self.emit_describe_statement(&statement, name, env, io);
                     Ok(())
@@ -328,8 +356,7 @@ impl Session {
             return Ok(());
         }
         if !self.portals.iter().any(|(n, _)| n == portal) {
-            let name = String::from_utf8_lossy(portal);
-            return Err(Report::error("34000", format!("portal \"{name}\" does not exist")).into());
+            return Err(no_portal(portal).into());
         }
         self.wait(Pending::Execute { portal: portal.to_vec(), limit }, portal.len())
     }
@@ -351,8 +378,11 @@ impl Session {
                     self.push(Expect::forward(Reply::Close));
                     Ok(())
                 }
-                _ => {
+                _ if !self.pending.is_empty() => {
                     self.portals.retain(|(n, _)| n != portal);
+                    self.wait(Pending::ClosePortal { portal: portal.to_vec() }, portal.len())
+                }
+                _ => {
                     let mut done = Vec::new();
                     backend::put_bare(&mut done, b'3');
                     self.ours(done, Undo::default(), io)
@@ -405,71 +435,14 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what is pending to a node that can answer it.
-    pub(super) fn flush_pending(
-        &mut self,
-        env: &mut Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<Option<Need>, Report> {
-        if self.pending.is_empty() {
-            return Ok(None);
-        }
-        let holds_job = self.pending.iter().any(|p| match p {
-            Pending::Bind { statement, .. } => {
-                matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl)
-            }
-            _ => false,
-        });
-        if holds_job {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node must be ended by Sync",
-            )
-            .hint("Use Sync instead of Flush."));
-        }
-        let place = self.pending_place(env.routes);
-        match self.reach(&place, env, io) {
-            Ok(()) => Ok(None),
-            Err(Stop::Wait(need)) => Ok(Some(need)),
-            Err(Stop::Refuse(report)) => Err(*report),
-        }
-    }
-
-    /// A place that knows the tables of what is pending: any node of the group does, since the
-    /// parents exist everywhere. No shard is read, so no shard is touched.
-    fn pending_place(&self, routes: &RoutingTable) -> Place {
-        let at_home = self.pending.iter().any(|p| match p {
-            Pending::Parse { statement, .. }
-            | Pending::DescribeStatement { statement, .. }
-            | Pending::Bind { statement, .. } => statement.plan.kind == Kind::Home,
-            _ => false,
-        });
-        if at_home {
-            // No other node knows its tables.
-            return Place::Node { node: routes.home().id, touches: Vec::new() };
-        }
-        let group = self.pending.iter().find_map(|p| match p {
-            Pending::Parse { statement, .. }
-            | Pending::DescribeStatement { statement, .. }
-            | Pending::Bind { statement, .. } => match &statement.plan.kind {
-                Kind::Keys { group, .. } | Kind::Every { group, .. } => Some(*group),
-                Kind::Leaf(shard) => routes.shard(*shard).map(|s| s.group),
-                Kind::Home | Kind::Any | Kind::Ddl | Kind::Refused(_) => None,
-            },
-            _ => None,
-        });
-        let node = self
-            .node()
-            .or_else(|| group.and_then(|g| routes.nodes_of(g).first().copied()))
-            .unwrap_or(routes.home().id);
-        Place::Node { node, touches: Vec::new() }
-    }
-
     fn sync(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
         if !self.skipping && !self.pending.is_empty() {
             if self.link.is_none() && self.answer_virtual(io) {
                 self.finish_sync(io);
                 return Ok(());
+            }
+            if self.link.is_none() && self.status == Status::Failed {
+                return Err(Self::aborted().into());
             }
             if let Some(job) = self.pending_job(env)? {
                 return match self.job_allowed(&job, env)? {
@@ -494,34 +467,6 @@ impl Session {
         Ok(())
     }
 
-    /// A transaction, or a segment, that has no node yet does not get one by preparing a statement,
-    /// whose keys may be anywhere: that is done on some node that knows the tables, outside of the
-    /// transaction. Drivers ask for the types with Flush first and bind then (asyncpg).
-    fn prepares_outside(&self) -> bool {
-        let prepares = |p: &Pending| {
-            matches!(
-                p,
-                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours { .. }
-            )
-        };
-        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
-        holds
-            && self.pinned.is_none()
-            && self.link.as_ref().is_none_or(Link::is_free)
-            && self.pending.iter().all(prepares)
-    }
-
-    /// Sends what is pending, without the BEGIN that is kept.
-    fn prepare_outside(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
-        if let Some(link) = &mut self.link {
-            link.outside = true;
-        }
-        match self.flush_pending(env, io)? {
-            Some(need) => Err(Stop::Wait(need)),
-            None => Ok(()),
-        }
-    }
-
     fn finish_sync(&mut self, io: &mut Io<'_>) {
         self.skipping = false;
         match &mut self.link {
@@ -541,42 +486,9 @@ impl Session {
         self.pending.clear();
         self.pending_bytes = 0;
     }
+}
 
-    /// Answers a segment of nothing but BEGIN, COMMIT or ROLLBACK without a node.
-    fn answer_virtual(&mut self, io: &mut Io<'_>) -> bool {
-        let only_control = self.pending.iter().all(|p| match p {
-            Pending::Parse { statement, .. }
-            | Pending::Bind { statement, .. }
-            | Pending::DescribeStatement { statement, .. } => matches!(
-                statement.plan.single(),
-                Some(Control::Begin | Control::Commit | Control::Rollback)
-            ),
-            Pending::DescribePortal { .. } | Pending::Execute { .. } | Pending::Ours { .. } => true,
-        });
-        let executes = self.pending.iter().any(|p| matches!(p, Pending::Execute { .. }));
-        if !only_control || !executes {
-            return false;
-        }
-        for p in std::mem::take(&mut self.pending) {
-            match p {
-                Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
-                Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
-                Pending::DescribeStatement { .. } => {
-                    crate::wire::frame::put(io.client, b't', |b| b.extend_from_slice(&[0, 0]));
-                    backend::put_bare(io.client, b'n');
-                }
-                Pending::DescribePortal { .. } => backend::put_bare(io.client, b'n'),
-                Pending::Execute { portal, .. } => {
-                    let statement =
-                        self.portals.iter().find(|(n, _)| *n == portal).map(|(_, s)| s.clone());
-                    let tag = statement.and_then(|s| {
-                        s.plan.single().and_then(|c| self.virtual_control(c, &s.text))
-                    });
-                    backend::put_command_complete(io.client, tag.unwrap_or("COMMIT"));
-                }
-                Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
-            }
-        }
-        true
-    }
+fn no_portal(name: &[u8]) -> Report {
+    let name = String::from_utf8_lossy(name);
+    Report::error("34000", format!("portal \"{name}\" does not exist"))
 }

@@ -185,6 +185,7 @@ impl Session {
                 }
                 Pending::Parse { .. }
                 | Pending::DescribeStatement { .. }
+                | Pending::ClosePortal { .. }
                 | Pending::Ours { .. } => {
                     return Err(Report::error(
                         "0A000",

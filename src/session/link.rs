@@ -186,6 +186,10 @@ pub enum Fate {
 pub struct Undo {
     /// A statement's name of the client's, and what bore it.
     pub client: Option<(Vec<u8>, Option<Rc<Statement>>)>,
+    /// The statement that bears it instead.
+    pub parsed: Option<Rc<Statement>>,
+    /// A portal's name, and the statement it was of.
+    pub portal: Option<(Vec<u8>, Option<Rc<Statement>>)>,
     /// The connection's unnamed statement.
     pub unnamed: Option<Option<StatementId>>,
     /// The statement prepared on the connection.
@@ -316,6 +320,15 @@ impl Link {
     /// Nothing is under way and no transaction is open.
     pub fn is_free(&self) -> bool {
         self.is_quiet() && self.status == Status::Idle && !self.in_segment
+    }
+
+    /// The open transaction has failed, or may have behind what is under way.
+    pub fn may_have_failed(&self) -> bool {
+        match self.status {
+            Status::Failed => true,
+            Status::Transaction => !self.is_quiet(),
+            Status::Idle => self.expects.iter().any(|e| e.controls.is_some()),
+        }
     }
 
     /// Notes a request that was written to the server.

@@ -31,6 +31,7 @@ mod extended;
 mod jobs;
 mod link;
 mod opening;
+mod pending;
 mod reach;
 mod reading;
 mod relay;
@@ -139,6 +140,8 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
+    /// The server never carried its Parse out.
+    pub void: Cell<bool>,
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -149,6 +152,7 @@ enum Pending {
     DescribeStatement { statement: Rc<Statement>, name: Vec<u8> },
     DescribePortal { portal: Vec<u8> },
     Execute { portal: Vec<u8>, limit: i32 },
+    ClosePortal { portal: Vec<u8> },
     Ours { bytes: Vec<u8>, undo: Undo },
 }
 

@@ -52,8 +52,13 @@ impl Session {
             self.opened.clone_from(&self.begin);
             self.begin.clear();
         }
-        for _ in 0..steps {
-            link.push(Expect::new(Reply::Own { closed: false }, Fate::Swallow));
+        for step in 1..=steps {
+            // The client's first Execute must not find a portal that it has not bound.
+            let closed = step == steps;
+            if closed {
+                frontend::put_named(io.server, b'C', b'P', b"");
+            }
+            link.push(Expect::new(Reply::Own { closed }, Fate::Swallow));
         }
         link.opening = steps > 0;
         link.opening_full = false;

@@ -185,8 +185,8 @@ impl Session {
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
             }
-            if e.is_some_and(|e| e.reply == Reply::Own { closed: false }) {
-                let more = |e: &super::Expect| e.reply == Reply::Own { closed: false };
+            if e.is_some_and(|e| matches!(e.reply, Reply::Own { .. })) {
+                let more = |e: &super::Expect| matches!(e.reply, Reply::Own { .. });
                 link.opening = link.opening && link.expects.front().is_some_and(more);
             } else if passes && matches!(h.tag, b'1' | b'2' | b'3' | b'T' | b'n') {
                 self.retry.count_answer();
@@ -273,7 +273,7 @@ impl Session {
         self.movable = false;
         let twice = std::mem::replace(&mut link.failed, true);
         let Some(front) = link.expects.front_mut() else { return Keep::Forward };
-        if front.reply == (Reply::Own { closed: false }) {
+        if link.opening && matches!(front.reply, Reply::Own { .. }) {
             self.opening_failed(body, io);
             return Keep::Drop;
         }
@@ -285,8 +285,13 @@ impl Session {
                 return Keep::Drop;
             }
             Fate::After if twice => return Keep::Drop,
-            // The transaction had failed before: that is what the client reads.
-            Fate::Refuse(_) if sqlstate == b"25P02" => Keep::Forward,
+            // The transaction had failed before: that is what the client reads, unless PostgreSQL
+            // looks for the name first.
+            Fate::Refuse(report)
+                if sqlstate == b"25P02" && !matches!(&*report.sqlstate, "26000" | "34000") =>
+            {
+                Keep::Forward
+            }
             Fate::Refuse(report) => Keep::Replace(report.clone()),
             Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
                 if self.tries_again(body, env.routes.epoch, io) {

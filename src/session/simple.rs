@@ -78,6 +78,7 @@ impl Session {
     fn put_text(&mut self, plan: &Plan, text: &[u8], controls: Option<Vec<Done>>, io: &mut Io<'_>) {
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
+        self.portals.retain(|(name, _)| !name.is_empty());
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
         expect.undo.unnamed = Some(link.unnamed.take());

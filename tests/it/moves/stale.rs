@@ -210,3 +210,15 @@ async fn a_home_that_hangs_costs_nobody_the_catalog() {
     assert!(!home.said().contains("nothing is served here"), "{}", home.said());
     assert_eq!(simple(&c, &add(id)).await.unwrap(), 1);
 }
+
+/// A predecessor's machine vanished: its session on home stays, and with it the lock of its move.
+#[tokio::test]
+async fn a_move_is_taken_from_a_session_that_only_seems_alive() {
+    let p = proxy().await;
+    let console = p.console().await;
+    let ghost = connect(p.nodes.nodes[0].port()).await;
+    ghost.execute("SELECT pg_advisory_lock(1885827944, 1)", &[]).await.unwrap();
+    console.does("MOVE SHARD 1 TO node2").await;
+    assert_eq!(serves(&console, 1).await, "node2");
+    assert!(ghost.batch_execute("").await.is_err(), "it was ended");
+}

@@ -1,0 +1,187 @@
+//! Messages of the extended protocol whose place is not known yet: where they go when they must go
+//! somewhere, and which of them need no node at all.
+
+use std::rc::Rc;
+
+use super::extended::Stop;
+use super::link::Link;
+use super::{Env, Io, Need, Pending, Session, Statement};
+use crate::router::place::Place;
+use crate::router::plan::{Control, Kind};
+use crate::topology::RoutingTable;
+use crate::wire::backend::{self, Report, Status};
+
+impl Session {
+    /// Sends what is pending to a node that can answer it.
+    pub(super) fn flush_pending(
+        &mut self,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Need>, Report> {
+        if self.pending.is_empty() {
+            return Ok(None);
+        }
+        let holds_job = self.pending.iter().any(|p| match p {
+            Pending::Bind { statement, .. } => {
+                matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl)
+            }
+            _ => false,
+        });
+        if holds_job {
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node must be ended by Sync",
+            )
+            .hint("Use Sync instead of Flush."));
+        }
+        let place = self.pending_place(env.routes);
+        match self.reach(&place, env, io) {
+            Ok(()) => Ok(None),
+            Err(Stop::Wait(need)) => Ok(Some(need)),
+            Err(Stop::Refuse(report)) => Err(*report),
+        }
+    }
+
+    /// A place that knows the tables of what is pending: any node of the group does, since the
+    /// parents exist everywhere. No shard is read, so no shard is touched.
+    fn pending_place(&self, routes: &RoutingTable) -> Place {
+        let at_home = self.pending.iter().any(|p| match p {
+            Pending::Parse { statement, .. }
+            | Pending::DescribeStatement { statement, .. }
+            | Pending::Bind { statement, .. } => statement.plan.kind == Kind::Home,
+            _ => false,
+        });
+        if at_home {
+            // No other node knows its tables.
+            return Place::Node { node: routes.home().id, touches: Vec::new() };
+        }
+        let group = self.pending.iter().find_map(|p| match p {
+            Pending::Parse { statement, .. }
+            | Pending::DescribeStatement { statement, .. }
+            | Pending::Bind { statement, .. } => match &statement.plan.kind {
+                Kind::Keys { group, .. } | Kind::Every { group, .. } => Some(*group),
+                Kind::Leaf(shard) => routes.shard(*shard).map(|s| s.group),
+                Kind::Home | Kind::Any | Kind::Ddl | Kind::Refused(_) => None,
+            },
+            _ => None,
+        });
+        let node = self
+            .node()
+            .or_else(|| group.and_then(|g| routes.nodes_of(g).first().copied()))
+            .unwrap_or(routes.home().id);
+        Place::Node { node, touches: Vec::new() }
+    }
+
+    /// A transaction, or a segment, that has no node yet does not get one by preparing a statement,
+    /// whose keys may be anywhere: that is done on some node that knows the tables, outside of the
+    /// transaction. Drivers ask for the types with Flush first and bind then (asyncpg).
+    pub(super) fn prepares_outside(&self) -> bool {
+        let prepares = |p: &Pending| {
+            matches!(
+                p,
+                Pending::Parse { .. } | Pending::DescribeStatement { .. } | Pending::Ours { .. }
+            )
+        };
+        let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
+        holds
+            && self.pinned.is_none()
+            && self.link.as_ref().is_none_or(Link::is_free)
+            && self.pending.iter().all(prepares)
+    }
+
+    /// Sends what is pending, without the BEGIN that is kept.
+    pub(super) fn prepare_outside(
+        &mut self,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
+        if let Some(link) = &mut self.link {
+            link.outside = true;
+        }
+        match self.flush_pending(env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => Ok(()),
+        }
+    }
+
+    /// Answers a segment of nothing but BEGIN, COMMIT or ROLLBACK without a node.
+    pub(super) fn answer_virtual(&mut self, io: &mut Io<'_>) -> bool {
+        let Some(ends) = self.virtual_executions() else { return false };
+        let mut ends = ends.into_iter();
+        for p in std::mem::take(&mut self.pending) {
+            match p {
+                Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
+                Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
+                Pending::DescribeStatement { .. } => {
+                    crate::wire::frame::put(io.client, b't', |b| b.extend_from_slice(&[0, 0]));
+                    backend::put_bare(io.client, b'n');
+                }
+                Pending::DescribePortal { .. } => backend::put_bare(io.client, b'n'),
+                Pending::Execute { .. } => {
+                    let tag = ends.next().and_then(|s| {
+                        s.plan.single().and_then(|c| self.virtual_control(c, &s.text))
+                    });
+                    backend::put_command_complete(io.client, tag.unwrap_or_default());
+                }
+                Pending::ClosePortal { .. } => backend::put_bare(io.client, b'3'),
+                Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
+            }
+        }
+        true
+    }
+
+    /// What is executed in the pending segment, if that is nothing but the beginning and the end of
+    /// transactions, each in its place; in whatever else the server must say what becomes of it.
+    fn virtual_executions(&self) -> Option<Vec<Rc<Statement>>> {
+        let mut portals: Vec<(&[u8], &Rc<Statement>)> = Vec::new();
+        let mut executed = Vec::new();
+        let mut status = self.status;
+        for p in &self.pending {
+            let statement = match p {
+                Pending::Parse { statement, .. }
+                | Pending::Bind { statement, .. }
+                | Pending::DescribeStatement { statement, .. } => Some(statement),
+                _ => None,
+            };
+            let controls = |s: &Rc<Statement>| {
+                matches!(
+                    s.plan.single(),
+                    Some(Control::Begin | Control::Commit | Control::Rollback)
+                )
+            };
+            if !statement.is_none_or(controls) {
+                return None;
+            }
+            match p {
+                Pending::Bind { portal, statement, .. } => {
+                    if !portal.is_empty() && portals.iter().any(|(n, _)| n == portal) {
+                        return None;
+                    }
+                    portals.retain(|(n, _)| n != portal);
+                    portals.push((portal, statement));
+                }
+                Pending::DescribePortal { portal } => {
+                    portals.iter().find(|(n, _)| n == portal)?;
+                }
+                Pending::ClosePortal { portal } => portals.retain(|(n, _)| n != portal),
+                Pending::Execute { portal, .. } => {
+                    let at = portals.iter().position(|(n, _)| n == portal)?;
+                    let (_, statement) = portals.remove(at);
+                    status = match (statement.plan.single()?, status) {
+                        (Control::Begin, Status::Idle) => Status::Transaction,
+                        (
+                            Control::Commit | Control::Rollback,
+                            Status::Transaction | Status::Failed,
+                        ) => Status::Idle,
+                        _ => return None,
+                    };
+                    executed.push(statement.clone());
+                }
+                Pending::Parse { .. }
+                | Pending::DescribeStatement { .. }
+                | Pending::Ours { .. } => {}
+            }
+        }
+        (!executed.is_empty()).then_some(executed)
+    }
+}
