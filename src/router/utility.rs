@@ -257,6 +257,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             );
             return (kind, Control::None);
         }
+        _ if names_temporary(cx) => Control::Pin("a temporary object"),
         _ => Control::None,
     };
     if let Some(sequence) = mentioned(cx, cx.names.routes.sequences().map(|(_, name)| name)) {
@@ -299,6 +300,12 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         "It would run on one node only. Do it on each node directly.",
     );
     (kind, Control::None)
+}
+
+/// `pg_temp` stands for the schema of the server connection's temporary objects, of all kinds.
+fn names_temporary(cx: Context<'_>) -> bool {
+    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    text.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
 }
 
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
