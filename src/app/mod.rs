@@ -189,7 +189,7 @@ impl Server {
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
         let patience = self.shared.config.load().server.shutdown_timeout;
-        self.workers.drain(patience).await;
+        self.workers.drain(patience, &self.shared.cancels).await;
         self.mover.release().await;
         for t in self.tasks {
             t.abort();

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::relay::{Client, End, Event, Leaving, report_of};
+use super::ending::{End, Leaving};
+use super::relay::{Client, Event, report_of};
 use crate::pool::{Lease, Leased, Pool, PoolError, PoolKey, Waiting};
 use crate::telemetry::{Blame, ClientState};
 use crate::topology::NodeId;

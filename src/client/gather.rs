@@ -7,7 +7,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::relay::{Client, End};
+use super::ending::End;
+use super::relay::Client;
 use crate::gate::machine::{Entry, TicketId, Touch};
 use crate::merge::{self, Column};
 use crate::pool::Leased;

@@ -11,18 +11,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
 
+use super::ending::{End, Leaving};
 use super::login::Parts;
 use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need, Session};
-use crate::telemetry::{Blame, ClientState, PlanKind};
+use crate::telemetry::{ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
@@ -34,27 +35,24 @@ const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
 
-/// How long a client may take to read why its session ends.
-const FAREWELL: Duration = Duration::from_secs(10);
-
 pub struct Client {
     pub(super) worker: Rc<Worker>,
     pub(super) stream: Stream,
     pub(super) input: BytesMut,
     pub(super) out: Out,
     pub(super) parts: Parts,
-    server: Option<Leased>,
+    pub(super) server: Option<Leased>,
     /// Requests to be given to the session again before anything new.
-    again: VecDeque<Vec<u8>>,
+    pub(super) again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
     /// The client's part of the COPY has been passed on whole.
-    copied: bool,
+    pub(super) copied: bool,
     pub(super) leaving: Leaving,
     /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
     muted: bool,
     /// Something was sent to the node since it was last asked to flush its answers.
-    unflushed: bool,
+    pub(super) unflushed: bool,
     sent_at: Option<Instant>,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
@@ -62,34 +60,6 @@ pub struct Client {
     plain: bool,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
-}
-
-/// Why a session ends.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The client said goodbye, or its socket closed.
-    Client,
-    /// The client is told and the connection closed.
-    Fatal(Box<Report>),
-    /// The node has said why, and the client has been told in its words.
-    Told,
-}
-
-impl From<Report> for End {
-    fn from(r: Report) -> Self {
-        Self::Fatal(Box::new(r))
-    }
-}
-
-/// Whether more is to be expected of the client. What it has sent before it leaves is carried out,
-/// as PostgreSQL does: it reads one message after the other and the goodbye last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaving {
-    No,
-    /// It has closed its side of the connection.
-    HungUp,
-    /// It has said Terminate.
-    Goodbye,
 }
 
 /// What arrived.
@@ -135,10 +105,7 @@ impl Client {
         };
         self.abandon_server().await;
         if told {
-            let tell = self.stream.drain(&mut self.out);
-            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
-                self.stream.shutdown_heard().await;
-            }
+            self.farewell().await;
         }
         self.count();
     }
@@ -182,29 +149,6 @@ impl Client {
     /// What is to be tried again waits for nobody.
     fn tries_again(&self) -> bool {
         !self.again.is_empty() && self.server.is_none()
-    }
-
-    /// Whether a client that is leaving has had all it asked for.
-    fn is_finished(&self) -> bool {
-        let input = match frame::header(&self.input) {
-            Ok(Some(h)) => self.input.len() >= h.len,
-            Ok(None) | Err(_) => false,
-        };
-        let session = &self.parts.session;
-        // The rest of a COPY will not come, so its answer will not either.
-        let stuck = session.copies_in() && !self.copied;
-        !input
-            && self.again.is_empty()
-            && self.out.is_empty()
-            && (stuck || !session.is_waiting_for_server())
-    }
-
-    /// Without Sync the node keeps its answers to itself, and no Sync will come.
-    fn ask_for_answers(&mut self) {
-        if let (true, Some(conn)) = (self.unflushed, &mut self.server) {
-            frame::put(conn.output.buf(), b'H', |_| {});
-            self.unflushed = false;
-        }
     }
 
     /// Gives the session the client's messages, as many as it takes.
@@ -462,9 +406,13 @@ impl Client {
         if progress {
             return Poll::Ready(Event::Progress);
         }
-        if self.parts.session.is_idle() && self.out.is_empty() {
-            let woken = self.drain.as_mut().poll(cx).is_ready();
-            if woken || *self.worker.shared.draining.borrow() {
+        if !self.parts.session.is_waiting_for_server() && self.out.is_empty() {
+            while self.drain.as_mut().poll(cx).is_ready() {
+                // Once more: after those that are idle come those that are not.
+                self.drain.set(self.worker.drain.clone().notified_owned());
+            }
+            let idle = self.parts.session.is_idle();
+            if self.worker.ending.get() || idle && *self.worker.shared.draining.borrow() {
                 return Poll::Ready(Event::Draining);
             }
         }
@@ -515,45 +463,6 @@ impl Client {
             Some(conn) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
-    }
-
-    /// The server connection broke off. A session that has nothing on it goes on without.
-    fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
-        let told = self.parts.session.broken() == Some("the node has closed the connection");
-        let idle = self.parts.session.is_idle() && self.parts.session.pinned().is_none();
-        let worker = self.worker.clone();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
-        self.server = None;
-        if idle {
-            return Ok(());
-        }
-        self.worker.stats.errors(Blame::Node).inc();
-        if told {
-            return Err(End::Told);
-        }
-        let mut report = Report::fatal("08006", "the node closed the connection unexpectedly");
-        if let Some(e) = error {
-            report = report.detail(e.to_string());
-        }
-        Err(report.into())
-    }
-
-    /// The client is gone: what it left running is cancelled, and its transaction ends.
-    async fn abandon_server(&mut self) {
-        let Some(conn) = self.server.take() else { return };
-        let worker = self.worker.clone();
-        let waiting = self.parts.session.is_waiting_for_server();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
-        if waiting {
-            let timeout = self.worker.shared.config.load().pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
-                tracing::debug!(error = %e, "cancel of an abandoned statement");
-            }
-        }
-        // Closing ends the transaction, whatever state it was in.
-        drop(conn);
     }
 
     fn note_state(&self) {

@@ -100,6 +100,18 @@ pub enum Control {
 }
 
 impl Control {
+    /// What a failed transaction still understands.
+    pub fn ends_block(&self) -> bool {
+        matches!(
+            self,
+            Self::Commit
+                | Self::Rollback
+                | Self::CommitAndChain
+                | Self::RollbackAndChain
+                | Self::RollbackTo(_)
+        )
+    }
+
     /// Whether the texts behind it may mean something else than those before. The end of a
     /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {

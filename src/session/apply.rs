@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::link::{Done, Expect, Reply, Undo};
-use super::{Pending, Session, Statement};
+use super::{Session, Statement};
 use crate::router::plan::Control;
 
 impl Session {
@@ -61,11 +61,10 @@ impl Session {
     }
 
     fn all_deallocated(&mut self) {
+        // The unnamed statement is none of them.
         self.statements.clear();
-        self.unnamed = None;
         if let Some(link) = &mut self.link {
             link.facts.prepared.clear();
-            link.unnamed = None;
         }
     }
 
@@ -88,18 +87,23 @@ impl Session {
             // A Close behind it must not bring it back.
             parsed.void.set(true);
         }
-        let later = undo.client.as_ref().map(|(name, _)| self.later_bearer(name));
-        if let (Some((_, before)), Some(Some(later))) = (&undo.client, later) {
-            // Another has taken the name since: what it found before it is now this.
-            later.clone_from(before);
-        } else if let Some((name, before)) = &undo.client {
-            match before.as_ref().filter(|s| !s.void.get()) {
-                Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
-                Some(s) => {
-                    self.statements.insert(name.clone(), s.clone());
-                }
-                None => {
-                    self.forget_statement(name);
+        if let Some((name, before)) = &undo.client {
+            let now =
+                if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
+            // What came behind it may have given the name to another one already.
+            let still = match (now, &undo.parsed) {
+                (Some(now), Some(parsed)) => Rc::ptr_eq(now, parsed),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if still {
+                self.forget_statement(name);
+                match before.as_ref().filter(|s| !s.void.get()) {
+                    Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
+                    Some(s) => {
+                        self.statements.insert(name.clone(), s.clone());
+                    }
+                    None => {}
                 }
             }
         }
@@ -110,19 +114,6 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.undo(undo);
         }
-    }
-
-    /// What a message that is still under way believes to have borne this name before it.
-    fn later_bearer(&mut self, name: &[u8]) -> Option<&mut Option<Rc<Statement>>> {
-        let sent = self.link.iter_mut().flat_map(|l| &mut l.expects);
-        let sent = sent.filter_map(|e| e.undo.client.as_mut());
-        let waiting = self.pending.iter_mut().filter_map(|p| match p {
-            Pending::Parse { name, before, .. } => Some((name, before)),
-            _ => None,
-        });
-        sent.map(|(name, before)| (name, before))
-            .chain(waiting)
-            .find_map(|(n, before)| (n.as_slice() == name).then_some(before))
     }
 
     /// The request in front has failed, and the server skips the rest of its segment.

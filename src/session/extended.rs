@@ -54,11 +54,20 @@ impl Session {
             Ok(()) => Flow::Done,
             Err(Stop::Wait(need)) => Flow::Wait(need),
             Err(Stop::Refuse(report)) => {
-                // What the client asked before that comes first; only a node can describe.
+                // What the client asked before that comes first.
                 let asked = |p: &Pending| {
-                    matches!(p, Pending::DescribeStatement { .. } | Pending::DescribePortal { .. })
+                    matches!(
+                        p,
+                        Pending::Parse { .. }
+                            | Pending::DescribeStatement { .. }
+                            | Pending::DescribePortal { .. }
+                            | Pending::Execute { .. }
+                    )
                 };
+                let aborted = self.link.is_none() && self.status == Status::Failed;
                 if self.pending.iter().any(asked)
+                    && !(self.link.is_none() && self.answer_virtual(io))
+                    && !aborted
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
                     return Ok(Flow::Wait(need));
@@ -78,31 +87,32 @@ impl Session {
     }
 
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
-    fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
+    fn refuse_extended(&mut self, mut report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
         self.skipping = true;
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
-                let failed = link.is_quiet() && link.status == Status::Failed;
-                // In a failed transaction nothing before this has succeeded either.
-                for p in std::mem::take(&mut self.pending).into_iter().filter(|_| !failed) {
-                    let mut bytes = Vec::new();
-                    match p {
-                        Pending::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
-                        Pending::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
-                        Pending::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
-                        Pending::Ours { bytes: ours, .. } => bytes = ours,
-                        Pending::DescribeStatement { .. }
-                        | Pending::DescribePortal { .. }
-                        | Pending::Execute { .. } => {}
+                let refused = |p: &Pending| match p {
+                    Pending::Parse { statement, .. } => {
+                        !statement.plan.single().is_some_and(Control::ends_block)
                     }
-                    if link.expects.is_empty() {
-                        io.client.extend_from_slice(&bytes);
-                    } else {
-                        link.push(Expect::forward(Reply::Ours(bytes)));
-                    }
+                    _ => false,
+                };
+                if link.is_quiet()
+                    && link.status == Status::Failed
+                    && self.pending.iter().any(refused)
+                {
+                    // In a failed transaction what came before this has failed already.
+                    report = Self::aborted();
+                    self.forget_pending(0);
+                }
+                for p in std::mem::take(&mut self.pending) {
+                    let (bytes, undo) = p.answered();
+                    // What is under way is answered first; nothing is pending any more.
+                    let _ = self.ours(bytes, undo, io);
                 }
                 self.pending_bytes = 0;
+                let Some(link) = &mut self.link else { return };
                 // The server must fail too, or it would commit what came before in this segment.
                 frontend::put_parse(io.server, b"", super::FAILING, b"");
                 let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
@@ -112,16 +122,7 @@ impl Session {
             _ => {
                 let muted = self.retry.muted();
                 for p in std::mem::take(&mut self.pending).into_iter().skip(muted) {
-                    match p {
-                        Pending::Parse { .. } => backend::put_bare(io.client, b'1'),
-                        Pending::Bind { .. } => backend::put_bare(io.client, b'2'),
-                        Pending::ClosePortal { .. } => backend::put_bare(io.client, b'3'),
-                        Pending::Ours { bytes, .. } => io.client.extend_from_slice(&bytes),
-                        // Their answers can no longer be had; an error ends the segment anyway.
-                        Pending::DescribeStatement { .. }
-                        | Pending::DescribePortal { .. }
-                        | Pending::Execute { .. } => {}
-                    }
+                    io.client.extend_from_slice(&p.answered().0);
                 }
                 self.pending_bytes = 0;
                 report.put(io.client);
@@ -144,6 +145,10 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let taken = !p.name.is_empty() && self.statements.contains_key(p.name);
+        if taken && self.is_waiting_for_server() && !self.retry.is_replaying() {
+            // The one that bears the name may yet turn out never to have been parsed.
+            return Err(Stop::Wait(Need::Quiet));
+        }
         if taken && !self.retry.is_replaying() {
             let name = String::from_utf8_lossy(p.name);
             return Err(Report::error(
@@ -153,7 +158,7 @@ impl Session {
             .into());
         }
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
-        if aborted && !matches!(plan.single(), Some(Control::Commit | Control::Rollback)) {
+        if aborted && !plan.single().is_some_and(Control::ends_block) {
             return Err(Self::aborted().into());
         }
         if let Kind::Refused(report) = &plan.kind {
@@ -211,7 +216,12 @@ impl Session {
 
     fn statement(&self, name: &[u8]) -> Result<Rc<Statement>, Stop> {
         let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-        found.cloned().ok_or_else(|| Report::no_statement(name).into())
+        match found {
+            Some(s) => Ok(s.clone()),
+            // The Close of it may yet turn out never to have been carried out.
+            None if self.is_waiting_for_server() => Err(Stop::Wait(Need::Quiet)),
+            None => Err(Report::no_statement(name).into()),
+        }
     }
 
     fn bind(
@@ -224,7 +234,10 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let statement = self.statement(b.statement)?;
-        let ends = matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+        let ends = matches!(
+            statement.plan.single(),
+            Some(Control::Commit | Control::Rollback | Control::RollbackTo(_))
+        );
         if self.status == Status::Failed && self.link.is_none() && !ends {
             return Err(Self::aborted().into());
         }
@@ -244,6 +257,7 @@ impl Session {
                         Some(Control::Commit | Control::Rollback),
                         Status::Transaction | Status::Failed
                     )
+                    | (Some(Control::RollbackTo(_)), Status::Failed)
             );
         if job || virtual_control {
             if job {
@@ -356,8 +370,15 @@ impl Session {
             self.emit_execute(portal, limit, io);
             return Ok(());
         }
-        if !self.portals.iter().any(|(n, _)| n == portal) {
+        let Some((_, statement)) = self.portals.iter().find(|(n, _)| n == portal) else {
             return Err(no_portal(portal).into());
+        };
+        let control = statement.plan.single();
+        if self.status == Status::Failed
+            && self.link.is_none()
+            && matches!(control, Some(Control::RollbackTo(_)))
+        {
+            return Err(Self::aborted_for(control).into());
         }
         self.wait(Pending::Execute { portal: portal.to_vec(), limit }, portal.len())
     }
@@ -442,7 +463,8 @@ impl Session {
                 self.finish_sync(io);
                 return Ok(());
             }
-            if self.link.is_none() && self.status == Status::Failed {
+            let outside = self.prepares_outside();
+            if self.link.is_none() && self.status == Status::Failed && !outside {
                 return Err(Self::aborted().into());
             }
             if let Some(job) = self.pending_job(env)? {
@@ -451,7 +473,7 @@ impl Session {
                     None => Err(Stop::Wait(Need::Job(Box::new(job)))),
                 };
             }
-            if !self.begin.is_empty() && self.prepares_outside() {
+            if self.status != Status::Idle && outside {
                 self.prepare_outside(env, io)?;
                 frontend::put_empty(io.server, b'S');
                 if let Some(link) = &mut self.link {

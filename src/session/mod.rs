@@ -50,7 +50,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Kind, Merge, Plan};
+use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -312,7 +312,12 @@ impl Session {
         let flow = match header.tag {
             b'Q' => {
                 let text = frontend::query(body)?;
-                self.query(text, env, io)
+                let flow = self.query(text, env, io);
+                if matches!(flow, Flow::Done) {
+                    // Any simple query ends the unnamed statement, whatever becomes of it.
+                    self.unnamed = None;
+                }
+                flow
             }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
                 self.extended(header.tag, body, env, io)?
@@ -410,6 +415,16 @@ impl Session {
         )
     }
 
+    /// The same to this statement: a transaction without a node has no savepoint either.
+    fn aborted_for(control: Option<&Control>) -> Report {
+        match control {
+            Some(Control::RollbackTo(name)) => {
+                Report::error("3B001", format!("savepoint \"{name}\" does not exist"))
+            }
+            _ => Self::aborted(),
+        }
+    }
+
     fn copy_data(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {
         // Late data of a COPY that has failed meanwhile is discarded, as PostgreSQL does.
         let Some(link) = self.link.as_mut().filter(|l| l.copy_in || !l.is_quiet()) else { return };
@@ -458,17 +473,16 @@ impl Session {
 
     /// A job has failed after `answered` of its request's answers had been passed on.
     pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
-        self.pending_bytes = 0;
-        for p in std::mem::take(&mut self.pending).into_iter().skip(answered).rev() {
-            if let Pending::Parse { name, before, .. } = p {
-                self.undo(&Undo { client: Some((name, before)), ..Undo::default() });
-            }
-        }
+        self.forget_pending(answered);
         self.refuse(tag, report, io);
     }
 
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.
     pub fn job_done(&mut self) {
+        if self.pending.is_empty() {
+            // It was a simple query.
+            self.unnamed = None;
+        }
         self.pending.clear();
         self.pending_bytes = 0;
         self.portals.clear();

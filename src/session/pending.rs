@@ -4,14 +4,45 @@
 use std::rc::Rc;
 
 use super::extended::Stop;
-use super::link::Link;
+use super::link::{Link, Undo};
 use super::{Env, Io, Need, Pending, Session, Statement};
 use crate::router::place::Place;
 use crate::router::plan::{Control, Kind};
 use crate::topology::RoutingTable;
 use crate::wire::backend::{self, Report, Status};
 
+impl Pending {
+    /// The answer, where it is none of the server's, and what is to be undone if it is not given.
+    pub(super) fn answered(self) -> (Vec<u8>, Undo) {
+        let mut bytes = Vec::new();
+        let mut undo = Undo::default();
+        match self {
+            Self::Parse { name, statement, before } => {
+                backend::put_bare(&mut bytes, b'1');
+                undo.client = Some((name, before));
+                undo.parsed = Some(statement);
+            }
+            Self::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
+            Self::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
+            Self::Ours { bytes: ours, undo: its } => (bytes, undo) = (ours, its),
+            // Only a node can answer these; an error ends the segment anyway.
+            Self::DescribeStatement { .. } | Self::DescribePortal { .. } | Self::Execute { .. } => {
+            }
+        }
+        (bytes, undo)
+    }
+}
+
 impl Session {
+    /// What is pending, but for the first `kept`, will never be carried out.
+    pub(super) fn forget_pending(&mut self, kept: usize) {
+        self.pending_bytes = 0;
+        for p in std::mem::take(&mut self.pending).into_iter().skip(kept).rev() {
+            let (_, undo) = p.answered();
+            self.undo(&undo);
+        }
+    }
+
     /// Sends what is pending to a node that can answer it.
     pub(super) fn flush_pending(
         &mut self,
@@ -146,7 +177,12 @@ impl Session {
             let controls = |s: &Rc<Statement>| {
                 matches!(
                     s.plan.single(),
-                    Some(Control::Begin | Control::Commit | Control::Rollback)
+                    Some(
+                        Control::Begin
+                            | Control::Commit
+                            | Control::Rollback
+                            | Control::RollbackTo(_)
+                    )
                 )
             };
             if !statement.is_none_or(controls) {
@@ -182,6 +218,7 @@ impl Session {
                 | Pending::Ours { .. } => {}
             }
         }
-        (!executed.is_empty()).then_some(executed)
+        // In a failed transaction even these are only parsed and bound.
+        (!executed.is_empty() || self.status == Status::Failed).then_some(executed)
     }
 }

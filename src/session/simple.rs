@@ -167,7 +167,6 @@ impl Session {
                 let gone = match name {
                     None => {
                         self.statements.clear();
-                        self.unnamed = None;
                         return Some("DEALLOCATE ALL");
                     }
                     Some(n) => self.statements.remove(n.as_bytes()).is_some(),
@@ -184,7 +183,7 @@ impl Session {
         let plan = env.planner.plan(text, env.routes, self.speech()).plan;
         let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
         if !(ends && matches!(self.answer_control(&plan, text, io), Ok(true))) {
-            Self::aborted().put(io.client);
+            Self::aborted_for(plan.single()).put(io.client);
             backend::put_ready(io.client, self.status);
         }
         Flow::Done

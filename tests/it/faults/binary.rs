@@ -215,19 +215,52 @@ async fn sigterm_lets_transactions_end_and_sends_the_others_away() {
 
 #[tokio::test]
 async fn sigterm_does_not_wait_for_ever() {
-    let mut b = Binary::start(1, "");
+    let mut b = Binary::start(1, "[pool]\nsize = 3\n");
     let mut endless = Wire::login(b.port).await;
+    let mut running = Wire::login(b.port).await;
+    let mut held = Wire::login(b.port).await;
+    let mut waits = Wire::login(b.port).await;
     assert_eq!(endless.ask("CREATE TABLE t (a int)").await, "CZ");
     assert_eq!(endless.ask("BEGIN; INSERT INTO t VALUES (1)").await, "CCZ");
-    b.signal(libc::SIGTERM);
-    assert!(b.ended().await.success());
+    assert_eq!(held.ask("BEGIN; SELECT 1").await, "CTDCZ");
+    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(1000)")).await;
+    held.send(&query("LOCK TABLE t; INSERT INTO t VALUES (4)")).await;
     let home = connect(b.nodes.nodes[0].port()).await;
-    wait_for("the transaction to be rolled back", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
-        (value::<i64>(&home, sql).await == 0).then_some(())
+    let count = async |which: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {which}");
+        value::<i64>(&home, &sql).await
+    };
+    wait_for("the statements to run", async || {
+        let which = "wait_event = 'PgSleep' OR wait_event_type = 'Lock'";
+        (count(which).await == 2).then_some(())
     })
     .await;
-    assert_eq!(value::<i64>(&home, "SELECT count(*) FROM t").await, 0);
+    // No connection is left for this one.
+    waits.send(&query("INSERT INTO t VALUES (3)")).await;
+    let console = Console::open(b.port, "pgshunt").await;
+    wait_for("it to stand in line", async || {
+        let states = console.column("SHOW CLIENTS", "activity").await;
+        states.contains(&"waiting".into()).then_some(())
+    })
+    .await;
+    b.signal(libc::SIGTERM);
+    // When time is up each is told how far it came: the statement first, then the session.
+    assert_eq!(endless.last_words().await.0, "57P01");
+    assert_eq!(running.ready().await, "E57014Z");
+    assert_eq!(running.last_words().await.0, "57P01");
+    // Unless its turn came just then.
+    let answer = waits.ready().await;
+    assert!(["E57014Z", "CZ"].contains(&answer.as_str()), "{answer}");
+    assert_eq!(waits.last_words().await.0, "57P01");
+    assert_eq!(held.last_words().await.0, "57P01");
+    assert!(b.ended().await.success());
+    let which = "state = 'idle in transaction' OR wait_event = 'PgSleep'";
+    wait_for("the transactions to be rolled back", async || {
+        (count(which).await == 0).then_some(())
+    })
+    .await;
+    let inserted: i64 = value(&home, "SELECT count(*) FROM t").await;
+    assert_eq!(inserted, i64::from(answer == "CZ"));
 }
 
 /// What a client costs that is logged in and says nothing: there are thousands of them.
