@@ -84,7 +84,7 @@ fn list(found: &[Found]) -> String {
 }
 
 async fn on_others(all: &Everywhere, sql: &str) -> Result<(), DdlError> {
-    try_join_all(all.others.iter().map(|p| p.run(sql))).await?;
+    try_join_all(all.others.iter().map(|p| p.run(sql))).await.map_err(DdlError::only_at_home)?;
     Ok(())
 }
 
@@ -390,7 +390,8 @@ pub(super) async fn alter_table(
         for (_, sql) in request.settings.iter().filter(|(n, _)| reads_constants(n)) {
             peer.run(sql).await?;
         }
-        peer.client.execute(request.sql.as_str(), &[]).await.map_err(|e| peer.blame(e))?;
+        let done = peer.client.execute(request.sql.as_str(), &[]).await;
+        done.map_err(|e| peer.blame(e).only_at_home())?;
         as_service(peer).await
     }))
     .await?;

@@ -136,20 +136,7 @@ pub(in crate::catalog) async fn parent(
     copy_roles(home, &peer.client, &shape.roles()).await.map_err(on_node)?;
     copy_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
     let sequences = slotted(declared, peer.node.id, stride)?;
-    peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(only_at_home)
-}
-
-/// What CREATE TYPE and CREATE FUNCTION make is on the home node alone.
-fn only_at_home(e: DdlError) -> DdlError {
-    match e.sqlstate.as_str() {
-        "42883" | "42704" | "42P01" | "3F000" => {
-            DdlError::unsupported(format!("the table is not the same on every node: {}", e.message))
-                .hint(
-                    "Types, functions and sequences are on the home node only. Use built-in ones.",
-                )
-        }
-        _ => e,
-    }
+    peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(DdlError::only_at_home)
 }
 
 /// Refuses a table whose name already means something else to somebody: a relation in another

@@ -45,6 +45,25 @@ impl DdlError {
         self
     }
 
+    /// What the home node has accepted and another one does not know: what CREATE TYPE, CREATE
+    /// FUNCTION and CREATE SEQUENCE make is on the home node alone.
+    #[must_use]
+    pub fn only_at_home(self) -> Self {
+        match self.sqlstate.as_str() {
+            "42883" | "42704" | "42P01" | "3F000" => Self {
+                detail: self.detail,
+                ..Self::unsupported(format!(
+                    "the table would not be the same on every node: {}",
+                    self.message
+                ))
+                .hint(
+                    "Types, functions and sequences are on the home node only. Use built-in ones.",
+                )
+            },
+            _ => self,
+        }
+    }
+
     /// Names the node an error comes from.
     pub fn on_node(mut self, node: &str) -> Self {
         let place = format!("This happened on node \"{node}\".");

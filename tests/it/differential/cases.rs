@@ -3,7 +3,8 @@
 //! Each line is one message to both sides. What stands in front says what must come of it:
 //! `=` the same answer, `<` the same answer in the same order, `~` an answer of the same shape,
 //! `!` refused, `E` the same error, `?` any of these. `{type/b=value, ...}` behind it
-//! are parameters of an extended query (no type: undeclared; `/b`: binary). `--` is a comment; a
+//! are parameters of an extended query (no type: undeclared; `/b`: binary). COPY FROM STDIN is given
+//! two rows of `loc`. `--` is a comment; a
 //! blank line ends both sessions, and the tables are then compared.
 
 use super::pair::{Compare, Outcome, Pair, Step};
@@ -45,6 +46,9 @@ fn check(pair: &mut Pair, line: &str) -> Option<String> {
     let (params, sql) = params(rest.trim());
     let mut step = Step::new(sql.replace("\\n", "\n"));
     step.params = params;
+    if sql.contains("FROM STDIN") {
+        step.copy = Some("7001\t1\t1\tx\n7002\t2\t\\N\ty\n".to_owned());
+    }
     step.compare = match mark {
         "<" => Compare::Ordered,
         "~" => Compare::Shape,

@@ -760,3 +760,87 @@ E CREATE TABLE ck (k int, v int, UNIQUE (v)) PARTITION BY HASH (k)
 ? CREATE TABLE ck (k text COLLATE "C") PARTITION BY HASH (k)
 ? DROP TABLE ck
 = DROP TYPE mood CASCADE
+
+-- More places where a table may be read, and names it may be read by.
+? INSERT INTO i4 (k, v) VALUES (800, 1) RETURNING (SELECT count(*) FROM i4)
+? INSERT INTO i4 (k, v) VALUES (800, 1) RETURNING (SELECT count(*) FROM loc)
+? UPDATE i4 SET v = 1 WHERE k = 5 RETURNING (SELECT count(*) FROM i4b)
+? UPDATE i4 SET v = 1 WHERE k = 5 RETURNING (SELECT count(*) FROM i4b WHERE i4b.k = i4.k)
+? DELETE FROM i4 WHERE k = 800 RETURNING (SELECT count(*) FROM loc)
+? INSERT INTO pk (k) VALUES (800) ON CONFLICT (k) DO UPDATE SET v = (SELECT count(*) FROM i4b WHERE k = 800)
+= SELECT * FROM U&"\0069\0034" WHERE k = 5
+= SELECT * FROM i4 "I4" WHERE "I4".k = 5
+E SELECT * FROM i4 "I4" WHERE I4.k = 5
+E SELECT * FROM i4 x WHERE i4.k = 5
+? SELECT * FROM app.i4 WHERE k = 5
+? SELECT (i4).k FROM i4 WHERE (i4).k = 5
+? SELECT k(i4) FROM i4 WHERE i4.k = 5
+= SELECT * FROM i4 WHERE ROW (k) = ROW (5)
+= SELECT * FROM i4 WHERE k = 5 AND d > date '2020-01-01' - interval '3 days'
+? SELECT * FROM (VALUES (5), (6)) x (k) JOIN i4 USING (k)
+? SELECT * FROM (VALUES (5)) x (k) JOIN i4 USING (k) WHERE i4.k = 5
+? SELECT * FROM i4 WHERE k = 5 AND EXISTS (SELECT FROM i4b i4 WHERE i4.k = 6)
+? SELECT * FROM i4 WHERE k = 5 AND EXISTS (SELECT FROM i4b x WHERE x.k = i4.v)
+? SELECT * FROM i4 a, i4 b WHERE a.k = 5 AND b.k = a.v
+? SELECT * FROM i4 a, i4 b WHERE a.k = 5 AND b.v = a.k
+? SELECT * FROM i4 a, i4 b WHERE a.k = 5 AND (b.k = a.k OR b.v = 1)
+? SELECT * FROM i4 a, i4 b WHERE a.k = 5 AND b.k = a.k + 0
+? SELECT * FROM i4 a, i4 b WHERE a.k = 5 AND NOT b.k <> a.k
+= COPY loc FROM STDIN
+= COPY loc (id, k, v, s) TO STDOUT
+E COPY loc FROM STDIN
+! COPY i4 FROM STDIN
+? COPY nosuch FROM STDIN
+= TRUNCATE loc, app.items
+= TRUNCATE loc2 RESTART IDENTITY
+? BEGIN
+? DISCARD ALL
+? ROLLBACK
+? BEGIN
+? PREPARE TRANSACTION 'x'
+? ROLLBACK
+E ROLLBACK PREPARED 'nosuch'
+E RELEASE nosuch
+E FETCH nosuch
+E CLOSE nosuch
+E EXECUTE nosuch
+E DEALLOCATE nosuch
+E SELEC 1
+E SELECT * FROM i4 WHERE
+? SELECT * FROM i4; SELEC 1
+? SELECT 'unended
+
+-- Indexes and columns.
+= CREATE INDEX i4_v ON i4 (v)
+E CREATE INDEX i4_v ON i4 (v)
+= CREATE INDEX IF NOT EXISTS i4_v ON i4 (v)
+= DROP INDEX i4_v
+E DROP INDEX i4_v
+E CREATE UNIQUE INDEX ON i4 (v)
+? CREATE INDEX ON i4 (plus_one(v))
+? CREATE INDEX CONCURRENTLY ON i4 (v)
+= CREATE INDEX loc_v ON loc (v)
+= DROP INDEX loc_v
+= CREATE TYPE mood AS ENUM ('happy')
+? ALTER TABLE i4 ADD COLUMN m mood
+? ALTER TABLE i4 ADD COLUMN m posint
+? ALTER TABLE i4 ADD COLUMN m int DEFAULT plus_one(1)
+? ALTER TABLE i4 ADD COLUMN m int REFERENCES loc (id)
+? ALTER TABLE i4 ADD CHECK (v > plus_one(-10))
+? ALTER TABLE i4 ALTER COLUMN v TYPE bigint
+? ALTER TABLE i4 ALTER COLUMN v SET DEFAULT plus_one(1)
+? ALTER TABLE i4 ALTER COLUMN v SET DEFAULT nextval('lseq')
+? ALTER TABLE i4 DROP COLUMN k
+= DROP TYPE mood
+= ALTER TABLE i2 DROP COLUMN v
+= INSERT INTO i2 VALUES (5, 1.5)
+= ALTER TABLE i2 ADD COLUMN z int DEFAULT 4
+= INSERT INTO i2 VALUES (6, 1.5, 2, 'x', NULL, 9) RETURNING *
+= SELECT * FROM i2 WHERE k = 6
+= ALTER TABLE i2 RENAME COLUMN k TO kk
+= SELECT * FROM i2 WHERE kk = 5
+E SELECT * FROM i2 WHERE k = 5
+= INSERT INTO i2 (z, kk) VALUES (1, 7)
+= ALTER TABLE i2 ADD COLUMN k int DEFAULT 1
+= SELECT * FROM i2 WHERE k = 5
+= SELECT * FROM i2 WHERE kk = 5

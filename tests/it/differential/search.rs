@@ -5,7 +5,7 @@ use super::pair::{Outcome, Pair, Step};
 use super::schema;
 
 /// Enough to meet every kind of statement, few enough for every run of the tests.
-const STATEMENTS: usize = 3_000;
+const STATEMENTS: usize = 2_500;
 const SEED: u64 = 20_241_121;
 const BATCH: usize = 20;
 /// Batches after which the tables are as in the beginning.
