@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -76,6 +77,14 @@ impl Served {
         command.args(["serve", "--config"]).arg(&home.config).stderr(log).stdout(Stdio::piped());
         if let Some(point) = failpoint {
             command.env("PGSHUNT_FAILPOINT", point);
+        }
+        // SAFETY: prctl() is async-signal-safe and touches no memory. A test that is killed takes the
+        // program with it.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            });
         }
         let mut process = command.spawn().unwrap();
         let out = process.stdout.take().unwrap();
