@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_client_is_told_what_differs() {
         let mut conn = Reported::default();
-        for body in [&b"a\01\0"[..], b"b\02\0", b"server_version\015.18\0", b"malformed"] {
+        for body in [&b"a\x001\0"[..], b"b\x002\0", b"server_version\x0015.18\0", b"malformed"] {
             conn.note(body);
         }
         let status = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -99,7 +99,7 @@ mod tests {
         let (mut told, mut out) = (Reported::from(list), Vec::new());
         conn.tell(&mut told, &mut out);
         assert!(out.is_empty(), "the same, in another order and from another server");
-        conn.note(b"a\03\0");
+        conn.note(b"a\x003\0");
         conn.tell(&mut told, &mut out);
         let mut wanted = Vec::new();
         backend::put_parameter_status(&mut wanted, "a", "3");
