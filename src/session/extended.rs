@@ -93,9 +93,7 @@ impl Session {
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
                 let refused = |p: &Pending| match p {
-                    Pending::Parse { statement, .. } => {
-                        !statement.plan.single().is_some_and(Control::ends_block)
-                    }
+                    Pending::Parse { statement, .. } => !statement.plan.is_understood_when_failed(),
                     _ => false,
                 };
                 if link.is_quiet()
@@ -157,7 +155,7 @@ impl Session {
             .into());
         }
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
-        if aborted && !plan.single().is_some_and(Control::ends_block) {
+        if aborted && !plan.is_understood_when_failed() {
             return Err(Self::aborted().into());
         }
         if let Kind::Refused(report) = &plan.kind {

@@ -147,7 +147,8 @@ fn fails(pair: &Pair, lines: &[Vec<String>]) -> Option<String> {
         let ends = line.iter().filter(|m| *m == "Sync" || m.starts_with("Query")).count();
         if let Err(difference) = both.say(&line.join(" | "), Until::Ready(ends)) {
             // Refused with its reason: from here on the two are in different states.
-            let refused = difference.contains("Error 0A000 a transaction cannot use node");
+            let refused = difference.contains("Error 0A000 a transaction cannot use node")
+                || difference.contains("Error 0A000 DEALLOCATE of");
             return (!refused).then_some(difference);
         }
     }
