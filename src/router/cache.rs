@@ -273,7 +273,6 @@ fn parse_and_plan(
             | Control::Reset(_)
             | Control::LocalPath
             | Control::ResetLocal(_)
-            | Control::RollbackTo(_)
             | Control::ResetAll
             | Control::DiscardAll => {
                 names.default_path = false;

@@ -338,8 +338,7 @@ impl Session {
                     return Err(Stop::Wait(Need::Quiet));
                 }
                 let statement = self.statement(name)?;
-                let ends =
-                    matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+                let ends = statement.plan.is_understood_when_failed();
                 if self.status == Status::Failed && self.link.is_none() && !ends {
                     return Err(Self::aborted().into());
                 }

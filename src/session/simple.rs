@@ -34,6 +34,14 @@ impl Session {
         if self.begins_behind(&plan) {
             return Flow::Wait(Need::Quiet);
         }
+        if plan.statements.len() > 1 && plan.kind != Kind::Any && self.settings.path_is_open() {
+            let report = Report::error(
+                "0A000",
+                "several statements in one text are not supported after a change of search_path",
+            );
+            self.refuse_query(report.hint("Send them one by one, or COMMIT first."), io);
+            return Flow::Done;
+        }
         let deallocates = |s: &crate::router::plan::Statement| match &s.control {
             Control::Deallocate(Some(name)) => self.statements.contains_key(name.as_bytes()),
             _ => false,
