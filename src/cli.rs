@@ -1,6 +1,7 @@
 //! The command line: what to do, and what to say when it cannot be done.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -51,6 +52,9 @@ struct DemoArgs {
     /// How many clients there are
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=100))]
     connections: u16,
+    /// How many rows the table begins with
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(i32).range(1000..=10_000_000))]
+    rows: i32,
 }
 
 #[derive(Debug, Args)]
@@ -105,9 +109,8 @@ fn check(path: &Path) -> Outcome {
 
 fn demo(args: &DemoArgs) -> Outcome {
     drop(start_logging(&Log { filter: "warn".into(), format: LogFormat::Text }));
-    let options =
-        DemoOptions { keep: args.keep, seconds: args.seconds, connections: args.connections };
-    Ok(demo::run(&options)?)
+    let DemoArgs { keep, seconds, connections, rows } = *args;
+    Ok(demo::run(&DemoOptions { keep, seconds, connections, rows })?)
 }
 
 fn local(args: &LocalArgs) -> Outcome {
@@ -132,6 +135,7 @@ fn start_logging(log: &Log) -> app::SetFilter {
         .or_else(|_| EnvFilter::try_new(&log.filter))
         .unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     let set: Box<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync> = match log.format {
         LogFormat::Text => {
             let lines = lines.with_env_filter(filter).with_filter_reloading();

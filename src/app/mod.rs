@@ -189,7 +189,7 @@ impl Server {
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
         let patience = self.shared.config.load().server.shutdown_timeout;
-        self.workers.drain(patience).await;
+        self.workers.drain(patience, &self.shared.cancels).await;
         self.mover.release().await;
         for t in self.tasks {
             t.abort();
@@ -240,9 +240,13 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
     runtime.block_on(async {
         let told = Signals::new().map_err(StartError::Threads)?;
         let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Threads)?;
-        let server = Server::start_from(config, Some(source)).await?;
-        println!("pgshunt listens on {}", server.addr);
         let mut told = std::pin::pin!(told.wait());
+        let server = tokio::select! {
+            started = Server::start_from(config, Some(source)) => started?,
+            // A start may wait long for a node, and nobody is served yet.
+            () = &mut told => return Ok(()),
+        };
+        println!("pgshunt listens on {}", server.addr);
         loop {
             tokio::select! {
                 () = &mut told => break,

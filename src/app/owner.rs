@@ -14,8 +14,12 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 pub async fn keep(mut owner: Owner, gates: Gates, store: Arc<Store>) {
     loop {
         owner.lost().await;
+        tracing::info!("the session that holds the catalog is lost; it is claimed again");
         // While home is away nobody else can claim it either, so what is known is still true.
-        let Err(taken) = claim_again(&mut owner).await else { continue };
+        let Err(taken) = claim_again(&mut owner).await else {
+            tracing::info!("the catalog is ours again");
+            continue;
+        };
         tracing::error!(error = %taken, "nothing is served here meanwhile");
         let held = async {
             let closed = gates.close(Scope::All, FOREVER, None).await;
@@ -34,7 +38,8 @@ pub async fn keep(mut owner: Owner, gates: Gates, store: Arc<Store>) {
 async fn claim_again(owner: &mut Owner) -> Result<(), ClaimError> {
     loop {
         match owner.claim_again().await {
-            Ok(()) => return Ok(()),
+            Ok(true) => return Ok(()),
+            Ok(false) => owner.pause().await,
             Err(e @ ClaimError::Taken { .. }) => return Err(e),
             Err(ClaimError::Catalog(_)) => owner.pause().await,
         }

@@ -1,13 +1,16 @@
 //! The worker threads: one current-thread runtime each.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
+use crate::client::Cancels;
 use crate::client::shared::Shared;
 use crate::client::worker::Worker;
 use crate::gate;
@@ -62,6 +65,8 @@ pub struct Workers {
 
 /// How often idle connections and waits are looked through.
 const TICK: Duration = Duration::from_secs(1);
+/// How long clients that have run out of time may take to be told so.
+const LAST: Duration = Duration::from_secs(2);
 
 impl Workers {
     pub fn spawn(
@@ -105,27 +110,29 @@ impl Workers {
         }
     }
 
-    /// Waits until the workers have drained, which `Shared::draining` told them to.
-    pub async fn drain(self, timeout: Duration) {
-        let deadline = Instant::now() + timeout + Duration::from_secs(1);
-        let joined = tokio::task::spawn_blocking(move || {
+    /// Waits until the workers have drained, which `Shared::draining` told them to. When their time
+    /// is up, whatever their clients still wait for is cancelled.
+    pub async fn drain(self, timeout: Duration, cancels: &Cancels) {
+        let deadline = Instant::now() + timeout;
+        let mut joined = tokio::task::spawn_blocking(move || {
             for t in self.threads {
                 if t.handle.join().is_err() {
                     tracing::error!("a worker panicked");
                 }
             }
         });
-        if tokio::time::timeout_at(deadline.into(), joined).await.is_err() {
+        if tokio::time::timeout_at(deadline.into(), &mut joined).await.is_ok() {
+            return;
+        }
+        let ended = async { tokio::join!(cancels.deliver_all(), joined) };
+        let last = deadline + LAST + Duration::from_secs(1);
+        if tokio::time::timeout_at(last.into(), ended).await.is_err() {
             tracing::warn!("some clients did not end in time");
         }
     }
 }
 
-async fn run(
-    worker: std::rc::Rc<Worker>,
-    mut inbox: Inbox,
-    socket: oneshot::Receiver<TcpListener>,
-) {
+async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<TcpListener>) {
     tokio::task::spawn_local(worker.clone().keep_gate(inbox.gate));
     tokio::task::spawn_local(async move {
         while let Some(request) = inbox.opens.recv().await {
@@ -156,8 +163,8 @@ async fn run(
             return;
         }
     };
-    let live = std::rc::Rc::new(tokio::sync::Notify::new());
-    let count = std::rc::Rc::new(std::cell::Cell::new(0usize));
+    let live = Rc::new(Notify::new());
+    let count = Rc::new(Cell::new(0usize));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -166,12 +173,11 @@ async fn run(
         match accepted {
             Ok((tcp, addr)) => {
                 let (live, count) = (live.clone(), count.clone());
-                count.set(count.get() + 1);
+                let counted = Counted::new(count, live);
                 let client = crate::client::serve(worker.clone(), tcp, addr);
                 tokio::task::spawn_local(async move {
                     client.await;
-                    count.set(count.get() - 1);
-                    live.notify_one();
+                    drop(counted);
                 });
             }
             Err(error) => {
@@ -183,12 +189,38 @@ async fn run(
     }
     drop(listener);
     worker.drain.notify_waiters();
-    let ended = async {
+    let ended = async || {
         while count.get() > 0 {
             live.notified().await;
         }
     };
-    // What has not ended by then is closed with the runtime.
     let patience = worker.shared.config.load().server.shutdown_timeout;
-    let _ = tokio::time::timeout(patience, ended).await;
+    if tokio::time::timeout(patience, ended()).await.is_ok() {
+        return;
+    }
+    // Time is up: transactions are ended, as their statements are cancelled (Workers::drain).
+    worker.ending.set(true);
+    worker.drain.notify_waiters();
+    // What has not ended by then is closed with the runtime.
+    let _ = tokio::time::timeout(LAST, ended()).await;
+}
+
+/// A client of this worker, counted for as long as this lives, however its task ends.
+struct Counted {
+    count: Rc<Cell<usize>>,
+    live: Rc<Notify>,
+}
+
+impl Counted {
+    fn new(count: Rc<Cell<usize>>, live: Rc<Notify>) -> Self {
+        count.set(count.get() + 1);
+        Self { count, live }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.set(self.count.get() - 1);
+        self.live.notify_one();
+    }
 }

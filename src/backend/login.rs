@@ -102,7 +102,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
                     stream.drain(&mut out).await.map_err(unreachable)?;
                 }
             }
-            b'S' => facts.note_status(&body),
+            b'S' => facts.reported.note(&body),
             b'K' => {
                 if let [a, b, c, d, e, f, g, h] = body[..] {
                     key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));

@@ -49,6 +49,11 @@ pub struct ServerConn {
 }
 
 impl ServerConn {
+    /// Reads what has come; 0 is the end of the stream.
+    pub async fn fill(&mut self) -> std::io::Result<usize> {
+        self.stream.fill(&mut self.input).await
+    }
+
     /// Whether the connection may go back to the pool as far as it knows itself.
     pub fn is_clean(&self) -> bool {
         self.input.is_empty()

@@ -24,7 +24,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often the session is asked whether it is there, and how long an answer may take. That its
 /// socket was closed is seen sooner.
 const PULSE: Duration = Duration::from_millis(500);
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(3);
 
 /// Whose it is instead.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,14 @@ pub enum ClaimError {
 pub struct Owner {
     connector: Arc<Connector>,
     home: Arc<Node>,
+    session: Session,
+}
+
+/// A session on home that has the lock, and what tells it from all others.
+struct Session {
     client: Client,
+    pid: i32,
+    since: String,
 }
 
 impl Owner {
@@ -51,7 +58,7 @@ impl Owner {
         let since = Instant::now();
         loop {
             match claim_once(&connector, &home).await {
-                Ok(client) => return Ok(Self { connector, home, client }),
+                Ok(session) => return Ok(Self { connector, home, session }),
                 Err(ClaimError::Taken { .. }) if since.elapsed() < PATIENCE => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
@@ -65,22 +72,45 @@ impl Owner {
         loop {
             let since = Instant::now();
             while since.elapsed() < PULSE {
-                if self.client.is_closed() {
+                if self.session.client.is_closed() {
                     return;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
-            let alive = tokio::time::timeout(ANSWER, self.client.batch_execute("")).await;
+            let alive = tokio::time::timeout(ANSWER, self.session.client.batch_execute("")).await;
             if !matches!(alive, Ok(Ok(()))) {
                 return;
             }
         }
     }
 
-    /// One try to have it again.
-    pub async fn claim_again(&mut self) -> Result<(), ClaimError> {
-        self.client = claim_once(&self.connector, &self.home).await?;
-        Ok(())
+    /// One try to have it again. `Ok(false)`: our own lost session still has it, as after a hang.
+    pub async fn claim_again(&mut self) -> Result<bool, ClaimError> {
+        match claim_once(&self.connector, &self.home).await {
+            Ok(session) => {
+                self.session = session;
+                Ok(true)
+            }
+            Err(ClaimError::Taken { pid, since, .. })
+                if pid == self.session.pid && since == self.session.since =>
+            {
+                self.give_up().await;
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Ends the old session: it may be of no use, but it is there.
+    async fn give_up(&self) {
+        let ended = async {
+            let client = self.connector.connect(&self.home).await?;
+            client.execute("SELECT pg_terminate_backend($1)", &[&self.session.pid]).await?;
+            Ok::<(), CatalogError>(())
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "ending the old session");
+        }
     }
 
     /// Between two tries.
@@ -89,16 +119,15 @@ impl Owner {
     }
 }
 
-async fn claim_once(connector: &Connector, home: &Node) -> Result<Client, ClaimError> {
+async fn claim_once(connector: &Connector, home: &Node) -> Result<Session, ClaimError> {
     let client = connector.connect(home).await.map_err(CatalogError::from)?;
     let asked = async {
         let sql = "SELECT pg_try_advisory_lock($1, $2)";
         let got: bool = client.query_one(sql, &[&LOCK.0, &LOCK.1]).await?.get(0);
         if got {
             client.batch_execute("SET application_name = 'pgshunt owner'").await?;
-            return Ok(None);
         }
-        client
+        let holder = client
             .query_opt(
                 "SELECT a.pid, coalesce(host(a.client_addr), 'its own machine'), a.backend_start::text
                  FROM pg_locks l JOIN pg_stat_activity a USING (pid)
@@ -107,16 +136,18 @@ async fn claim_once(connector: &Connector, home: &Node) -> Result<Client, ClaimE
                    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
                 &[&LOCK.0, &LOCK.1],
             )
-            .await
-            .map(Some)
+            .await?;
+        Ok((got, holder))
     };
-    match asked.await.map_err(CatalogError::from)? {
-        None => Ok(client),
-        Some(holder) => Err(ClaimError::Taken {
-            home: home.name.clone(),
-            pid: holder.as_ref().map_or(0, |r| r.get(0)),
-            from: holder.as_ref().map_or_else(|| "?".into(), |r| r.get(1)),
-            since: holder.as_ref().map_or_else(|| "?".into(), |r| r.get(2)),
-        }),
+    let answer: Result<_, tokio_postgres::Error> = asked.await;
+    let (got, holder) = answer.map_err(CatalogError::from)?;
+    let (pid, from, since) = match holder {
+        Some(r) => (r.get(0), r.get(1), r.get(2)),
+        // It has just let go.
+        None => (0, "?".to_owned(), "?".to_owned()),
+    };
+    if got {
+        return Ok(Session { client, pid, since });
     }
+    Err(ClaimError::Taken { home: home.name.clone(), pid, from, since })
 }

@@ -79,10 +79,17 @@ impl Store {
                 &[],
             )
             .await?;
-        Ok(Functions::new(rows.iter().map(|r| Function {
+        let all = Functions::new(rows.iter().map(|r| Function {
             name: r.get(0),
             stable: r.get(1),
             plain: r.get(2),
-        })))
+        }));
+        let version: String = client
+            .lock()
+            .await
+            .query_one("SELECT pg_catalog.current_setting('server_version_num')", &[])
+            .await?
+            .get(0);
+        Ok(all.of_server(version.parse::<u32>().unwrap_or(0) / 10_000))
     }
 }

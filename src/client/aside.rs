@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
-use super::relay::{Client, End, Event, Leaving, report_of};
-use crate::backend::server::ServerConn;
-use crate::pool::{Lease, Pool, PoolError, PoolKey, Waiting};
+use super::ending::{End, Leaving};
+use super::relay::{Client, Event, report_of};
+use crate::pool::{Lease, Leased, Pool, PoolError, PoolKey, Waiting};
 use crate::telemetry::{Blame, ClientState};
 use crate::topology::NodeId;
 use crate::wire::backend::Report;
@@ -26,10 +26,7 @@ struct Aside<T> {
 
 impl Client {
     /// A connection to `node` from its pool: at once, or in turn.
-    pub(super) async fn borrow(
-        &mut self,
-        node: NodeId,
-    ) -> Result<Result<(Box<ServerConn>, Arc<Pool>), Report>, End> {
+    pub(super) async fn borrow(&mut self, node: NodeId) -> Result<Result<Leased, Report>, End> {
         let Some(pool) = self.pool(node) else {
             return Ok(Err(Report::error("40001", "the node has just been removed")));
         };
@@ -38,12 +35,12 @@ impl Client {
             Lease::Later(waiting) => {
                 let since = Instant::now();
                 self.parts.info.set_state_since(ClientState::Waiting, since);
-                let granted = self.wait_in_line(&pool, waiting).await?;
+                let granted = self.wait_in_line(waiting).await?;
                 self.worker.stats.wait.record(since.elapsed());
                 granted
             }
         };
-        Ok(granted.map(|conn| (conn, pool)).map_err(|e| match e {
+        Ok(granted.map_err(|e| match e {
             Some(e) => {
                 self.worker.stats.errors(Blame::Node).inc();
                 report_of(&e)
@@ -72,13 +69,12 @@ impl Client {
     /// Waits for a connection; `Err(None)`: the wait was cancelled.
     async fn wait_in_line(
         &mut self,
-        pool: &Arc<Pool>,
         mut waiting: Waiting,
-    ) -> Result<Result<Box<ServerConn>, Option<PoolError>>, End> {
+    ) -> Result<Result<Leased, Option<PoolError>>, End> {
         let aside = self.wait_aside(|cx| waiting.poll(cx)).await?;
         Ok(match (aside.arrived, aside.cancelled) {
             (Some(Ok(conn)), true) => {
-                pool.give(conn, self.worker.index);
+                conn.give(self.worker.index);
                 Err(None)
             }
             (Some(granted), false) => granted.map_err(Some),

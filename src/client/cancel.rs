@@ -66,11 +66,22 @@ impl Cancels {
     /// Carries out a CancelRequest. An unknown or wrong key does nothing, as in PostgreSQL.
     pub async fn deliver(&self, pid: i32, secret: &[u8]) {
         let Some(slot) = lock(&self.slots).get(&pid).cloned() else { return };
-        if !bool::from(slot.secret.ct_eq(secret)) {
-            return;
+        if bool::from(slot.secret.ct_eq(secret)) {
+            slot.cancel().await;
         }
+    }
+
+    /// Cancels whatever anybody waits for: the process ends.
+    pub async fn deliver_all(&self) {
+        let slots: Vec<_> = lock(&self.slots).values().cloned().collect();
+        join_all(slots.iter().map(|slot| slot.cancel())).await;
+    }
+}
+
+impl Slot {
+    async fn cancel(&self) {
         let targets = {
-            let mut at = lock(&slot.at);
+            let mut at = lock(&self.at);
             if let Some(waker) = at.waiting.take() {
                 at.cancelled = true;
                 waker.wake();

@@ -1,6 +1,7 @@
 //! DDL of distributed tables: handed to the control runtime, which carries it out on all nodes.
 
-use super::relay::{Client, End};
+use super::ending::End;
+use super::relay::Client;
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
 use crate::wire::backend::{self, Report, Status};
 

@@ -5,15 +5,13 @@
 //! has not come push back. A connection is borrowed per node, in the order of node ids, so that two
 //! gathers can never each wait for what the other holds.
 
-use std::sync::Arc;
-
 use bytes::{Buf, BytesMut};
 
-use super::relay::{Client, End};
-use crate::backend::server::ServerConn;
+use super::ending::End;
+use super::relay::Client;
 use crate::gate::machine::{Entry, TicketId, Touch};
 use crate::merge::{self, Column};
-use crate::pool::Pool;
+use crate::pool::Leased;
 use crate::router::plan::Merge;
 use crate::session::{Gather, reset_sql};
 use crate::wire::backend::{self, Report, Status};
@@ -26,11 +24,12 @@ const MAX_INSPECTED: usize = 16 << 20;
 
 /// One node's part of a gather.
 struct Part {
-    conn: Box<ServerConn>,
-    pool: Arc<Pool>,
+    conn: Leased,
     /// ReadyForQuery of the session parameters is still to come.
     preparing: bool,
     hide_parse: bool,
+    /// The statement's parameters were described, so its columns come next, in formats unknown yet.
+    statement: bool,
     /// The request was written, so an answer is to be expected until `done`.
     sent: bool,
     done: bool,
@@ -40,6 +39,8 @@ struct Part {
 #[derive(Default)]
 struct Answer {
     columns: Option<Vec<Column>>,
+    /// The columns as the statement describes them.
+    statement: Option<Vec<Column>>,
     folded: Option<Vec<Option<Vec<u8>>>>,
     rows: u64,
     tag: String,
@@ -60,11 +61,11 @@ impl Client {
         let mut parts = Vec::with_capacity(job.nodes.len());
         for &node in &job.nodes {
             match self.borrow(node).await? {
-                Ok((conn, pool)) => parts.push(Part {
+                Ok(conn) => parts.push(Part {
                     conn,
-                    pool,
                     preparing: false,
                     hide_parse: job.hide_parse,
+                    statement: false,
                     sent: false,
                     done: false,
                 }),
@@ -122,13 +123,9 @@ impl Client {
     fn give_back(&self, parts: Vec<Part>) {
         for part in parts {
             if (part.done || !part.sent) && part.conn.input.is_empty() {
-                part.pool.give(part.conn, self.worker.index);
-            } else {
-                // Its answer is of no use any more; closing ends it.
-                let conn = part.conn;
-                drop(conn);
-                part.pool.lost();
+                part.conn.give(self.worker.index);
             }
+            // Else its answer is of no use any more; closing ends it.
         }
     }
 
@@ -151,7 +148,8 @@ impl Client {
             part.conn.output.buf().extend_from_slice(&job.request);
         }
         for part in parts.iter_mut() {
-            if let Err(e) = part.conn.stream.drain(&mut part.conn.output).await {
+            let conn = &mut *part.conn;
+            if let Err(e) = conn.stream.drain(&mut conn.output).await {
                 return Ok(Some(lost(&e)));
             }
         }
@@ -208,7 +206,7 @@ impl Client {
                 }
             }
             self.push_out().await?;
-            match part.conn.stream.fill(&mut part.conn.input).await {
+            match part.conn.fill().await {
                 Ok(0) => return Ok(Step::Failed(lost(&std::io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
                 Err(e) => return Ok(Step::Failed(lost(&e))),
@@ -232,7 +230,7 @@ impl Client {
                 b'Z' => part.preparing = false,
                 b'E' => return Err(Box::new(Report::from_node(body))),
                 b'S' => {
-                    part.conn.facts.note_status(body);
+                    part.conn.facts.reported.note(body);
                 }
                 _ => {}
             }
@@ -240,6 +238,19 @@ impl Client {
         }
         let first = turn == 0;
         match tag {
+            b't' => {
+                part.statement = true;
+                if first {
+                    self.out.buf().extend_from_slice(message);
+                }
+            }
+            b'T' if std::mem::take(&mut part.statement) => {
+                let columns = merge::columns(body).ok_or_else(malformed)?;
+                if *answer.statement.get_or_insert_with(|| columns.clone()) != columns {
+                    return Err(differ());
+                }
+                self.show(first, answer, message);
+            }
             b'T' => {
                 let columns = merge::columns(body).ok_or_else(malformed)?;
                 match &answer.columns {
@@ -250,12 +261,7 @@ impl Client {
                         answer.columns = Some(columns);
                     }
                     Some(known) if *known == columns => {}
-                    Some(_) => {
-                        return Err(Box::new(
-                            Report::error("0A000", "the nodes answer with different column types")
-                                .hint("Types made by CREATE TYPE have another identity on each node; cast them to text."),
-                        ));
-                    }
+                    Some(_) => return Err(differ()),
                 }
                 if first && !job.hide_describe {
                     answer.answered += 1;
@@ -263,10 +269,7 @@ impl Client {
                 }
             }
             b'1' if std::mem::take(&mut part.hide_parse) => {}
-            b'1' | b'2' | b'n' if first => {
-                answer.answered += 1;
-                self.out.buf().extend_from_slice(message);
-            }
+            b'1' | b'2' | b'n' => self.show(first, answer, message),
             b'D' => fold_row(job, answer, body)?,
             b'C' => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);
@@ -279,7 +282,7 @@ impl Client {
             }
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
-                part.conn.facts.note_status(body);
+                part.conn.facts.reported.note(body);
             }
             b'Z' => {
                 part.done = true;
@@ -288,6 +291,14 @@ impl Client {
             _ => {}
         }
         Ok(false)
+    }
+
+    /// Passes on what answers one message of the client, of the first node only.
+    fn show(&mut self, first: bool, answer: &mut Answer, message: &[u8]) {
+        if first {
+            answer.answered += 1;
+            self.out.buf().extend_from_slice(message);
+        }
     }
 
     /// Passes one DataRow on, however large, or drops it.
@@ -306,7 +317,7 @@ impl Client {
             if left == 0 {
                 return Ok(());
             }
-            match part.conn.stream.fill(&mut part.conn.input).await {
+            match part.conn.fill().await {
                 Ok(n) if n > 0 => {}
                 // Half a row is out already: no error message can follow it.
                 Ok(_) | Err(_) => return Err(End::Client),
@@ -349,6 +360,14 @@ fn refused(e: merge::MergeError) -> Box<Report> {
     Box::new(
         Report::error(e.sqlstate(), e.to_string())
             .hint("Add an equality on the distribution column, or cast to another type."),
+    )
+}
+
+fn differ() -> Box<Report> {
+    Box::new(
+        Report::error("0A000", "the nodes answer with different column types").hint(
+            "Types made by CREATE TYPE have another identity on each node; cast them to text.",
+        ),
     )
 }
 

@@ -21,7 +21,7 @@ use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
 use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
-use crate::pool::{Lease, Pool, PoolError, PoolKey};
+use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
 use crate::telemetry::{ClientInfo, Live, NewClient};
 use crate::wire::backend::{self, Report};
@@ -147,7 +147,8 @@ pub async fn run(
         tls: stream.is_tls(),
         worker: worker.index,
     });
-    let session = Session::new(info.id, &startup.params);
+    let mut session = Session::new(info.id, &startup.params);
+    session.told(status);
     Ok(Outcome::Session(Box::new(Parts {
         user,
         database,
@@ -277,7 +278,6 @@ async fn server_status(
         (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
     };
     let mut conn = leased.map_err(|e| fatal(&e))?;
-    let mut guard = Borrowed { pool: &pool, given: false };
 
     let session = Session::new(0, &startup.params);
     let wanted = session.settings();
@@ -286,33 +286,17 @@ async fn server_status(
         conn.facts.applied = None;
         frontend::put_query(conn.output.buf(), sql.as_bytes());
         if let Some(error) = quiet_query(&mut conn).await.map_err(|e| broken(&e))? {
-            guard.given = true;
-            pool.give(conn, worker.index);
+            conn.give(worker.index);
             let mut report = Report::from_node(&error);
             report.severity = "FATAL";
             return Err(report.into());
         }
         conn.facts.applied = Some(wanted.clone());
     }
-    let status = conn.facts.reported.clone();
+    let status = conn.facts.reported.list().to_vec();
     shared.reported.remember(Instant::now(), asked, &status);
-    guard.given = true;
-    pool.give(conn, worker.index);
+    conn.give(worker.index);
     Ok(status)
-}
-
-/// Tells the pool when a borrowed connection was dropped on the way.
-struct Borrowed<'a> {
-    pool: &'a Arc<Pool>,
-    given: bool,
-}
-
-impl Drop for Borrowed<'_> {
-    fn drop(&mut self) {
-        if !self.given {
-            self.pool.lost();
-        }
-    }
 }
 
 fn broken(e: &std::io::Error) -> Report {
@@ -341,7 +325,7 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
                     b'Z' => return Ok(error),
                     b'E' => error = Some(std::mem::take(&mut body)),
                     b'S' => {
-                        conn.facts.note_status(&body);
+                        conn.facts.reported.note(&body);
                     }
                     _ => {}
                 }

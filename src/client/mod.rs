@@ -2,12 +2,13 @@
 //!
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
-//! sockets; [`aside`] is where it waits. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! sockets; [`aside`] is where it waits, [`ending`] how it ends. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod aside;
 mod cancel;
 mod ddl;
+mod ending;
 mod gather;
 mod handshake;
 mod login;

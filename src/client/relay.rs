@@ -11,19 +11,19 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
 
+use super::ending::{End, Leaving};
 use super::login::Parts;
 use super::worker::Worker;
 use crate::backend::login::LoginError;
-use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
-use crate::pool::{Pool, PoolError};
+use crate::pool::{Leased, Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need, Session};
-use crate::telemetry::{Blame, ClientState, PlanKind};
+use crate::telemetry::{ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
@@ -35,27 +35,24 @@ const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 const READ_AHEAD: usize = 64 << 10;
 
-/// How long a client may take to read why its session ends.
-const FAREWELL: Duration = Duration::from_secs(10);
-
 pub struct Client {
     pub(super) worker: Rc<Worker>,
     pub(super) stream: Stream,
     pub(super) input: BytesMut,
     pub(super) out: Out,
     pub(super) parts: Parts,
-    server: Option<(Box<ServerConn>, Arc<Pool>)>,
+    pub(super) server: Option<Leased>,
     /// Requests to be given to the session again before anything new.
-    again: VecDeque<Vec<u8>>,
+    pub(super) again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
     copying: (usize, bool),
     /// The client's part of the COPY has been passed on whole.
-    copied: bool,
+    pub(super) copied: bool,
     pub(super) leaving: Leaving,
     /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
     muted: bool,
     /// Something was sent to the node since it was last asked to flush its answers.
-    unflushed: bool,
+    pub(super) unflushed: bool,
     sent_at: Option<Instant>,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
@@ -63,34 +60,6 @@ pub struct Client {
     plain: bool,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
-}
-
-/// Why a session ends.
-#[derive(Debug)]
-pub(super) enum End {
-    /// The client said goodbye, or its socket closed.
-    Client,
-    /// The client is told and the connection closed.
-    Fatal(Box<Report>),
-    /// The node has said why, and the client has been told in its words.
-    Told,
-}
-
-impl From<Report> for End {
-    fn from(r: Report) -> Self {
-        Self::Fatal(Box::new(r))
-    }
-}
-
-/// Whether more is to be expected of the client. What it has sent before it leaves is carried out,
-/// as PostgreSQL does: it reads one message after the other and the goodbye last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Leaving {
-    No,
-    /// It has closed its side of the connection.
-    HungUp,
-    /// It has said Terminate.
-    Goodbye,
 }
 
 /// What arrived.
@@ -136,10 +105,7 @@ impl Client {
         };
         self.abandon_server().await;
         if told {
-            let tell = self.stream.drain(&mut self.out);
-            if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
-                self.stream.shutdown_heard().await;
-            }
+            self.farewell().await;
         }
         self.count();
     }
@@ -185,29 +151,6 @@ impl Client {
         !self.again.is_empty() && self.server.is_none()
     }
 
-    /// Whether a client that is leaving has had all it asked for.
-    fn is_finished(&self) -> bool {
-        let input = match frame::header(&self.input) {
-            Ok(Some(h)) => self.input.len() >= h.len,
-            Ok(None) | Err(_) => false,
-        };
-        let session = &self.parts.session;
-        // The rest of a COPY will not come, so its answer will not either.
-        let stuck = session.copies_in() && !self.copied;
-        !input
-            && self.again.is_empty()
-            && self.out.is_empty()
-            && (stuck || !session.is_waiting_for_server())
-    }
-
-    /// Without Sync the node keeps its answers to itself, and no Sync will come.
-    fn ask_for_answers(&mut self) {
-        if let (true, Some((conn, _))) = (self.unflushed, &mut self.server) {
-            frame::put(conn.output.buf(), b'H', |_| {});
-            self.unflushed = false;
-        }
-    }
-
     /// Gives the session the client's messages, as many as it takes.
     fn take_messages(&mut self) -> Result<Option<Need>, End> {
         if self.out.len() > CLIENT_HIGH {
@@ -223,13 +166,13 @@ impl Client {
         loop {
             // Who does not read its answers gets no more of them.
             if self.out.len() > CLIENT_HIGH
-                || self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH)
+                || self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH)
             {
                 return Ok(None);
             }
             if self.copying.0 > 0 {
                 let n = self.copying.0.min(self.input.len());
-                if let (true, Some((conn, _))) = (self.copying.1, &mut self.server) {
+                if let (true, Some(conn)) = (self.copying.1, &mut self.server) {
                     conn.output.buf().extend_from_slice(&self.input[..n]);
                 }
                 self.input.advance(n);
@@ -273,7 +216,7 @@ impl Client {
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
-            Some((conn, _)) => {
+            Some(conn) => {
                 *unflushed = true;
                 conn.output.buf()
             }
@@ -311,7 +254,7 @@ impl Client {
         let gone = released.is_some();
         if let Some(facts) = released {
             self.parts.cancel.idle();
-            if let Some((mut conn, pool)) = self.server.take() {
+            if let Some(mut conn) = self.server.take() {
                 conn.facts = facts;
                 if self.copying.0 > 0 && self.copying.1 {
                     // The COPY failed while a message of its data was half passed on. The node
@@ -319,7 +262,7 @@ impl Client {
                     conn.facts.spent = true;
                     self.copying.1 = false;
                 }
-                pool.give(conn, self.worker.index);
+                conn.give(self.worker.index);
             }
             if let Some(at) = self.sent_at.take() {
                 self.worker.stats.query.record(at.elapsed());
@@ -335,20 +278,19 @@ impl Client {
     async fn lease(&mut self, node: NodeId) -> Result<(), End> {
         // A pinned or used-up link is never exchanged, so there is none now.
         debug_assert!(self.server.is_none());
-        let leased = match self.borrow(node).await? {
-            Ok(leased) => leased,
+        let mut conn = match self.borrow(node).await? {
+            Ok(conn) => conn,
             Err(report) => {
                 self.refuse_front(report);
                 return Ok(());
             }
         };
-        let (mut conn, pool) = leased;
         self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
         self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
         self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
-        self.server = Some((conn, pool));
+        self.server = Some(conn);
         Ok(())
     }
 
@@ -376,7 +318,7 @@ impl Client {
         };
         let mut none = Vec::new();
         let to_server = match &mut self.server {
-            Some((conn, _)) => conn.output.buf(),
+            Some(conn) => conn.output.buf(),
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
@@ -426,7 +368,7 @@ impl Client {
         // Room was made for messages that waited for it, or a client that leaves has its answers.
         let mut progress = before > CLIENT_HIGH && self.out.len() <= CLIENT_HIGH;
         progress |= self.leaving != Leaving::No && before > 0 && self.out.is_empty();
-        if let Some((conn, _)) = &mut self.server {
+        if let Some(conn) = self.server.as_deref_mut() {
             let before = conn.output.len();
             if let Poll::Ready(Err(e)) = conn.stream.poll_drain(cx, &mut conn.output) {
                 return Poll::Ready(Event::ServerGone(Some(e)));
@@ -464,9 +406,13 @@ impl Client {
         if progress {
             return Poll::Ready(Event::Progress);
         }
-        if self.parts.session.is_idle() && self.out.is_empty() {
-            let woken = self.drain.as_mut().poll(cx).is_ready();
-            if woken || *self.worker.shared.draining.borrow() {
+        if !self.parts.session.is_waiting_for_server() && self.out.is_empty() {
+            while self.drain.as_mut().poll(cx).is_ready() {
+                // Once more: after those that are idle come those that are not.
+                self.drain.set(self.worker.drain.clone().notified_owned());
+            }
+            let idle = self.parts.session.is_idle();
+            if self.worker.ending.get() || idle && *self.worker.shared.draining.borrow() {
                 return Poll::Ready(Event::Draining);
             }
         }
@@ -493,7 +439,7 @@ impl Client {
             Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
             _ => READ_AHEAD,
         };
-        let full = self.server.as_ref().is_some_and(|(c, _)| c.output.len() > SERVER_HIGH);
+        let full = self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH);
         if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
@@ -514,51 +460,9 @@ impl Client {
     /// A cancel means what the session holds.
     pub(super) fn relink_cancel(&self) {
         match &self.server {
-            Some((conn, _)) => self.parts.cancel.linked([conn.cancel.clone()]),
+            Some(conn) => self.parts.cancel.linked([conn.cancel.clone()]),
             None => self.parts.cancel.idle(),
         }
-    }
-
-    /// The server connection broke off. A session that has nothing on it goes on without.
-    fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
-        let told = self.parts.session.broken() == Some("the node has closed the connection");
-        let idle = self.parts.session.is_idle() && self.parts.session.pinned().is_none();
-        let worker = self.worker.clone();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
-        if let Some((_, pool)) = self.server.take() {
-            pool.lost();
-        }
-        if idle {
-            return Ok(());
-        }
-        self.worker.stats.errors(Blame::Node).inc();
-        if told {
-            return Err(End::Told);
-        }
-        let mut report = Report::fatal("08006", "the node closed the connection unexpectedly");
-        if let Some(e) = error {
-            report = report.detail(e.to_string());
-        }
-        Err(report.into())
-    }
-
-    /// The client is gone: what it left running is cancelled, and its transaction ends.
-    async fn abandon_server(&mut self) {
-        let Some((conn, pool)) = self.server.take() else { return };
-        let worker = self.worker.clone();
-        let waiting = self.parts.session.is_waiting_for_server();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
-        if waiting {
-            let timeout = self.worker.shared.config.load().pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
-                tracing::debug!(error = %e, "cancel of an abandoned statement");
-            }
-        }
-        // Closing ends the transaction, whatever state it was in.
-        drop(conn);
-        pool.lost();
     }
 
     fn note_state(&self) {

@@ -1,6 +1,6 @@
 //! What the clients of one thread share: gate, planner, figures. No locks: one thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,8 +21,10 @@ pub struct Worker {
     pub stats: Arc<WorkerStats>,
     /// Told when a gate opens.
     pub woken: Notify,
-    /// Told when the process drains.
+    /// Told when the process drains, and when it ends.
     pub drain: Arc<Notify>,
+    /// Time is up: open transactions are ended too.
+    pub ending: Cell<bool>,
     decide: RefCell<Decide>,
 }
 
@@ -42,6 +44,7 @@ impl Worker {
             stats,
             woken: Notify::new(),
             drain: Arc::default(),
+            ending: Cell::new(false),
             decide: RefCell::new(Decide {
                 gate: Gate::default(),
                 effects: Vec::new(),

@@ -33,8 +33,6 @@ use traffic::{Outcome, Progress, Worker};
 /// The database name that leads to the console.
 const CONSOLE: &str = "pgshunt";
 const SHARDS: u64 = 4;
-/// Enough for a move that can be watched, and loaded in a second or two.
-const ROWS: i32 = 200_000;
 
 #[derive(Debug, Clone, Copy)]
 pub struct DemoOptions {
@@ -43,6 +41,8 @@ pub struct DemoOptions {
     /// How long the clients run besides the moves.
     pub seconds: u64,
     pub connections: u16,
+    /// Rows the table begins with.
+    pub rows: i32,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -92,15 +92,16 @@ async fn play(options: &DemoOptions, cluster: &LocalCluster, port: u16) -> Resul
     scene::execute(&application, &format!("SET pgshunt.shard_count = {SHARDS}")).await?;
     scene::create_table(&application).await?;
     let start = Instant::now();
-    scene::load(&application, ROWS, SHARDS, |_| {}).await?;
+    scene::load(&application, options.rows, SHARDS, |_| {}).await?;
     println!(
-        "Table {} in {SHARDS} shards, {ROWS} rows ({:.1} s)",
+        "Table {} in {SHARDS} shards, {} rows ({:.1} s)",
         traffic::TABLE,
+        options.rows,
         start.elapsed().as_secs_f64()
     );
     let mut placements = vec![("before", scene::placement(&cluster.nodes).await?)];
 
-    let progress = Progress::new(ROWS.into());
+    let progress = Progress::new(options.rows.into());
     let mut clients = start_clients(options, port, &progress);
     println!("{} clients insert, update, read and count", options.connections);
     let part = Duration::from_millis(options.seconds * 1000 / 3);
@@ -152,12 +153,13 @@ async fn play(options: &DemoOptions, cluster: &LocalCluster, port: u16) -> Resul
 
 fn start_clients(options: &DemoOptions, port: u16, progress: &Arc<Progress>) -> JoinSet<Outcome> {
     let count = i32::from(options.connections);
+    let all = options.rows;
     let mut clients = JoinSet::new();
     for number in 0..count {
-        let rows = (number..ROWS).step_by(usize::from(options.connections));
+        let rows = (number..all).step_by(usize::from(options.connections));
         let address = scene::address(port, DATABASE);
         let progress = Arc::clone(progress);
-        clients.spawn(Worker::new(address, progress, number, count, ROWS, rows, SHARDS).run());
+        clients.spawn(Worker::new(address, progress, number, count, all, rows, SHARDS).run());
     }
     clients
 }

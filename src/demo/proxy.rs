@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
@@ -20,7 +21,9 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    pub fn start(config: Config) -> Result<Self, DemoError> {
+    pub fn start(mut config: Config) -> Result<Self, DemoError> {
+        // Whoever ends a demo does not wait for a transaction somebody left open in it.
+        config.server.shutdown_timeout = Duration::from_secs(2);
         let (stop, stopped) = oneshot::channel::<()>();
         let (report, started) = mpsc::channel();
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {

@@ -106,7 +106,7 @@ impl Ctx {
 }
 
 /// Connects to home and takes the move's advisory lock (a rollback's also that of the move it
-/// takes back). The session of a predecessor that died a moment ago may still be ending.
+/// takes back).
 pub async fn lock_home(
     connector: &Connector,
     home: &Arc<Node>,
@@ -119,16 +119,28 @@ pub async fn lock_home(
     Ok(link)
 }
 
+/// This process has the catalog to itself (`catalog::owner`), so whoever holds the lock is a session
+/// of a predecessor, or an old one of ours, whose end the server has not noticed.
 async fn lock(link: &Link, id: MoveId) -> Result<(), StepError> {
     const TRIES: u32 = 50;
-    let key = id.0 as i32;
-    for _ in 0..TRIES {
+    let (doing, key) = ("locking the move", id.0 as i32);
+    for tried in 0..TRIES {
         let got: bool = link
-            .one("locking the move", "SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &key])
+            .one(doing, "SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &key])
             .await?
             .get(0);
         if got {
             return Ok(());
+        }
+        if tried == TRIES / 2 {
+            link.query(
+                doing,
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted
+                 AND classid = $1::int::oid AND objid = $2::int::oid AND objsubid = 2
+                 AND pid <> pg_backend_pid()",
+                &[&LOCK_CLASS, &key],
+            )
+            .await?;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

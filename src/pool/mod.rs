@@ -5,13 +5,14 @@
 //! buys an exact limit and one fair line for all workers. A connection is preferably used by the
 //! worker that opened it; a lent one keeps its registration with the lender's reactor.
 
+mod leased;
 pub mod state;
 
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,7 @@ use crate::net::tls::ClientTls;
 use crate::telemetry::PoolFigures;
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
+pub use leased::Leased;
 use state::{ConnId, Effect, State, WaiterId, Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -191,7 +193,7 @@ pub struct Pool {
 
 /// The answer to [`Pool::lease`].
 pub enum Lease {
-    Now(Box<ServerConn>),
+    Now(Leased),
     Later(Waiting),
 }
 
@@ -220,7 +222,7 @@ impl Pool {
             match shared.idle.remove(&id) {
                 Some(mut conn) => {
                     if still_alive(&mut conn) {
-                        return Lease::Now(conn);
+                        return Lease::Now(Leased::new(conn, self.clone()));
                     }
                     shared.state.lost(&mut Vec::new());
                 }
@@ -240,7 +242,7 @@ impl Pool {
     }
 
     /// Gives a connection back after its transaction; a used-up one is closed instead.
-    pub fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker) {
+    fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker) {
         let mut fx = Vec::new();
         let now = Instant::now();
         let young = now.duration_since(conn.opened) < self.home.config.load().server_lifetime;
@@ -258,7 +260,7 @@ impl Pool {
     }
 
     /// A connection that was leased is gone.
-    pub fn lost(self: &Arc<Self>) {
+    fn lost(self: &Arc<Self>) {
         let mut fx = Vec::new();
         let mut shared = self.lock();
         shared.bury_dead_for_line();
@@ -374,13 +376,14 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Grant> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Leased, PoolError>> {
         if !self.expired && self.deadline.as_mut().poll(cx).is_ready() {
             self.expired = true;
             // The machine decides; it may have granted a connection meanwhile.
             self.pool.tick(Instant::now());
         }
-        Pin::new(&mut self.rx).poll(cx).map(|r| r.unwrap_or(Err(PoolError::Shutdown)))
+        let granted = ready!(Pin::new(&mut self.rx).poll(cx)).unwrap_or(Err(PoolError::Shutdown));
+        Poll::Ready(granted.map(|conn| Leased::new(conn, self.pool.clone())))
     }
 }
 
@@ -413,7 +416,7 @@ fn still_alive(conn: &mut ServerConn) -> bool {
             }
             let message = conn.input.split_to(h.len);
             match h.tag {
-                b'S' => conn.facts.note_status(&message[frame::HEADER..]),
+                b'S' => conn.facts.reported.note(&message[frame::HEADER..]),
                 b'N' | b'A' => {}
                 _ => return false,
             }

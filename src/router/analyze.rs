@@ -171,7 +171,19 @@ fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
 /// A statement on local tables, or on none.
 fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
     let reads_only = matches!(node, Node::SelectStmt(_));
-    let into = matches!(node, Node::SelectStmt(s) if s.into_clause().is_some());
+    let into = match node {
+        Node::SelectStmt(s) => s.into_clause().and_then(|i| i.rel()),
+        _ => None,
+    };
+    if let Some(name) = into.and_then(|rv| rv.relname())
+        && cx.names.routes.any_table_named(name)
+    {
+        return refused(
+            format!("\"{name}\" is the name of a distributed table"),
+            "Choose another name, or create the table without INTO.",
+        );
+    }
+    let into = into.is_some();
     match bound(node, cx) {
         Some(Bound::Refused(kind)) => *kind,
         None if !local && !into && reads_only => Kind::Any,

@@ -11,12 +11,15 @@ use super::functions::Functions;
 use super::place::{Given, Values};
 use super::plan::{Control, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
+use super::utility;
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
 
 /// Plans kept per worker; past it the cache starts anew.
 const MAX_PLANS: usize = 10_000;
+/// The PostgreSQL whose grammar `pg_raw_parse` has.
+const GRAMMAR_MAJOR: u32 = 18;
 /// Longer texts are planned each time.
 const MAX_CACHED_TEXT: usize = 16 << 10;
 
@@ -238,14 +241,26 @@ fn parse_and_plan(
         return (not_utf8(text, routes, home), false);
     };
     let Ok(tree) = pg_raw_parse::parse(utf8) else {
-        // The server words syntax errors; its grammar may also know more than ours.
-        return (home(text), false);
+        // The server words syntax errors. A newer one may know more than our grammar.
+        let newer = functions.server_major() > GRAMMAR_MAJOR;
+        let plan = match utility::names_a_table(text, routes).filter(|_| newer) {
+            Some(table) => Plan::refused(
+                Report::error("0A000", format!("this statement on \"{table}\" is not understood"))
+                    .hint("pgshunt knows the grammar of PostgreSQL 18."),
+            ),
+            None => home(text),
+        };
+        return (plan, false);
     };
     let mut plan = Plan { kind: Kind::Any, statements: Vec::new() };
     let mut by_shape = tree.len() == 1;
+    let path = match speech.path {
+        None => Some(super::path::DEFAULT.map(str::to_owned).to_vec()),
+        Some(text) => super::path::schemas(text),
+    };
     let mut names = Names {
         routes,
-        default_path: speech.path.is_none(),
+        path: path.as_deref(),
         temporary: speech.temporary,
         foreign_text: speech.foreign_text,
     };
@@ -275,7 +290,7 @@ fn parse_and_plan(
             | Control::ResetLocal(_)
             | Control::ResetAll
             | Control::DiscardAll => {
-                names.default_path = false;
+                names.path = None;
             }
             Control::Pin(_) => names.temporary = true,
             _ => {}

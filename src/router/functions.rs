@@ -15,6 +15,7 @@ pub struct Functions {
     steady: Arc<HashSet<String>>,
     /// Those that read and change nothing a node has to itself.
     free: Arc<HashSet<String>>,
+    server_major: u32,
 }
 
 /// One function of `pg_proc`, all its overloads taken together.
@@ -42,7 +43,17 @@ impl Functions {
             builtin.insert(f.name);
         }
         let [builtin, steady, free] = known.map(Arc::new);
-        Self { builtin, steady, free }
+        Self { builtin, steady, free, server_major: 0 }
+    }
+
+    /// The functions of a server of this major version.
+    #[must_use]
+    pub fn of_server(self, server_major: u32) -> Self {
+        Self { server_major, ..self }
+    }
+
+    pub fn server_major(&self) -> u32 {
+        self.server_major
     }
 
     pub fn is_builtin(&self, name: &str) -> bool {

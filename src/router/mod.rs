@@ -13,6 +13,7 @@ mod cache;
 mod constant;
 mod functions;
 mod node_bound;
+mod path;
 pub mod place;
 pub mod plan;
 mod proof;

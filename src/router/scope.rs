@@ -22,8 +22,8 @@ pub enum Named {
 #[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
     pub routes: &'a RoutingTable,
-    /// The session has not changed its search_path from `"$user", public`.
-    pub default_path: bool,
+    /// The schemas in which a name without one is looked up; `None`: not known.
+    pub path: Option<&'a [String]>,
     /// The session may have temporary tables, which hide others.
     pub temporary: bool,
     /// The session's texts do not mean to PostgreSQL what they mean to us: another encoding, or
@@ -62,17 +62,29 @@ impl Names<'_> {
                 }
             }
             None if !self.routes.any_table_named(name) => Named::Local,
-            None if self.default_path && !self.temporary => {
-                // "$user" comes first: a table in any other schema may be the one that is meant.
-                let elsewhere =
-                    self.routes.tables().any(|t| t.name == name && t.schema != "public");
-                match self.routes.table_by_name("public", name) {
-                    Some(t) if !elsewhere => Named::Distributed(t.clone()),
-                    _ => Named::Unclear(name.to_owned()),
-                }
-            }
-            None => Named::Unclear(name.to_owned()),
+            None if self.temporary => Named::Unclear(name.to_owned()),
+            None => match self.path {
+                Some(path) => self.first_in(path, name),
+                None => Named::Unclear(name.to_owned()),
+            },
         }
+    }
+
+    /// The first table of this name on the path. Nothing but distributed tables has the name of one
+    /// (CREATE TABLE sees to that), so nothing else can be found before it.
+    fn first_in(&self, path: &[String], name: &str) -> Named {
+        for schema in path {
+            // Whose schema that is, is not known here: any but public may be.
+            let may_be_anywhere = schema == "$user"
+                && self.routes.tables().any(|t| t.name == name && t.schema != "public");
+            if may_be_anywhere {
+                return Named::Unclear(name.to_owned());
+            }
+            if let Some(t) = self.routes.table_by_name(schema, name) {
+                return Named::Distributed(t.clone());
+            }
+        }
+        Named::Local
     }
 }
 

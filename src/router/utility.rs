@@ -13,6 +13,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{READING, reads_alike};
 use super::plan::{Control, Kind};
+use crate::topology::RoutingTable;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
@@ -320,7 +321,15 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
 
 /// The first of the names that stands in the statement's text as a word.
 fn mentioned<'n>(cx: Context<'_>, names: impl Iterator<Item = &'n str>) -> Option<String> {
-    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    first_in(cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text), names)
+}
+
+/// The first distributed table whose name stands in the text as a word.
+pub fn names_a_table(text: &[u8], routes: &RoutingTable) -> Option<String> {
+    first_in(text, routes.tables().map(|t| t.name.as_str()))
+}
+
+fn first_in<'n>(text: &[u8], names: impl Iterator<Item = &'n str>) -> Option<String> {
     // U&"..." and U&'...' may spell any name with escapes.
     let escaped = text.windows(3).any(|w| {
         w[0].eq_ignore_ascii_case(&b'u') && w[1] == b'&' && (w[2] == b'"' || w[2] == b'\'')

@@ -15,7 +15,8 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None | Control::Begin | Control::Pure | Control::Local => {}
+            Control::None | Control::Begin | Control::Pure => {}
+            Control::Local => self.settings.set_local(),
             Control::Commit => self.settings.commit(),
             Control::Rollback => self.settings.rollback(),
             // The new transaction has a snapshot of its own.
@@ -125,17 +126,17 @@ impl Session {
         for e in &skipped {
             self.undo(&e.undo);
         }
-        if let Some(Expect { reply, undo, .. }) = failed {
-            let unnamed = undo.client.as_ref().is_some_and(|(name, _)| name.is_empty());
-            let dropped = reply == Reply::Parse && undo.unnamed.is_some();
-            self.undo(&undo);
+        if let Some(Expect { reply, mut undo, .. }) = failed {
             // A failed Parse has dropped the unnamed statement first.
-            if unnamed {
-                self.unnamed = None;
+            if let Some((name, before)) = &mut undo.client
+                && name.is_empty()
+            {
+                *before = None;
             }
-            if let (true, Some(link)) = (dropped, &mut self.link) {
-                link.unnamed = None;
+            if reply == Reply::Parse && undo.unnamed.is_some() {
+                undo.unnamed = Some(None);
             }
+            self.undo(&undo);
         }
     }
 }

@@ -137,7 +137,8 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
-        let aborted = self.status == Status::Failed && self.link.is_none();
+        let aborted =
+            self.status == Status::Failed && self.link.as_ref().is_none_or(|l| l.is_quiet());
         if self.meaning_is_open() {
             return Err(Stop::Wait(Need::Quiet));
         }

@@ -164,13 +164,15 @@ impl Session {
         let (mut described, mut hide_describe, mut rows) = (false, false, 0);
         let mut request = Vec::new();
         let mut parsed = false;
-        let binds = self.pending.iter().filter(|p| matches!(p, Pending::Bind { .. })).count();
-        if binds > 1 {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node must be alone between two Syncs",
-            )
-            .into());
+        let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
+        let binds = count(|p| matches!(p, Pending::Bind { .. }));
+        let executes = count(|p| matches!(p, Pending::Execute { .. }));
+        if executes == 0 && binds == 1 && plan.kind != Kind::Ddl {
+            // Only to be described, which any one node can do.
+            return Ok(None);
+        }
+        if binds > 1 || executes != 1 {
+            return Err(not_alone().into());
         }
         for p in &self.pending {
             match p {
@@ -178,15 +180,16 @@ impl Session {
                     parsed = true;
                     frontend::put_parse(&mut request, b"", &s.text, &s.oids);
                 }
+                Pending::DescribeStatement { statement: s, .. }
+                    if s.id == statement.id && plan.kind != Kind::Ddl =>
+                {
+                    frontend::put_named(&mut request, b'D', b'S', b"");
+                }
                 Pending::Parse { .. }
                 | Pending::DescribeStatement { .. }
                 | Pending::ClosePortal { .. }
                 | Pending::Ours { .. } => {
-                    return Err(Report::error(
-                        "0A000",
-                        "a statement that goes to every node must be alone between two Syncs",
-                    )
-                    .into());
+                    return Err(not_alone().into());
                 }
                 Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
                 Pending::DescribePortal { .. } => {
@@ -228,4 +231,9 @@ impl Session {
         }
         Ok(Some(job))
     }
+}
+
+fn not_alone() -> Report {
+    Report::error("0A000", "a statement that goes to every node must be alone between two Syncs")
+        .hint("Send Sync before and after it, and execute it once (leave pipeline mode).")
 }

@@ -18,6 +18,7 @@ use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::reported::Reported;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
@@ -121,23 +122,8 @@ pub struct Facts {
     pub applied: Option<Settings>,
     /// The connection must not serve anybody else: what it still answers cannot be told.
     pub spent: bool,
-    /// ParameterStatus as last reported, in order of first appearance. Clients are told it at login.
-    pub reported: Vec<(String, String)>,
-}
-
-impl Facts {
-    /// Notes a ParameterStatus body; one that is malformed tells nothing.
-    pub fn note_status(&mut self, body: &[u8]) {
-        let mut parts = body.split(|&b| b == 0);
-        let (Some(name), Some(value)) = (parts.next(), parts.next()) else { return };
-        let (Ok(name), Ok(value)) = (std::str::from_utf8(name), std::str::from_utf8(value)) else {
-            return;
-        };
-        match self.reported.iter_mut().find(|(n, _)| n == name) {
-            Some((_, old)) => value.clone_into(old),
-            None => self.reported.push((name.to_owned(), value.to_owned())),
-        }
-    }
+    /// ParameterStatus as last reported. Clients are told it at login.
+    pub reported: Reported,
 }
 
 impl Default for Facts {
@@ -146,7 +132,7 @@ impl Default for Facts {
             prepared: Prepared::default(),
             applied: Some(Arc::from([])),
             spent: false,
-            reported: Vec::new(),
+            reported: Reported::default(),
         }
     }
 }
@@ -406,7 +392,11 @@ impl Link {
             self.facts.prepared.keep(id);
         }
         if let Some(before) = undo.unnamed {
-            self.unnamed = before;
+            // A Parse that was sent since has found this before it.
+            match self.expects.iter_mut().find_map(|e| e.undo.unnamed.as_mut()) {
+                Some(later) => *later = before,
+                None => self.unnamed = before,
+            }
         }
     }
 }

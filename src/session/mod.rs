@@ -35,6 +35,7 @@ mod pending;
 mod reach;
 mod reading;
 mod relay;
+mod reported;
 mod retry;
 mod settings;
 mod simple;
@@ -58,6 +59,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+use reported::Reported;
 pub use settings::reset_sql;
 
 /// What a session may look at while it decides.
@@ -189,6 +191,7 @@ pub struct Session {
     retry: retry::Retry,
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
+    told: Reported,
     pub counters: Counters,
 }
 
@@ -230,7 +233,13 @@ impl Session {
             retry: retry::Retry::default(),
             stale: None,
             counters: Counters::default(),
+            told: Reported::default(),
         }
+    }
+
+    /// What the client was told of the server's parameters at its login.
+    pub fn told(&mut self, status: Vec<(String, String)>) {
+        self.told = status.into();
     }
 
     pub fn status(&self) -> Status {

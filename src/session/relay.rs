@@ -59,7 +59,7 @@ impl Session {
             if input.len() - run < h.len {
                 break;
             }
-            if matches!(h.tag, b'E' | b'Z') {
+            if matches!(h.tag, b'E' | b'Z' | b'S') {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
@@ -110,12 +110,12 @@ impl Session {
         let Some(link) = &mut self.link else { return Keep::Drop };
         match h.tag {
             b'S' => {
-                link.facts.note_status(body);
-                // A change that nobody asked for (SIGHUP) is the client's too.
-                return match link.expects.front().map(|e| &e.fate) {
-                    Some(Fate::Swallow | Fate::Tidy) => Keep::Drop,
-                    _ => Keep::Forward,
-                };
+                link.facts.reported.note(body);
+                if link.expects.is_empty() {
+                    // A change that nobody asked for (SIGHUP) is the client's too.
+                    link.facts.reported.tell(&mut self.told, io.client);
+                }
+                return Keep::Drop;
             }
             b'E' => return self.error(body, env, io),
             b'G' | b'W' => {
@@ -178,7 +178,7 @@ impl Session {
             }
         }
         if h.tag == b'Z' {
-            return self.ready(body);
+            return self.ready(body, io);
         }
         if completes {
             let e = link.expects.pop_front();
@@ -201,7 +201,7 @@ impl Session {
         if passes { Keep::Forward } else { Keep::Drop }
     }
 
-    fn ready(&mut self, body: &[u8]) -> Keep {
+    fn ready(&mut self, body: &[u8], io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         let Some(status) = body.first().copied().and_then(Status::from_byte) else {
             self.broken = Some("malformed ReadyForQuery from the node".into());
@@ -218,6 +218,7 @@ impl Session {
         let failed = std::mem::take(&mut link.failed);
         if front.fate == Fate::Outside {
             // The client's transaction has not begun yet.
+            link.facts.reported.tell(&mut self.told, io.client);
             return Keep::Ready(self.status);
         }
         if link.ending || front.fate == Fate::Tidy {
@@ -226,6 +227,8 @@ impl Session {
             }
             return Keep::Drop;
         }
+        link.facts.reported.tell(&mut self.told, io.client);
+        self.settings.learn_date_style(|| link.facts.reported.get("DateStyle"));
         if status == Status::Idle {
             // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
             if failed {

@@ -22,6 +22,8 @@ pub struct SessionSettings {
     /// The startup packet asks for another encoding than UTF8, or for backslashes in literals. A SET
     /// of these is refused.
     foreign_text: bool,
+    /// The DateStyle was set, and what came of it is not known yet.
+    date_style_set: bool,
 }
 
 /// A parameter of the startup packet.
@@ -86,7 +88,14 @@ impl SessionSettings {
             .collect();
         let current = base.iter().map(Startup::setting).collect();
         let foreign_text = startup.iter().any(|(name, value)| !reads_alike(name, value));
-        Self { base, committed: Vec::new(), open: None, current, foreign_text }
+        Self {
+            base,
+            committed: Vec::new(),
+            open: None,
+            current,
+            foreign_text,
+            date_style_set: false,
+        }
     }
 
     pub fn foreign_text(&self) -> bool {
@@ -112,6 +121,8 @@ impl SessionSettings {
 
     pub fn set(&mut self, name: &str, sql: &str) {
         self.forget_local(name);
+        self.forget_role(name);
+        self.date_style_set |= name == "datestyle";
         let list = self.edit();
         list.retain(|s| s.name != name);
         list.push(Setting { name: name.to_owned(), sql: sql.to_owned() });
@@ -119,7 +130,33 @@ impl SessionSettings {
 
     pub fn reset(&mut self, name: &str) {
         self.forget_local(name);
+        self.forget_role(name);
         self.edit().retain(|s| s.name != name);
+    }
+
+    /// SET and RESET SESSION AUTHORIZATION end the role (miscinit.c, SetSessionUserId).
+    fn forget_role(&mut self, name: &str) {
+        if name == "session_authorization" {
+            self.edit().retain(|s| s.name != "role");
+        }
+    }
+
+    /// The DateStyle that the server has reported by now. A SET of it may name one of its two parts
+    /// and leave the other as it was, so it is the outcome that follows the session.
+    pub fn learn_date_style<'a>(&mut self, value: impl FnOnce() -> Option<&'a str>) {
+        if !std::mem::take(&mut self.date_style_set) {
+            return;
+        }
+        if let Some(value) = value() {
+            for s in self.edit().iter_mut().filter(|s| s.name == "datestyle") {
+                s.sql = format!("SET datestyle = {}", literal(value));
+            }
+        }
+    }
+
+    /// SET LOCAL: what is reported from here on is the transaction's.
+    pub fn set_local(&mut self) {
+        self.date_style_set = false;
     }
 
     /// SET LOCAL search_path; `None`: to its default.
@@ -170,6 +207,7 @@ impl SessionSettings {
 
     /// What held at the latest savepoint of this name holds again, and the savepoint stays.
     pub fn rollback_to(&mut self, name: &str) {
+        self.date_style_set = false;
         let open = self.open();
         if let Some(at) = open.savepoints.iter().rposition(|(n, _)| n == name) {
             open.savepoints.truncate(at + 1);
@@ -195,6 +233,7 @@ impl SessionSettings {
     }
 
     pub fn rollback(&mut self) {
+        self.date_style_set = false;
         self.open = None;
     }
 
@@ -275,6 +314,19 @@ mod tests {
         s.reset("datestyle");
         s.commit();
         assert!(s.current()[0].sql.contains("'ISO'"), "RESET returns to the startup value");
+    }
+
+    #[test]
+    fn what_a_set_leaves_as_it_was_follows_too() {
+        let mut s = startup("DateStyle", "Postgres, MDY");
+        s.set("datestyle", "SET datestyle = dmy");
+        s.learn_date_style(|| Some("Postgres, DMY"));
+        s.commit();
+        assert_eq!(s.current()[0].sql, "SET datestyle = 'Postgres, DMY'");
+        s.set("role", "SET ROLE r");
+        s.set("session_authorization", "SET SESSION AUTHORIZATION a");
+        s.commit();
+        assert_eq!(s.current().len(), 2, "the role has ended");
     }
 
     #[test]

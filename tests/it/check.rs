@@ -26,7 +26,9 @@ async fn each_lack_is_named_with_what_to_do() {
     for (name, value) in [
         ("wal_level", "replica"),
         ("max_prepared_transactions", "0"),
+        ("max_wal_senders", "0"),
         ("max_replication_slots", "5"),
+        ("max_logical_replication_workers", "1"),
         ("wal_retrieve_retry_interval", "5s"),
     ] {
         options.settings.push((name.into(), value.into()));
@@ -48,6 +50,8 @@ async fn each_lack_is_named_with_what_to_do() {
         "lacks: wal_level is replica",
         "Set wal_level = logical",
         "lacks: max_prepared_transactions is 0",
+        "lacks: max_wal_senders is 0",
+        "lacks: max_logical_replication_workers is 1",
         "advice: max_replication_slots is 5",
         "advice: wal_retrieve_retry_interval is 5000 ms",
         "lacks: role \"plain\" is not a superuser",

@@ -13,5 +13,6 @@ mod hash;
 mod local;
 mod login;
 mod moves;
+mod program;
 mod protocol;
 mod support;

@@ -56,6 +56,7 @@ pub(super) async fn table(
             shape.schema
         )));
     }
+    stands_alone(&home.client, oid, &shape).await?;
     let key_types = shape.key_types()?;
     let epoch = raise_epoch(&home.client).await?;
     let shard_count = shard_count(&home.client, who).await?;
@@ -135,7 +136,57 @@ pub(in crate::catalog) async fn parent(
     copy_roles(home, &peer.client, &shape.roles()).await.map_err(on_node)?;
     copy_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
     let sequences = slotted(declared, peer.node.id, stride)?;
-    peer.run(&shape.create_statements(&sequences).join("; ")).await
+    peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(only_at_home)
+}
+
+/// What CREATE TYPE and CREATE FUNCTION make is on the home node alone.
+fn only_at_home(e: DdlError) -> DdlError {
+    match e.sqlstate.as_str() {
+        "42883" | "42704" | "42P01" | "3F000" => {
+            DdlError::unsupported(format!("the table is not the same on every node: {}", e.message))
+                .hint(
+                    "Types, functions and sequences are on the home node only. Use built-in ones.",
+                )
+        }
+        _ => e,
+    }
+}
+
+/// Refuses a table whose name already means something else to somebody: a relation in another
+/// schema, that a search path may find first, or a function, that would read one node's part of it.
+async fn stands_alone(home: &Client, oid: u32, shape: &Shape) -> Result<(), DdlError> {
+    const OTHER: &str = "\
+        SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relname = $1::text::name AND c.oid <> $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
+          AND n.nspname !~ '^(pg_temp_|shard_[0-9]+$)' AND NOT EXISTS (SELECT FROM pgshunt.tables t \
+            WHERE t.schema_name = n.nspname AND t.table_name = c.relname) LIMIT 1";
+    const FUNCTION: &str = "\
+        SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang \
+        WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) \
+          AND l.lanname NOT IN ('c', 'internal') AND p.prosrc ~* $1 LIMIT 1";
+    if let Some(row) = home.query_opt(OTHER, &[&shape.name, &oid]).await? {
+        let schema: String = row.try_get(0)?;
+        return Err(DdlError::unsupported(format!(
+            "schema \"{schema}\" has something named \"{}\" too, which is not distributed",
+            shape.name
+        ))
+        .hint("A name without a schema could mean either. Choose another name."));
+    }
+    let escaped: String = shape
+        .name
+        .chars()
+        .map(|c| if c.is_alphanumeric() || c == '_' { c.to_string() } else { format!("\\{c}") })
+        .collect();
+    let word = format!("(^|[^[:alnum:]_$]){escaped}([^[:alnum:]_$]|$)");
+    if let Some(row) = home.query_opt(FUNCTION, &[&word]).await? {
+        let function: String = row.try_get(0)?;
+        return Err(DdlError::unsupported(format!(
+            "function {function} names \"{}\" and would read one node's part of it",
+            shape.name
+        ))
+        .hint("Drop the function, or choose another name for the table."));
+    }
+    Ok(())
 }
 
 async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {

@@ -26,26 +26,31 @@ check('insert and read by key', async () => {
   return [seen, await sql`SELECT count(*), min(id), max(id) FROM pj_items`];
 });
 
-check('queries at once on one connection', async () => {
-  const one = postgres({ ...options, max: 1 });
+check('errors', async () => [
+  await codeOf(sql`SELECT nope FROM pj_items WHERE id = ${1}`),
+  await codeOf(sql`INSERT INTO pj_items VALUES (${1}, 'x', 1)`),
+  await codeOf(sql`SELECT * FROM pj_missing`),
+  [...(await sql`SELECT 1 AS after`)],
+]);
+
+// With connections of its own.
+async function apart(run, more) {
+  const own = postgres({ ...options, ...more });
   try {
-    return await Promise.all(keys.map((id) => one`SELECT name FROM pj_items WHERE id = ${id}`));
+    return await run(own);
   } finally {
-    await one.end();
+    own.end({ timeout: 1 });
   }
-});
+}
+
+check('queries at once on one connection', () =>
+  apart((one) => Promise.all(keys.map((id) => one`SELECT name FROM pj_items WHERE id = ${id}`)), { max: 1 }));
 
 check('queries at once on several connections', () =>
   Promise.all([...keys, ...keys].map((id) => sql`SELECT id, name FROM pj_items WHERE id = ${id}`)));
 
-check('without prepared statements', async () => {
-  const other = postgres({ ...options, prepare: false });
-  try {
-    return await Promise.all(keys.map((id) => other`SELECT name FROM pj_items WHERE id = ${id}`));
-  } finally {
-    await other.end();
-  }
-});
+check('without prepared statements', () =>
+  apart((other) => Promise.all(keys.map((id) => other`SELECT name FROM pj_items WHERE id = ${id}`)), { prepare: false }));
 
 check('values there and back', async () => {
   const values = [1, 1.5, 'text ü', true, null, new Date(0), Buffer.from([0, 255])];
@@ -90,38 +95,16 @@ check('pipelined statements of a transaction', () =>
     t`SELECT count(*)::int FROM pj_items WHERE id = ${7}`,
   ]).then((all) => all.map((r) => [...r])));
 
-check('cursors', async () => {
+check('cursors', () => apart(async (own) => {
   const seen = [];
-  await sql`SELECT id FROM pj_local ORDER BY id`.cursor(40, (rows) => {
-    seen.push(rows.length);
-    return seen.length === 3 ? sql.CLOSE : undefined;
-  });
-  for await (const rows of sql`SELECT id FROM pj_local ORDER BY id`.cursor(60)) seen.push(rows.at(-1).id);
+  for await (const rows of own`SELECT id FROM pj_local ORDER BY id`.cursor(60)) seen.push(rows.at(-1).id);
   return seen;
-});
+}));
 
 check('simple queries of several statements', async () => {
   const all = await sql`SELECT 1 AS a; SELECT 'x' AS b`.simple();
   return all.map((r) => [...r]);
 });
-
-check('COPY in and out', async () => {
-  const { pipeline } = require('node:stream/promises');
-  const { Readable } = require('node:stream');
-  const lines = Array.from({ length: 3000 }, (_, n) => `${n}\trow ${n}\n`);
-  await pipeline(Readable.from(lines), await sql`COPY pj_copy FROM STDIN`.writable());
-  let text = '';
-  for await (const chunk of await sql`COPY (SELECT * FROM pj_copy ORDER BY a) TO STDOUT`.readable()) text += chunk;
-  if (text !== lines.join('')) throw new Error('not what was copied in');
-  return (await sql`SELECT count(*)::int, sum(a)::int FROM pj_copy`)[0];
-});
-
-check('errors', async () => [
-  await codeOf(sql`SELECT nope FROM pj_items WHERE id = ${1}`),
-  await codeOf(sql`INSERT INTO pj_items VALUES (${1}, 'x', 1)`),
-  await codeOf(sql`SELECT * FROM pj_missing`),
-  [...(await sql`SELECT 1 AS after`)],
-]);
 
 check('LISTEN and NOTIFY', async () => {
   let heard;
@@ -131,18 +114,6 @@ check('LISTEN and NOTIFY', async () => {
   const seen = await payload;
   await unlisten();
   return seen;
-});
-
-check('cancel', async () => {
-  const query = sql`SELECT pg_sleep(50), 'pj_cancel'`;
-  const done = codeOf(query);
-  const running = () => sql`SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE ${'%sleep%pj_can%'} AND pid <> pg_backend_pid()`;
-  const deadline = Date.now() + 20_000;
-  while ((await running()).length === 0) {
-    if (Date.now() > deadline) throw new Error('the query did not start');
-  }
-  query.cancel();
-  return [await done, [...(await sql`SELECT 2 AS after`)]];
 });
 
 check('a reserved connection keeps its session', async () => {

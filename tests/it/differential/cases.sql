@@ -592,13 +592,21 @@ E SELECT 1
 -- The session's path, and what it changes about names.
 = CREATE SCHEMA other
 = CREATE TABLE other.notes (k int, v int)
+! SELECT 1 AS k INTO other.i4
 = SET search_path = other
-? SELECT * FROM i4 WHERE k = 5
+E SELECT * FROM i4 WHERE k = 5
 = SELECT * FROM public.i4 WHERE k = 5
 = SELECT * FROM notes
 = SET search_path = public, other
-? SELECT * FROM i4 WHERE k = 5
+= SELECT * FROM i4 WHERE k = 5
+= SELECT count(*) FROM i4
 = SELECT * FROM notes
+= SET search_path TO "$user", other, 'public'
+= SELECT * FROM i4 WHERE k = 5
+= SET search_path = 'public, other'
+E SELECT * FROM i4 WHERE k = 5
+= SET search_path = ''
+E SELECT * FROM i4 WHERE k = 5
 = RESET search_path
 = SELECT * FROM i4 WHERE k = 5
 = BEGIN
@@ -610,13 +618,22 @@ E SELECT 1
 ? SELECT * FROM i4 WHERE k = 5
 ? ROLLBACK
 ? SET search_path = other; SELECT * FROM i4 WHERE k = 5
-? SELECT set_config('search_path', 'other', false); SELECT * FROM i4 WHERE k = 5
 = SET search_path = app
+= SELECT * FROM items WHERE k = 3
+= INSERT INTO items VALUES (500, 1)
+= SELECT count(*) FROM items
+E SELECT count(*) FROM i4
+= SET search_path = "$user", app
 ? SELECT * FROM items WHERE k = 3
-? INSERT INTO items VALUES (500, 1)
 = RESET search_path
 ? SELECT * FROM items WHERE k = 3
 = DROP SCHEMA other CASCADE
+
+-- A path set by a function.
+? SELECT set_config('search_path', 'app', false)
+? SELECT * FROM i4 WHERE k = 5
+? SELECT * FROM items WHERE k = 5
+? SELECT set_config('search_path', 'app', false); SELECT * FROM i4 WHERE k = 5
 
 -- Temporary tables hide others.
 = CREATE TEMP TABLE i4 (k int, v int)
@@ -716,3 +733,30 @@ E CREATE TABLE i4 (k int) PARTITION BY HASH (k)
 E DROP TABLE nosuch
 E TRUNCATE nosuch
 = DROP TABLE IF EXISTS nosuch
+
+-- What is there before a table of its name is distributed.
+= CREATE FUNCTION later_count() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM later); END'
+! CREATE TABLE later (k int) PARTITION BY HASH (k)
+= DROP FUNCTION later_count()
+= CREATE TABLE app.later (k int)
+! CREATE TABLE public.later (k int) PARTITION BY HASH (k)
+= DROP TABLE app.later
+! CREATE FUNCTION round(text) RETURNS int LANGUAGE sql AS 'SELECT 1'
+
+-- Tables that would not be the same on every node.
+= CREATE TYPE mood AS ENUM ('happy', 'sad')
+? CREATE TABLE ck (k int, v int CHECK (plus_one(v) > 0)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, m mood) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, m posint) PARTITION BY HASH (k)
+? CREATE TABLE ck (k posint) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v bigint DEFAULT nextval('lseq')) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v bigint DEFAULT loc_count()) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v int GENERATED ALWAYS AS (plus_one(k)) STORED) PARTITION BY HASH (k)
+E CREATE TABLE ck (k int, v int, UNIQUE (v)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, v int REFERENCES loc (id)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int, EXCLUDE (k WITH =)) PARTITION BY HASH (k)
+? CREATE TABLE ck (k numeric) PARTITION BY HASH (k)
+? CREATE TABLE ck (k int) PARTITION BY HASH ((k + 1))
+? CREATE TABLE ck (k text COLLATE "C") PARTITION BY HASH (k)
+? DROP TABLE ck
+= DROP TYPE mood CASCADE

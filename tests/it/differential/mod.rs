@@ -5,9 +5,11 @@
 //! - `generator.rs`: statements from a seed. `PGSHUNT_DIFF_SEED` and `PGSHUNT_DIFF_STATEMENTS` let it
 //!   search elsewhere and longer; the seed of a failure is printed with it.
 
+mod cache;
 mod cases;
 mod generator;
 mod pair;
+mod pipelined;
 mod schema;
 mod search;
 mod wire;
@@ -40,4 +42,9 @@ async fn known_statements() {
 #[tokio::test]
 async fn generated_statements() {
     with_pair(search::run).await;
+}
+
+#[tokio::test]
+async fn pipelined_statements() {
+    with_pair(pipelined::run).await;
 }

@@ -23,6 +23,8 @@ pub struct Step {
     /// `None`: as a simple query.
     pub params: Option<Vec<Param>>,
     pub binary_result: bool,
+    /// The name of a prepared statement, and whether it is to be prepared first.
+    pub statement: Option<(String, bool)>,
     pub copy: Option<String>,
 }
 
@@ -33,13 +35,18 @@ impl Step {
             compare: Compare::Rows,
             params: None,
             binary_result: false,
+            statement: None,
             copy: None,
         }
     }
 
-    fn run(&self, on: &mut Wire) -> Reply {
+    fn run(&self, on: &mut Wire, again: bool) -> Reply {
         match &self.params {
-            Some(params) => on.extended(&self.sql, params, self.binary_result),
+            Some(params) => {
+                let (name, parse) =
+                    self.statement.as_ref().map_or(("", true), |(n, p)| (n, *p || again));
+                on.extended(&self.sql, name, parse, params, self.binary_result)
+            }
             None => on.simple(&self.sql, self.copy.as_deref()),
         }
     }
@@ -61,6 +68,8 @@ pub struct Pair {
     pub plain: Wire,
     /// Direct connections to the nodes.
     pub nodes: Vec<Wire>,
+    /// Prepared statements that were refused, so that they are not there on the plain side.
+    unprepared: Vec<String>,
 }
 
 /// What is compared at the end of a batch: a table and its columns.
@@ -80,6 +89,7 @@ impl Pair {
             shunt: Wire::connect(shunt_port),
             plain: Wire::connect(plain_port),
             nodes: nodes.iter().map(|&port| Wire::connect(port)).collect(),
+            unprepared: Vec::new(),
         }
     }
 
@@ -87,6 +97,7 @@ impl Pair {
     pub fn reconnect(&mut self) {
         self.shunt = Wire::connect(self.shunt_port);
         self.plain = Wire::connect(self.plain_port);
+        self.unprepared.clear();
     }
 
     /// What must work on both sides.
@@ -96,7 +107,13 @@ impl Pair {
     }
 
     pub fn step(&mut self, step: &Step) -> Outcome {
-        let ours = step.run(&mut self.shunt);
+        let name = step.statement.as_ref().map(|(name, _)| name.clone());
+        let again = name.is_some() && {
+            let before = self.unprepared.len();
+            self.unprepared.retain(|n| Some(n) != name.as_ref());
+            self.unprepared.len() < before
+        };
+        let ours = step.run(&mut self.shunt, again);
         if let Some(f) = ours.failure.as_ref().filter(|f| f.sqlstate == "0A000" && f.hint.is_some())
         {
             let message = f.message.clone();
@@ -104,19 +121,26 @@ impl Pair {
                 // A refused statement ends our transaction, and has not happened there.
                 self.both("ROLLBACK");
             }
+            if let Some(name) = name {
+                // It may have been refused at Bind, and be prepared on one side or both.
+                let sql = format!("DEALLOCATE {name}");
+                self.shunt.simple(&sql, None);
+                self.plain.simple(&sql, None);
+                self.unprepared.push(name);
+            }
             return Outcome::Refused(message);
         }
         if ours.failure.as_ref().is_some_and(|f| f.sqlstate == "0A000") && ours.status == b'I' {
             // PostgreSQL's own, or ours without a hint? Without leaving a trace there.
             self.plain.does("BEGIN");
-            let theirs = step.run(&mut self.plain);
+            let theirs = step.run(&mut self.plain, again);
             self.plain.simple("ROLLBACK", None);
             return match theirs.failure {
                 Some(f) if f.sqlstate == "0A000" => Outcome::EqualError(f.sqlstate),
                 _ => Outcome::Differs(format!("refused without a hint: {}", show(&ours))),
             };
         }
-        let theirs = step.run(&mut self.plain);
+        let theirs = step.run(&mut self.plain, again);
         match difference(&ours, &theirs, step.compare) {
             Some(what) => {
                 if ours.status != theirs.status {
@@ -164,8 +188,13 @@ fn rows(reply: Reply) -> Vec<String> {
     reply.answers.into_iter().flat_map(|a| a.rows).map(|r| show_row(&r)).chain(failure).collect()
 }
 
-fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<String> {
+pub fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<String> {
     let code = |r: &Reply| r.failure.as_ref().map(|f| f.sqlstate.clone());
+    // Which of two reasons an aborted transaction gives is nobody's concern.
+    let aborted = ours.status == b'E' && theirs.status == b'E';
+    if aborted && code(ours).as_deref() == Some("25P02") && code(theirs).is_some() {
+        return None;
+    }
     if code(ours) != code(theirs) {
         return Some(format!("\n  pgshunt:    {}\n  PostgreSQL: {}", show(ours), show(theirs)));
     }
@@ -175,7 +204,8 @@ fn difference(ours: &Reply, theirs: &Reply, compare: Compare) -> Option<String> 
     if ours.failure.is_some() {
         return None;
     }
-    let same = ours.answers.len() == theirs.answers.len()
+    let same = ours.param_types == theirs.param_types
+        && ours.answers.len() == theirs.answers.len()
         && ours.answers.iter().zip(&theirs.answers).all(|(a, b)| same_answer(a, b, compare));
     (!same).then(|| format!("\n  pgshunt:    {}\n  PostgreSQL: {}", show(ours), show(theirs)))
 }

@@ -89,6 +89,7 @@ pub fn run(pair: &mut Pair) {
 
 /// Statements of one session: some alone, some in a transaction that stays with one key.
 fn batch_of(generator: &mut Generator) -> Vec<Step> {
+    generator.new_session();
     let mut steps = Vec::new();
     while steps.len() < BATCH {
         if !generator.chance(20) {

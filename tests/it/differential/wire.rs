@@ -38,6 +38,8 @@ pub struct Failure {
 pub struct Reply {
     pub answers: Vec<Answer>,
     pub failure: Option<Failure>,
+    /// What ParameterDescription said.
+    pub param_types: Vec<u32>,
     pub status: u8,
 }
 
@@ -128,14 +130,70 @@ impl Wire {
         self.reply(copy)
     }
 
-    /// One statement with parameters, as Parse, Bind, Describe, Execute, Sync.
-    pub fn extended(&mut self, sql: &str, params: &[Param], binary_result: bool) -> Reply {
+    /// One statement with parameters: Parse, Bind, Describe, Execute, Sync. One with a name is
+    /// prepared and described on its own, as drivers do it, unless it is there already.
+    pub fn extended(
+        &mut self,
+        sql: &str,
+        name: &str,
+        parse: bool,
+        params: &[Param],
+        binary_result: bool,
+    ) -> Reply {
         self.asked = format!("{sql} {params:?}");
+        let types = params.iter().map(|p| p.type_oid);
+        let mut described = Reply::default();
+        if parse && !name.is_empty() {
+            self.send(|out| {
+                frontend::parse(name, sql, types.clone(), out).unwrap();
+                frontend::describe(b'S', name, out).unwrap();
+                frontend::sync(out);
+            });
+            described = self.reply(None);
+            if described.failure.is_some() {
+                return described;
+            }
+        }
         self.send(|out| {
-            put_extended(out, sql, params, binary_result);
+            if name.is_empty() {
+                frontend::parse(name, sql, types, out).unwrap();
+            }
+            put_execution(out, name, params, binary_result);
+            frontend::sync(out);
+        });
+        Reply { param_types: described.param_types, ..self.reply(None) }
+    }
+
+    /// A statement executed in portions of so many rows, within one segment.
+    pub fn portions(&mut self, sql: &str, portions: &[i32]) -> Reply {
+        self.asked = sql.to_owned();
+        self.send(|out| {
+            frontend::parse("", sql, [], out).unwrap();
+            put_bind(out, "", &[], false);
+            frontend::describe(b'P', "", out).unwrap();
+            for &rows in portions {
+                frontend::execute("", rows, out).unwrap();
+            }
             frontend::sync(out);
         });
         self.reply(None)
+    }
+
+    /// All texts at once, without waiting for an answer: as simple queries, or each as a segment of
+    /// the extended protocol.
+    pub fn write_all(&mut self, texts: &[&str], extended: bool) {
+        self.asked = texts.join("; ");
+        self.send(|out| {
+            for sql in texts {
+                if extended {
+                    frontend::parse("", sql, [], out).unwrap();
+                    put_execution(out, "", &[], false);
+                    frontend::sync(out);
+                } else {
+                    frontend::query(sql, out).unwrap();
+                }
+            }
+        });
     }
 
     /// Reads up to ReadyForQuery.
@@ -146,6 +204,15 @@ impl Wire {
             let (tag, body) = self.message();
             match tag {
                 b'T' => answer.columns = columns(&body),
+                b't' => {
+                    let mut body = Body(&body);
+                    reply.param_types = (0..body.i16()).map(|_| body.i32() as u32).collect();
+                }
+                // PortalSuspended ends an answer as CommandComplete does.
+                b's' => {
+                    "suspended".clone_into(&mut answer.tag);
+                    reply.answers.push(std::mem::take(&mut answer));
+                }
                 b'D' => answer.rows.push(row(&body)),
                 b'C' => {
                     answer.tag = String::from_utf8_lossy(&body).trim_end_matches('\0').to_owned();
@@ -181,11 +248,16 @@ impl Wire {
     }
 }
 
-pub fn put_extended(out: &mut bytes::BytesMut, sql: &str, params: &[Param], binary_result: bool) {
-    frontend::parse("", sql, params.iter().map(|p| p.type_oid), out).unwrap();
+fn put_execution(out: &mut bytes::BytesMut, name: &str, params: &[Param], binary_result: bool) {
+    put_bind(out, name, params, binary_result);
+    frontend::describe(b'P', "", out).unwrap();
+    frontend::execute("", 0, out).unwrap();
+}
+
+fn put_bind(out: &mut bytes::BytesMut, name: &str, params: &[Param], binary_result: bool) {
     frontend::bind(
         "",
-        "",
+        name,
         params.iter().map(|p| i16::from(p.binary)),
         params,
         |p, out| match &p.value {
@@ -198,9 +270,7 @@ pub fn put_extended(out: &mut bytes::BytesMut, sql: &str, params: &[Param], bina
         [i16::from(binary_result)],
         out,
     )
-    .unwrap_or_else(|_| panic!("Bind of {sql}"));
-    frontend::describe(b'P', "", out).unwrap();
-    frontend::execute("", 0, out).unwrap();
+    .unwrap_or_else(|_| panic!("Bind of {name}"));
 }
 
 /// A cursor over a message's body.

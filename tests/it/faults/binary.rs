@@ -45,9 +45,13 @@ impl Binary {
 
     /// Resident memory, in MB.
     fn memory(&self) -> u64 {
+        self.kilobytes() / 1024
+    }
+
+    fn kilobytes(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     async fn ended(&mut self) -> ExitStatus {
@@ -186,7 +190,13 @@ async fn sigterm_lets_transactions_end_and_sends_the_others_away() {
     let mut running = Wire::login(b.port).await;
     assert_eq!(busy.ask("CREATE TABLE t (a int)").await, "CZ");
     assert_eq!(busy.ask("BEGIN; INSERT INTO t VALUES (1)").await, "CCZ");
-    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(1)")).await;
+    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(2)")).await;
+    let home = connect(b.nodes.nodes[0].port()).await;
+    wait_for("the statement to run", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        (value::<i64>(&home, sql).await == 1).then_some(())
+    })
+    .await;
     b.signal(libc::SIGTERM);
     assert_eq!(idle.last_words().await.0, "57P01");
     // Nobody new is let in.
@@ -200,23 +210,74 @@ async fn sigterm_lets_transactions_end_and_sends_the_others_away() {
     assert_eq!(busy.ask("COMMIT").await, "CZ");
     assert_eq!(busy.last_words().await.0, "57P01");
     assert!(b.ended().await.success());
-    let home = connect(b.nodes.nodes[0].port()).await;
     assert_eq!(value::<i64>(&home, "SELECT sum(a) FROM t").await, 6);
 }
 
 #[tokio::test]
 async fn sigterm_does_not_wait_for_ever() {
-    let mut b = Binary::start(1, "");
+    let mut b = Binary::start(1, "[pool]\nsize = 3\n");
     let mut endless = Wire::login(b.port).await;
+    let mut running = Wire::login(b.port).await;
+    let mut held = Wire::login(b.port).await;
+    let mut waits = Wire::login(b.port).await;
     assert_eq!(endless.ask("CREATE TABLE t (a int)").await, "CZ");
     assert_eq!(endless.ask("BEGIN; INSERT INTO t VALUES (1)").await, "CCZ");
-    b.signal(libc::SIGTERM);
-    assert!(b.ended().await.success());
+    assert_eq!(held.ask("BEGIN; SELECT 1").await, "CTDCZ");
+    running.send(&query("INSERT INTO t SELECT 2 FROM pg_sleep(1000)")).await;
+    held.send(&query("LOCK TABLE t; INSERT INTO t VALUES (4)")).await;
     let home = connect(b.nodes.nodes[0].port()).await;
-    wait_for("the transaction to be rolled back", async || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
-        (value::<i64>(&home, sql).await == 0).then_some(())
+    let count = async |which: &str| {
+        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE {which}");
+        value::<i64>(&home, &sql).await
+    };
+    wait_for("the statements to run", async || {
+        let which = "wait_event = 'PgSleep' OR wait_event_type = 'Lock'";
+        (count(which).await == 2).then_some(())
     })
     .await;
-    assert_eq!(value::<i64>(&home, "SELECT count(*) FROM t").await, 0);
+    // No connection is left for this one.
+    waits.send(&query("INSERT INTO t VALUES (3)")).await;
+    let console = Console::open(b.port, "pgshunt").await;
+    wait_for("it to stand in line", async || {
+        let states = console.column("SHOW CLIENTS", "activity").await;
+        states.contains(&"waiting".into()).then_some(())
+    })
+    .await;
+    b.signal(libc::SIGTERM);
+    // When time is up each is told how far it came: the statement first, then the session.
+    assert_eq!(endless.last_words().await.0, "57P01");
+    assert_eq!(running.ready().await, "E57014Z");
+    assert_eq!(running.last_words().await.0, "57P01");
+    // Unless its turn came just then.
+    let answer = waits.ready().await;
+    assert!(["E57014Z", "CZ"].contains(&answer.as_str()), "{answer}");
+    assert_eq!(waits.last_words().await.0, "57P01");
+    assert_eq!(held.last_words().await.0, "57P01");
+    assert!(b.ended().await.success());
+    let which = "state = 'idle in transaction' OR wait_event = 'PgSleep'";
+    wait_for("the transactions to be rolled back", async || {
+        (count(which).await == 0).then_some(())
+    })
+    .await;
+    let inserted: i64 = value(&home, "SELECT count(*) FROM t").await;
+    assert_eq!(inserted, i64::from(answer == "CZ"));
+}
+
+/// What a client costs that is logged in and says nothing: there are thousands of them.
+#[tokio::test]
+async fn idle_clients_cost_little_memory() {
+    const CLIENTS: usize = 800;
+    let b = Binary::start(1, "");
+    let mut clients = vec![Wire::login(b.port).await];
+    assert_eq!(clients[0].ask("SELECT 1").await, "TDCZ");
+    let before = b.kilobytes();
+    for _ in 1..CLIENTS {
+        clients.push(Wire::login(b.port).await);
+    }
+    let fresh = (b.kilobytes() - before) / CLIENTS as u64;
+    for client in &mut clients {
+        assert_eq!(client.ask("SELECT 1").await, "TDCZ");
+    }
+    let used = (b.kilobytes() - before) / CLIENTS as u64;
+    assert!(fresh < 24 && used < 24, "{fresh} kB before their first statement, {used} kB after");
 }

@@ -3,7 +3,9 @@
 
 mod binary;
 mod cancels;
+mod chaos;
 mod garbage;
+mod gather;
 mod leaving;
 mod line;
 mod logins;
@@ -43,7 +45,7 @@ async fn node(p: &Proxy) -> Client {
 /// pgshunt's connections on the home node that serve clients: pid and state.
 async fn served(p: &Proxy) -> Vec<(i32, String)> {
     let sql = "SELECT pid, state FROM pg_stat_activity WHERE backend_type = 'client backend' \
-               AND datname = 'app' AND application_name <> 'pgshunt control' \
+               AND datname = 'app' AND application_name NOT LIKE 'pgshunt %' \
                AND pid <> pg_backend_pid() ORDER BY pid";
     let rows = node(p).await.query(sql, &[]).await.unwrap();
     rows.iter().map(|r| (r.get(0), r.get::<_, Option<String>>(1).unwrap_or_default())).collect()

@@ -169,7 +169,7 @@ impl Wire {
     }
 }
 
-fn field(report: &[u8], code: u8) -> String {
+pub fn field(report: &[u8], code: u8) -> String {
     let value = pgshunt::wire::backend::report_field(report, code).expect("the field");
     String::from_utf8(value.to_vec()).unwrap()
 }

@@ -5,10 +5,11 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use pgshunt::config::Config;
 
-use crate::support::wait_for;
+use crate::support::{PATIENCE, wait_for};
 
 /// A directory for configuration and log of the children of one test.
 pub struct Home {
@@ -97,6 +98,27 @@ impl Served {
         self.process.try_wait().unwrap()
     }
 
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// SIGTERM, and the wait for it to have effect.
+    pub async fn end(&mut self) {
+        self.signal(libc::SIGTERM);
+        let since = Instant::now();
+        while !self.is_gone() {
+            assert!(since.elapsed() < 2 * PATIENCE, "pgshunt does not end");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn signal(&self, signal: i32) {
+        // SAFETY: kill() has no memory effects; the process is our child and not reaped.
+        let done = unsafe { libc::kill(self.process.id() as i32, signal) };
+        assert_eq!(done, 0, "signal {signal}");
+    }
+
     /// Waits until a failpoint with the action `stop` has stopped the process.
     pub async fn stopped(&self) {
         let stat = format!("/proc/{}/stat", self.process.id());
@@ -110,9 +132,7 @@ impl Served {
 
     /// Lets a stopped process go on.
     pub fn go_on(&self) {
-        // SAFETY: kill() has no memory effects; the process is our child and not reaped.
-        let done = unsafe { libc::kill(self.process.id() as i32, libc::SIGCONT) };
-        assert_eq!(done, 0, "SIGCONT");
+        self.signal(libc::SIGCONT);
     }
 }
 

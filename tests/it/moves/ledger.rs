@@ -35,6 +35,9 @@ async fn eight_writers_see_nothing_of_twenty_moves_back_and_forth() {
     let held = console.column("SHOW MOVES", "held_ms").await;
     eprintln!("held: {held:?}");
     assert_eq!(held.len(), 2 * ROUNDS);
+    let times = traffic.take_times();
+    let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+    eprintln!("clients waited {} ms (median), {} (99 %), {} (longest)", at(0.5), at(0.99), at(1.0));
     let seen = traffic.seen.clone();
     let errors = traffic.end(&p.nodes, "after twenty moves").await;
     assert_eq!(errors, Vec::<String>::new());

@@ -3,12 +3,14 @@
 
 mod blockers;
 mod bystanders;
+mod chaos;
 mod child;
 mod crash;
 mod journeys;
 mod keys;
 mod ledger;
 mod node_killed;
+mod order;
 mod promises;
 mod scene;
 mod stale;

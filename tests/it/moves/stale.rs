@@ -7,9 +7,10 @@ use std::time::Duration;
 use pgshunt::app::{Server, StartError};
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use super::scene::{proxy, proxy_with, serves};
+use super::child::{Home, Served};
+use super::scene::{make_table, proxy, proxy_with, serves};
 use super::traffic::ids_in;
-use crate::support::{Console, Proxy, connect, value, wait_for};
+use crate::support::{Console, LocalCluster, Proxy, connect, value, wait_for};
 
 /// What a simple query affected, or the error it gave.
 async fn simple(client: &Client, sql: &str) -> Result<u64, tokio_postgres::Error> {
@@ -186,4 +187,38 @@ async fn whoever_lost_the_catalog_serves_nothing_until_it_has_it_back() {
     })
     .await;
     assert!(simple(&c, &format!("SELECT v FROM accounts WHERE id = {id}")).await.is_ok());
+}
+
+/// The session that has the lock does not answer, is given up, and still has it when home goes on.
+#[tokio::test]
+async fn a_home_that_hangs_costs_nobody_the_catalog() {
+    let nodes = tokio::task::spawn_blocking(|| LocalCluster::start(2)).await.unwrap().unwrap();
+    let home = Home::new(&nodes.config);
+    let served = Served::start(&home, None).await;
+    let console = Console::open(served.port, "pgshunt").await;
+    let c = connect(served.port).await;
+    make_table(&console, &c).await;
+    let id = rows_in(&c, 2, 1).await[0];
+    nodes.nodes[0].freeze();
+    let says = async |what: &str| {
+        wait_for(what, async || home.said().contains(what).then_some(())).await;
+    };
+    says("the session that holds the catalog is lost").await;
+    assert_eq!(simple(&c, &add(id)).await.unwrap(), 1, "node2 is served meanwhile");
+    nodes.nodes[0].thaw();
+    says("the catalog is ours again").await;
+    assert!(!home.said().contains("nothing is served here"), "{}", home.said());
+    assert_eq!(simple(&c, &add(id)).await.unwrap(), 1);
+}
+
+/// A predecessor's machine vanished: its session on home stays, and with it the lock of its move.
+#[tokio::test]
+async fn a_move_is_taken_from_a_session_that_only_seems_alive() {
+    let p = proxy().await;
+    let console = p.console().await;
+    let ghost = connect(p.nodes.nodes[0].port()).await;
+    ghost.execute("SELECT pg_advisory_lock(1885827944, 1)", &[]).await.unwrap();
+    console.does("MOVE SHARD 1 TO node2").await;
+    assert_eq!(serves(&console, 1).await, "node2");
+    assert!(ghost.batch_execute("").await.is_err(), "it was ended");
 }

@@ -4,10 +4,12 @@
 //! whose result depends on the order of rows. What has a name that hides another, a literal in an
 //! odd spelling or a key in an odd place comes up far more often than anybody would write it.
 
+mod literals;
+mod writes;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::cases::param;
 use super::pair::{Compare, Step};
 use super::wire::Param;
 
@@ -76,13 +78,25 @@ pub struct Generator {
     params: Option<Vec<Param>>,
     /// The key that a transaction's statements share, so that they stay on one node.
     pub fixed: Option<i64>,
+    /// Earlier texts, to come again with other literals.
+    earlier: Vec<String>,
+    /// A prepared statement that is to be executed again.
+    again: Vec<Step>,
+    prepared: usize,
 }
 
 type Scope<'a> = &'a [Item];
 
 impl Generator {
     pub fn new(seed: u64) -> Self {
-        Self { rng: StdRng::seed_from_u64(seed), params: None, fixed: None }
+        Self {
+            rng: StdRng::seed_from_u64(seed),
+            params: None,
+            fixed: None,
+            earlier: Vec::new(),
+            again: Vec::new(),
+            prepared: 0,
+        }
     }
 
     pub fn below(&mut self, n: usize) -> usize {
@@ -97,8 +111,49 @@ impl Generator {
         of[self.below(of.len())]
     }
 
+    /// Another session: nothing is prepared there.
+    pub fn new_session(&mut self) {
+        self.again.clear();
+    }
+
     /// One statement for both sides.
     pub fn step(&mut self, in_transaction: bool) -> Step {
+        if let Some(step) = self.again.pop() {
+            return step;
+        }
+        if self.earlier.len() > 4 && self.chance(20) {
+            let at = self.below(self.earlier.len());
+            let earlier = self.earlier[at].clone();
+            return Step::new(self.other_literals(&earlier));
+        }
+        let mut step = self.new_step(in_transaction);
+        match &step.params {
+            None if step.compare == Compare::Rows
+                && !["CREATE", "TRUNC"].iter().any(|w| step.sql.starts_with(w)) =>
+            {
+                if self.earlier.len() > 30 {
+                    let at = self.below(30);
+                    self.earlier.swap_remove(at);
+                }
+                self.earlier.push(step.sql.clone());
+            }
+            Some(params) if self.chance(30) => {
+                let params = params.clone();
+                self.prepared += 1;
+                step.statement = Some((format!("s{}", self.prepared), true));
+                for _ in 0..1 + self.below(3) {
+                    let mut next = step.clone();
+                    next.statement = Some((format!("s{}", self.prepared), false));
+                    next.params = Some(params.iter().map(|p| self.other_value(p)).collect());
+                    self.again.push(next);
+                }
+            }
+            _ => {}
+        }
+        step
+    }
+
+    fn new_step(&mut self, in_transaction: bool) -> Step {
         self.params = self.chance(30).then(Vec::new);
         let mut step = Step::new("");
         step.sql = match self.below(100) {
@@ -136,7 +191,15 @@ impl Generator {
     /// Statements that change what others mean.
     fn oddity(&mut self) -> String {
         let table = self.table();
-        match self.below(9) {
+        match self.below(16) {
+            8 => "SELECT k FROM i4 WHERE k = 5 AND 'i4'::regclass::text = 'i4'".to_owned(),
+            9 => "MERGE INTO loc USING (SELECT 3 AS x) s ON loc.id = s.x WHEN MATCHED THEN DELETE"
+                .to_owned(),
+            10 => format!("DO $$ BEGIN PERFORM 1 FROM {table}; END $$"),
+            11 => "SET LOCAL search_path = app".to_owned(),
+            12 => format!("DECLARE c CURSOR FOR SELECT k FROM {table} WHERE k = 5 ORDER BY 1"),
+            13 => "FETCH ALL FROM c".to_owned(),
+            14 => format!("SELECT * INTO TEMP made FROM {table}"),
             0 => "SET search_path = app, public".to_owned(),
             1 => "RESET search_path".to_owned(),
             2 => format!("CREATE TEMP TABLE {} (k int, v int)", self.pick(&["i4", "loc", "tmp"])),
@@ -168,151 +231,6 @@ impl Generator {
             3 => format!("ONLY {sql}"),
             4 => format!("{sql} *"),
             _ => sql.to_owned(),
-        }
-    }
-
-    /// A parameter in place of a literal, if this statement has them.
-    fn maybe_param(&mut self, kind: Key, value: &str) -> Option<String> {
-        if self.params.is_none() || self.chance(30) {
-            return None;
-        }
-        let types: &[(&str, bool)] = match kind {
-            Key::Int | Key::Several | Key::Local => &[
-                ("", false),
-                ("", false),
-                ("int4", false),
-                ("int4", true),
-                ("?int4", true),
-                ("int8", true),
-                ("int8", false),
-                ("int2", true),
-                ("numeric", false),
-                ("float8", true),
-                ("text", false),
-            ],
-            Key::Text => &[
-                ("", false),
-                ("", true),
-                ("text", false),
-                ("varchar", true),
-                ("bpchar", false),
-                ("name", false),
-                ("unknown", false),
-            ],
-            Key::Uuid => &[("", false), ("uuid", true), ("?uuid", true), ("text", false)],
-        };
-        let (ty, binary) = self.pick(types);
-        let fits = match ty {
-            "int2" => value.parse::<i16>().is_ok(),
-            "int4" | "?int4" => value.parse::<i32>().is_ok(),
-            "int8" => value.parse::<i64>().is_ok(),
-            "float8" => value.parse::<f64>().is_ok(),
-            _ => true,
-        };
-        if !fits {
-            return None;
-        }
-        let made = param(ty, binary, (value != "NULL").then_some(value));
-        let cast = self.chance(10);
-        let params = self.params.as_mut()?;
-        params.push(made);
-        let n = params.len();
-        Some(match kind {
-            Key::Int if cast => format!("${n}::int8"),
-            Key::Text if cast => format!("${n}::text"),
-            _ => format!("${n}"),
-        })
-    }
-
-    fn int(&mut self) -> String {
-        let n = match self.below(20) {
-            0 => -1,
-            1 => 70_000,
-            2 => 3_000_000_000,
-            _ => self.rng.random_range(0..12),
-        };
-        self.spell_int(n)
-    }
-
-    fn spell_int(&mut self, n: i64) -> String {
-        if let Some(p) = self.maybe_param(Key::Int, &n.to_string()) {
-            return p;
-        }
-        match self.below(22) {
-            0 => format!("'{n}'"),
-            1 => format!("{n}::bigint"),
-            2 => format!("CAST('{n}' AS int8)"),
-            3 => format!("({n})"),
-            4 => format!("{n}.0"),
-            5 => format!("{n}e0"),
-            6 => format!("{n} + 0"),
-            7 => format!("- {}", -n).replace("- -", "- -"),
-            8 => format!("' {n} '"),
-            9 => format!("int8 '{n}'"),
-            10 if n >= 0 => format!("00{n}"),
-            11 => format!("{n}::numeric"),
-            12 => format!("{n}::float8"),
-            _ => n.to_string(),
-        }
-    }
-
-    fn text_value(&mut self) -> String {
-        match self.below(14) {
-            0 => String::new(),
-            1 => "it's".to_owned(),
-            2 => "Ünïcode".to_owned(),
-            3 => "7".to_owned(),
-            4 => "key3 ".to_owned(),
-            5 => "a\\b".to_owned(),
-            n => format!("key{}", n - 5),
-        }
-    }
-
-    fn text(&mut self) -> String {
-        let value = self.text_value();
-        if let Some(p) = self.maybe_param(Key::Text, &value) {
-            return p;
-        }
-        let quoted = value.replace('\'', "''");
-        match self.below(16) {
-            0 => format!("E'{}'", quoted.replace('\\', "\\\\")),
-            1 => format!("$${value}$$"),
-            2 => format!("$q${value}$q$"),
-            3 if !quoted.contains('\\') => format!("U&'{quoted}'"),
-            4 => format!("'{quoted}'::text"),
-            5 => format!("'{quoted}'::varchar"),
-            6 => format!("'{quoted}'::char(6)"),
-            7 => format!("text '{quoted}'"),
-            8 => format!("('{quoted}' || '')"),
-            9 => format!("'{quoted}' COLLATE \"C\""),
-            10 => format!("'{quoted}'::name"),
-            _ => format!("'{quoted}'"),
-        }
-    }
-
-    fn uuid(&mut self) -> String {
-        let value = format!("00000000-0000-4000-8000-0000000000{:02x}", self.below(14) * 17);
-        if let Some(p) = self.maybe_param(Key::Uuid, &value) {
-            return p;
-        }
-        match self.below(6) {
-            0 => format!("'{{{value}}}'"),
-            1 => format!("'{}'", value.replace('-', "").to_uppercase()),
-            2 => format!("uuid '{value}'"),
-            _ => format!("'{value}'"),
-        }
-    }
-
-    fn key_value(&mut self, key: Key) -> String {
-        if self.chance(4) {
-            return "NULL".to_owned();
-        }
-        match (key, self.fixed) {
-            (Key::Int | Key::Several, Some(n)) if self.params.is_none() => n.to_string(),
-            (Key::Int | Key::Several, Some(n)) => self.spell_int(n),
-            (Key::Int | Key::Several | Key::Local, _) => self.int(),
-            (Key::Text, _) => self.text(),
-            (Key::Uuid, _) => self.uuid(),
         }
     }
 
@@ -349,7 +267,7 @@ impl Generator {
             5 => format!("({})", self.scalar_query(scope, depth - 1)),
             6 => format!("greatest({column}, {})", self.below(5)),
             7 => self.column(scope, |t| t.texts).map_or(column, |s| format!("length({s})")),
-            8 => format!("plus_one({column})"),
+            8 if self.chance(20) => format!("plus_one({column})"),
             _ => column,
         }
     }
@@ -470,7 +388,8 @@ impl Generator {
         if depth == 0 || self.chance(60) {
             return (from, vec![a]);
         }
-        let second = self.index();
+        // Of one colocation group, most often.
+        let second = if self.chance(70) { self.pick(&[0, 1, 1, 4, 9]) } else { self.index() };
         let b = Item { alias: "y".to_owned(), table: second };
         let (ka, kb) = (KNOWN[first].all[0], KNOWN[second].all[0]);
         let other = KNOWN[second].sql;
@@ -535,15 +454,10 @@ impl Generator {
             _ => Some(self.condition(&scope, depth)),
         };
         let mut sql_where = condition.map_or(String::new(), |c| format!(" WHERE {c}"));
-        if self.chance(20) {
-            if let Some(key) = scope.last().cloned() {
-                let more = self.key_condition(&key);
-                sql_where = if sql_where.is_empty() {
-                    format!(" WHERE {more}")
-                } else {
-                    format!("{sql_where} AND {more}")
-                };
-            }
+        if let Some(key) = scope.last().cloned().filter(|_| self.chance(20)) {
+            let more = self.key_condition(&key);
+            let before = if sql_where.is_empty() { " WHERE" } else { " AND" };
+            sql_where = format!("{sql_where}{before} {more}");
         }
         match self.below(10) {
             0..=2 => (self.aggregate(&from, &sql_where, &scope), false),
@@ -622,125 +536,5 @@ impl Generator {
             _ => self.query(depth - 1).0,
         };
         format!("WITH {recursive}{name} AS ({body}) {main}")
-    }
-
-    fn returning(&mut self) -> &'static str {
-        self.pick(&["", "", " RETURNING *", " RETURNING 1 AS one"])
-    }
-
-    fn value_for(&mut self, column: &str) -> String {
-        match column {
-            "n" => format!("{}.{}", self.below(50), self.pick(&["5", "25", "0"])),
-            "f" => format!("{}.5", self.below(9)),
-            "d" => format!("'2024-02-{:02}'", 1 + self.below(28)),
-            "r" => "1.25".to_owned(),
-            "s" => format!("'{}'", self.pick(&["x", "y", "s1"])),
-            _ => match self.below(8) {
-                0 => "NULL".to_owned(),
-                1 => "DEFAULT".to_owned(),
-                2 => "(SELECT max(v) FROM loc)".to_owned(),
-                _ => self.below(5).to_string(),
-            },
-        }
-    }
-
-    fn insert(&mut self) -> String {
-        let table = self.index();
-        let known = &KNOWN[table];
-        let key: &[&str] = match known.key {
-            Key::Several => &["a", "b"],
-            Key::Local => &["id"],
-            _ => &["k"],
-        };
-        let others: Vec<&str> = known.all.iter().copied().filter(|c| !key.contains(c)).collect();
-        let mut columns: Vec<&str> = key.to_vec();
-        for c in others {
-            if self.chance(50) {
-                let at = self.below(columns.len() + 1);
-                columns.insert(at, c);
-            }
-        }
-        let rows = if self.chance(20) { 2 + self.below(2) } else { 1 };
-        let rows: Vec<String> = (0..rows)
-            .map(|_| {
-                let values: Vec<String> = columns
-                    .iter()
-                    .map(|c| match (known.key, *c) {
-                        (Key::Several, "a") => self.key_value(Key::Int),
-                        (Key::Several, "b") => format!("'b{}'", self.below(4)),
-                        (Key::Local, "id") => {
-                            (1000 + self.rng.random_range(0..1_000_000)).to_string()
-                        }
-                        (kind, "k") if kind != Key::Local => self.key_value(kind),
-                        (_, c) => self.value_for(c),
-                    })
-                    .collect();
-                format!("({})", values.join(", "))
-            })
-            .collect();
-        let conflict = match (known.sql, self.below(3)) {
-            ("pk", 0) => " ON CONFLICT DO NOTHING",
-            ("pk", 1) => " ON CONFLICT (k) DO UPDATE SET s = excluded.s, v = pk.v + 1",
-            _ => "",
-        };
-        let returning = self.returning();
-        let into = known.sql;
-        match self.below(20) {
-            0 => format!("INSERT INTO {into} SELECT * FROM {into} WHERE false"),
-            1 => format!("INSERT INTO {into} VALUES ({})", self.key_value(known.key)),
-            _ => format!(
-                "INSERT INTO {into} ({}) VALUES {}{conflict}{returning}",
-                columns.join(", "),
-                rows.join(", ")
-            ),
-        }
-    }
-
-    fn target(&mut self) -> (String, Item) {
-        let table = self.index();
-        let known = &KNOWN[table];
-        let plain = known.sql.rsplit('.').next().unwrap_or("x").to_owned();
-        if self.chance(20) {
-            (format!("{} AS z", known.sql), Item { alias: "z".to_owned(), table })
-        } else {
-            (known.sql.to_owned(), Item { alias: plain, table })
-        }
-    }
-
-    fn write_condition(&mut self, item: &Item) -> String {
-        let scope = [item.clone()];
-        match self.below(8) {
-            0 => self.condition(&scope, 2),
-            1 => format!("{} AND {}", self.key_condition(item), self.condition(&scope, 1)),
-            _ => self.key_condition(item),
-        }
-    }
-
-    fn update(&mut self) -> String {
-        let (sql, item) = self.target();
-        let known = &KNOWN[item.table];
-        let settable: Vec<&str> =
-            known.all.iter().copied().filter(|c| !matches!(*c, "a" | "b" | "id")).collect();
-        let mut column = settable[self.below(settable.len())];
-        if column == "k" && known.key != Key::Local && self.chance(80) {
-            column = settable[settable.len() - 1];
-        }
-        let value = if self.chance(25) && known.ints.contains(&column) {
-            let mut scope = vec![item.clone()];
-            scope.truncate(1);
-            self.int_expression(&scope, 1)
-        } else {
-            self.value_for(column)
-        };
-        let from = if self.chance(6) { " FROM i4b y" } else { "" };
-        let condition = self.write_condition(&item);
-        format!("UPDATE {sql} SET {column} = {value}{from} WHERE {condition}{}", self.returning())
-    }
-
-    fn delete(&mut self) -> String {
-        let (sql, item) = self.target();
-        let using = if self.chance(6) { " USING i4b y" } else { "" };
-        let condition = self.write_condition(&item);
-        format!("DELETE FROM {sql}{using} WHERE {condition}{}", self.returning())
     }
 }

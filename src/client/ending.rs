@@ -1,0 +1,130 @@
+//! How a session ends: by its client, by its node, or by us, and who is told what.
+
+use std::io;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::relay::Client;
+use crate::telemetry::Blame;
+use crate::wire::backend::Report;
+use crate::wire::frame;
+
+/// How long a client may take to read why its session ends.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Why a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client said goodbye, or its socket closed.
+    Client,
+    /// The client is told and the connection closed.
+    Fatal(Box<Report>),
+    /// The node has said why, and the client has been told in its words.
+    Told,
+}
+
+impl From<Report> for End {
+    fn from(r: Report) -> Self {
+        Self::Fatal(Box::new(r))
+    }
+}
+
+/// Whether more is to be expected of the client. What it has sent before it leaves is carried out,
+/// as PostgreSQL does: it reads one message after the other and the goodbye last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leaving {
+    No,
+    /// It has closed its side of the connection.
+    HungUp,
+    /// It has said Terminate.
+    Goodbye,
+}
+
+impl Client {
+    /// Whether a client that is leaving has had all it asked for.
+    pub(super) fn is_finished(&self) -> bool {
+        let input = match frame::header(&self.input) {
+            Ok(Some(h)) => self.input.len() >= h.len,
+            Ok(None) | Err(_) => false,
+        };
+        let session = &self.parts.session;
+        // The rest of a COPY will not come, so its answer will not either.
+        let stuck = session.copies_in() && !self.copied;
+        !input
+            && self.again.is_empty()
+            && self.out.is_empty()
+            && (stuck || !session.is_waiting_for_server())
+    }
+
+    /// Without Sync the node keeps its answers to itself, and no Sync will come.
+    pub(super) fn ask_for_answers(&mut self) {
+        if let (true, Some(conn)) = (self.unflushed, &mut self.server) {
+            frame::put(conn.output.buf(), b'H', |_| {});
+            self.unflushed = false;
+        }
+    }
+
+    /// The server connection broke off. A session that has nothing on it goes on without.
+    pub(super) fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
+        let told = self.parts.session.broken() == Some("the node has closed the connection");
+        let idle = self.parts.session.is_idle() && self.parts.session.pinned().is_none();
+        let worker = self.worker.clone();
+        worker.with_env(|env| self.parts.session.unlink(env));
+        self.parts.cancel.idle();
+        self.server = None;
+        if idle {
+            return Ok(());
+        }
+        self.worker.stats.errors(Blame::Node).inc();
+        if told {
+            return Err(End::Told);
+        }
+        let mut report = Report::fatal("08006", "the node closed the connection unexpectedly");
+        if let Some(e) = error {
+            report = report.detail(e.to_string());
+        }
+        Err(report.into())
+    }
+
+    /// The client is gone: what it left running is cancelled, and its transaction ends.
+    pub(super) async fn abandon_server(&mut self) {
+        let Some(conn) = self.server.take() else { return };
+        let worker = self.worker.clone();
+        let waiting = self.parts.session.is_waiting_for_server();
+        worker.with_env(|env| self.parts.session.unlink(env));
+        self.parts.cancel.idle();
+        if waiting {
+            let timeout = self.worker.shared.config.load().pool.connect_timeout;
+            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
+                tracing::debug!(error = %e, "cancel of an abandoned statement");
+            }
+        }
+        // Closing ends the transaction, whatever state it was in.
+        drop(conn);
+    }
+
+    /// Sends what is left to be said, the reason last, and closes.
+    pub(super) async fn farewell(&mut self) {
+        let tell = self.stream.drain(&mut self.out);
+        if let Ok(Ok(())) = tokio::time::timeout(FAREWELL, tell).await {
+            let mut cx = Context::from_waker(Waker::noop());
+            let silent = self.input.is_empty()
+                && self.stream.poll_fill(&mut cx, &mut self.input).is_pending();
+            if silent {
+                self.stream.shutdown().await;
+            } else {
+                self.stream.shutdown_heard().await;
+            }
+        }
+    }
+}
+
+/// However its task ends, by a panic too: what it has touched must not keep a gate closed for ever.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.parts.session.is_linked() {
+            let worker = self.worker.clone();
+            worker.with_env(|env| self.parts.session.unlink(env));
+        }
+    }
+}

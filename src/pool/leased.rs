@@ -1,0 +1,57 @@
+//! A connection out of its pool. Whatever becomes of who holds it, the pool is told.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::Pool;
+use super::state::Worker;
+use crate::backend::server::ServerConn;
+
+/// A leased connection. Given back, it may serve others; dropped, it is closed and its place is
+/// free.
+pub struct Leased {
+    // Closed before its place is given away.
+    conn: Box<ServerConn>,
+    place: Place,
+}
+
+/// The connection's place within the limit of its pool.
+struct Place {
+    pool: Arc<Pool>,
+    taken: bool,
+}
+
+impl Leased {
+    pub(super) fn new(conn: Box<ServerConn>, pool: Arc<Pool>) -> Self {
+        Self { conn, place: Place { pool, taken: true } }
+    }
+
+    /// Back after its transaction; a used-up one is closed instead.
+    pub fn give(self, worker: Worker) {
+        let Self { conn, mut place } = self;
+        place.taken = false;
+        place.pool.give(conn, worker);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.taken {
+            self.pool.lost();
+        }
+    }
+}
+
+impl Deref for Leased {
+    type Target = ServerConn;
+
+    fn deref(&self) -> &ServerConn {
+        &self.conn
+    }
+}
+
+impl DerefMut for Leased {
+    fn deref_mut(&mut self) -> &mut ServerConn {
+        &mut self.conn
+    }
+}
