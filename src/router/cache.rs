@@ -288,7 +288,6 @@ fn parse_and_plan(
             | Control::Reset(_)
             | Control::LocalPath
             | Control::ResetLocal(_)
-            | Control::RollbackTo(_)
             | Control::ResetAll
             | Control::DiscardAll => {
                 names.path = None;

@@ -46,6 +46,9 @@ impl Session {
             Control::ResetAll => self.settings.reset_all(),
             Control::DiscardAll => {
                 self.settings.discard();
+                if let Some(link) = &mut self.link {
+                    link.discarded = true;
+                }
                 self.pinned = None;
                 self.all_deallocated();
             }

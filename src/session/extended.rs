@@ -93,9 +93,7 @@ impl Session {
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
                 let refused = |p: &Pending| match p {
-                    Pending::Parse { statement, .. } => {
-                        !statement.plan.single().is_some_and(Control::ends_block)
-                    }
+                    Pending::Parse { statement, .. } => !statement.plan.is_understood_when_failed(),
                     _ => false,
                 };
                 if link.is_quiet()
@@ -158,7 +156,7 @@ impl Session {
             .into());
         }
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
-        if aborted && !plan.single().is_some_and(Control::ends_block) {
+        if aborted && !plan.is_understood_when_failed() {
             return Err(Self::aborted().into());
         }
         if let Kind::Refused(report) = &plan.kind {
@@ -341,8 +339,7 @@ impl Session {
                     return Err(Stop::Wait(Need::Quiet));
                 }
                 let statement = self.statement(name)?;
-                let ends =
-                    matches!(statement.plan.single(), Some(Control::Commit | Control::Rollback));
+                let ends = statement.plan.is_understood_when_failed();
                 if self.status == Status::Failed && self.link.is_none() && !ends {
                     return Err(Self::aborted().into());
                 }

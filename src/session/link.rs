@@ -283,6 +283,9 @@ pub struct Link {
     pub copy_in: bool,
     /// Syncs that the server passed over, or will, because they came within a COPY.
     pub eaten: usize,
+    /// DISCARD ALL has gone through since the last ReadyForQuery. It commits at once, and what puts
+    /// the startup packet's values back behind it may not.
+    pub discarded: bool,
     /// An error came since the last ReadyForQuery.
     pub failed: bool,
 }
@@ -308,6 +311,7 @@ impl Link {
             ending: false,
             copy_in: false,
             eaten: 0,
+            discarded: false,
             failed: false,
         }
     }

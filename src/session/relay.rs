@@ -236,7 +236,8 @@ impl Session {
             } else {
                 self.settings.commit();
             }
-            link.facts.applied = Some(self.settings.current().clone());
+            let undone = std::mem::take(&mut link.discarded) && failed;
+            link.facts.applied = (!undone).then(|| self.settings.current().clone());
             self.portals.clear();
             self.epoch = None;
             self.opened.clear();

@@ -5,7 +5,7 @@ use super::link::{Done, Expect, Fate, Reply};
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::place::place;
 use crate::router::plan::{Control, Kind, Plan};
-use crate::wire::backend::{self, Status};
+use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
 
 impl Session {
@@ -33,6 +33,27 @@ impl Session {
         let controls = controls(&plan, text, |n| planned.span(n));
         if self.begins_behind(&plan) {
             return Flow::Wait(Need::Quiet);
+        }
+        if plan.statements.len() > 1 && plan.kind != Kind::Any && self.settings.path_is_open() {
+            let report = Report::error(
+                "0A000",
+                "several statements in one text are not supported after a change of search_path",
+            );
+            self.refuse_query(report.hint("Send them one by one, or COMMIT first."), io);
+            return Flow::Done;
+        }
+        let deallocates = |s: &crate::router::plan::Statement| match &s.control {
+            Control::Deallocate(Some(name)) => self.statements.contains_key(name.as_bytes()),
+            _ => false,
+        };
+        if plan.statements.len() > 1 && plan.statements.iter().any(deallocates) {
+            // The server knows it by another name.
+            let report = Report::error(
+                "0A000",
+                "DEALLOCATE of a statement prepared by the protocol must stand alone in its text",
+            );
+            self.refuse_query(report.hint("Send it by itself."), io);
+            return Flow::Done;
         }
         match self.answer_control(&plan, text, io) {
             Ok(true) => {
@@ -183,7 +204,11 @@ impl Session {
         let plan = env.planner.plan(text, env.routes, self.speech()).plan;
         let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
         if !(ends && matches!(self.answer_control(&plan, text, io), Ok(true))) {
-            Self::aborted_for(plan.single()).put(io.client);
+            if plan.is_understood_when_failed() && plan.statements.is_empty() {
+                backend::put_bare(io.client, b'I');
+            } else {
+                Self::aborted_for(plan.single()).put(io.client);
+            }
             backend::put_ready(io.client, self.status);
         }
         Flow::Done
