@@ -90,6 +90,20 @@ impl Session {
     fn refuse_extended(&mut self, mut report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
         self.skipping = true;
+        // Behind what only a node could have answered nothing is answered any more.
+        let asked = |p: &Pending| {
+            matches!(
+                p,
+                Pending::DescribeStatement { .. }
+                    | Pending::DescribePortal { .. }
+                    | Pending::Execute { .. }
+            )
+        };
+        if let Some(at) = self.pending.iter().position(asked) {
+            let kept = self.pending.drain(..at).collect();
+            self.forget_pending(0);
+            self.pending = kept;
+        }
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
                 let refused = |p: &Pending| match p {

@@ -129,7 +129,7 @@ impl Maker {
 pub fn run(pair: &Pair) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let first: u64 = number("PGSHUNT_PROTOCOL_SEED").unwrap_or(1);
-    let talks: u64 = number("PGSHUNT_PROTOCOL_TALKS").unwrap_or(150);
+    let talks: u64 = number("PGSHUNT_PROTOCOL_TALKS").unwrap_or(60);
     for seed in first..first + talks {
         let rng = StdRng::seed_from_u64(seed);
         let key = pair.keys[(seed % 2) as usize].to_string();
