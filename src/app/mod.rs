@@ -93,7 +93,8 @@ impl Server {
         };
         let registry = Arc::new(Registry::new(count));
         let (plan, inbox) = workers::channels(count);
-        let pools = Pools::new(config.pool.clone(), ClientTls::load(&config.tls)?, plan.openers);
+        let tls_to_nodes = ClientTls::load(&config.tls)?;
+        let pools = Pools::new(config.pool.clone(), tls_to_nodes, plan.openers, registry.clone());
         let figures = pools.clone();
         registry.offer_pools(move || figures.figures());
         let gates = Gates::new(plan.gates);

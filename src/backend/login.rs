@@ -16,6 +16,7 @@ use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
 use crate::net::{Out, Stream, listen};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
+use crate::telemetry::{NewServer, Registry};
 use crate::topology::Node;
 use crate::wire::backend::report_field;
 use crate::wire::frontend::Reader;
@@ -51,6 +52,9 @@ pub struct Target<'a> {
     pub user: &'a str,
     pub credentials: &'a Credentials,
     pub tls: &'a crate::net::tls::ClientTls,
+    /// Where the connection appears in SHOW SERVERS, and the worker whose it is.
+    pub registry: &'a Registry,
+    pub worker: usize,
 }
 
 /// Opens a server connection and logs in.
@@ -122,8 +126,17 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         secret,
         tls: target.tls.clone(),
     };
+    let info = target.registry.add_server(NewServer {
+        node: target.node.id,
+        user: target.user.to_owned(),
+        database: target.database.to_owned(),
+        tls: stream.is_tls(),
+        worker: target.worker,
+    });
+    info.set_backend_pid(pid);
     Ok(Box::new(ServerConn {
         id,
+        info,
         node: target.node.id,
         stream,
         input,

@@ -13,6 +13,7 @@ use crate::net::tls::ClientTls;
 use crate::net::{Out, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
+use crate::telemetry::{Live, ServerInfo, ServerState};
 use crate::topology::NodeId;
 
 /// What a CancelRequest to this connection needs.
@@ -37,6 +38,8 @@ pub struct Cancel {
 #[derive(Debug)]
 pub struct ServerConn {
     pub id: ConnId,
+    /// Its line in SHOW SERVERS.
+    pub info: Live<ServerInfo>,
     pub node: NodeId,
     pub stream: Stream,
     /// Read from the node and not passed on yet.
@@ -52,6 +55,19 @@ impl ServerConn {
     /// Reads what has come; 0 is the end of the stream.
     pub async fn fill(&mut self) -> std::io::Result<usize> {
         self.stream.fill(&mut self.input).await
+    }
+
+    /// It serves this client now.
+    pub fn serves(&self, client: u64) {
+        self.info.set_client(Some(client));
+        self.info.set_state(ServerState::Active);
+    }
+
+    /// It serves nobody.
+    pub fn rests(&self) {
+        self.info.set_client(None);
+        self.info.set_state(ServerState::Idle);
+        self.info.set_prepared(self.facts.prepared.len() as u64);
     }
 
     /// Whether the connection may go back to the pool as far as it knows itself.

@@ -40,6 +40,9 @@ impl Client {
                 granted
             }
         };
+        if let Ok(conn) = &granted {
+            conn.serves(self.parts.info.id);
+        }
         Ok(granted.map_err(|e| match e {
             Some(e) => {
                 self.worker.stats.errors(Blame::Node).inc();

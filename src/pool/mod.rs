@@ -24,7 +24,7 @@ use crate::backend::login::{self, Credentials, LoginError, Target};
 use crate::backend::server::ServerConn;
 use crate::config;
 use crate::net::tls::ClientTls;
-use crate::telemetry::PoolFigures;
+use crate::telemetry::{PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 pub use leased::Leased;
@@ -76,11 +76,14 @@ impl OpenRequest {
             user: &pool.key.user,
             credentials: &credentials,
             tls: &tls,
+            registry: &pool.home.registry,
+            worker: self.worker,
         };
         let opened = login::connect(target, id, timeout).await;
         let mut fx = Vec::new();
         match opened {
             Ok(conn) => {
+                conn.rests();
                 let mut shared = pool.lock();
                 shared.bury_dead_for_line();
                 shared.idle.insert(id, conn);
@@ -103,6 +106,7 @@ pub struct Pools {
     config: ArcSwap<config::Pool>,
     tls: ArcSwap<ClientTls>,
     next_id: AtomicU64,
+    registry: Arc<Registry>,
     openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
 }
@@ -113,8 +117,10 @@ impl Pools {
         config: config::Pool,
         tls: ClientTls,
         openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
+        registry: Arc<Registry>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            registry,
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
             next_id: AtomicU64::new(1),
@@ -250,6 +256,7 @@ impl Pool {
         let mut shared = self.lock();
         shared.bury_dead_for_line();
         if fit {
+            conn.rests();
             let id = conn.id;
             shared.idle.insert(id, conn);
             shared.state.give(now, id, worker, &mut fx);

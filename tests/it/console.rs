@@ -114,6 +114,26 @@ async fn what_drivers_ask_and_what_nobody_can_answer() {
     assert_eq!(console.lines("SHOW PLACEMENTS").await.len(), 3);
 }
 
+#[tokio::test]
+async fn server_connections_are_listed_with_whom_they_serve() {
+    let p = Proxy::start_with(1, 1, |c| c.pool.size = 1).await;
+    let console = p.console().await;
+    let client = p.client().await;
+    client.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let pid: i32 = value(&client, "SELECT pg_backend_pid()").await;
+    let line = &console.lines("SHOW SERVERS").await[0];
+    let of = |name: &str| {
+        let found = line.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}"));
+        found.1.clone().unwrap_or_default()
+    };
+    assert_eq!((of("state").as_str(), of("remote_pid")), ("active", pid.to_string()));
+    assert_ne!(of("link"), "", "the client it serves");
+    assert_eq!(console.column("SHOW NODES", "server_connections").await, ["1"]);
+    client.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(console.column("SHOW SERVERS", "state").await, ["idle"]);
+    assert_eq!(console.column("SHOW SERVERS", "link").await, [""]);
+}
+
 /// The planner sees an index's name only, and it must not go on one node alone.
 #[tokio::test]
 async fn an_index_dropped_through_the_proxy_is_dropped_everywhere() {
