@@ -326,7 +326,10 @@ impl Client {
     }
 
     async fn push_out(&mut self) -> Result<(), End> {
-        self.stream.drain(&mut self.out).await.map_err(|_| End::Client)
+        let sent = self.out.len() as u64;
+        self.stream.drain(&mut self.out).await.map_err(|_| End::Client)?;
+        self.worker.stats.bytes_to_clients.add(sent);
+        Ok(())
     }
 }
 

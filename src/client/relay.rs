@@ -53,7 +53,10 @@ pub struct Client {
     muted: bool,
     /// Something was sent to the node since it was last asked to flush its answers.
     pub(super) unflushed: bool,
+    /// When the request under way was sent.
     sent_at: Option<Instant>,
+    /// When the transaction asked for its connection.
+    linked_at: Option<Instant>,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Of another database than the cluster's: nothing is distributed there.
@@ -87,6 +90,7 @@ impl Client {
             muted: false,
             unflushed: false,
             sent_at: None,
+            linked_at: None,
             pools: (Epoch(0), Vec::new()),
             plain,
             drain: Box::pin(worker.drain.clone().notified_owned()),
@@ -212,7 +216,7 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
-        let Self { worker, parts, out, server, unflushed, copied, plain, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
         let to_server = match server {
@@ -227,6 +231,7 @@ impl Client {
             b'Q' | b'E' => *copied = false,
             _ => {}
         }
+        let begun = matches!(header.tag, b'Q' | b'P' | b'B').then(Instant::now);
         let flow = worker.with_env(|env| {
             if *plain {
                 env.routes = env.routes.plain();
@@ -235,6 +240,12 @@ impl Client {
             parts.session.client(header, &message[frame::HEADER..], env, &mut io)
         });
         debug_assert!(none.is_empty(), "nothing is sent without a link");
+        if let (Some(at), Ok(Flow::Done)) = (begun, &flow) {
+            worker.stats.route.record(at.elapsed());
+        }
+        if sent_at.is_none() && parts.session.is_waiting_for_server() {
+            *sent_at = Some(begun.unwrap_or_else(Instant::now));
+        }
         match flow {
             Ok(Flow::Done) => Ok((None, false)),
             Ok(Flow::Wait(need)) => Ok((Some(need), false)),
@@ -264,8 +275,8 @@ impl Client {
                 }
                 conn.give(self.worker.index);
             }
-            if let Some(at) = self.sent_at.take() {
-                self.worker.stats.query.record(at.elapsed());
+            if let Some(at) = self.linked_at.take() {
+                self.worker.stats.transaction.record(at.elapsed());
             }
             self.worker.stats.transactions.inc();
             self.count();
@@ -278,6 +289,7 @@ impl Client {
     async fn lease(&mut self, node: NodeId) -> Result<(), End> {
         // A pinned or used-up link is never exchanged, so there is none now.
         debug_assert!(self.server.is_none());
+        self.linked_at = Some(Instant::now());
         let mut conn = match self.borrow(node).await? {
             Ok(conn) => conn,
             Err(report) => {
@@ -287,7 +299,6 @@ impl Client {
         };
         self.parts.cancel.linked([conn.cancel.clone()]);
         self.worker.stats.server_assignments.inc();
-        self.sent_at = Some(Instant::now());
         let facts = std::mem::take(&mut conn.facts);
         self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
         self.server = Some(conn);
@@ -389,6 +400,11 @@ impl Client {
                             let mut io = Io { client: out.buf(), server: conn.output.buf() };
                             session.server(&mut conn.input, env, &mut io)
                         });
+                        if !session.is_waiting_for_server()
+                            && let Some(at) = self.sent_at.take()
+                        {
+                            worker.stats.query.record(at.elapsed());
+                        }
                         if let Err(e) = took {
                             let e = io::Error::new(io::ErrorKind::InvalidData, e);
                             return Poll::Ready(Event::ServerGone(Some(e)));
@@ -421,7 +437,10 @@ impl Client {
 
     /// Sends to the client what it takes; false when it is gone.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.muted && matches!(self.stream.poll_drain(cx, &mut self.out), Poll::Ready(Err(_))) {
+        let before = self.out.len();
+        let drained = (!self.muted).then(|| self.stream.poll_drain(cx, &mut self.out));
+        self.worker.stats.bytes_to_clients.add((before - self.out.len()) as u64);
+        if matches!(drained, Some(Poll::Ready(Err(_)))) {
             if self.leaving != Leaving::Goodbye {
                 return false;
             }
@@ -475,6 +494,8 @@ impl Client {
         let info = &self.parts.info;
         info.set_state(state);
         info.set_node(session.node());
+        info.set_shard(session.shard());
+        info.set_prepared(session.prepared_count() as u64);
         if info.pin() != session.pinned() {
             info.set_pin(session.pinned());
         }
@@ -488,6 +509,10 @@ impl Client {
         s.statements(PlanKind::SingleNode).add(c.home);
         s.statements(PlanKind::Refused).add(c.refused);
         s.retries.add(c.retries);
+        s.client_parses.add(c.parses);
+        s.server_parses.add(c.server_parses);
+        s.binds.add(c.binds);
+        self.worker.count_plans();
     }
 }
 

@@ -71,6 +71,13 @@ impl Worker {
         result
     }
 
+    /// Moves the planner's figures to the worker's.
+    pub fn count_plans(&self) {
+        let planner = &mut self.decide.borrow_mut().planner;
+        self.stats.plan_cache_hits.add(std::mem::take(&mut planner.found));
+        self.stats.plan_cache_misses.add(std::mem::take(&mut planner.parsed));
+    }
+
     fn act(&self, decide: &mut Decide) {
         for effect in decide.effects.drain(..) {
             match effect {

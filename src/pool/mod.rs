@@ -84,6 +84,7 @@ impl OpenRequest {
         match opened {
             Ok(conn) => {
                 conn.rests();
+                pool.home.registry.worker(self.worker).servers_opened.inc();
                 let mut shared = pool.lock();
                 shared.bury_dead_for_line();
                 shared.idle.insert(id, conn);

@@ -37,6 +37,8 @@ pub struct Planner {
     texts: Cache,
     epoch: Option<Epoch>,
     pub parsed: u64,
+    /// Plans that were in the cache.
+    pub found: u64,
 }
 
 /// A plan, and the literals its keys refer to.
@@ -138,6 +140,7 @@ impl Planner {
         if cached {
             key(&mut self.key, self.lexer.text(), routes, speech);
             if let Some(plan) = self.shapes.get(self.key.as_slice()) {
+                self.found += 1;
                 let literals = Literals { text, spans: self.lexer.literals() };
                 return Planned { plan: plan.clone(), literals, lexer: Some(&self.lexer) };
             }
@@ -173,6 +176,7 @@ impl Planner {
         self.fresh(routes);
         key(&mut self.key, text, routes, speech);
         if let Some(plan) = self.texts.get(self.key.as_slice()) {
+            self.found += 1;
             return plan.clone();
         }
         self.parsed += 1;

@@ -74,6 +74,7 @@ impl Session {
         let known = !name.is_empty() && link.facts.prepared.touch(&s.id);
         // A transaction that has failed refuses even what is prepared: there the server must say.
         if name.is_empty() || (known && link.may_have_failed()) {
+            self.counters.server_parses += 1;
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
             let mut e = Expect::forward(Reply::Parse);
             e.undo = undo;
@@ -88,6 +89,7 @@ impl Session {
             return;
         }
         self.make_room(env, io);
+        self.counters.server_parses += 1;
         frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
         let mut e = Expect::forward(Reply::Parse);
         e.undo = undo;
@@ -125,6 +127,7 @@ impl Session {
         let Some(link) = &mut self.link else { return Vec::new() };
         if unnamed {
             if link.unnamed != Some(s.id) {
+                self.counters.server_parses += 1;
                 frontend::put_parse(io.server, b"", &s.text, &s.oids);
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
                 e.undo.unnamed = Some(link.unnamed.replace(s.id));
@@ -135,6 +138,7 @@ impl Session {
         let name = server_name(&s.id).to_vec();
         if !link.facts.prepared.touch(&s.id) {
             self.make_room(env, io);
+            self.counters.server_parses += 1;
             frontend::put_parse(io.server, &name, &s.text, &s.oids);
             self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         }

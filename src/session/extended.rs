@@ -51,7 +51,11 @@ impl Session {
             _ => self.sync(env, io),
         };
         Ok(match outcome {
-            Ok(()) => Flow::Done,
+            Ok(()) => {
+                self.counters.parses += u64::from(tag == b'P');
+                self.counters.binds += u64::from(tag == b'B');
+                Flow::Done
+            }
             Err(Stop::Wait(need)) => Flow::Wait(need),
             Err(Stop::Refuse(report)) => {
                 // What the client asked before that comes first.

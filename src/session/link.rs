@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::gate::machine::TicketId;
 use crate::router::plan::Control;
-use crate::topology::NodeId;
+use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
@@ -254,6 +254,8 @@ pub struct Link {
     pub node: NodeId,
     pub facts: Facts,
     pub ticket: TicketId,
+    /// The shard used last.
+    pub shard: Option<ShardId>,
     /// The ticket has touched something.
     pub entered: bool,
     pub expects: VecDeque<Expect>,
@@ -296,6 +298,7 @@ impl Link {
             node,
             facts,
             ticket,
+            shard: None,
             entered: false,
             expects: VecDeque::new(),
             status: Status::Idle,

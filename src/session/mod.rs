@@ -51,7 +51,7 @@ use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
 use crate::router::plan::{Control, Kind, Merge, Plan};
-use crate::topology::{Epoch, GroupId, NodeId, RoutingTable};
+use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
@@ -205,6 +205,10 @@ pub struct Counters {
     pub refused: u64,
     pub transactions: u64,
     pub retries: u64,
+    /// Parse and Bind of the client, and Parse sent to a node.
+    pub parses: u64,
+    pub binds: u64,
+    pub server_parses: u64,
 }
 
 impl Session {
@@ -250,6 +254,14 @@ impl Session {
     }
     pub fn node(&self) -> Option<NodeId> {
         self.link.as_ref().map(|l| l.node)
+    }
+    /// The shard it used last on the connection it holds.
+    pub fn shard(&self) -> Option<ShardId> {
+        self.link.as_ref().and_then(|l| l.shard)
+    }
+    /// How many prepared statements it has by name.
+    pub fn prepared_count(&self) -> usize {
+        self.statements.len()
     }
     pub fn is_linked(&self) -> bool {
         self.link.is_some()

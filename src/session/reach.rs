@@ -70,6 +70,9 @@ impl Session {
                 return Ok(Some(Need::Gate));
             }
             link.entered = true;
+            if let Touch::Shard { shard, .. } = t {
+                link.shard = Some(shard);
+            }
         }
         self.epoch.get_or_insert(env.routes.epoch);
         // Only what begins a transaction can be tried again as a whole.

@@ -48,7 +48,7 @@ fn traffic(out: &mut Page, registry: &Registry) {
         (
             "pgshunt_server_connections_closed_total",
             "Connections to nodes closed.",
-            s.servers_closed,
+            s.servers_opened.saturating_sub(registry.servers().len() as u64),
         ),
         (
             "pgshunt_server_assignments_total",

@@ -233,7 +233,6 @@ figures! {
         bytes_from_nodes,
         bytes_to_nodes,
         servers_opened,
-        servers_closed,
         /// A server connection was given to a client.
         server_assignments,
         /// Statements planned and sent again on a fresh routing table, unseen by the client.

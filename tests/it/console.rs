@@ -134,6 +134,45 @@ async fn server_connections_are_listed_with_whom_they_serve() {
     assert_eq!(console.column("SHOW SERVERS", "link").await, [""]);
 }
 
+/// A figure that nobody counts is worse than none.
+#[tokio::test]
+async fn what_is_done_shows_in_the_metrics() {
+    let p = Proxy::start(2, 2).await;
+    let client = p.client().await;
+    client.batch_execute("CREATE TABLE t (id int, v int) PARTITION BY HASH (id)").await.unwrap();
+    for id in 0..10 {
+        client.batch_execute(&format!("INSERT INTO t VALUES ({id}, 1)")).await.unwrap();
+        client.query("SELECT v FROM t WHERE id = $1", &[&id]).await.unwrap();
+    }
+    client.batch_execute("SELECT count(*) FROM t").await.unwrap();
+    let shared = &p.server.shared;
+    let page = pgshunt::telemetry::render(&shared.registry, &shared.store.routes().load());
+    let figure = |name: &str| -> f64 {
+        let mut values = page
+            .lines()
+            .filter_map(|l| l.split_once(' '))
+            .filter(|(n, _)| n.split('{').next() == Some(name) && !n.contains("+Inf"));
+        values.by_ref().map(|(_, v)| v.parse::<f64>().unwrap()).sum()
+    };
+    for (name, least) in [
+        ("pgshunt_route_seconds_count", 20.0),
+        ("pgshunt_query_seconds_count", 20.0),
+        ("pgshunt_transaction_seconds_count", 20.0),
+        ("pgshunt_transactions_total", 20.0),
+        ("pgshunt_plan_cache_hits_total", 9.0),
+        ("pgshunt_plan_cache_misses_total", 3.0),
+        ("pgshunt_client_parses_total", 10.0),
+        ("pgshunt_server_parses_total", 1.0),
+        ("pgshunt_binds_total", 10.0),
+        ("pgshunt_server_connections_opened_total", 2.0),
+        ("pgshunt_server_assignments_total", 20.0),
+    ] {
+        assert!(figure(name) >= least, "{name}: {}\n{page}", figure(name));
+    }
+    let sent = page.lines().find(|l| l.contains("side=\"client\"") && l.contains("sent"));
+    assert!(sent.is_some_and(|l| !l.ends_with(" 0")), "{sent:?}\n{page}");
+}
+
 /// The planner sees an index's name only, and it must not go on one node alone.
 #[tokio::test]
 async fn an_index_dropped_through_the_proxy_is_dropped_everywhere() {
