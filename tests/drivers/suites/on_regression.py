@@ -46,7 +46,7 @@ def source_sites(apt):
     lines = []
     for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
         text = file.read_text(encoding="utf-8")
-        if "debian" in text and "debian.org" in text or "debian" in file.name:
+        if "debian-archive-keyring" in text:
             lines.append(re.sub(r"(?m)^Types:.*$", "Types: deb-src", text))
     (apt / "parts").mkdir(parents=True, exist_ok=True)
     (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
