@@ -231,20 +231,19 @@ impl Client {
             b'Q' | b'E' => *copied = false,
             _ => {}
         }
-        let begun = matches!(header.tag, b'Q' | b'P' | b'B').then(Instant::now);
-        let flow = worker.with_env(|env| {
+        let (flow, begun) = worker.with_env(|env| {
             if *plain {
                 env.routes = env.routes.plain();
             }
             let mut io = Io { client: out.buf(), server: to_server };
-            parts.session.client(header, &message[frame::HEADER..], env, &mut io)
+            (parts.session.client(header, &message[frame::HEADER..], env, &mut io), env.now)
         });
         debug_assert!(none.is_empty(), "nothing is sent without a link");
-        if let (Some(at), Ok(Flow::Done)) = (begun, &flow) {
-            worker.stats.route.record(at.elapsed());
+        if matches!((header.tag, &flow), (b'Q' | b'P' | b'B', Ok(Flow::Done))) {
+            worker.stats.route.record(begun.elapsed());
         }
         if sent_at.is_none() && parts.session.is_waiting_for_server() {
-            *sent_at = Some(begun.unwrap_or_else(Instant::now));
+            *sent_at = Some(begun);
         }
         match flow {
             Ok(Flow::Done) => Ok((None, false)),

@@ -17,20 +17,10 @@ impl Session {
         env: &mut Env<'_>,
     ) -> Option<Result<Flow, Report>> {
         let job = match (place, &plan.kind) {
-            (Place::Every { group, nodes, merge }, _) => {
+            (Place::Every { .. }, _) => {
                 let mut request = Vec::with_capacity(text.len() + 6);
                 frontend::put_query(&mut request, text);
-                Job::Gather(Gather {
-                    group: *group,
-                    nodes: nodes.clone(),
-                    merge: merge.clone(),
-                    request,
-                    epoch: env.routes.epoch,
-                    hide_parse: false,
-                    hide_describe: false,
-                    limit: 0,
-                    settings: self.settings.current().clone(),
-                })
+                self.job(&plan.kind, place, request, env, false)
             }
             (_, Kind::Ddl) => Job::Ddl {
                 sql: String::from_utf8_lossy(text).into_owned(),
