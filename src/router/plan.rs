@@ -1,5 +1,7 @@
 //! What the planner says about a statement: where it may run and what it does to the session.
 
+use std::sync::Arc;
+
 use crate::topology::{GroupId, ShardId};
 use crate::wire::backend::Report;
 
@@ -97,6 +99,33 @@ pub enum Control {
     Deallocate(Option<String>),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
+    /// The same, and nobody can tell when it is gone: until DISCARD ALL, or for good.
+    Bind(&'static str),
+    /// May leave something behind that the text does not show.
+    Leaves(Arc<Traces>),
+    /// May end what an earlier statement has left behind.
+    Frees,
+    /// CREATE FUNCTION and the like: what functions leave behind must be found out anew.
+    ChangesFunctions,
+}
+
+/// Where to look for what a statement may have left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// What it leaves for certain.
+    pub pin: Option<&'static str>,
+    /// It calls these, which the server did not come with.
+    pub functions: Vec<String>,
+    /// It may set these parameters.
+    pub parameters: Vec<String>,
+    /// It has code of its own (DO).
+    pub code: bool,
+}
+
+impl Traces {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Control {
@@ -120,7 +149,10 @@ impl Control {
                 super::node_bound::READING.contains(&name.as_str())
             }
             Self::ResetLocal(name) => name == "search_path",
-            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
+            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) | Self::Bind(_) => {
+                true
+            }
+            Self::Leaves(traces) => traces.pin.is_some() || !traces.parameters.is_empty(),
             Self::None
             | Self::Begin
             | Self::Commit
@@ -133,6 +165,8 @@ impl Control {
             | Self::Local
             | Self::Pure
             | Self::SetEach(_)
+            | Self::Frees
+            | Self::ChangesFunctions
             | Self::Deallocate(_) => false,
         }
     }

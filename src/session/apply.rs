@@ -50,15 +50,34 @@ impl Session {
                     link.discarded = true;
                 }
                 self.pinned = None;
+                if self.bound.take().is_some()
+                    && let Some(link) = &mut self.link
+                {
+                    // A library stays loaded, and who knows what else.
+                    link.facts.spent = true;
+                }
+                self.nothing_is_left();
                 self.all_deallocated();
             }
             Control::Deallocate(Some(name)) => {
                 self.forget_statement(name.as_bytes());
+                self.look_again();
             }
-            Control::Deallocate(None) => self.all_deallocated(),
+            Control::Deallocate(None) => {
+                self.all_deallocated();
+                self.look_again();
+            }
             Control::Pin(why) => {
                 self.pinned.get_or_insert(why);
+                self.look_again();
             }
+            Control::Bind(why) => {
+                self.bound.get_or_insert(why);
+                self.pinned.get_or_insert(why);
+            }
+            Control::Leaves(traces) => self.leaves(traces),
+            Control::Frees => self.look_again(),
+            Control::ChangesFunctions => self.functions_change(),
         }
         self.extend_prelude(done);
     }
@@ -68,6 +87,7 @@ impl Session {
         self.statements.clear();
         if let Some(link) = &mut self.link {
             link.facts.prepared.clear();
+            link.facts.checks = false;
         }
     }
 
@@ -129,7 +149,10 @@ impl Session {
         for e in &skipped {
             self.undo(&e.undo);
         }
-        if let Some(Expect { reply, mut undo, .. }) = failed {
+        if let Some(Expect { reply, mut undo, controls, .. }) = failed {
+            if let Some(controls) = controls {
+                self.failed_half_way(&controls);
+            }
             // A failed Parse has dropped the unnamed statement first.
             if let Some((name, before)) = &mut undo.client
                 && name.is_empty()

@@ -26,6 +26,7 @@
 //! What is left out: a second node within a transaction, and LISTEN without a pin.
 
 mod apply;
+mod check;
 mod emit;
 mod extended;
 mod jobs;
@@ -50,7 +51,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::router::plan::{Control, Kind, Merge, Plan, Traces};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -181,6 +182,9 @@ pub struct Session {
     pending_bytes: usize,
     /// Why the connection must be kept between transactions.
     pinned: Option<&'static str>,
+    /// The same, for what nobody can tell the end of.
+    bound: Option<&'static str>,
+    check: check::Check,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -230,6 +234,8 @@ impl Session {
             pending: Vec::new(),
             pending_bytes: 0,
             pinned: None,
+            bound: None,
+            check: check::Check::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -314,7 +320,10 @@ impl Session {
                     return Err(ProtocolError("unexpected message type during COPY from stdin"));
                 }
                 b'S' if self.skipping => {}
-                _ if link.ending || (link.opening && link.opening_full) => {
+                _ if link.ending
+                    || self.check.is_asked()
+                    || (link.opening && link.opening_full) =>
+                {
                     return Ok(Flow::Wait(Need::Quiet));
                 }
                 _ => {}
@@ -368,7 +377,7 @@ impl Session {
 
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && (l.started || self.let_go);
-        self.pinned.is_none() && self.link.as_ref().is_some_and(free)
+        self.pinned.is_none() && !self.check.is_due() && self.link.as_ref().is_some_and(free)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
@@ -383,7 +392,10 @@ impl Session {
 
     /// The connection is gone, or must go: no facts are kept.
     pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
-        let link = self.link.take()?;
+        let mut link = self.link.take()?;
+        if link.strange {
+            link.facts.applied = None;
+        }
         env.gate.leave(link.ticket, env.gate_effects);
         self.let_go = false;
         self.broken = None;
@@ -467,6 +479,9 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.push(Expect::forward(Reply::Query));
         }
+        if !is_of_large_objects(body) {
+            self.leaves(&Traces { code: true, ..Traces::default() });
+        }
         Flow::Done
     }
 
@@ -510,6 +525,12 @@ impl Session {
             Kind::Refused(_) => {}
         }
     }
+}
+
+/// The functions that libpq and JDBC call this way: `lo_open` and the like (`pg_proc.dat`).
+fn is_of_large_objects(body: &[u8]) -> bool {
+    let oid = body.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
+    matches!(oid, Some(715 | 764 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460))
 }
 
 /// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a

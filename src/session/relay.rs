@@ -44,7 +44,9 @@ impl Session {
                 }
             }
             let Some(h) = frame::header(&input[run..])? else { break };
-            if !is_inspected(h.tag) || (h.len > MAX_INSPECTED && h.tag == b'E') {
+            let asked =
+                h.tag == b'D' && link.expects.front().is_some_and(|e| e.reply == Reply::Check);
+            if !(is_inspected(h.tag) || asked) || (h.len > MAX_INSPECTED && h.tag == b'E') {
                 link.passing_on = link.expects.front().is_none_or(|e| e.passes());
                 link.passing = h.len;
                 // Notices and the like can be said twice, rows cannot.
@@ -88,6 +90,7 @@ impl Session {
             }
         }
         pass(input, &mut run, io);
+        self.ask_what_is_left(io);
         if self.pinned.is_some() && self.is_idle() {
             self.renew_ticket(env);
         }
@@ -118,6 +121,10 @@ impl Session {
                 return Keep::Drop;
             }
             b'E' => return self.error(body, env, io),
+            b'D' => {
+                self.is_left(body);
+                return Keep::Drop;
+            }
             b'G' | b'W' => {
                 self.retry.disarm();
                 link.copy_begins(h.tag == b'G');
@@ -151,6 +158,7 @@ impl Session {
             | (Reply::Describe, b'T' | b'n')
             | (Reply::Own { closed: false }, b'C' | b'I')
             | (Reply::Own { closed: true }, b'3')
+            | (Reply::Check, b'C')
             | (Reply::Execute, b'C' | b'I' | b's') => true,
             (Reply::Query | Reply::Own { .. }, _) | (Reply::Describe, b't') => false,
             _ => {
@@ -182,6 +190,10 @@ impl Session {
         }
         if completes {
             let e = link.expects.pop_front();
+            if e.as_ref().is_some_and(|e| e.reply == Reply::Check) {
+                self.know_what_is_left();
+                return Keep::Drop;
+            }
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
             }
@@ -248,6 +260,9 @@ impl Session {
         if link.expects.is_empty() {
             self.retry.settle();
         }
+        if status == Status::Idle {
+            self.transaction_ended();
+        }
         Keep::Forward
     }
 
@@ -278,6 +293,10 @@ impl Session {
             self.opening_failed(body, io);
             return Keep::Drop;
         }
+        if front.fate == Fate::Check {
+            self.cannot_know_what_is_left();
+            return Keep::Drop;
+        }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let keep = match &front.fate {
             Fate::Tidy => {
@@ -294,7 +313,12 @@ impl Session {
                 Keep::Forward
             }
             Fate::Refuse(report) => Keep::Replace(report.clone()),
-            Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
+            Fate::Forward
+            | Fate::Swallow
+            | Fate::Outside
+            | Fate::Before
+            | Fate::After
+            | Fate::Check => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
@@ -310,8 +334,15 @@ impl Session {
         self.retry.disarm();
         let Some(link) = &mut self.link else { return keep };
         let Some(front) = link.expects.front_mut() else { return keep };
-        front.controls = None;
         if simple {
+            if let Some(left) = front.controls.take() {
+                let behind = left.get(front.completed..).and_then(|l| l.first());
+                let behind = behind.map(|d| vec![d.clone()]).unwrap_or_default();
+                self.failed_half_way(&behind);
+            }
+            let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
+                return keep;
+            };
             if let Fate::Refuse(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.
                 front.fate = Fate::Forward;

@@ -15,4 +15,5 @@ mod login;
 mod moves;
 mod program;
 mod protocol;
+mod sessions;
 mod support;
