@@ -1,7 +1,9 @@
 //! What a session has made of itself, with two clients that must share server connections: neither
 //! may see the other's, and each must find its own again. One file per kind of state.
 
+mod pins;
 mod search_path;
+mod settings;
 
 use pgshunt::config::Config;
 use tokio_postgres::Client;
