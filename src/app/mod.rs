@@ -204,7 +204,7 @@ fn serve_console(context: ConsoleContext) -> Console {
         let context = context.clone();
         Box::pin(async move {
             let Visitor { user, addr, tls, cancel, draining } = visitor;
-            let (pid, secret) = (cancel.pid(), cancel.secret());
+            let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
             let login = Login { user, addr, tls, pid, secret, cancel, draining };
             if let Err(error) = admin::serve(stream, context, login).await {

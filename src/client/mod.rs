@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use crate::config::ClientTls;
 use crate::net::{Out, Stream, listen};
 use crate::wire::backend::Report;
+use crate::wire::startup::Minor;
 
 pub use cancel::Cancels;
 use handshake::Opening;
@@ -50,12 +51,12 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
     };
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user } => {
+        Opened::Console { stream, user, protocol } => {
             let visitor = shared::Visitor {
                 user,
                 addr,
                 tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(),
+                cancel: worker.shared.cancels.register(protocol),
                 draining: worker.shared.draining.clone(),
             };
             (worker.shared.console)(stream, visitor).await;
@@ -65,7 +66,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String },
+    Console { stream: Stream, user: String, protocol: Minor },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
@@ -91,7 +92,9 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user }) => Some(Opened::Console { stream, user }),
+                Ok(login::Outcome::Console { user, protocol }) => {
+                    Some(Opened::Console { stream, user, protocol })
+                }
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();
