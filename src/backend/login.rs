@@ -133,6 +133,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         worker: target.worker,
     });
     info.set_backend_pid(pid);
+    facts.pid = pid;
     Ok(Box::new(ServerConn {
         id,
         info,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 
 pub use super::cancel::Registration;
+use super::listeners::Listeners;
 use super::reported::Reported;
 use super::roles::Roles;
 use super::{Cancels, Successor};
@@ -45,6 +46,7 @@ pub struct Shared {
     pub console: Console,
     pub reported: Reported,
     pub roles: Roles,
+    pub listeners: Listeners,
     clients: AtomicUsize,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
@@ -65,6 +67,7 @@ impl Shared {
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         let roles = Roles::new(&control, store.clone());
+        let listeners = Listeners::new(control.clone(), store.connector().clone());
         Self {
             config,
             store,
@@ -76,6 +79,7 @@ impl Shared {
             console,
             reported: Reported::default(),
             roles,
+            listeners,
             clients: AtomicUsize::new(0),
             draining,
             successor: Mutex::default(),

@@ -105,6 +105,13 @@ pub enum Control {
     Leaves(Arc<Traces>),
     /// May end what an earlier statement has left behind.
     Frees,
+    /// LISTEN, and where the word stands in the text.
+    Listen {
+        channel: String,
+        at: usize,
+    },
+    /// UNLISTEN; `None` is all.
+    Unlisten(Option<String>),
     /// CREATE FUNCTION and the like: what functions leave behind must be found out anew.
     ChangesFunctions,
 }
@@ -120,11 +127,20 @@ pub struct Traces {
     pub parameters: Vec<String>,
     /// It has code of its own (DO).
     pub code: bool,
+    /// It sends notifications (NOTIFY).
+    pub notifies: bool,
+    /// It asks which channels the session listens to.
+    pub channels: bool,
 }
 
 impl Traces {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// It may send notifications.
+    pub fn notifies(&self) -> bool {
+        self.notifies || self.code || !self.functions.is_empty()
     }
 }
 
@@ -166,6 +182,8 @@ impl Control {
             | Self::Pure
             | Self::SetEach(_)
             | Self::Frees
+            | Self::Listen { .. }
+            | Self::Unlisten(_)
             | Self::ChangesFunctions
             | Self::Deallocate(_) => false,
         }

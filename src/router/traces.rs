@@ -94,6 +94,8 @@ impl Found {
             return;
         }
         self.frees |= frees(name);
+        self.traces.notifies |= name == "pg_notify";
+        self.traces.channels |= name == "pg_listening_channels";
         if let Some(why) = pins(name) {
             self.traces.pin.get_or_insert(why);
         }

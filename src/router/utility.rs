@@ -12,7 +12,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{READING, reads_alike};
-use super::plan::{Control, Kind};
+use super::plan::{Control, Kind, Traces};
 use super::traces;
 use crate::topology::RoutingTable;
 
@@ -31,10 +31,53 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(_) | Node::ClosePortalStmt(_) => (Kind::Any, Control::Frees),
         Node::FetchStmt(_) => (Kind::Any, Control::None),
         Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
-        Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
-        Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
+        Node::ListenStmt(l) => (Kind::Any, listen(l, cx)),
+        Node::UnlistenStmt(u) => (Kind::Any, Control::Unlisten(u.conditionname().map(Into::into))),
+        // Who listens does so at home.
+        Node::NotifyStmt(_) => {
+            (Kind::Home, traces::leaves(Traces { notifies: true, ..Traces::default() }))
+        }
         Node::LoadStmt(_) => (Kind::Home, Control::Bind("LOAD")),
         _ => by_text(node, cx),
+    }
+}
+
+fn listen(l: &nodes::ListenStmt, cx: Context<'_>) -> Control {
+    let channel = l.conditionname().unwrap_or_default().to_owned();
+    let at = first_word(cx.text, cx.span.0);
+    match cx.text.get(at..at + 6) {
+        Some(word) if word.eq_ignore_ascii_case(b"listen") => Control::Listen { channel, at },
+        // The grammar knows no other spelling.
+        _ => Control::Pin("LISTEN"),
+    }
+}
+
+/// Where the first word is, behind white space and comments.
+fn first_word(text: &[u8], mut at: usize) -> usize {
+    loop {
+        let rest = text.get(at..).unwrap_or_default();
+        match rest {
+            [b, ..] if b.is_ascii_whitespace() || matches!(b, b';' | b'\x0b') => at += 1,
+            [b'-', b'-', ..] => {
+                at += rest.iter().position(|&b| b == b'\n' || b == b'\r').unwrap_or(rest.len());
+            }
+            [b'/', b'*', ..] => {
+                let mut depth = 0;
+                let mut n = 0;
+                while n < rest.len() {
+                    match &rest[n..] {
+                        [b'/', b'*', ..] => (depth, n) = (depth + 1, n + 2),
+                        [b'*', b'/', ..] => (depth, n) = (depth - 1, n + 2),
+                        _ => n += 1,
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                at += n;
+            }
+            _ => return at,
+        }
     }
 }
 

@@ -17,20 +17,37 @@ impl Session {
         match &done.control {
             Control::None | Control::Begin | Control::Pure => {}
             Control::Local => self.settings.set_local(),
-            Control::Commit => self.settings.commit(),
-            Control::Rollback => self.settings.rollback(),
+            Control::Commit => {
+                self.settings.commit();
+                self.channels.commit();
+            }
+            Control::Rollback => {
+                self.settings.rollback();
+                self.channels.rollback();
+            }
             // The new transaction has a snapshot of its own.
             Control::CommitAndChain => {
                 self.settings.commit();
+                self.channels.commit();
                 self.epoch = None;
             }
             Control::RollbackAndChain => {
                 self.settings.rollback();
+                self.channels.rollback();
                 self.epoch = None;
             }
-            Control::Savepoint(name) => self.settings.savepoint(name),
-            Control::Release(name) => self.settings.release(name),
-            Control::RollbackTo(name) => self.settings.rollback_to(name),
+            Control::Savepoint(name) => {
+                self.settings.savepoint(name);
+                self.channels.savepoint(name);
+            }
+            Control::Release(name) => {
+                self.settings.release(name);
+                self.channels.release(name);
+            }
+            Control::RollbackTo(name) => {
+                self.settings.rollback_to(name);
+                self.channels.rollback_to(name);
+            }
             Control::Set(name) => self.settings.set(name, sql),
             Control::SetEach(each) => {
                 for (name, sql) in each {
@@ -46,6 +63,7 @@ impl Session {
             Control::ResetAll => self.settings.reset_all(),
             Control::DiscardAll => {
                 self.settings.discard();
+                self.channels.discard();
                 if let Some(link) = &mut self.link {
                     link.discarded = true;
                 }
@@ -77,6 +95,11 @@ impl Session {
             }
             Control::Leaves(traces) => self.leaves(traces),
             Control::Frees => self.look_again(),
+            Control::Listen { channel, .. } => self.channels.listen(channel),
+            Control::Unlisten(channel) => {
+                self.channels.unlisten(channel.as_deref());
+                self.look_again();
+            }
             Control::ChangesFunctions => self.functions_change(),
         }
         self.extend_prelude(done);

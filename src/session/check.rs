@@ -114,7 +114,8 @@ impl Check {
 impl Session {
     /// A statement has completed, or failed half-way, that may have left something.
     pub(super) fn leaves(&mut self, traces: &Traces) {
-        let Some(link) = &self.link else { return };
+        let Some(link) = &mut self.link else { return };
+        link.notified |= traces.notifies();
         if let Some(why) = traces.pin {
             self.pinned.get_or_insert(why);
         }

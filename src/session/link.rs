@@ -129,6 +129,8 @@ pub struct Facts {
     pub checks: bool,
     /// Functions of its database that leave nothing.
     pub harmless: Harmless,
+    /// Of the server process.
+    pub pid: i32,
 }
 
 impl Default for Facts {
@@ -140,6 +142,7 @@ impl Default for Facts {
             reported: Reported::default(),
             checks: false,
             harmless: Harmless::default(),
+            pid: 0,
         }
     }
 }
@@ -304,6 +307,10 @@ pub struct Link {
     /// Code of somebody's has run here: parameters may be set of which nothing is known. They are
     /// reset before the connection serves anybody's next transaction.
     pub strange: bool,
+    /// What its server process has notified before this session got it has been heard.
+    pub fenced: bool,
+    /// The open transaction may have sent notifications.
+    pub notified: bool,
 }
 
 impl Link {
@@ -331,6 +338,8 @@ impl Link {
             discarded: false,
             failed: false,
             strange: false,
+            fenced: false,
+            notified: false,
         }
     }
 

@@ -23,7 +23,7 @@
 //! - The gate is entered when the transaction starts on its connection, not before: who waits for
 //!   a connection must not keep a cutover from draining.
 //!
-//! What is left out: a second node within a transaction, and LISTEN without a pin.
+//! What is left out: a second node within a transaction.
 
 mod apply;
 mod check;
@@ -31,6 +31,7 @@ mod emit;
 mod extended;
 mod jobs;
 mod link;
+mod listening;
 mod luggage;
 mod opening;
 mod pending;
@@ -42,6 +43,7 @@ mod retry;
 mod settings;
 mod simple;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -61,6 +63,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+pub use listening::Notification;
 pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::reset_sql;
@@ -104,6 +107,10 @@ pub enum Need {
     Quiet,
     /// Work that involves several nodes: then [`Session::job_done`].
     Job(Box<Job>),
+    /// The shared connection must listen to these: then [`Session::listening`].
+    Listen(Vec<String>),
+    /// All notifications sent so far must have been posted: then [`Session::fenced`].
+    Fence,
 }
 
 /// Work for several nodes, done outside of the session.
@@ -139,12 +146,36 @@ pub struct Gather {
 pub struct Statement {
     pub id: StatementId,
     pub text: Vec<u8>,
+    /// As the server gets it, if not as it is.
+    pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
     /// The server never carried its Parse out.
     pub void: Cell<bool>,
+}
+
+impl Statement {
+    fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>) -> Self {
+        let sent = match listening::sent(&plan, text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(sent) => Some(sent),
+        };
+        Self {
+            id: link::statement_id(text, oids),
+            text: text.to_vec(),
+            sent,
+            oids: oids.to_vec(),
+            plan,
+            described: Cell::new(false),
+            void: Cell::new(false),
+        }
+    }
+
+    fn sent(&self) -> &[u8] {
+        self.sent.as_deref().unwrap_or(&self.text)
+    }
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -187,6 +218,7 @@ pub struct Session {
     /// The same, for what nobody can tell the end of.
     bound: Option<&'static str>,
     check: check::Check,
+    channels: listening::Channels,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -238,6 +270,7 @@ impl Session {
             pinned: None,
             bound: None,
             check: check::Check::default(),
+            channels: listening::Channels::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -278,6 +311,7 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         self.status == Status::Idle
             && self.pending.is_empty()
+            && !self.waits_for_fence()
             && self.link.as_ref().is_none_or(|l| l.is_free() && !l.ending)
     }
     /// An answer of the server is outstanding.
@@ -313,6 +347,9 @@ impl Session {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
         }
+        if self.waits_for_fence() && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Fence));
+        }
         if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
@@ -331,6 +368,7 @@ impl Session {
                 _ => {}
             }
         }
+        self.forget_early_mail();
         self.begin_unit();
         let flow = match header.tag {
             b'Q' => {
@@ -379,7 +417,10 @@ impl Session {
 
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && (l.started || self.let_go);
-        self.pinned.is_none() && !self.check.is_due() && self.link.as_ref().is_some_and(free)
+        self.pinned.is_none()
+            && !self.check.is_due()
+            && !self.waits_for_fence()
+            && self.link.as_ref().is_some_and(free)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].

@@ -78,6 +78,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Tag(tag) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    backend::put_command_complete(io.client, tag);
+                }
                 Keep::Ready(status) => {
                     pass(input, &mut run, io);
                     input.advance(h.len);
@@ -204,13 +209,20 @@ impl Session {
                 self.retry.count_answer();
             }
         }
+        // The server has carried out something else.
+        let listen = matches!(done.as_ref().map(|d| &d.control), Some(Control::Listen { .. }));
+        let tag = (listen && h.tag == b'C').then_some("LISTEN");
         if let Some(done) = done.filter(|d| !d.ours) {
             self.apply(&done);
         }
         if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
             self.retry.disarm();
         }
-        if passes { Keep::Forward } else { Keep::Drop }
+        match tag {
+            Some(tag) if passes => Keep::Tag(tag),
+            _ if passes => Keep::Forward,
+            _ => Keep::Drop,
+        }
     }
 
     fn ready(&mut self, body: &[u8], io: &mut Io<'_>) -> Keep {
@@ -245,8 +257,10 @@ impl Session {
             // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
             if failed {
                 self.settings.rollback();
+                self.channels.rollback();
             } else {
                 self.settings.commit();
+                self.channels.commit();
             }
             let undone = std::mem::take(&mut link.discarded) && failed;
             link.facts.applied = (!undone).then(|| self.settings.current().clone());
@@ -262,6 +276,10 @@ impl Session {
         }
         if status == Status::Idle {
             self.transaction_ended();
+            if self.keeps_ready() {
+                return Keep::Drop;
+            }
+            self.hand_over_mail(io);
         }
         Keep::Forward
     }
@@ -371,6 +389,8 @@ enum Keep {
     Forward,
     Drop,
     Replace(Box<backend::Report>),
+    /// CommandComplete with another tag.
+    Tag(&'static str),
     /// ReadyForQuery, of the client's transaction and not the server's.
     Ready(Status),
 }

@@ -264,6 +264,11 @@ fn server_text(tag: u8, body: &[u8]) -> String {
         b'd' => format!("CopyData {}", lossy(body)),
         b'c' => "CopyDone".to_owned(),
         b'V' => format!("Answer {}", lossy(body)),
+        b'A' => {
+            let (pid, text) = body.split_at(4);
+            let pid = i32::from_be_bytes(pid.try_into().unwrap());
+            format!("Notification {pid} {}", lossy(text).replace('\0', " "))
+        }
         other => panic!("the session wrote a message {:?} to the client", other as char),
     }
 }
