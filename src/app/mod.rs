@@ -10,14 +10,14 @@ mod reload;
 mod workers;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::{self, ConsoleContext, Login};
+use crate::admin::{self, ConsoleContext, Login, Process, Stop};
 use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
@@ -63,7 +63,8 @@ pub struct Server {
     pub shared: Arc<Shared>,
     pub mover: Arc<Mover>,
     pub gates: Gates,
-    reloader: Option<Arc<Reloader>>,
+    reloader: Arc<Reloader>,
+    stopped: watch::Receiver<Option<Stop>>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -102,23 +103,16 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
         console::offer_moves(&registry, &mover);
-        let mut context = ConsoleContext::new(
+        let context = ConsoleContext::new(
             registry.clone(),
             store.clone(),
             gates.clone(),
             mover.clone(),
             live.clone(),
+            pools.clone(),
             tokio::runtime::Handle::current(),
         );
-        // The reloader reaches what the console is part of, so the console only borrows it.
-        let reloader_of_console: Arc<OnceLock<Weak<Reloader>>> = Arc::default();
-        if source.is_some() {
-            let of_console = reloader_of_console.clone();
-            context.reload = Some(Arc::new(move || {
-                let reloader = of_console.get().and_then(Weak::upgrade);
-                reloader.ok_or("pgshunt is starting or stopping")?.reload()
-            }));
-        }
+        let process = context.process.clone();
         let shared = Arc::new(Shared::new(
             live,
             store.clone(),
@@ -129,11 +123,10 @@ impl Server {
             serve_console(context),
             draining,
         ));
-        let reloader = source.map(|s| {
-            let reloader = Arc::new(Reloader::new(s, store.clone(), shared.clone()));
-            reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
-            reloader
-        });
+        let (stop, stopped) = watch::channel(None);
+        let reloader = Arc::new(Reloader::new(source, store.clone(), shared.clone(), stop));
+        let of_console: Weak<dyn Process> = Arc::downgrade(&(reloader.clone() as Arc<dyn Process>));
+        process.get_or_init(|| of_console);
         let sockets = workers::bind(listen, count)
             .map_err(|error| StartError::Listen { addr: listen, error })?;
         let addr = sockets
@@ -150,6 +143,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
             tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(end_periods(shared.clone())),
             tokio::spawn(owner::keep(owner, gates.clone(), store.clone())),
         ];
         let mut metrics_addr = None;
@@ -168,18 +162,52 @@ impl Server {
         workers.listen(sockets);
         registry.set_ready(true);
         tracing::info!(%addr, workers = count, "serving");
-        Ok(Self { addr, metrics_addr, shared, mover, gates, reloader, drain, workers, tasks })
+        Ok(Self {
+            addr,
+            metrics_addr,
+            shared,
+            mover,
+            gates,
+            reloader,
+            stopped,
+            drain,
+            workers,
+            tasks,
+        })
     }
 
     /// Reads the configuration file again and logs what came of it.
     fn reload(&self) {
-        match &self.reloader {
-            Some(reloader) => {
-                if let Err(why) = reloader.reload() {
-                    tracing::error!("reload: {why}; nothing has been changed");
+        if let Err(why) = self.reloader.reload() {
+            tracing::error!("reload: {why}; nothing has been changed");
+        }
+    }
+
+    /// Until the console was told to SHUTDOWN, and all that is to be waited for before is over.
+    pub async fn told_to_stop(&self) {
+        let mut stopped = self.stopped.clone();
+        loop {
+            // The sender lives as long as this.
+            let how = stopped.wait_for(Option::is_some).await.ok().and_then(|how| *how);
+            match how {
+                Some(Stop::Clients) => {
+                    self.shared.turn_away_new();
+                    tokio::select! {
+                        () = self.shared.last_client_left() => return,
+                        // A second one that waits for less.
+                        _ = stopped.changed() => {}
+                    }
                 }
+                Some(Stop::Immediately) => {
+                    self.shared.config.rcu(|config| {
+                        let mut config = Config::clone(config);
+                        config.server.shutdown_timeout = Duration::ZERO;
+                        config
+                    });
+                    return;
+                }
+                Some(Stop::Transactions) | None => return,
             }
-            None => tracing::warn!("reload: there is no configuration file"),
         }
     }
 
@@ -203,15 +231,35 @@ fn serve_console(context: ConsoleContext) -> Console {
     Box::new(move |stream, visitor| {
         let context = context.clone();
         Box::pin(async move {
-            let Visitor { user, addr, tls, cancel, draining } = visitor;
+            let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
             let (pid, secret) = (cancel.pid(), cancel.secret());
             let cancel = Box::new(console::Key(cancel));
-            let login = Login { user, addr, tls, pid, secret, cancel, draining };
+            let local = stream.tcp().local_addr().ok();
+            let login = Login {
+                user,
+                application_name,
+                addr,
+                local,
+                worker,
+                tls,
+                pid,
+                secret,
+                cancel,
+                draining,
+            };
             if let Err(error) = admin::serve(stream, context, login).await {
                 tracing::debug!(%addr, %error, "console session");
             }
         })
     })
+}
+
+/// Ends the averages' periods by the clock.
+async fn end_periods(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(shared.config.load().server.stats_period).await;
+        shared.registry.end_period();
+    }
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.
@@ -251,6 +299,7 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
         loop {
             tokio::select! {
                 () = &mut told => break,
+                () = server.told_to_stop() => break,
                 _ = hangup.recv() => server.reload(),
             }
         }

@@ -38,6 +38,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
         return;
     }
     let limit = worker.shared.config.load().limits.login_timeout;
+    let logging_in = worker.shared.registry.begin_login();
     let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
@@ -48,12 +49,15 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
             return;
         }
     };
+    drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user } => {
+        Opened::Console { stream, user, application_name } => {
             let visitor = shared::Visitor {
                 user,
+                application_name,
                 addr,
+                worker: worker.index,
                 tls: stream.is_tls(),
                 cancel: worker.shared.cancels.register(),
                 draining: worker.shared.draining.clone(),
@@ -65,7 +69,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String },
+    Console { stream: Stream, user: String, application_name: String },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
@@ -91,7 +95,9 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user }) => Some(Opened::Console { stream, user }),
+                Ok(login::Outcome::Console { user, application_name }) => {
+                    Some(Opened::Console { stream, user, application_name })
+                }
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();

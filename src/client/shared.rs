@@ -4,9 +4,10 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 use super::Cancels;
 pub use super::cancel::Registration;
@@ -22,7 +23,9 @@ use crate::telemetry::Registry;
 /// Somebody who has logged in to the console.
 pub struct Visitor {
     pub user: String,
+    pub application_name: String,
     pub addr: SocketAddr,
+    pub worker: usize,
     pub tls: bool,
     pub cancel: Registration,
     pub draining: tokio::sync::watch::Receiver<bool>,
@@ -45,6 +48,9 @@ pub struct Shared {
     pub reported: Reported,
     pub roles: Roles,
     clients: AtomicUsize,
+    /// No new clients: the process ends when the last one has left.
+    closing: AtomicBool,
+    left: Notify,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
 }
@@ -74,7 +80,25 @@ impl Shared {
             reported: Reported::default(),
             roles,
             clients: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            left: Notify::new(),
             draining,
+        }
+    }
+
+    pub fn turn_away_new(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether no new clients are served.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || *self.draining.borrow()
+    }
+
+    /// Until no client is there; the console's do not count.
+    pub async fn last_client_left(&self) {
+        while self.clients.load(Ordering::Acquire) > 0 {
+            self.left.notified().await;
         }
     }
 
@@ -91,6 +115,8 @@ pub struct Admission(Arc<Shared>);
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+        if self.0.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.left.notify_one();
+        }
     }
 }

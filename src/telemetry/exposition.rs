@@ -269,6 +269,7 @@ mod tests {
             database: "d".into(),
             application_name: String::new(),
             addr: ([127, 0, 0, 1], 1).into(),
+            local: None,
             tls: false,
             worker: 0,
         });

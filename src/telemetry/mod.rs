@@ -13,11 +13,13 @@
 
 mod exposition;
 mod http;
+mod period;
 mod registry;
 mod stats;
 
 pub use exposition::{CONTENT_TYPE, render};
 pub use http::serve;
+use period::Period;
 pub use registry::{
     ClientInfo, ClientState, Live, MoveFigures, NewClient, NewServer, PoolFigures, Registry,
     ServerInfo, ServerState,

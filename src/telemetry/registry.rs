@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering, Ordering::Relaxed,
+    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    Ordering::Relaxed,
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{WorkerStats, WorkerSums};
+use tokio::sync::Notify;
+
+use super::{Period, WorkerStats, WorkerSums};
 use crate::topology::{NodeId, ShardId};
 
 macro_rules! states {
@@ -69,6 +72,8 @@ pub struct NewClient {
     pub database: String,
     pub application_name: String,
     pub addr: SocketAddr,
+    /// Our end of its connection.
+    pub local: Option<SocketAddr>,
     pub tls: bool,
     pub worker: usize,
 }
@@ -81,6 +86,7 @@ pub struct ClientInfo {
     pub user: String,
     pub database: String,
     pub addr: SocketAddr,
+    pub local: Option<SocketAddr>,
     pub tls: bool,
     pub worker: usize,
     pub connected_at: SystemTime,
@@ -88,6 +94,9 @@ pub struct ClientInfo {
     state: AtomicU8,
     /// Microseconds after `born` at which the present wait or hold began.
     since_us: AtomicU64,
+    /// Microseconds after `born` at which its last request came.
+    request_us: AtomicU64,
+    kill: Notify,
     born: Instant,
     node: AtomicI64,
     shard: AtomicI64,
@@ -107,8 +116,7 @@ impl ClientInfo {
 
     /// Enters a state that SHOW CLIENTS tells the length of: waiting or held.
     pub fn set_state_since(&self, state: ClientState, now: Instant) {
-        let us = now.saturating_duration_since(self.born).as_micros();
-        self.since_us.store(u64::try_from(us).unwrap_or(u64::MAX), Relaxed);
+        self.since_us.store(micros(now.saturating_duration_since(self.born)), Relaxed);
         self.set_state(state);
     }
 
@@ -120,6 +128,27 @@ impl ClientInfo {
                 .saturating_sub(Duration::from_micros(self.since_us.load(Relaxed))),
             ClientState::Idle | ClientState::Active | ClientState::InTransaction => Duration::ZERO,
         }
+    }
+
+    /// A request has come.
+    #[inline]
+    pub fn set_requested(&self, now: Instant) {
+        self.request_us.store(micros(now.saturating_duration_since(self.born)), Relaxed);
+    }
+
+    /// When the last request came; before the first one, when it connected.
+    pub fn requested_at(&self) -> SystemTime {
+        self.connected_at + Duration::from_micros(self.request_us.load(Relaxed))
+    }
+
+    /// Has its task end the connection.
+    pub fn kill(&self) {
+        self.kill.notify_one();
+    }
+
+    /// Until somebody kills it; also if that was before.
+    pub async fn killed(&self) {
+        self.kill.notified().await;
     }
 
     pub fn node(&self) -> Option<NodeId> {
@@ -191,6 +220,14 @@ pub struct ServerInfo {
     prepared: AtomicU64,
     /// The client it serves; 0: none.
     client: AtomicU64,
+    /// To be closed as soon as nobody uses it.
+    retired: AtomicBool,
+    /// Cancel requests on their way to it.
+    cancels: Arc<AtomicU32>,
+    /// When its last request was sent, as far as the client that sent it has let go.
+    requested: Mutex<Option<SystemTime>>,
+    /// Its node's end of the connection, and ours.
+    ends: OnceLock<(SocketAddr, SocketAddr)>,
 }
 
 impl ServerInfo {
@@ -226,6 +263,35 @@ impl ServerInfo {
     #[inline]
     pub fn set_client(&self, client: Option<u64>) {
         self.client.store(client.unwrap_or(0), Relaxed);
+    }
+
+    /// Has the pool close it when it comes back.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    pub fn cancels(&self) -> &Arc<AtomicU32> {
+        &self.cancels
+    }
+
+    pub fn set_requested(&self, at: SystemTime) {
+        *lock(&self.requested) = Some(at);
+    }
+
+    pub fn requested_at(&self) -> Option<SystemTime> {
+        *lock(&self.requested)
+    }
+
+    pub fn set_ends(&self, node: SocketAddr, ours: SocketAddr) {
+        let _ = self.ends.set((node, ours));
+    }
+
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.ends.get().copied()
     }
 }
 
@@ -327,12 +393,25 @@ type Offer<T> = Box<dyn Fn() -> Vec<T> + Send + Sync>;
 pub struct Registry {
     started: Instant,
     workers: Vec<Arc<WorkerStats>>,
+    /// What clients of a database do, by worker.
+    databases: Mutex<BTreeMap<String, Vec<Arc<WorkerStats>>>>,
+    period: Mutex<Period>,
     next_id: AtomicU64,
     clients: Arc<Mutex<BTreeMap<u64, Arc<ClientInfo>>>>,
     servers: Arc<Mutex<BTreeMap<u64, Arc<ServerInfo>>>>,
     pools: Mutex<Vec<Offer<PoolFigures>>>,
     moves: Mutex<Option<Offer<MoveFigures>>>,
     ready: AtomicBool,
+    logging_in: AtomicUsize,
+}
+
+/// A connection that has not logged in yet, counted for as long as this lives.
+pub struct LoggingIn(Arc<Registry>);
+
+impl Drop for LoggingIn {
+    fn drop(&mut self) {
+        self.0.logging_in.fetch_sub(1, Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -346,12 +425,15 @@ impl Registry {
         Self {
             started: Instant::now(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
+            databases: Mutex::default(),
+            period: Mutex::default(),
             next_id: AtomicU64::new(1),
             clients: Arc::default(),
             servers: Arc::default(),
             pools: Mutex::default(),
             moves: Mutex::default(),
             ready: AtomicBool::new(false),
+            logging_in: AtomicUsize::new(0),
         }
     }
 
@@ -360,11 +442,47 @@ impl Registry {
         self.workers[n].clone()
     }
 
-    /// All workers' figures, added up.
+    /// The figures of what clients of `database` do on worker `n`; only that worker may write them.
+    pub fn database(&self, n: usize, database: &str) -> Arc<WorkerStats> {
+        let mut databases = lock(&self.databases);
+        let of = || self.workers.iter().map(|_| Arc::default()).collect();
+        let stats = databases.entry(database.to_owned()).or_insert_with(of);
+        stats[n].clone()
+    }
+
+    /// All figures, added up.
     pub fn sums(&self) -> WorkerSums {
         let mut sums = WorkerSums::default();
         self.workers.iter().for_each(|w| sums.add(w));
+        lock(&self.databases).values().flatten().for_each(|w| sums.add(w));
         sums
+    }
+
+    /// The figures of each database, added up.
+    pub fn sums_by_database(&self) -> BTreeMap<String, WorkerSums> {
+        let databases = lock(&self.databases);
+        let sums = databases.iter().map(|(name, stats)| {
+            let mut sums = WorkerSums::default();
+            stats.iter().for_each(|w| sums.add(w));
+            (name.clone(), sums)
+        });
+        sums.collect()
+    }
+
+    /// Ends a period of the averages and begins the next one.
+    pub fn end_period(&self) {
+        let sums = self.sums_by_database();
+        lock(&self.period).end(Instant::now(), sums);
+    }
+
+    /// How long the last period was, and the figures at its beginning and its end. In the first one:
+    /// since the start.
+    pub fn last_period(&self, database: &str) -> (Duration, WorkerSums, WorkerSums) {
+        if let Some(period) = lock(&self.period).last(database) {
+            return period;
+        }
+        let now = self.sums_by_database().remove(database).unwrap_or_default();
+        (self.uptime(), WorkerSums::default(), now)
     }
 
     pub fn uptime(&self) -> Duration {
@@ -380,18 +498,31 @@ impl Registry {
         self.ready.load(Ordering::Acquire)
     }
 
+    pub fn begin_login(self: &Arc<Self>) -> LoggingIn {
+        self.logging_in.fetch_add(1, Relaxed);
+        LoggingIn(self.clone())
+    }
+
+    /// How many connections have not logged in yet.
+    pub fn logging_in(&self) -> usize {
+        self.logging_in.load(Relaxed)
+    }
+
     pub fn add_client(&self, new: NewClient) -> Live<ClientInfo> {
         let entry = ClientInfo {
             id: self.next_id.fetch_add(1, Relaxed),
             user: new.user,
             database: new.database,
             addr: new.addr,
+            local: new.local,
             tls: new.tls,
             worker: new.worker,
             connected_at: SystemTime::now(),
             application_name: Mutex::new(new.application_name),
             state: AtomicU8::new(ClientState::Idle as u8),
             since_us: AtomicU64::new(0),
+            request_us: AtomicU64::new(0),
+            kill: Notify::new(),
             born: Instant::now(),
             node: AtomicI64::new(NONE),
             shard: AtomicI64::new(NONE),
@@ -414,6 +545,10 @@ impl Registry {
             backend_pid: AtomicI32::new(0),
             prepared: AtomicU64::new(0),
             client: AtomicU64::new(0),
+            retired: AtomicBool::new(false),
+            cancels: Arc::default(),
+            requested: Mutex::default(),
+            ends: OnceLock::new(),
         };
         Live::register(&self.servers, entry)
     }
@@ -467,6 +602,10 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn micros(d: Duration) -> u64 {
+    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+}
+
 fn id_of(cell: &AtomicI64) -> Option<i32> {
     i32::try_from(cell.load(Relaxed)).ok()
 }
@@ -481,6 +620,7 @@ mod tests {
             database: "app".into(),
             application_name: "psql".into(),
             addr: ([127, 0, 0, 1], 4000).into(),
+            local: None,
             tls: false,
             worker: 0,
         }
