@@ -50,7 +50,7 @@ pub struct Login {
     pub tls: bool,
     /// The cancel key.
     pub pid: i32,
-    pub secret: i32,
+    pub secret: Vec<u8>,
     pub cancel: Box<dyn CancelSignal>,
     /// Turns true when pgshunt shuts down.
     pub draining: watch::Receiver<bool>,
@@ -89,7 +89,7 @@ where
         statements: HashMap::new(),
         portals: HashMap::new(),
     };
-    session.greet(login.pid, login.secret);
+    session.greet(login.pid, &login.secret);
     session.flush().await?;
     let ended = tokio::select! {
         biased;
@@ -164,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
     }
 
-    fn greet(&mut self, pid: i32, secret: i32) {
+    fn greet(&mut self, pid: i32, secret: &[u8]) {
         for (name, value) in [
             ("server_version", format!("{COMPATIBLE}/bouncer").as_str()),
             ("client_encoding", "UTF8"),

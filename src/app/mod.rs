@@ -232,7 +232,7 @@ fn serve_console(context: ConsoleContext) -> Console {
         let context = context.clone();
         Box::pin(async move {
             let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
-            let (pid, secret) = (cancel.pid(), cancel.secret());
+            let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
             let local = stream.tcp().local_addr().ok();
             let login = Login {

@@ -107,9 +107,8 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
             }
             b'S' => facts.reported.note(&body),
             b'K' => {
-                if let [a, b, c, d, e, f, g, h] = body[..] {
-                    key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));
-                }
+                let mut r = Reader(&body);
+                key = r.i32().ok().map(|pid| (pid, r.0.to_vec()));
             }
             b'E' => return Err(LoginError::Refused { node: name.clone(), body: body.to_vec() }),
             b'N' | b'v' => {}

@@ -27,7 +27,7 @@ pub enum HandshakeError {
     #[error("{0}")]
     Startup(#[from] startup::StartupError),
     /// PostgreSQL takes a second one for a protocol version, and so words it.
-    #[error("unsupported frontend protocol 1234.{0}: server supports 3.0 to 3.0")]
+    #[error("unsupported frontend protocol 1234.{0}: server supports 3.0 to 3.2")]
     Repeated(u16),
     #[error("TLS: {0}")]
     Tls(String),
@@ -127,7 +127,8 @@ async fn tell(stream: &mut Stream, e: HandshakeError) -> HandshakeError {
 }
 
 async fn tell_startup(stream: &mut Stream, e: startup::StartupError) -> HandshakeError {
-    let report = Report::fatal(e.sqlstate(), e.to_string());
+    let mut report = Report::fatal(e.sqlstate(), e.to_string());
+    report.hint = e.hint().map(str::to_owned);
     super::refuse(stream, &report).await;
     e.into()
 }

@@ -26,12 +26,19 @@ use crate::session::{Session, reset_sql};
 use crate::telemetry::{ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
-use crate::wire::startup::Startup;
+use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
 
 pub enum Outcome {
     Session(Box<Parts>),
-    Console { user: String, application_name: String },
+    Console(Guest),
+}
+
+/// Who has come for the console.
+pub struct Guest {
+    pub user: String,
+    pub application_name: String,
+    pub protocol: Minor,
 }
 
 /// What a session starts with.
@@ -97,8 +104,9 @@ pub async fn run(
         return Err(Report::fatal("53300", "sorry, too many clients already").into());
     };
     let mut out = Out::default();
-    if startup.minor > 0 || !startup.extensions.is_empty() {
-        put_negotiate(out.buf(), &startup.extensions);
+    let (protocol, asked_for) = Minor::spoken(startup.minor);
+    if !asked_for || !startup.extensions.is_empty() {
+        startup::put_negotiate(out.buf(), protocol, &startup.extensions);
     }
     if startup.replication.is_some() {
         return Err(Report::fatal("0A000", "replication connections are not supported")
@@ -124,7 +132,8 @@ pub async fn run(
                 .into());
         }
         stream.drain(&mut out).await?;
-        return Ok(Outcome::Console { user: startup.user, application_name });
+        let Startup { user, .. } = startup;
+        return Ok(Outcome::Console(Guest { user, application_name, protocol }));
     }
 
     let user: Arc<str> = startup.user.as_str().into();
@@ -138,7 +147,7 @@ pub async fn run(
     for (name, value) in &status {
         backend::put_parameter_status(out.buf(), name, value);
     }
-    let cancel = shared.cancels.register();
+    let cancel = shared.cancels.register(protocol);
     backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
     backend::put_ready(out.buf(), backend::Status::Idle);
     stream.drain(&mut out).await?;
@@ -167,18 +176,6 @@ pub async fn run(
         admission,
         input,
     })))
-}
-
-/// NegotiateProtocolVersion: we speak 3.0 and no extension.
-fn put_negotiate(out: &mut Vec<u8>, extensions: &[String]) {
-    frame::put(out, b'v', |b| {
-        b.extend_from_slice(&(3u32 << 16).to_be_bytes());
-        b.extend_from_slice(&(extensions.len() as u32).to_be_bytes());
-        for name in extensions {
-            b.extend_from_slice(name.as_bytes());
-            b.push(0);
-        }
-    });
 }
 
 async fn authenticate(

@@ -52,14 +52,14 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
     drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user, application_name } => {
+        Opened::Console { stream, guest } => {
             let visitor = shared::Visitor {
-                user,
-                application_name,
+                user: guest.user,
+                application_name: guest.application_name,
                 addr,
                 worker: worker.index,
                 tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(),
+                cancel: worker.shared.cancels.register(guest.protocol),
                 draining: worker.shared.draining.clone(),
             };
             (worker.shared.console)(stream, visitor).await;
@@ -69,7 +69,7 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String, application_name: String },
+    Console { stream: Stream, guest: login::Guest },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
@@ -95,9 +95,7 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user, application_name }) => {
-                    Some(Opened::Console { stream, user, application_name })
-                }
+                Ok(login::Outcome::Console(guest)) => Some(Opened::Console { stream, guest }),
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();

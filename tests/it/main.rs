@@ -12,6 +12,7 @@ mod faults;
 mod hash;
 mod local;
 mod login;
+mod logins;
 mod moves;
 mod program;
 mod protocol;

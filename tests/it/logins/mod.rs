@@ -1,0 +1,7 @@
+//! Logging in, in every way PostgreSQL has: what is negotiated, how one proves who one is, and what
+//! the nodes see of it.
+
+mod protocol;
+
+use crate::faults::wire::{Wire, field, first, query};
+use crate::support::*;
