@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 
-pub use command::{Command, ParseError, Stop, parse};
+pub use command::{Command, ParseError, Show, Stop, parse};
 pub use config::rows as settings;
 pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
