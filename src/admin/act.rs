@@ -95,6 +95,7 @@ async fn carry_out(ctx: &ConsoleContext, command: Command, out: &Out) -> Result<
         Command::SetIgnored => Ok("SET".into()),
         Command::Set { name, value } => set(ctx, &name, &value).await,
         Command::AddNode { name, host, port } => {
+            let _permit = ctx.store.permit().await?;
             let (id, advice) = nodes::add(&ctx.store, &name, &host, port).await?;
             for a in advice {
                 tell(out, format!("advice: {} {}", a.what, a.hint)).await;
@@ -194,6 +195,7 @@ async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Re
             Report::error("22023", format!("{name} cannot be \"{value}\"")).hint(setting.values)
         );
     }
+    let _permit = ctx.store.permit().await?;
     let client = ctx.store.home_client().await?;
     let mut client = client.lock().await;
     let write = async {

@@ -76,6 +76,8 @@ const KEYS: &[Key] = &[
     fixed("server.metrics_listen", Shown(metrics)),
     live("server.shutdown_timeout", Time(|c| &mut c.server.shutdown_timeout)),
     live("server.stats_period", Time(|c| &mut c.server.stats_period)),
+    fixed("server.takeover_socket", Shown(|c| path(&c.server.takeover_socket))),
+    fixed("server.takeover_timeout", Time(|c| &mut c.server.takeover_timeout)),
     fixed("server.workers", Shown(|c| c.server.workers.to_string())),
     fixed("tls.cert", Shown(|c| path(&c.tls.cert))),
     fixed("tls.clients", Shown(|c| client_tls(c.tls.clients).into())),

@@ -275,6 +275,11 @@ async fn must_exist(ctx: &ConsoleContext, name: &str) -> Result<(), Report> {
 }
 
 impl ConsoleContext {
+    /// Whether anything is paused or disabled.
+    pub fn is_paused(&self) -> bool {
+        self.pools.doors.is_any_closed() || !self.lock_paused().is_empty()
+    }
+
     pub(super) fn lock_paused(
         &self,
     ) -> MutexGuard<'_, std::collections::BTreeMap<Target, Option<Closed>>> {

@@ -95,7 +95,9 @@ pub async fn run(
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
-    if shared.is_closing() && !CONSOLE.contains(&startup.database.as_str()) {
+    // Who was accepted before a successor came is let in, and then handed over.
+    let closing = shared.is_closing() && shared.successor().is_none();
+    if closing && !CONSOLE.contains(&startup.database.as_str()) {
         worker.stats.clients_refused.inc();
         return Err(Report::fatal("57P03", "pgshunt is shutting down").into());
     }

@@ -3,16 +3,17 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
-use super::Cancels;
 pub use super::cancel::Registration;
 use super::reported::Reported;
 use super::roles::Roles;
+use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
 use crate::net::Stream;
@@ -53,6 +54,8 @@ pub struct Shared {
     left: Notify,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
+    /// Who takes our clients over while we drain.
+    successor: Mutex<Option<Successor>>,
 }
 
 impl Shared {
@@ -83,6 +86,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             left: Notify::new(),
             draining,
+            successor: Mutex::default(),
         }
     }
 
@@ -102,12 +106,40 @@ impl Shared {
         }
     }
 
+    /// How long a drain waits for open transactions.
+    pub fn patience(&self) -> Duration {
+        let server = &self.config.load().server;
+        match self.successor() {
+            Some(_) => server.takeover_timeout,
+            None => server.shutdown_timeout,
+        }
+    }
+
+    /// Clients that come to rest go there from now on, until it is closed again.
+    pub fn set_successor(&self, successor: Option<Successor>) {
+        *lock(&self.successor) = successor;
+    }
+
+    pub fn successor(&self) -> Option<Successor> {
+        lock(&self.successor).clone()
+    }
+
+    /// Counts a client in that was let in by our predecessor.
+    pub fn admit_known(self: &Arc<Self>) -> Admission {
+        self.clients.fetch_add(1, Ordering::AcqRel);
+        Admission(self.clone())
+    }
+
     /// Counts a client in; `None` when the limit is reached.
     pub fn admit(self: &Arc<Self>) -> Option<Admission> {
         let before = self.clients.fetch_add(1, Ordering::AcqRel);
         let admission = Admission(self.clone());
         (before < self.config.load().limits.max_clients).then_some(admission)
     }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// A client that has been counted.

@@ -69,6 +69,12 @@ impl Doors {
         }
     }
 
+    /// Whether anything is paused or disabled.
+    pub fn is_any_closed(&self) -> bool {
+        let closed = self.lock();
+        closed.all || !closed.paused.is_empty() || !closed.disabled.is_empty()
+    }
+
     /// Whether everything is paused, or this database by its name.
     pub fn is_paused(&self, database: Option<&str>) -> bool {
         let closed = self.lock();

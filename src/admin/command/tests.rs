@@ -74,7 +74,7 @@ fn a_wrong_command_is_told_what_was_meant() {
         ("ADD NODE n 'host'", "42601", "Write ADD NODE name 'host:port'"),
         ("ADD NODE n 'host:99999'", "42601", "Write ADD NODE name 'host:port'"),
         ("CANCEL MOVE 1 2", "42601", "Write CANCEL MOVE [id]"),
-        ("SET x", "42601", "SHOW HELP lists the commands."),
+        ("SET x", "42601", "Write SET name = value"),
         ("SET x = 'unended", "42601", "Close it with '."),
         (
             "SELECT * FROM pg_class",
