@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 
 use bytes::{Buf, BytesMut};
@@ -17,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
 use super::{COMPATIBLE, ConsoleContext, act, columns};
-use crate::telemetry::{ClientState, NewClient};
+use crate::telemetry::{ClientAddr, ClientState, NewClient};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
 use crate::wire::{ProtocolError, frame};
@@ -40,7 +39,7 @@ pub trait CancelSignal {
 /// Who has logged in.
 pub struct Login {
     pub user: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     /// The cancel key.
     pub pid: i32,

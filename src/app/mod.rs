@@ -25,6 +25,7 @@ use crate::client::shared::{Console, Shared, Visitor};
 use crate::config::{Config, Live};
 use crate::gate::Gates;
 use crate::moves::Mover;
+use crate::net::listen::{self, SocketFile, UnixPlace};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::telemetry::{self, Registry};
@@ -66,6 +67,8 @@ pub struct Server {
     reloader: Option<Arc<Reloader>>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
+    /// The name of the Unix socket; gone as soon as nobody accepts there.
+    unix: Option<SocketFile>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -101,6 +104,11 @@ impl Server {
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
         let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let unix = config
+            .server
+            .unix_socket_dir
+            .as_deref()
+            .map(|directory| UnixPlace { directory, mode: config.server.unix_socket_mode });
         console::offer_moves(&registry, &mover);
         let mut context = ConsoleContext::new(
             registry.clone(),
@@ -134,12 +142,9 @@ impl Server {
             reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
             reloader
         });
-        let sockets = workers::bind(listen, count)
+        let bound = listen::bind(listen, unix, count)
             .map_err(|error| StartError::Listen { addr: listen, error })?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), std::net::TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let addr = bound.addr;
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,
@@ -165,10 +170,14 @@ impl Server {
                 }
             }));
         }
-        workers.listen(sockets);
+        workers.listen(bound.listeners);
         registry.set_ready(true);
         tracing::info!(%addr, workers = count, "serving");
-        Ok(Self { addr, metrics_addr, shared, mover, gates, reloader, drain, workers, tasks })
+        let unix = bound.unix;
+        if let Some(file) = &unix {
+            tracing::info!(path = %file.path().display(), "serving on a Unix socket");
+        }
+        Ok(Self { addr, metrics_addr, shared, mover, gates, reloader, drain, workers, unix, tasks })
     }
 
     /// Reads the configuration file again and logs what came of it.
@@ -189,6 +198,7 @@ impl Server {
         self.shared.registry.set_ready(false);
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
+        drop(self.unix);
         let patience = self.shared.config.load().server.shutdown_timeout;
         self.workers.drain(patience, &self.shared.cancels).await;
         self.mover.release().await;

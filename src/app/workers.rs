@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use crate::client::Cancels;
 use crate::client::shared::Shared;
 use crate::client::worker::Worker;
 use crate::gate;
-use crate::net::listen;
+use crate::net::listen::Listener;
 use crate::pool::OpenRequest;
 use crate::router::{Functions, Planner};
 
@@ -43,20 +42,9 @@ pub fn channels(count: usize) -> (Outbox, Vec<Inbox>) {
     (out, inboxes)
 }
 
-/// One listening socket per worker, all on the same port.
-pub fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = listen::bind(addr)?;
-    let addr = first.local_addr()?;
-    let mut sockets = vec![first];
-    for _ in 1..count {
-        sockets.push(listen::bind(addr)?);
-    }
-    Ok(sockets)
-}
-
 struct Thread {
     handle: std::thread::JoinHandle<()>,
-    socket: Option<oneshot::Sender<TcpListener>>,
+    socket: Option<oneshot::Sender<Listener>>,
 }
 
 pub struct Workers {
@@ -101,7 +89,7 @@ impl Workers {
     }
 
     /// Lets every worker accept clients.
-    pub fn listen(&mut self, sockets: Vec<TcpListener>) {
+    pub fn listen(&mut self, sockets: Vec<Listener>) {
         for (thread, socket) in self.threads.iter_mut().zip(sockets) {
             if let Some(give) = thread.socket.take() {
                 // A worker that is gone has logged why.
@@ -132,7 +120,7 @@ impl Workers {
     }
 }
 
-async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<TcpListener>) {
+async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<Listener>) {
     tokio::task::spawn_local(worker.clone().keep_gate(inbox.gate));
     tokio::task::spawn_local(async move {
         while let Some(request) = inbox.opens.recv().await {
@@ -156,7 +144,7 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<Tcp
     };
     let mut stop = std::pin::pin!(stop);
     let Ok(socket) = socket.await else { return };
-    let listener = match listen::register(socket) {
+    let listener = match socket.register() {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(worker = worker.index, %error, "cannot listen");
@@ -171,10 +159,10 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<Tcp
             () = &mut stop => break,
         };
         match accepted {
-            Ok((tcp, addr)) => {
+            Ok((socket, addr)) => {
                 let (live, count) = (live.clone(), count.clone());
                 let counted = Counted::new(count, live);
-                let client = crate::client::serve(worker.clone(), tcp, addr);
+                let client = crate::client::serve(worker.clone(), socket, addr);
                 tokio::task::spawn_local(async move {
                     client.await;
                     drop(counted);

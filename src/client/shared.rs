@@ -1,7 +1,6 @@
 //! What all workers share.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,12 +16,12 @@ use crate::config::Live;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
-use crate::telemetry::Registry;
+use crate::telemetry::{ClientAddr, Registry};
 
 /// Somebody who has logged in to the console.
 pub struct Visitor {
     pub user: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     pub cancel: Registration,
     pub draining: tokio::sync::watch::Receiver<bool>,
