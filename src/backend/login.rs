@@ -22,7 +22,7 @@ use crate::wire::frontend::Reader;
 use crate::wire::{frame, startup};
 
 /// With what pgshunt proves to a node that it speaks for a role.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub enum Credentials {
     /// The client was trusted; the node must trust too.
     None,

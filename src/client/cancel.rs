@@ -43,11 +43,15 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Passes a CancelRequest on.
+pub type Elsewhere = Box<dyn Fn(i32, &[u8]) + Send>;
+
 /// All clients that can be cancelled.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Cancels {
     slots: Mutex<HashMap<i32, Arc<Slot>>>,
     next: AtomicI32,
+    elsewhere: Mutex<Option<Elsewhere>>,
 }
 
 impl Cancels {
@@ -71,9 +75,40 @@ impl Cancels {
         }
     }
 
+    /// The key of a client that a predecessor has handed over; `None` when its pid is taken.
+    pub fn adopt(self: &Arc<Self>, pid: i32, secret: &[u8]) -> Option<Registration> {
+        let slot = Arc::new(Slot { secret: secret.into(), at: Mutex::default() });
+        let mut slots = lock(&self.slots);
+        if slots.contains_key(&pid) {
+            return None;
+        }
+        slots.insert(pid, slot.clone());
+        Some(Registration { home: self.clone(), pid, slot })
+    }
+
+    /// The pid that the next client will have at the earliest.
+    pub fn next(&self) -> i32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// New clients get pids from here on.
+    pub fn begin_at(&self, pid: i32) {
+        self.next.store(pid, Ordering::Relaxed);
+    }
+
+    /// Cancels of clients that are not here go there: they are with our predecessor yet.
+    pub fn set_elsewhere(&self, elsewhere: Option<Elsewhere>) {
+        *lock(&self.elsewhere) = elsewhere;
+    }
+
     /// Carries out a CancelRequest. An unknown or wrong key does nothing, as in PostgreSQL.
     pub async fn deliver(&self, pid: i32, secret: &[u8]) {
-        let Some(slot) = lock(&self.slots).get(&pid).cloned() else { return };
+        let Some(slot) = lock(&self.slots).get(&pid).cloned() else {
+            if let Some(tell) = &*lock(&self.elsewhere) {
+                tell(pid, secret);
+            }
+            return;
+        };
         if bool::from(slot.secret.ct_eq(secret)) {
             slot.cancel().await;
         }
@@ -101,25 +136,26 @@ impl Slot {
             }
             at.held.clone()
         };
-        let deliver = async |target: Arc<Cancel>| {
-            let key = &target.key;
-            match login::cancel(key, TIMEOUT).await {
-                Ok(()) => {
-                    target.pending.fetch_sub(1, Ordering::AcqRel);
-                }
-                // It may arrive yet: still counted, the connection is closed and not lent again.
-                Err(e) => {
-                    tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
-                }
-            }
-        };
         // A node that does not answer keeps none of the others waiting.
-        join_all(targets.into_iter().map(deliver)).await;
+        join_all(targets.into_iter().map(send)).await;
+    }
+}
+
+/// Sends a node the CancelRequest.
+async fn send(target: Arc<Cancel>) {
+    let key = &target.key;
+    match login::cancel(key, TIMEOUT).await {
+        Ok(()) => {
+            target.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+        // It may arrive yet: still counted, the connection is closed and not lent again.
+        Err(e) => {
+            tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
+        }
     }
 }
 
 /// A client's key. What it points at is kept up to date by the client's task.
-#[derive(Debug)]
 pub struct Registration {
     home: Arc<Cancels>,
     pid: i32,
@@ -127,6 +163,11 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Its key, for a successor.
+    pub fn key(&self) -> (i32, Vec<u8>) {
+        (self.pid, self.slot.secret.to_vec())
+    }
+
     pub fn pid(&self) -> i32 {
         self.pid
     }

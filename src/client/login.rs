@@ -85,7 +85,8 @@ pub async fn run(
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
-    if *shared.draining.borrow() {
+    // Who was accepted before a successor came is let in, and then handed over.
+    if *shared.draining.borrow() && shared.successor().is_none() {
         worker.stats.clients_refused.inc();
         return Err(Report::fatal("57P03", "pgshunt is shutting down").into());
     }

@@ -2,7 +2,8 @@
 //!
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
-//! sockets; [`aside`] is where it waits, [`ending`] how it ends. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! sockets; [`aside`] is where it waits, [`ending`] how it
+//! ends, [`handover`] how it goes to another process. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod aside;
@@ -10,6 +11,7 @@ mod cancel;
 mod ddl;
 mod ending;
 mod gather;
+mod handover;
 mod handshake;
 mod login;
 mod relay;
@@ -26,7 +28,8 @@ use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
 use crate::wire::startup::Minor;
 
-pub use cancel::Cancels;
+pub use cancel::{Cancels, Elsewhere};
+pub use handover::{Handed, Successor, adopt};
 use handshake::Opening;
 use worker::Worker;
 

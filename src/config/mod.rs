@@ -56,6 +56,11 @@ pub struct Server {
     /// How long SIGTERM waits for open transactions.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
+    /// Where a successor asks for the listening sockets and the clients; absent: it cannot.
+    pub takeover_socket: Option<PathBuf>,
+    /// How long open transactions may take when a successor has come.
+    #[serde(deserialize_with = "units::duration")]
+    pub takeover_timeout: Duration,
 }
 
 impl Default for Server {
@@ -67,6 +72,8 @@ impl Default for Server {
             workers: 0,
             metrics_listen: None,
             shutdown_timeout: Duration::from_secs(30),
+            takeover_socket: None,
+            takeover_timeout: Duration::from_secs(600),
         }
     }
 }

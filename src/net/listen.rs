@@ -1,5 +1,5 @@
-//! Listening sockets, as values: bound here, given to the workers, taken up by each on its own
-//! runtime.
+//! Listening sockets, as values: bound here or given by another process, handed to the workers, taken
+//! up by each on its own runtime.
 //!
 //! On TCP each worker has a socket of its own on the same address (SO_REUSEPORT), so the kernel
 //! spreads clients over workers and no accept is handed from thread to thread. A path can be bound
@@ -7,10 +7,11 @@
 //! first takes the client.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::io::{self, Seek, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket as Raw, Type};
@@ -20,58 +21,15 @@ use crate::telemetry::ClientAddr;
 
 const BACKLOG: i32 = 1024;
 
-/// Where to listen on a Unix socket, and who may connect: the bits of chmod.
-#[derive(Debug, Clone, Copy)]
-pub struct UnixPlace<'a> {
-    pub directory: &'a Path,
-    pub mode: u32,
-}
-
-/// All that pgshunt listens on.
+/// A socket that listens, not yet known to any runtime.
 #[derive(Debug)]
-pub struct Bound {
-    /// The port is known even if the kernel was to choose it.
-    pub addr: SocketAddr,
-    /// One for each worker.
-    pub listeners: Vec<Listener>,
-    /// Removed when this is dropped.
-    pub unix: Option<SocketFile>,
+pub enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
 }
 
-/// What one worker accepts clients from, not yet known to any runtime.
-#[derive(Debug)]
-pub struct Listener {
-    pub tcp: std::net::TcpListener,
-    pub unix: Option<std::os::unix::net::UnixListener>,
-}
-
-/// Binds for so many workers. The Unix socket's name has the TCP port in it.
-pub fn bind(addr: SocketAddr, unix: Option<UnixPlace<'_>>, workers: usize) -> io::Result<Bound> {
-    let first = bind_tcp(addr)?;
-    let addr = first.local_addr()?;
-    let mut tcp = vec![first];
-    for _ in 1..workers {
-        tcp.push(bind_tcp(addr)?);
-    }
-    let (socket, file) = match unix {
-        Some(place) => {
-            let path = path_in(place.directory, addr.port());
-            let at_path =
-                |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-            let (socket, file) = SocketFile::bind(&path, place.mode).map_err(at_path)?;
-            (Some(socket), Some(file))
-        }
-        None => (None, None),
-    };
-    let mut listeners = Vec::new();
-    for tcp in tcp {
-        let unix = socket.as_ref().map(|s| s.try_clone()).transpose()?;
-        listeners.push(Listener { tcp, unix });
-    }
-    Ok(Bound { addr, listeners, unix: file })
-}
-
-fn bind_tcp(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+/// On TCP. Port 0 lets the kernel choose; bind the others to what it chose.
+pub fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Raw::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -81,6 +39,74 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
+impl Listener {
+    /// Bound already, by systemd or by another process of ours.
+    pub fn given(fd: OwnedFd) -> io::Result<Self> {
+        let socket = Raw::from(fd);
+        socket.set_nonblocking(true)?;
+        match socket.local_addr()? {
+            addr if addr.is_unix() => Ok(Self::Unix(socket.into())),
+            addr if addr.as_socket().is_some() => Ok(Self::Tcp(socket.into())),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "neither TCP nor a Unix socket")),
+        }
+    }
+
+    pub fn is_unix(&self) -> bool {
+        matches!(self, Self::Unix(_))
+    }
+
+    /// Where clients find it in the network.
+    pub fn tcp_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(s) => s.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(s) => s.try_clone().map(Self::Tcp),
+            Self::Unix(s) => s.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// Makes it known to the current runtime.
+    pub fn register(self) -> io::Result<Accepting> {
+        match self {
+            Self::Tcp(s) => tokio::net::TcpListener::from_std(s).map(Accepting::Tcp),
+            Self::Unix(s) => tokio::net::UnixListener::from_std(s).map(Accepting::Unix),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(s) => s.as_fd(),
+            Self::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+/// What a worker accepts clients from.
+#[derive(Debug)]
+pub enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accepting {
+    pub async fn accept(&self) -> io::Result<(Socket, ClientAddr)> {
+        match self {
+            Self::Tcp(s) => {
+                let (stream, addr) = s.accept().await?;
+                Ok((Socket::Tcp(stream), ClientAddr::Tcp(addr)))
+            }
+            Self::Unix(s) => Ok((Socket::Unix(s.accept().await?.0), ClientAddr::Unix)),
+        }
+    }
+}
+
 /// The name of a Unix socket, and the lock that makes it ours.
 ///
 /// The lock file is called as PostgreSQL calls it and holds our process id, so a PostgreSQL server
@@ -88,22 +114,29 @@ fn bind_tcp(addr: SocketAddr) -> io::Result<std::net::TcpListener> {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    #[expect(dead_code, reason = "held for its Drop: it goes after the socket")]
+    /// Goes after the socket.
     lock: Lock,
 }
 
 #[derive(Debug)]
 struct Lock {
     path: PathBuf,
-    #[expect(dead_code, reason = "held for the lock on it")]
     file: File,
+    /// It is another process's now.
+    left: bool,
 }
 
 impl SocketFile {
-    fn bind(path: &Path, mode: u32) -> io::Result<(std::os::unix::net::UnixListener, Self)> {
-        let mut lock = path.as_os_str().to_owned();
-        lock.push(".lock");
-        let lock = Lock::take(PathBuf::from(lock))?;
+    /// Binds the socket that clients of this port look for in this directory. `mode`, the bits of
+    /// chmod, says who may connect.
+    pub fn bind(directory: &Path, port: u16, mode: u32) -> io::Result<(Listener, Self)> {
+        let path = path_in(directory, port);
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        Self::bind_at(&path, mode).map_err(named)
+    }
+
+    fn bind_at(path: &Path, mode: u32) -> io::Result<(Listener, Self)> {
+        let lock = Lock::take(lock_of(path))?;
         remove_stale(path)?;
         let socket = Raw::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
@@ -112,7 +145,27 @@ impl SocketFile {
         // Before anybody can connect.
         std::fs::set_permissions(path, Permissions::from_mode(mode))?;
         socket.listen(BACKLOG)?;
-        Ok((socket.into(), file))
+        Ok((Listener::Unix(socket.into()), file))
+    }
+
+    /// Takes over what [`SocketFile::lock`] was in another process, with the socket it is of.
+    pub fn inherit(socket: &Listener, lock: OwnedFd) -> io::Result<Self> {
+        let Listener::Unix(socket) = socket else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let addr = socket.local_addr()?;
+        let path = addr.as_pathname().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        let mut lock = Lock { path: lock_of(&path), file: File::from(lock), left: false };
+        lock.sign()?;
+        Ok(Self { path, lock })
+    }
+
+    /// What makes the name ours, for a process that takes over.
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.file.as_fd()
+    }
+
+    /// Another process has taken over: nothing is removed.
+    pub fn leave(mut self) {
+        self.lock.left = true;
     }
 
     pub fn path(&self) -> &Path {
@@ -122,14 +175,24 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        remove(&self.path);
+        if !self.lock.left {
+            remove(&self.path);
+        }
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        remove(&self.path);
+        if !self.left {
+            remove(&self.path);
+        }
     }
+}
+
+fn lock_of(path: &Path) -> PathBuf {
+    let mut lock = path.as_os_str().to_owned();
+    lock.push(".lock");
+    lock.into()
 }
 
 fn remove(path: &Path) {
@@ -147,7 +210,7 @@ impl Lock {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
-            let mut file = options.open(&path)?;
+            let file = options.open(&path)?;
             // SAFETY: the descriptor is open for as long as `file` lives.
             if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
                 let error = io::Error::last_os_error();
@@ -160,11 +223,17 @@ impl Lock {
             // Its last owner may have removed it between our two steps.
             let ours = file.metadata()?.ino();
             if std::fs::metadata(&path).is_ok_and(|there| there.ino() == ours) {
-                file.set_len(0)?;
-                writeln!(file, "{}", std::process::id())?;
-                return Ok(Self { path, file });
+                let mut lock = Self { path, file, left: false };
+                lock.sign()?;
+                return Ok(lock);
             }
         }
+    }
+
+    fn sign(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        writeln!(self.file, "{}", std::process::id())
     }
 }
 
@@ -188,40 +257,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What a worker accepts clients from.
-#[derive(Debug)]
-pub struct Accepting {
-    tcp: tokio::net::TcpListener,
-    unix: Option<tokio::net::UnixListener>,
-}
-
-impl Listener {
-    /// Makes the sockets known to the current runtime.
-    pub fn register(self) -> io::Result<Accepting> {
-        Ok(Accepting {
-            tcp: tokio::net::TcpListener::from_std(self.tcp)?,
-            unix: self.unix.map(tokio::net::UnixListener::from_std).transpose()?,
-        })
-    }
-}
-
-impl Accepting {
-    pub async fn accept(&self) -> io::Result<(Socket, ClientAddr)> {
-        let tcp = async {
-            let (stream, addr) = self.tcp.accept().await?;
-            Ok((Socket::Tcp(stream), ClientAddr::Tcp(addr)))
-        };
-        let Some(unix) = &self.unix else { return tcp.await };
-        tokio::select! {
-            accepted = tcp => accepted,
-            accepted = unix.accept() => Ok((Socket::Unix(accepted?.0), ClientAddr::Unix)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
@@ -245,8 +283,8 @@ mod tests {
     fn a_socket_is_taken_from_the_dead_and_never_from_the_living() {
         let dir = Directory::new("listen");
         let path = path_in(&dir.0, 5432);
-        let bind = |mode| SocketFile::bind(&path, mode);
-        let (_socket, file) = bind(0o770).unwrap();
+        let bind = |mode| SocketFile::bind(&dir.0, 5432, mode);
+        let (socket, file) = bind(0o770).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
         UnixStream::connect(&path).unwrap();
         assert_eq!(bind(0o777).unwrap_err().kind(), io::ErrorKind::AddrInUse);
@@ -254,7 +292,18 @@ mod tests {
         let lock = dir.0.join(".s.PGSQL.5432.lock");
         let pid = std::fs::read_to_string(&lock).unwrap();
         assert_eq!(pid.trim(), std::process::id().to_string());
-        drop(file);
+
+        // A successor has copies of both, and it stays locked when we leave.
+        let theirs = Listener::given(socket.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let lock_too = file.lock().try_clone_to_owned().unwrap();
+        let their_file = SocketFile::inherit(&theirs, lock_too).unwrap();
+        assert_eq!(their_file.path(), path);
+        drop(socket);
+        file.leave();
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(bind(0o777).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read_to_string(&lock).unwrap(), pid);
+        drop(their_file);
         assert!(!path.exists() && !lock.exists());
 
         // Killed, it leaves both behind.

@@ -1,6 +1,7 @@
 //! Sockets: TCP and Unix, in clear or under TLS, and those that listen for clients.
 
 pub mod listen;
+pub mod passing;
 pub mod socket;
 pub mod stream;
 pub mod tls;

@@ -9,6 +9,8 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use super::{WorkerStats, WorkerSums};
 use crate::topology::{NodeId, ShardId};
 
@@ -64,7 +66,7 @@ states! {
 const NONE: i64 = i64::MIN;
 
 /// Where a client comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClientAddr {
     Tcp(SocketAddr),
     /// This machine, through the Unix socket.

@@ -17,3 +17,4 @@ mod moves;
 mod program;
 mod protocol;
 mod support;
+mod takeover;
