@@ -38,7 +38,7 @@ async fn wire_at(path: &Path) -> Wire {
     Wire::over(Stream::Plain(UnixStream::connect(path).await.unwrap().into()))
 }
 
-async fn through(dir: &Path, port: u16) -> tokio_postgres::Client {
+pub async fn through(dir: &Path, port: u16) -> tokio_postgres::Client {
     let mut config = tokio_postgres::Config::new();
     config.host_path(dir).port(port).dbname(DATABASE).user(SUPERUSER).password(PASSWORD);
     let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
