@@ -78,6 +78,8 @@ const KEYS: &[Key] = &[
     live("server.stats_period", Time(|c| &mut c.server.stats_period)),
     fixed("server.takeover_socket", Shown(|c| path(&c.server.takeover_socket))),
     fixed("server.takeover_timeout", Time(|c| &mut c.server.takeover_timeout)),
+    fixed("server.unix_socket_dir", Shown(|c| path(&c.server.unix_socket_dir))),
+    fixed("server.unix_socket_mode", Shown(|c| format!("{:04o}", c.server.unix_socket_mode))),
     fixed("server.workers", Shown(|c| c.server.workers.to_string())),
     fixed("tls.cert", Shown(|c| path(&c.tls.cert))),
     fixed("tls.clients", Shown(|c| client_tls(c.tls.clients).into())),
@@ -107,6 +109,8 @@ const KEYS: &[Key] = &[
     live("server_lifetime", Seconds(|c| &mut c.pool.server_lifetime)),
     live("stats_period", Seconds(|c| &mut c.server.stats_period)),
     live("stats_users", Names(|c| &mut c.auth.stats_users)),
+    fixed("unix_socket_dir", Shown(|c| path(&c.server.unix_socket_dir))),
+    fixed("unix_socket_mode", Shown(|c| format!("{:04o}", c.server.unix_socket_mode))),
 ];
 
 /// Key, value, default, and whether it can be SET. Sorted by key. Secrets are left out.

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
 use super::{COMPATIBLE, ConsoleContext, Rights, act, columns};
-use crate::telemetry::{ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
+use crate::telemetry::{ClientAddr, ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
 use crate::wire::{ProtocolError, frame};
@@ -43,8 +43,9 @@ pub trait CancelSignal {
 pub struct Login {
     pub user: String,
     pub application_name: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub local: Option<SocketAddr>,
+    pub remote_pid: i32,
     /// The worker it is served by.
     pub worker: usize,
     pub tls: bool,
@@ -70,6 +71,7 @@ where
         application_name: login.application_name,
         addr: login.addr,
         local: login.local,
+        remote_pid: login.remote_pid,
         tls: login.tls,
         worker: login.worker,
     });

@@ -25,10 +25,10 @@ use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::{Console, Shared, Visitor};
-use crate::config::{Config, Live};
+use crate::config::{self, Config, Live};
 use crate::gate::Gates;
 use crate::moves::Mover;
-use crate::net::listen;
+use crate::net::listen::{self, Listener, SocketFile};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::telemetry::{self, Registry};
@@ -47,6 +47,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot listen on {addr}: {error}")]
     Listen { addr: SocketAddr, error: std::io::Error },
+    #[error("cannot listen at {0}")]
+    Unix(std::io::Error),
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
     #[error("the sockets that systemd has opened: {0}")]
@@ -76,7 +78,9 @@ pub struct Server {
     stopped: watch::Receiver<Option<Stop>>,
     context: ConsoleContext,
     /// What clients connect to, and where metrics are: for a successor.
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listener>,
+    /// The name of the Unix socket among them; gone as soon as nobody accepts there.
+    unix: Option<SocketFile>,
     metrics_socket: Option<TcpListener>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
@@ -141,7 +145,7 @@ impl Server {
         let gates = Gates::new(plan.gates);
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
-        let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let listen = config.server.listen;
         console::offer_moves(&registry, &mover);
         let context = ConsoleContext::new(
             registry.clone(),
@@ -167,12 +171,9 @@ impl Server {
         let reloader = Arc::new(Reloader::new(source, store.clone(), shared.clone(), stop));
         let of_console: Weak<dyn Process> = Arc::downgrade(&(reloader.clone() as Arc<dyn Process>));
         process.get_or_init(|| of_console);
-        let Sockets { clients: sockets, metrics: metrics_socket, before } =
-            Sockets::of(before, listen, metrics_listen, count)?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let Sockets { clients: sockets, unix, metrics: metrics_socket, before } =
+            Sockets::of(before, &config.server, count)?;
+        let addr = sockets.iter().find_map(Listener::tcp_addr).unwrap_or(listen);
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,
@@ -216,6 +217,7 @@ impl Server {
             stopped,
             context,
             sockets,
+            unix,
             metrics_socket,
             drain,
             workers,
@@ -273,7 +275,7 @@ impl Server {
     async fn drain_for_good(self) {
         self.shared.registry.set_ready(false);
         // With the last handle on them the sockets close, and nobody waits at them in vain.
-        drop((self.sockets, self.metrics_socket));
+        drop((self.unix, self.sockets, self.metrics_socket));
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
         self.workers.drain(self.shared.patience(), &self.shared.cancels).await;
@@ -285,7 +287,8 @@ impl Server {
 
 /// Where clients and Prometheus connect: a predecessor's sockets, systemd's, or new ones.
 struct Sockets {
-    clients: Vec<TcpListener>,
+    clients: Vec<Listener>,
+    unix: Option<SocketFile>,
     metrics: Option<TcpListener>,
     before: Option<(Predecessor, i32)>,
 }
@@ -293,29 +296,38 @@ struct Sockets {
 impl Sockets {
     fn of(
         before: Option<(Predecessor, Inheritance)>,
-        listen: SocketAddr,
-        metrics_listen: Option<SocketAddr>,
+        server: &config::Server,
         count: usize,
     ) -> Result<Self, StartError> {
-        let (clients, metrics, before) = match before {
-            Some((p, Inheritance { clients, metrics, next_pid })) => {
-                (clients, metrics, Some((p, next_pid)))
+        let (mut clients, mut unix, metrics, before) = match before {
+            Some((p, Inheritance { clients, metrics, unix, next_pid })) => {
+                (clients, unix, metrics, Some((p, next_pid)))
             }
             None => {
                 let given = systemd::sockets().map_err(StartError::Systemd)?;
-                (given.clients, given.metrics, None)
+                (given.clients, None, given.metrics, None)
             }
         };
+        let listen = server.listen;
         let failed = |addr| move |error| StartError::Listen { addr, error };
-        let clients = match clients.is_empty() {
-            true => workers::bind(listen, count).map_err(failed(listen))?,
-            false => clients,
-        };
-        let metrics = match (metrics, metrics_listen) {
+        if clients.iter().all(Listener::is_unix) {
+            clients.extend(workers::bind(listen, count).map_err(failed(listen))?);
+        }
+        if let Some(directory) = &server.unix_socket_dir
+            && !clients.iter().any(Listener::is_unix)
+        {
+            let port = clients.iter().find_map(Listener::tcp_addr).unwrap_or(listen).port();
+            let (socket, file) = SocketFile::bind(directory, port, server.unix_socket_mode)
+                .map_err(StartError::Unix)?;
+            tracing::info!(path = %file.path().display(), "serving on a Unix socket");
+            clients.push(socket);
+            unix = Some(file);
+        }
+        let metrics = match (metrics, server.metrics_listen) {
             (None, Some(at)) => Some(listen::bind(at).map_err(failed(at))?),
             (metrics, _) => metrics,
         };
-        Ok(Self { clients, metrics, before })
+        Ok(Self { clients, unix, metrics, before })
     }
 }
 
@@ -327,12 +339,14 @@ fn serve_console(context: ConsoleContext) -> Console {
             let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
             let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
-            let local = stream.tcp().local_addr().ok();
+            let local = stream.socket().ends().map(|(_, ours)| ours);
+            let remote_pid = stream.socket().peer_pid();
             let login = Login {
                 user,
                 application_name,
                 addr,
                 local,
+                remote_pid,
                 worker,
                 tls,
                 pid,

@@ -96,8 +96,8 @@ impl Server {
         steward.give_up().await;
         self.mover.release().await;
         let next_pid = self.shared.cancels.next().wrapping_add(PIDS) & i32::MAX;
-        let metrics = self.metrics_socket.as_ref();
-        match takeover::hand_sockets_over(line, &self.sockets, metrics, next_pid).await {
+        let (metrics, unix) = (self.metrics_socket.as_ref(), self.unix.as_ref());
+        match takeover::hand_sockets_over(line, &self.sockets, metrics, unix, next_pid).await {
             Ok(()) => return true,
             Err(error) => tracing::error!(%error, "the successor does not serve; we go on"),
         }
@@ -112,7 +112,11 @@ impl Server {
     }
 
     /// Drains into the successor.
-    pub(super) async fn leave_to(self, line: Line) {
+    pub(super) async fn leave_to(mut self, line: Line) {
+        // The socket's name is the successor's.
+        if let Some(file) = self.unix.take() {
+            file.leave();
+        }
         let shared = self.shared.clone();
         let (give, clients) = channel();
         shared.set_successor(Some(give));

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use super::server::{Cancel, CancelKey, ServerConn};
 use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
 use crate::telemetry::{NewServer, Registry};
@@ -74,12 +73,9 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         |e: std::io::Error| LoginError::Unreachable { node: name.clone(), error: e.to_string() };
     let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
 
-    let tcp = TcpStream::connect((target.node.host.as_str(), target.node.port))
-        .await
-        .map_err(unreachable)?;
-    listen::tune(&tcp).map_err(unreachable)?;
+    let socket = Socket::connect(&target.node.host, target.node.port).await.map_err(unreachable)?;
     let (mut stream, binding) =
-        target.tls.wrap(tcp, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
+        target.tls.wrap(socket, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
 
     let mut out = Out::default();
     startup::put_startup(
@@ -132,7 +128,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         worker: target.worker,
     });
     info.set_backend_pid(pid);
-    if let (Ok(node), Ok(ours)) = (stream.tcp().peer_addr(), stream.tcp().local_addr()) {
+    if let Some((node, ours)) = stream.socket().ends() {
         info.set_ends(node, ours);
     }
     let pending = info.cancels().clone();
@@ -240,8 +236,9 @@ async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Resul
 /// cancel was delivered.
 pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
     let deliver = async {
-        let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
-        let (mut stream, _) = key.tls.wrap(tcp, &key.host).await.map_err(std::io::Error::other)?;
+        let socket = Socket::connect(&key.host, key.port).await?;
+        let (mut stream, _) =
+            key.tls.wrap(socket, &key.host).await.map_err(std::io::Error::other)?;
         let mut out = Out::default();
         startup::put_cancel(out.buf(), key.pid, &key.secret);
         stream.drain(&mut out).await?;

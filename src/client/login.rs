@@ -5,7 +5,6 @@
 //! with the client's startup parameters in force on it, so a bad parameter fails here as it would
 //! in PostgreSQL.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +22,7 @@ use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
-use crate::telemetry::{ClientInfo, Live, NewClient, WorkerStats};
+use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
 use crate::wire::startup::{self, Minor, Startup};
@@ -90,7 +89,7 @@ pub async fn run(
     stream: &mut Stream,
     startup: Startup,
     mut input: BytesMut,
-    addr: SocketAddr,
+    addr: ClientAddr,
     binding: Option<Vec<u8>>,
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
@@ -159,7 +158,8 @@ pub async fn run(
         database: startup.database,
         application_name,
         addr,
-        local: stream.tcp().local_addr().ok(),
+        local: stream.socket().ends().map(|(_, ours)| ours),
+        remote_pid: stream.socket().peer_pid(),
         tls: stream.is_tls(),
         worker: worker.index,
     });

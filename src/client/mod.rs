@@ -20,13 +20,11 @@ mod roles;
 pub mod shared;
 pub mod worker;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
-
 use crate::config::ClientTls;
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
+use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
 
 pub use cancel::{Cancels, Elsewhere};
@@ -35,14 +33,14 @@ use handshake::Opening;
 use worker::Worker;
 
 /// Serves one client from its first byte to its last.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
-    if let Err(e) = listen::tune(&tcp) {
+pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
+    if let Err(e) = socket.tune() {
         tracing::debug!(%addr, error = %e, "client socket");
         return;
     }
     let limit = worker.shared.config.load().limits.login_timeout;
     let logging_in = worker.shared.registry.begin_login();
-    let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
+    let opening = tokio::time::timeout(limit, open(&worker, socket, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -76,11 +74,11 @@ enum Opened {
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
-async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
+async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<Opened> {
     let required = worker.shared.config.load().tls.clients == ClientTls::Require;
     // A reload in between changes the certificate for later ones, not under this one.
     let tls = worker.shared.tls.load_full();
-    let opening = match handshake::read(tcp, tls.as_deref(), required).await {
+    let opening = match handshake::read(socket, tls.as_deref(), required).await {
         Ok(opening) => opening,
         Err(e) => {
             tracing::debug!(%addr, error = %e, "handshake");

@@ -1,7 +1,6 @@
 //! What all workers share.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,13 +18,13 @@ use crate::config::Live;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
-use crate::telemetry::Registry;
+use crate::telemetry::{ClientAddr, Registry};
 
 /// Somebody who has logged in to the console.
 pub struct Visitor {
     pub user: String,
     pub application_name: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub worker: usize,
     pub tls: bool,
     pub cancel: Registration,

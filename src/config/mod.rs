@@ -51,6 +51,11 @@ impl Config {
 pub struct Server {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect on this machine: the directory of a socket `.s.PGSQL.<port>`.
+    pub unix_socket_dir: Option<PathBuf>,
+    /// Who may connect there.
+    #[serde(deserialize_with = "units::mode")]
+    pub unix_socket_mode: u32,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
@@ -72,6 +77,8 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 6432).into(),
+            unix_socket_dir: None,
+            unix_socket_mode: 0o777,
             workers: 0,
             metrics_listen: None,
             stats_period: Duration::from_secs(60),

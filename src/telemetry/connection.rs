@@ -1,5 +1,6 @@
 //! One line of SHOW CLIENTS, and one of SHOW SERVERS: what is known of a connection while it lives.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering, Ordering::Relaxed,
@@ -7,6 +8,7 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::registry::lock;
@@ -63,15 +65,44 @@ states! {
 /// No node, no shard: no catalog row has this id.
 const NONE: i64 = i64::MIN;
 
+/// Where a client comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientAddr {
+    Tcp(SocketAddr),
+    /// This machine, through the Unix socket.
+    Unix,
+}
+
+impl ClientAddr {
+    /// As PgBouncer shows it.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Tcp(addr) => addr.ip().to_string(),
+            Self::Unix => "unix".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
 /// What is known of a client when it has logged in.
 #[derive(Debug, Clone)]
 pub struct NewClient {
     pub user: String,
     pub database: String,
     pub application_name: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     /// Our end of its connection.
     pub local: Option<SocketAddr>,
+    /// The process on the other side of a Unix socket; else 0.
+    pub remote_pid: i32,
     pub tls: bool,
     pub worker: usize,
 }
@@ -83,8 +114,10 @@ pub struct ClientInfo {
     pub id: u64,
     pub user: String,
     pub database: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub local: Option<SocketAddr>,
+    /// The process on the other side of a Unix socket; else 0.
+    pub remote_pid: i32,
     pub tls: bool,
     pub worker: usize,
     pub connected_at: SystemTime,
@@ -110,6 +143,7 @@ impl ClientInfo {
             database: new.database,
             addr: new.addr,
             local: new.local,
+            remote_pid: new.remote_pid,
             tls: new.tls,
             worker: new.worker,
             connected_at: SystemTime::now(),

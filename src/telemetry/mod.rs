@@ -18,7 +18,9 @@ mod period;
 mod registry;
 mod stats;
 
-pub use connection::{ClientInfo, ClientState, NewClient, NewServer, ServerInfo, ServerState};
+pub use connection::{
+    ClientAddr, ClientInfo, ClientState, NewClient, NewServer, ServerInfo, ServerState,
+};
 pub use exposition::{CONTENT_TYPE, render};
 pub use http::serve;
 use period::Period;

@@ -283,14 +283,16 @@ pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{ClientAddr, ClientState};
 
     fn new_client() -> NewClient {
         NewClient {
             user: "ann".into(),
             database: "app".into(),
             application_name: "psql".into(),
-            addr: ([127, 0, 0, 1], 4000).into(),
+            addr: ClientAddr::Tcp(([127, 0, 0, 1], 4000).into()),
             local: None,
+            remote_pid: 0,
             tls: false,
             worker: 0,
         }

@@ -9,7 +9,7 @@ use super::super::reply::Value;
 use super::super::{ADMIN, ConsoleContext};
 use super::timestamp::timestamp;
 use super::{Row, node_name, row};
-use crate::telemetry::{ClientInfo, ClientState, ServerInfo, ServerState};
+use crate::telemetry::{ClientAddr, ClientInfo, ClientState, ServerInfo, ServerState};
 use crate::topology::{NodeId, RoutingTable};
 
 /// Columns of SHOW CLIENTS and SHOW SERVERS before those of SHOW SOCKETS about buffers, and those.
@@ -23,7 +23,8 @@ pub fn clients(ctx: &ConsoleContext) -> Vec<Row> {
         servers.iter().filter_map(|s| Some((s.client()?, s.id))).collect();
     let now = Instant::now();
     let clients = ctx.registry.clients();
-    clients.iter().map(|c| client(c, links.get(&c.id).copied(), now, &routes)).collect()
+    let listen = ctx.config.load().server.listen.port();
+    clients.iter().map(|c| client(c, links.get(&c.id).copied(), now, listen, &routes)).collect()
 }
 
 /// PgBouncer's states. A client that is linked and silent is active to it too.
@@ -35,10 +36,19 @@ fn client_state(c: &ClientInfo, linked: bool) -> &'static str {
     }
 }
 
-fn client(c: &ClientInfo, link: Option<u64>, now: Instant, routes: &RoutingTable) -> Row {
+fn client(
+    c: &ClientInfo,
+    link: Option<u64>,
+    now: Instant,
+    listen: u16,
+    routes: &RoutingTable,
+) -> Row {
     let waited = c.waited(now);
-    let (addr, port) = place(Some(c.addr));
-    let (local_addr, local_port) = place(c.local);
+    let (addr, port) = match c.addr {
+        ClientAddr::Tcp(addr) => place(Some(addr), listen),
+        ClientAddr::Unix => place(None, listen),
+    };
+    let (local_addr, local_port) = place(c.local, listen);
     row![
         "C",
         c.user.as_str(),
@@ -56,7 +66,7 @@ fn client(c: &ClientInfo, link: Option<u64>, now: Instant, routes: &RoutingTable
         0,
         pointer(c.id),
         link.map(pointer).unwrap_or_default(),
-        0,
+        c.remote_pid,
         if c.tls { "TLS" } else { "" },
         c.application_name(),
         c.prepared(),
@@ -85,8 +95,9 @@ fn cancels(s: &ServerInfo) -> usize {
 }
 
 fn server(s: &ServerInfo, client: Option<&ClientInfo>, routes: &RoutingTable) -> Row {
-    let (addr, port) = place(s.ends().map(|(node, _)| node));
-    let (local_addr, local_port) = place(s.ends().map(|(_, ours)| ours));
+    let listens = routes.node(s.node).map_or(0, |n| n.port);
+    let (addr, port) = place(s.ends().map(|(node, _)| node), listens);
+    let (local_addr, local_port) = place(s.ends().map(|(_, ours)| ours), listens);
     // Whom it serves knows of the last request; who let go of it has left word.
     let requested = client.map(ClientInfo::requested_at).or_else(|| s.requested_at());
     row![
@@ -145,10 +156,11 @@ pub fn sockets(ctx: &ConsoleContext, active: bool) -> Vec<Row> {
     rows
 }
 
-fn place(at: Option<SocketAddr>) -> (Value, Value) {
+/// One end of a connection. Both ends of a Unix socket go by its port, as PgBouncer has it.
+fn place(at: Option<SocketAddr>, unix: u16) -> (Value, Value) {
     match at {
         Some(at) => (at.ip().to_string().into(), at.port().into()),
-        None => (Value::Null, Value::Null),
+        None => ("unix".into(), unix.into()),
     }
 }
 
