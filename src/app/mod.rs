@@ -13,22 +13,22 @@ mod takeover;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::{self, ConsoleContext, Login};
+use crate::admin::{self, ConsoleContext, Login, Process, Stop};
 use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::{Console, Shared, Visitor};
-use crate::config::{Config, Live};
+use crate::config::{self, Config, Live};
 use crate::gate::Gates;
 use crate::moves::Mover;
-use crate::net::listen;
+use crate::net::listen::{self, Listener, SocketFile};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::telemetry::{self, Registry};
@@ -47,6 +47,8 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot listen on {addr}: {error}")]
     Listen { addr: SocketAddr, error: std::io::Error },
+    #[error("cannot listen at {0}")]
+    Unix(std::io::Error),
     #[error(transparent)]
     Takeover(#[from] TakeoverError),
     #[error("the sockets that systemd has opened: {0}")]
@@ -72,10 +74,13 @@ pub struct Server {
     pub shared: Arc<Shared>,
     pub mover: Arc<Mover>,
     pub gates: Gates,
-    reloader: Option<Arc<Reloader>>,
+    reloader: Arc<Reloader>,
+    stopped: watch::Receiver<Option<Stop>>,
     context: ConsoleContext,
     /// What clients connect to, and where metrics are: for a successor.
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listener>,
+    /// The name of the Unix socket among them; gone as soon as nobody accepts there.
+    unix: Option<SocketFile>,
     metrics_socket: Option<TcpListener>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
@@ -140,25 +145,18 @@ impl Server {
         let gates = Gates::new(plan.gates);
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
-        let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let listen = config.server.listen;
         console::offer_moves(&registry, &mover);
-        let mut context = ConsoleContext::new(
+        let context = ConsoleContext::new(
             registry.clone(),
             store.clone(),
             gates.clone(),
             mover.clone(),
             live.clone(),
+            pools.clone(),
             tokio::runtime::Handle::current(),
         );
-        // The reloader reaches what the console is part of, so the console only borrows it.
-        let reloader_of_console: Arc<OnceLock<Weak<Reloader>>> = Arc::default();
-        if source.is_some() {
-            let of_console = reloader_of_console.clone();
-            context.reload = Some(Arc::new(move || {
-                let reloader = of_console.get().and_then(Weak::upgrade);
-                reloader.ok_or("pgshunt is starting or stopping")?.reload()
-            }));
-        }
+        let process = context.process.clone();
         let shared = Arc::new(Shared::new(
             live,
             store.clone(),
@@ -169,24 +167,23 @@ impl Server {
             serve_console(context.clone()),
             draining,
         ));
-        let reloader = source.map(|s| {
-            let reloader = Arc::new(Reloader::new(s, store.clone(), shared.clone()));
-            reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
-            reloader
-        });
-        let Sockets { clients: sockets, metrics: metrics_socket, before } =
-            Sockets::of(before, listen, metrics_listen, count)?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let (stop, stopped) = watch::channel(None);
+        let reloader = Arc::new(Reloader::new(source, store.clone(), shared.clone(), stop));
+        let of_console: Weak<dyn Process> = Arc::downgrade(&(reloader.clone() as Arc<dyn Process>));
+        process.get_or_init(|| of_console);
+        let Sockets { clients: sockets, unix, metrics: metrics_socket, before } =
+            Sockets::of(before, &config.server, count)?;
+        let addr = sockets.iter().find_map(Listener::tcp_addr).unwrap_or(listen);
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,
         // then the listening sockets.
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
-        let mut tasks = vec![tokio::spawn(follow_catalog(store.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(end_periods(shared.clone())),
+        ];
         if let Some(owner) = owner {
             mover
                 .resume_all(RESUME_DEADLINE)
@@ -217,8 +214,10 @@ impl Server {
             mover,
             gates,
             reloader,
+            stopped,
             context,
             sockets,
+            unix,
             metrics_socket,
             drain,
             workers,
@@ -232,13 +231,36 @@ impl Server {
 
     /// Reads the configuration file again and logs what came of it.
     fn reload(&self) {
-        match &self.reloader {
-            Some(reloader) => {
-                if let Err(why) = reloader.reload() {
-                    tracing::error!("reload: {why}; nothing has been changed");
+        if let Err(why) = self.reloader.reload() {
+            tracing::error!("reload: {why}; nothing has been changed");
+        }
+    }
+
+    /// Until the console was told to SHUTDOWN, and all that is to be waited for before is over.
+    pub async fn told_to_stop(&self) {
+        let mut stopped = self.stopped.clone();
+        loop {
+            // The sender lives as long as this.
+            let how = stopped.wait_for(Option::is_some).await.ok().and_then(|how| *how);
+            match how {
+                Some(Stop::Clients) => {
+                    self.shared.turn_away_new();
+                    tokio::select! {
+                        () = self.shared.last_client_left() => return,
+                        // A second one that waits for less.
+                        _ = stopped.changed() => {}
+                    }
                 }
+                Some(Stop::Immediately) => {
+                    self.shared.config.rcu(|config| {
+                        let mut config = Config::clone(config);
+                        config.server.shutdown_timeout = Duration::ZERO;
+                        config
+                    });
+                    return;
+                }
+                Some(Stop::Transactions) | None => return,
             }
-            None => tracing::warn!("reload: there is no configuration file"),
         }
     }
 
@@ -253,7 +275,7 @@ impl Server {
     async fn drain_for_good(self) {
         self.shared.registry.set_ready(false);
         // With the last handle on them the sockets close, and nobody waits at them in vain.
-        drop((self.sockets, self.metrics_socket));
+        drop((self.unix, self.sockets, self.metrics_socket));
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
         self.workers.drain(self.shared.patience(), &self.shared.cancels).await;
@@ -265,7 +287,8 @@ impl Server {
 
 /// Where clients and Prometheus connect: a predecessor's sockets, systemd's, or new ones.
 struct Sockets {
-    clients: Vec<TcpListener>,
+    clients: Vec<Listener>,
+    unix: Option<SocketFile>,
     metrics: Option<TcpListener>,
     before: Option<(Predecessor, i32)>,
 }
@@ -273,29 +296,38 @@ struct Sockets {
 impl Sockets {
     fn of(
         before: Option<(Predecessor, Inheritance)>,
-        listen: SocketAddr,
-        metrics_listen: Option<SocketAddr>,
+        server: &config::Server,
         count: usize,
     ) -> Result<Self, StartError> {
-        let (clients, metrics, before) = match before {
-            Some((p, Inheritance { clients, metrics, next_pid })) => {
-                (clients, metrics, Some((p, next_pid)))
+        let (mut clients, mut unix, metrics, before) = match before {
+            Some((p, Inheritance { clients, metrics, unix, next_pid })) => {
+                (clients, unix, metrics, Some((p, next_pid)))
             }
             None => {
                 let given = systemd::sockets().map_err(StartError::Systemd)?;
-                (given.clients, given.metrics, None)
+                (given.clients, None, given.metrics, None)
             }
         };
+        let listen = server.listen;
         let failed = |addr| move |error| StartError::Listen { addr, error };
-        let clients = match clients.is_empty() {
-            true => workers::bind(listen, count).map_err(failed(listen))?,
-            false => clients,
-        };
-        let metrics = match (metrics, metrics_listen) {
+        if clients.iter().all(Listener::is_unix) {
+            clients.extend(workers::bind(listen, count).map_err(failed(listen))?);
+        }
+        if let Some(directory) = &server.unix_socket_dir
+            && !clients.iter().any(Listener::is_unix)
+        {
+            let port = clients.iter().find_map(Listener::tcp_addr).unwrap_or(listen).port();
+            let (socket, file) = SocketFile::bind(directory, port, server.unix_socket_mode)
+                .map_err(StartError::Unix)?;
+            tracing::info!(path = %file.path().display(), "serving on a Unix socket");
+            clients.push(socket);
+            unix = Some(file);
+        }
+        let metrics = match (metrics, server.metrics_listen) {
             (None, Some(at)) => Some(listen::bind(at).map_err(failed(at))?),
             (metrics, _) => metrics,
         };
-        Ok(Self { clients, metrics, before })
+        Ok(Self { clients, unix, metrics, before })
     }
 }
 
@@ -304,15 +336,37 @@ fn serve_console(context: ConsoleContext) -> Console {
     Box::new(move |stream, visitor| {
         let context = context.clone();
         Box::pin(async move {
-            let Visitor { user, addr, tls, cancel, draining } = visitor;
+            let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
             let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
-            let login = Login { user, addr, tls, pid, secret, cancel, draining };
+            let local = stream.socket().ends().map(|(_, ours)| ours);
+            let remote_pid = stream.socket().peer_pid();
+            let login = Login {
+                user,
+                application_name,
+                addr,
+                local,
+                remote_pid,
+                worker,
+                tls,
+                pid,
+                secret,
+                cancel,
+                draining,
+            };
             if let Err(error) = admin::serve(stream, context, login).await {
                 tracing::debug!(%addr, %error, "console session");
             }
         })
     })
+}
+
+/// Ends the averages' periods by the clock.
+async fn end_periods(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(shared.config.load().server.stats_period).await;
+        shared.registry.end_period();
+    }
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.
@@ -359,6 +413,7 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
         loop {
             tokio::select! {
                 () = &mut told => break,
+                () = server.told_to_stop() => break,
                 _ = hangup.recv() => {
                     systemd::reloading();
                     server.reload();

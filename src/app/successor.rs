@@ -86,15 +86,18 @@ impl Server {
     /// Hands the sockets to a successor. True: it serves. Otherwise all is as it was.
     pub(super) async fn offers_itself(&self, line: &Line) -> bool {
         if self.context.is_paused() {
-            takeover::refuse(line, "it is paused, and its successor would not be: RESUME first");
+            takeover::refuse(
+                line,
+                "something is paused or disabled and would not be then: RESUME, ENABLE first",
+            );
             return false;
         }
         let steward = self.shared.store.steward();
         steward.give_up().await;
         self.mover.release().await;
         let next_pid = self.shared.cancels.next().wrapping_add(PIDS) & i32::MAX;
-        let metrics = self.metrics_socket.as_ref();
-        match takeover::hand_sockets_over(line, &self.sockets, metrics, next_pid).await {
+        let (metrics, unix) = (self.metrics_socket.as_ref(), self.unix.as_ref());
+        match takeover::hand_sockets_over(line, &self.sockets, metrics, unix, next_pid).await {
             Ok(()) => return true,
             Err(error) => tracing::error!(%error, "the successor does not serve; we go on"),
         }
@@ -109,7 +112,11 @@ impl Server {
     }
 
     /// Drains into the successor.
-    pub(super) async fn leave_to(self, line: Line) {
+    pub(super) async fn leave_to(mut self, line: Line) {
+        // The socket's name is the successor's.
+        if let Some(file) = self.unix.take() {
+            file.leave();
+        }
         let shared = self.shared.clone();
         let (give, clients) = channel();
         shared.set_successor(Some(give));

@@ -7,6 +7,8 @@ use std::os::fd::{FromRawFd, OwnedFd};
 
 use sd_notify::NotifyState;
 
+use crate::net::listen::Listener;
+
 /// The name of the socket for metrics in a socket unit (`FileDescriptorName=`); all others are for
 /// clients.
 const METRICS: &str = "metrics";
@@ -38,7 +40,7 @@ pub fn stopping() {
 
 /// Sockets that a socket unit has opened for us.
 pub struct Given {
-    pub clients: Vec<TcpListener>,
+    pub clients: Vec<Listener>,
     pub metrics: Option<TcpListener>,
 }
 
@@ -47,14 +49,10 @@ pub fn sockets() -> io::Result<Given> {
     let mut given = Given { clients: Vec::new(), metrics: None };
     for (fd, name) in sd_notify::listen_fds_with_names()? {
         // SAFETY: systemd has opened it for this process, and it is taken once: at the start.
-        let socket = TcpListener::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        // Says so when it is something else than a TCP socket.
-        socket.local_addr()?;
-        socket.set_nonblocking(true)?;
-        if name == METRICS {
-            given.metrics = Some(socket);
-        } else {
-            given.clients.push(socket);
+        let socket = Listener::given(unsafe { OwnedFd::from_raw_fd(fd) })?;
+        match socket {
+            Listener::Tcp(socket) if name == METRICS => given.metrics = Some(socket),
+            socket => given.clients.push(socket),
         }
     }
     Ok(given)

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
 use crate::client::{Elsewhere, Handed};
+use crate::net::listen::{Listener, SocketFile};
 use crate::net::passing::Line;
 
 /// How long the other side may take for one step: reading the catalog is the longest.
@@ -38,9 +39,11 @@ const STEP: Duration = Duration::from_secs(60);
 
 #[derive(Serialize, Deserialize)]
 enum ToSuccessor {
-    /// Come with the sockets that clients connect to, and behind them the one for metrics.
+    /// Come with the sockets that clients connect to, and behind them the one for metrics and the
+    /// lock on the Unix socket's name.
     Sockets {
         metrics: bool,
+        lock: bool,
         /// New clients' pids begin here: none is a handed over client's.
         next_pid: i32,
     },
@@ -87,8 +90,10 @@ async fn blocking<T: Send + 'static>(
 
 /// The sockets a predecessor has handed over.
 pub struct Inheritance {
-    pub clients: Vec<TcpListener>,
+    pub clients: Vec<Listener>,
     pub metrics: Option<TcpListener>,
+    /// The name of the Unix socket, unless that is systemd's.
+    pub unix: Option<SocketFile>,
     pub next_pid: i32,
 }
 
@@ -108,18 +113,23 @@ impl Predecessor {
             let line = Line::new(stream)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
             line.send(&ToPredecessor::Hello { version }, &[])?;
-            let (answer, fds) = line.receive()?.ok_or(TakeoverError::HungUp)?;
-            let (metrics, next_pid) = match answer {
-                ToSuccessor::Sockets { metrics, next_pid } => (metrics, next_pid),
+            let (answer, mut fds) = line.receive()?.ok_or(TakeoverError::HungUp)?;
+            let (metrics, lock, next_pid) = match answer {
+                ToSuccessor::Sockets { metrics, lock, next_pid } => (metrics, lock, next_pid),
                 ToSuccessor::Refused(why) => return Err(TakeoverError::Refused(why)),
                 ToSuccessor::Client(_) => return Err(unexpected("a client before its time")),
             };
-            let mut clients: Vec<_> = fds.into_iter().map(TcpListener::from).collect();
-            let metrics = if metrics { clients.pop() } else { None };
+            let lock = if lock { fds.pop() } else { None };
+            let metrics = if metrics { fds.pop().map(TcpListener::from) } else { None };
+            let clients = fds.into_iter().map(Listener::given).collect::<io::Result<Vec<_>>>()?;
             if clients.is_empty() {
                 return Err(unexpected("no listening socket"));
             }
-            Ok((Self { line }, Inheritance { clients, metrics, next_pid }))
+            let unix = match (lock, clients.iter().find(|s| s.is_unix())) {
+                (Some(lock), Some(socket)) => Some(SocketFile::inherit(socket, lock)?),
+                _ => None,
+            };
+            Ok((Self { line }, Inheritance { clients, metrics, unix, next_pid }))
         })
         .await
     }
@@ -207,12 +217,16 @@ pub fn refuse(line: &Line, why: &str) {
 /// Hands the sockets over; returns when the successor serves.
 pub async fn hand_sockets_over(
     line: &Line,
-    clients: &[TcpListener],
+    clients: &[Listener],
     metrics: Option<&TcpListener>,
+    unix: Option<&SocketFile>,
     next_pid: i32,
 ) -> Result<(), TakeoverError> {
-    let all: Vec<_> = clients.iter().chain(metrics).map(|s| s.as_fd()).collect();
-    line.send(&ToSuccessor::Sockets { metrics: metrics.is_some(), next_pid }, &all)?;
+    let mut all: Vec<_> = clients.iter().map(|s| s.as_fd()).collect();
+    all.extend(metrics.map(|s| s.as_fd()));
+    all.extend(unix.map(SocketFile::lock));
+    let (metrics, lock) = (metrics.is_some(), unix.is_some());
+    line.send(&ToSuccessor::Sockets { metrics, lock, next_pid }, &all)?;
     let line = line.try_clone()?;
     match blocking(move || Ok(line.receive::<ToPredecessor>()?)).await? {
         Some((ToPredecessor::Serving, _)) => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::client::shared::Shared;
 use crate::client::worker::Worker;
 use crate::client::{Cancels, Handed};
 use crate::gate;
-use crate::net::listen;
+use crate::net::listen::{self, Listener};
 use crate::pool::OpenRequest;
 use crate::router::{Functions, Planner};
 
@@ -52,24 +52,30 @@ pub fn channels(count: usize) -> (Outbox, Vec<Inbox>) {
 }
 
 /// One listening socket per worker, all on the same port.
-pub fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     let first = listen::bind(addr)?;
     let addr = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(listen::bind(addr)?);
     }
-    Ok(sockets)
+    Ok(sockets.into_iter().map(Listener::Tcp).collect())
 }
 
 /// Spreads sockets that were not made for this number of workers: each has one at least, and all are
-/// accepted from.
-fn spread(sockets: &[TcpListener], count: usize) -> io::Result<Vec<Vec<TcpListener>>> {
-    let mut shares: Vec<Vec<TcpListener>> = (0..count).map(|_| Vec::new()).collect();
-    for at in 0..sockets.len().max(count) {
+/// accepted from. A Unix socket cannot be bound once more for each: all workers have it.
+fn spread(sockets: &[Listener], count: usize) -> io::Result<Vec<Vec<Listener>>> {
+    let (unix, tcp): (Vec<_>, Vec<_>) = sockets.iter().partition(|s| s.is_unix());
+    let mut shares: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
+    for at in 0..tcp.len().max(count) {
         if let (Some(socket), Some(share)) =
-            (sockets.get(at % sockets.len().max(1)), shares.get_mut(at % count.max(1)))
+            (tcp.get(at % tcp.len().max(1)), shares.get_mut(at % count.max(1)))
         {
+            share.push(socket.try_clone()?);
+        }
+    }
+    for share in &mut shares {
+        for socket in &unix {
             share.push(socket.try_clone()?);
         }
     }
@@ -78,7 +84,7 @@ fn spread(sockets: &[TcpListener], count: usize) -> io::Result<Vec<Vec<TcpListen
 
 struct Thread {
     handle: std::thread::JoinHandle<()>,
-    sockets: Option<oneshot::Sender<Vec<TcpListener>>>,
+    sockets: Option<oneshot::Sender<Vec<Listener>>>,
 }
 
 pub struct Workers {
@@ -123,7 +129,7 @@ impl Workers {
     }
 
     /// Lets every worker accept clients.
-    pub fn listen(&mut self, sockets: &[TcpListener]) -> io::Result<()> {
+    pub fn listen(&mut self, sockets: &[Listener]) -> io::Result<()> {
         let shares = spread(sockets, self.threads.len())?;
         for (thread, share) in self.threads.iter_mut().zip(shares) {
             if let Some(give) = thread.sockets.take() {
@@ -156,7 +162,7 @@ impl Workers {
     }
 }
 
-async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Vec<TcpListener>>) {
+async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Vec<Listener>>) {
     tokio::task::spawn_local(worker.clone().keep_gate(inbox.gate));
     tokio::task::spawn_local(async move {
         while let Some(request) = inbox.opens.recv().await {
@@ -207,8 +213,8 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Ve
 }
 
 /// Serves whoever connects to this socket, until the process drains.
-async fn accept(worker: Rc<Worker>, socket: TcpListener, live: Live) {
-    let listener = match listen::register(socket) {
+async fn accept(worker: Rc<Worker>, socket: Listener, live: Live) {
+    let listener = match socket.register() {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(worker = worker.index, %error, "cannot listen");
@@ -223,7 +229,7 @@ async fn accept(worker: Rc<Worker>, socket: TcpListener, live: Live) {
             _ = &mut stop => return,
         };
         match accepted {
-            Ok((tcp, addr)) => live.spawn(crate::client::serve(worker.clone(), tcp, addr)),
+            Ok((socket, addr)) => live.spawn(crate::client::serve(worker.clone(), socket, addr)),
             Err(error) => {
                 // Out of file descriptors: others must close theirs first.
                 tracing::warn!(%error, "accept");

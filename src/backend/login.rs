@@ -5,15 +5,13 @@
 //! stored anywhere. The service role logs in with its configured password.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use super::server::{Cancel, CancelKey, ServerConn};
 use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
 use crate::telemetry::{NewServer, Registry};
@@ -75,12 +73,9 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         |e: std::io::Error| LoginError::Unreachable { node: name.clone(), error: e.to_string() };
     let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
 
-    let tcp = TcpStream::connect((target.node.host.as_str(), target.node.port))
-        .await
-        .map_err(unreachable)?;
-    listen::tune(&tcp).map_err(unreachable)?;
+    let socket = Socket::connect(&target.node.host, target.node.port).await.map_err(unreachable)?;
     let (mut stream, binding) =
-        target.tls.wrap(tcp, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
+        target.tls.wrap(socket, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
 
     let mut out = Out::default();
     startup::put_startup(
@@ -134,6 +129,10 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     });
     info.set_backend_pid(pid);
     facts.pid = pid;
+    if let Some((node, ours)) = stream.socket().ends() {
+        info.set_ends(node, ours);
+    }
+    let pending = info.cancels().clone();
     Ok(Box::new(ServerConn {
         id,
         info,
@@ -141,7 +140,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         stream,
         input,
         output: out,
-        cancel: Arc::new(Cancel { key, pending: AtomicU32::new(0) }),
+        cancel: Arc::new(Cancel { key, pending }),
         facts,
         opened: Instant::now(),
     }))
@@ -238,8 +237,9 @@ async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Resul
 /// cancel was delivered.
 pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
     let deliver = async {
-        let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
-        let (mut stream, _) = key.tls.wrap(tcp, &key.host).await.map_err(std::io::Error::other)?;
+        let socket = Socket::connect(&key.host, key.port).await?;
+        let (mut stream, _) =
+            key.tls.wrap(socket, &key.host).await.map_err(std::io::Error::other)?;
         let mut out = Out::default();
         startup::put_cancel(out.buf(), key.pid, &key.secret);
         stream.drain(&mut out).await?;

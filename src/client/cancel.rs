@@ -77,8 +77,7 @@ impl Cancels {
 
     /// The key of a client that a predecessor has handed over; `None` when its pid is taken.
     pub fn adopt(self: &Arc<Self>, pid: i32, secret: &[u8]) -> Option<Registration> {
-        let secret = secret.into();
-        let slot = Arc::new(Slot { secret, at: Mutex::default() });
+        let slot = Arc::new(Slot { secret: secret.into(), at: Mutex::default() });
         let mut slots = lock(&self.slots);
         if slots.contains_key(&pid) {
             return None;
@@ -217,8 +216,6 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use super::*;
     use crate::backend::server::CancelKey;
     use crate::config;
@@ -265,7 +262,7 @@ mod tests {
             tcp.read_exact(&mut request).await.unwrap();
             request
         });
-        (Arc::new(Cancel { key, pending: AtomicU32::new(0) }), took)
+        (Arc::new(Cancel { key, pending: Arc::default() }), took)
     }
 
     #[tokio::test]

@@ -4,7 +4,6 @@
 //! reads. Who is under TLS, holds a server connection between transactions (`pinned_by` in SHOW
 //! CLIENTS), or has a transaction open past the deadline is told that the server shuts down, as ever.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,16 +11,16 @@ use std::sync::mpsc::Sender;
 
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::ending::Leaving;
 use super::login::Parts;
 use super::relay::Client;
 use super::worker::Worker;
 use crate::backend::login::Credentials;
-use crate::net::Stream;
+use crate::net::{Socket, Stream};
 use crate::session::{Luggage, Session};
-use crate::telemetry::NewClient;
+use crate::telemetry::{ClientAddr, NewClient};
 
 /// All that is known of a client but its socket.
 #[derive(Serialize, Deserialize)]
@@ -30,7 +29,7 @@ pub struct Handed {
     database: String,
     credentials: Credentials,
     application_name: String,
-    addr: SocketAddr,
+    addr: ClientAddr,
     /// Its cancel key.
     pid: i32,
     secret: Vec<u8>,
@@ -47,14 +46,14 @@ impl Client {
     /// gone from here.
     pub(super) fn hand_over(&mut self) -> bool {
         let Some(successor) = self.worker.shared.successor() else { return false };
-        let Stream::Plain(tcp) = &self.stream else { return false };
+        let Stream::Plain(socket) = &self.stream else { return false };
         let rests = self.server.is_none()
             && self.again.is_empty()
             && self.out.is_empty()
             && self.leaving == Leaving::No
             && !self.is_copying();
         let session = if rests { self.parts.session.pack() } else { None };
-        let (Some(session), Ok(socket)) = (session, tcp.as_fd().try_clone_to_owned()) else {
+        let (Some(session), Ok(socket)) = (session, socket.as_fd().try_clone_to_owned()) else {
             return false;
         };
         let (pid, secret) = self.parts.cancel.key();
@@ -88,7 +87,10 @@ fn unpack(
     socket: OwnedFd,
 ) -> std::io::Result<(Stream, Parts)> {
     let shared = &worker.shared;
-    let tcp = TcpStream::from_std(std::net::TcpStream::from(socket))?;
+    let socket = match handed.addr {
+        ClientAddr::Tcp(_) => Socket::Tcp(TcpStream::from_std(socket.into())?),
+        ClientAddr::Unix => Socket::Unix(UnixStream::from_std(socket.into())?),
+    };
     let cancel = shared.cancels.adopt(handed.pid, &handed.secret).ok_or_else(|| {
         std::io::Error::other(format!("another client has its process id {}", handed.pid))
     })?;
@@ -97,6 +99,8 @@ fn unpack(
         database: handed.database.clone(),
         application_name: handed.application_name,
         addr: handed.addr,
+        local: socket.ends().map(|(_, ours)| ours),
+        remote_pid: socket.peer_pid(),
         tls: false,
         worker: worker.index,
     });
@@ -107,6 +111,7 @@ fn unpack(
         }
         Session::unpack(info.id, handed.session, env)
     });
+    let stats = shared.registry.database(worker.index, &handed.database);
     let user: Arc<str> = handed.user.into();
     shared.pools.renew(&user, &handed.credentials);
     let parts = Parts {
@@ -116,8 +121,9 @@ fn unpack(
         session,
         cancel,
         info,
+        stats,
         admission: shared.admit_known(),
         input: BytesMut::from(&handed.input[..]),
     };
-    Ok((Stream::Plain(tcp), parts))
+    Ok((Stream::Plain(socket), parts))
 }

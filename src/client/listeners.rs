@@ -99,6 +99,12 @@ impl Mailbox {
         self.waker.wake();
     }
 
+    /// Whether the client still hears all; `waker` is woken when that changes.
+    pub fn look(&self, waker: &Waker) -> Result<(), Lost> {
+        self.waker.register(waker);
+        lock(&self.inner).lost.map_or(Ok(()), Err)
+    }
+
     /// What was heard so far. `waker` is woken when there is more.
     pub fn take(&self, waker: &Waker) -> Result<VecDeque<Notification>, Lost> {
         self.waker.register(waker);
@@ -120,11 +126,14 @@ enum Command {
     Fence { done: oneshot::Sender<()> },
 }
 
+/// The task of each database, by node and name.
+type Tasks = HashMap<(NodeId, Arc<str>), mpsc::UnboundedSender<Command>>;
+
 /// All connections that listen.
 pub struct Listeners {
     control: Handle,
     connector: Arc<Connector>,
-    tasks: Mutex<HashMap<(NodeId, Arc<str>), mpsc::UnboundedSender<Command>>>,
+    tasks: Mutex<Tasks>,
 }
 
 impl Listeners {

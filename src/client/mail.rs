@@ -59,12 +59,11 @@ impl Client {
     /// Brings the session what was heard. Between transactions the client gets it at once; else
     /// before the ReadyForQuery that ends its transaction.
     pub(super) fn fetch_mail(&mut self, waker: &Waker) -> Result<(), Lost> {
+        let Some(hears) = &self.hears else { return Ok(()) };
         // Who does not take his mail gets no more of it; the mailbox is bounded.
         let full = self.out.len() > CLIENT_HIGH || self.parts.session.has_much_mail();
-        if self.hears.is_none() || full {
-            return Ok(());
-        }
-        match self.take_mail(waker) {
+        let looked = if full { hears.mailbox.look(waker) } else { self.take_mail(waker) };
+        match looked {
             Ok(()) => {}
             // What is under way is answered first.
             Err(_) if self.parts.session.is_waiting_for_server() => return Ok(()),

@@ -24,15 +24,12 @@ mod roles;
 pub mod shared;
 pub mod worker;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
-
 use crate::config::ClientTls;
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
+use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
-use crate::wire::startup::Minor;
 
 pub use cancel::{Cancels, Elsewhere};
 pub use handover::{Handed, Successor, adopt};
@@ -40,13 +37,14 @@ use handshake::Opening;
 use worker::Worker;
 
 /// Serves one client from its first byte to its last.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
-    if let Err(e) = listen::tune(&tcp) {
+pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
+    if let Err(e) = socket.tune() {
         tracing::debug!(%addr, error = %e, "client socket");
         return;
     }
     let limit = worker.shared.config.load().limits.login_timeout;
-    let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
+    let logging_in = worker.shared.registry.begin_login();
+    let opening = tokio::time::timeout(limit, open(&worker, socket, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -56,14 +54,17 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
             return;
         }
     };
+    drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user, protocol } => {
+        Opened::Console { stream, guest } => {
             let visitor = shared::Visitor {
-                user,
+                user: guest.user,
+                application_name: guest.application_name,
                 addr,
+                worker: worker.index,
                 tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(protocol),
+                cancel: worker.shared.cancels.register(guest.protocol),
                 draining: worker.shared.draining.clone(),
             };
             (worker.shared.console)(stream, visitor).await;
@@ -73,15 +74,15 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String, protocol: Minor },
+    Console { stream: Stream, guest: login::Guest },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
-async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
+async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<Opened> {
     let required = worker.shared.config.load().tls.clients == ClientTls::Require;
     // A reload in between changes the certificate for later ones, not under this one.
     let tls = worker.shared.tls.load_full();
-    let opening = match handshake::read(tcp, tls.as_deref(), required).await {
+    let opening = match handshake::read(socket, tls.as_deref(), required).await {
         Ok(opening) => opening,
         Err(e) => {
             tracing::debug!(%addr, error = %e, "handshake");
@@ -99,9 +100,7 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user, protocol }) => {
-                    Some(Opened::Console { stream, user, protocol })
-                }
+                Ok(login::Outcome::Console(guest)) => Some(Opened::Console { stream, guest }),
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();

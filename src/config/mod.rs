@@ -6,7 +6,7 @@
 //! that does not start ([`load`]).
 
 mod load;
-mod units;
+pub mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,15 +39,30 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Whether a role may do all that the console can.
+    pub fn is_admin(&self, user: &str) -> bool {
+        user == self.cluster.service_user || self.auth.admins.iter().any(|a| a == user)
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect on this machine: the directory of a socket `.s.PGSQL.<port>`.
+    pub unix_socket_dir: Option<PathBuf>,
+    /// Who may connect there.
+    #[serde(deserialize_with = "units::mode")]
+    pub unix_socket_mode: u32,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
     pub metrics_listen: Option<SocketAddr>,
+    /// What the averages of SHOW STATS are taken over.
+    #[serde(deserialize_with = "units::duration")]
+    pub stats_period: Duration,
     /// How long SIGTERM waits for open transactions.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
@@ -62,8 +77,11 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 6432).into(),
+            unix_socket_dir: None,
+            unix_socket_mode: 0o777,
             workers: 0,
             metrics_listen: None,
+            stats_period: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             takeover_socket: None,
             takeover_timeout: Duration::from_secs(600),
@@ -126,11 +144,13 @@ pub struct Auth {
     pub method: AuthMethod,
     /// Roles that may use the console besides the service role.
     pub admins: Vec<String>,
+    /// Roles that may look at what the console shows, and do nothing.
+    pub stats_users: Vec<String>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { method: AuthMethod::ScramSha256, admins: Vec::new() }
+        Self { method: AuthMethod::ScramSha256, admins: Vec::new(), stats_users: Vec::new() }
     }
 }
 

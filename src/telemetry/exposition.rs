@@ -268,7 +268,9 @@ mod tests {
             user: "u".into(),
             database: "d".into(),
             application_name: String::new(),
-            addr: ([127, 0, 0, 1], 1).into(),
+            addr: crate::telemetry::ClientAddr::Unix,
+            local: None,
+            remote_pid: 0,
             tls: false,
             worker: 0,
         });

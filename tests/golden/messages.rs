@@ -116,8 +116,9 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
             });
         }
         "Data" => {
-            let values: Vec<_> = rest.split_whitespace().map(|v| Some(v.as_bytes())).collect();
-            put_data_row(out, values.into_iter());
+            // `~` stands for a space.
+            let values: Vec<_> = rest.split_whitespace().map(|v| v.replace('~', " ")).collect();
+            put_data_row(out, values.iter().map(|v| Some(v.as_bytes())));
         }
         "Complete" => put_command_complete(out, rest),
         "Ready" => {

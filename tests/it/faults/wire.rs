@@ -54,7 +54,7 @@ pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 impl Wire {
     pub async fn dial(port: u16) -> Self {
-        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap()))
+        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap().into()))
     }
 
     pub fn over(tcp: Stream) -> Self {

@@ -2,6 +2,7 @@
 //! the nodes see of it.
 
 mod protocol;
+pub mod unix;
 
 use crate::faults::wire::{Wire, field, first, query};
 use crate::support::*;
