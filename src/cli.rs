@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM, then let open transactions end
-    Serve(ConfigArgs),
+    Serve(ServeArgs),
     /// Validate the configuration, and say in words what the nodes lack
     Check(ConfigArgs),
     /// Start three local PostgreSQL nodes and show a shard move under live traffic
@@ -39,6 +39,16 @@ struct ConfigArgs {
     /// The configuration file; config/pgshunt.toml documents every key
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Take over from the pgshunt that runs with this configuration: its listening sockets and its
+    /// clients, who notice nothing. Needs server.takeover_socket
+    #[arg(long)]
+    takeover: bool,
 }
 
 #[derive(Debug, Args)]
@@ -74,7 +84,7 @@ struct LocalArgs {
 /// command line makes no sense.
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Serve(args) => serve(&args.config),
+        Command::Serve(args) => serve(&args),
         Command::Check(args) => check(&args.config),
         Command::Demo(args) => demo(&args),
         Command::Local(args) => local(&args),
@@ -91,10 +101,11 @@ pub fn run() -> ExitCode {
 
 type Outcome = Result<bool, Box<dyn Error>>;
 
-fn serve(path: &Path) -> Outcome {
+fn serve(args: &ServeArgs) -> Outcome {
+    let path = &args.config.config;
     let config = Config::load(path)?;
     let set_filter = start_logging(&config.log);
-    app::serve(config, app::Source { file: path.to_owned(), set_filter })?;
+    app::serve(config, app::Source { file: path.to_owned(), set_filter }, args.takeover)?;
     Ok(true)
 }
 

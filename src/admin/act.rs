@@ -92,6 +92,7 @@ async fn carry_out(ctx: &ConsoleContext, command: Command, out: &Out) -> Result<
         Command::SetIgnored => Ok("SET".into()),
         Command::Set { name, value } => set(ctx, &name, &value).await,
         Command::AddNode { name, host, port } => {
+            let _permit = ctx.store.permit().await?;
             let (id, advice) = nodes::add(&ctx.store, &name, &host, port).await?;
             for a in advice {
                 tell(out, format!("advice: {} {}", a.what, a.hint)).await;
@@ -191,6 +192,7 @@ async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Re
             Report::error("22023", format!("{name} cannot be \"{value}\"")).hint(setting.values)
         );
     }
+    let _permit = ctx.store.permit().await?;
     let client = ctx.store.home_client().await?;
     let mut client = client.lock().await;
     let write = async {
@@ -364,6 +366,11 @@ fn resume(ctx: &ConsoleContext, target: &Target) -> Result<String, Report> {
 }
 
 impl ConsoleContext {
+    /// Whether anything is held by PAUSE.
+    pub fn is_paused(&self) -> bool {
+        !self.lock_paused().is_empty()
+    }
+
     pub(super) fn lock_paused(
         &self,
     ) -> MutexGuard<'_, std::collections::BTreeMap<Target, Option<Closed>>> {

@@ -53,6 +53,7 @@ pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
         ("pool.queue_timeout", c.pool.queue_timeout, pool.queue_timeout),
         ("pool.server_lifetime", c.pool.server_lifetime, pool.server_lifetime),
         ("server.shutdown_timeout", c.server.shutdown_timeout, server.shutdown_timeout),
+        ("server.takeover_timeout", c.server.takeover_timeout, server.takeover_timeout),
     ] {
         row(key, time(value), Some(time(default)));
     }
@@ -64,6 +65,15 @@ pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
     row("server.listen", c.server.listen.to_string(), Some(server.listen.to_string()));
     let metrics = c.server.metrics_listen.map(|a| a.to_string()).unwrap_or_default();
     row("server.metrics_listen", metrics, Some(String::new()));
+    row("server.unix_socket_dir", path(&c.server.unix_socket_dir), Some(String::new()));
+    let mode = |m: u32| format!("{m:04o}");
+    row(
+        "server.unix_socket_mode",
+        mode(c.server.unix_socket_mode),
+        Some(mode(server.unix_socket_mode)),
+    );
+    let takeover = c.server.takeover_socket.as_deref().map(|p| p.display().to_string());
+    row("server.takeover_socket", takeover.unwrap_or_default(), Some(String::new()));
     row("server.workers", c.server.workers.to_string(), Some(server.workers.to_string()));
     row("tls.cert", path(&c.tls.cert), Some(String::new()));
     row("tls.clients", client_tls(c.tls.clients).into(), Some(client_tls(tls.clients).into()));

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::task::{Poll, Waker};
 
 use bytes::{Buf, BytesMut};
@@ -17,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
 use super::{COMPATIBLE, ConsoleContext, act, columns};
-use crate::telemetry::{ClientState, NewClient};
+use crate::telemetry::{ClientAddr, ClientState, NewClient};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
 use crate::wire::{ProtocolError, frame};
@@ -40,11 +39,11 @@ pub trait CancelSignal {
 /// Who has logged in.
 pub struct Login {
     pub user: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     /// The cancel key.
     pub pid: i32,
-    pub secret: i32,
+    pub secret: Vec<u8>,
     pub cancel: Box<dyn CancelSignal>,
     /// Turns true when pgshunt shuts down.
     pub draining: watch::Receiver<bool>,
@@ -78,7 +77,7 @@ where
         statements: HashMap::new(),
         portals: HashMap::new(),
     };
-    session.greet(login.pid, login.secret);
+    session.greet(login.pid, &login.secret);
     session.flush().await?;
     loop {
         info.set_state(ClientState::Idle);
@@ -140,7 +139,7 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
-    fn greet(&mut self, pid: i32, secret: i32) {
+    fn greet(&mut self, pid: i32, secret: &[u8]) {
         for (name, value) in [
             ("server_version", format!("{COMPATIBLE}/bouncer").as_str()),
             ("client_encoding", "UTF8"),

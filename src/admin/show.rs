@@ -8,7 +8,9 @@ use super::reply::Value;
 use super::{COMPATIBLE, ConsoleContext, config};
 use crate::catalog::CatalogError;
 use crate::moves::{MoveError, Progress};
-use crate::telemetry::{Blame, ClientState, HistogramSum, PlanKind, ServerState, WorkerSums};
+use crate::telemetry::{
+    Blame, ClientAddr, ClientState, HistogramSum, PlanKind, ServerState, WorkerSums,
+};
 use crate::topology::{NodeId, RoutingTable};
 
 type Row = Vec<Value>;
@@ -221,8 +223,11 @@ fn clients(ctx: &ConsoleContext) -> Vec<Row> {
                 c.database.as_str(),
                 "none",
                 state,
-                c.addr.ip().to_string(),
-                c.addr.port(),
+                c.addr.host(),
+                match c.addr {
+                    ClientAddr::Tcp(addr) => addr.port(),
+                    ClientAddr::Unix => listen.port(),
+                },
                 listen.ip().to_string(),
                 listen.port(),
                 timestamp(c.connected_at),

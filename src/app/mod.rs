@@ -7,9 +7,12 @@
 mod console;
 mod owner;
 mod reload;
+mod successor;
+mod systemd;
+mod takeover;
 mod workers;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -22,15 +25,17 @@ use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
 use crate::client::shared::{Console, Shared, Visitor};
-use crate::config::{Config, Live};
+use crate::config::{self, Config, Live};
 use crate::gate::Gates;
 use crate::moves::Mover;
+use crate::net::listen::{self, Listener, SocketFile};
 use crate::net::tls::{ClientTls, ServerTls, TlsError};
 use crate::pool::Pools;
 use crate::telemetry::{self, Registry};
 
 use reload::Reloader;
 pub use reload::{SetFilter, Source};
+use takeover::{Door, Inheritance, Predecessor, TakeoverError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -42,6 +47,12 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error("cannot listen on {addr}: {error}")]
     Listen { addr: SocketAddr, error: std::io::Error },
+    #[error("cannot listen at {0}")]
+    Unix(std::io::Error),
+    #[error(transparent)]
+    Takeover(#[from] TakeoverError),
+    #[error("the sockets that systemd has opened: {0}")]
+    Systemd(std::io::Error),
     #[error("could not resume moves: {0}")]
     Moves(String),
     #[error("worker threads: {0}")]
@@ -64,6 +75,12 @@ pub struct Server {
     pub mover: Arc<Mover>,
     pub gates: Gates,
     reloader: Option<Arc<Reloader>>,
+    context: ConsoleContext,
+    /// What clients connect to, and where metrics are: for a successor.
+    sockets: Vec<Listener>,
+    /// The name of the Unix socket among them; gone as soon as nobody accepts there.
+    unix: Option<SocketFile>,
+    metrics_socket: Option<TcpListener>,
     drain: watch::Sender<bool>,
     workers: workers::Workers,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -73,18 +90,45 @@ impl Server {
     /// Reads the catalog (or creates it), settles what an earlier process left unfinished, and
     /// begins to serve.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        Self::start_from(config, None).await
+        Self::begin(config, None, None).await
     }
 
-    /// Like [`Server::start`]; the configuration can be read again from where it came.
-    pub async fn start_from(config: Config, source: Option<Source>) -> Result<Self, StartError> {
+    /// Like [`Server::start`]; the configuration can be read again from where it came. `takeover`:
+    /// the sockets and the clients are those of the process that runs already.
+    pub async fn start_from(
+        config: Config,
+        source: Option<Source>,
+        takeover: bool,
+    ) -> Result<Self, StartError> {
+        let before = match (takeover, &config.server.takeover_socket) {
+            (false, _) => None,
+            (true, Some(path)) => Some(Predecessor::meet(path).await?),
+            (true, None) => return Err(TakeoverError::NoSocket.into()),
+        };
+        Self::begin(config, source, before).await
+    }
+
+    async fn begin(
+        config: Config,
+        source: Option<Source>,
+        before: Option<(Predecessor, Inheritance)>,
+    ) -> Result<Self, StartError> {
         let live: Live = Arc::new(ArcSwap::from_pointee(config.clone()));
         let store =
             Arc::new(Store::open(Arc::new(Connector::new(&config)), &config.cluster.nodes).await?);
-        let home = store.routes().load().home().clone();
-        let owner = Owner::claim(store.connector().clone(), home).await?;
-        // A predecessor may have changed it until now.
-        store.reload().await?;
+        let owner = match &before {
+            None => {
+                let home = store.routes().load().home().clone();
+                let owner = Owner::claim(store.connector().clone(), home).await?;
+                // Another process may have changed it until now.
+                store.reload().await?;
+                Some(owner)
+            }
+            Some(_) => {
+                store.steward().wait_for_predecessor();
+                None
+            }
+        };
         let functions = store.functions().await?;
         let tls = ServerTls::load(&config.tls)?.map(Arc::new);
         let count = match config.server.workers {
@@ -100,7 +144,7 @@ impl Server {
         let gates = Gates::new(plan.gates);
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
-        let (listen, metrics_listen) = (config.server.listen, config.server.metrics_listen);
+        let listen = config.server.listen;
         console::offer_moves(&registry, &mover);
         let mut context = ConsoleContext::new(
             registry.clone(),
@@ -126,7 +170,7 @@ impl Server {
             registry.clone(),
             tls,
             tokio::runtime::Handle::current(),
-            serve_console(context),
+            serve_console(context.clone()),
             draining,
         ));
         let reloader = source.map(|s| {
@@ -134,29 +178,28 @@ impl Server {
             reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
             reloader
         });
-        let sockets = workers::bind(listen, count)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
-        let addr = sockets
-            .first()
-            .map_or(Ok(listen), std::net::TcpListener::local_addr)
-            .map_err(|error| StartError::Listen { addr: listen, error })?;
+        let Sockets { clients: sockets, unix, metrics: metrics_socket, before } =
+            Sockets::of(before, &config.server, count)?;
+        let addr = sockets.iter().find_map(Listener::tcp_addr).unwrap_or(listen);
 
         // The workers' gates must be there before a move can close them, and the moves of an
         // earlier process must be known before a statement is routed: threads first, then moves,
         // then the listening sockets.
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
-        mover.resume_all(RESUME_DEADLINE).await.map_err(|e| StartError::Moves(e.to_string()))?;
-        let mut tasks = vec![
-            tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)),
-            tokio::spawn(follow_catalog(store.clone())),
-            tokio::spawn(owner::keep(owner, gates.clone(), store.clone())),
-        ];
-        let mut metrics_addr = None;
-        if let Some(at) = metrics_listen {
-            let listener = tokio::net::TcpListener::bind(at)
+        let mut tasks = vec![tokio::spawn(follow_catalog(store.clone()))];
+        if let Some(owner) = owner {
+            mover
+                .resume_all(RESUME_DEADLINE)
                 .await
-                .map_err(|error| StartError::Listen { addr: at, error })?;
+                .map_err(|e| StartError::Moves(e.to_string()))?;
+            tasks.push(tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)));
+            tasks.push(tokio::spawn(owner::keep(owner, gates.clone(), store.clone())));
+        }
+        let mut metrics_addr = None;
+        if let Some(socket) = &metrics_socket {
+            let listener = socket.try_clone().and_then(tokio::net::TcpListener::from_std);
+            let listener = listener.map_err(StartError::Threads)?;
             metrics_addr = listener.local_addr().ok();
             let (registry, routes) = (registry.clone(), store.routes().clone());
             tasks.push(tokio::spawn(async move {
@@ -165,10 +208,28 @@ impl Server {
                 }
             }));
         }
-        workers.listen(sockets);
+        workers.listen(&sockets).map_err(StartError::Threads)?;
         registry.set_ready(true);
         tracing::info!(%addr, workers = count, "serving");
-        Ok(Self { addr, metrics_addr, shared, mover, gates, reloader, drain, workers, tasks })
+        let server = Self {
+            addr,
+            metrics_addr,
+            shared,
+            mover,
+            gates,
+            reloader,
+            context,
+            sockets,
+            unix,
+            metrics_socket,
+            drain,
+            workers,
+            tasks,
+        };
+        Ok(match before {
+            Some(before) => server.succeed(before, plan.adopters)?,
+            None => server,
+        })
     }
 
     /// Reads the configuration file again and logs what came of it.
@@ -186,15 +247,67 @@ impl Server {
     /// Stops accepting, lets open transactions end (for `server.shutdown_timeout` at the most),
     /// then closes everything.
     pub async fn shutdown(self) {
+        let mover = self.mover.clone();
+        self.drain_for_good().await;
+        mover.release().await;
+    }
+
+    async fn drain_for_good(self) {
         self.shared.registry.set_ready(false);
+        // With the last handle on them the sockets close, and nobody waits at them in vain.
+        drop((self.unix, self.sockets, self.metrics_socket));
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
-        let patience = self.shared.config.load().server.shutdown_timeout;
-        self.workers.drain(patience, &self.shared.cancels).await;
-        self.mover.release().await;
+        self.workers.drain(self.shared.patience(), &self.shared.cancels).await;
         for t in self.tasks {
             t.abort();
         }
+    }
+}
+
+/// Where clients and Prometheus connect: a predecessor's sockets, systemd's, or new ones.
+struct Sockets {
+    clients: Vec<Listener>,
+    unix: Option<SocketFile>,
+    metrics: Option<TcpListener>,
+    before: Option<(Predecessor, i32)>,
+}
+
+impl Sockets {
+    fn of(
+        before: Option<(Predecessor, Inheritance)>,
+        server: &config::Server,
+        count: usize,
+    ) -> Result<Self, StartError> {
+        let (mut clients, mut unix, metrics, before) = match before {
+            Some((p, Inheritance { clients, metrics, unix, next_pid })) => {
+                (clients, unix, metrics, Some((p, next_pid)))
+            }
+            None => {
+                let given = systemd::sockets().map_err(StartError::Systemd)?;
+                (given.clients, None, given.metrics, None)
+            }
+        };
+        let listen = server.listen;
+        let failed = |addr| move |error| StartError::Listen { addr, error };
+        if clients.iter().all(Listener::is_unix) {
+            clients.extend(workers::bind(listen, count).map_err(failed(listen))?);
+        }
+        if let Some(directory) = &server.unix_socket_dir
+            && !clients.iter().any(Listener::is_unix)
+        {
+            let port = clients.iter().find_map(Listener::tcp_addr).unwrap_or(listen).port();
+            let (socket, file) = SocketFile::bind(directory, port, server.unix_socket_mode)
+                .map_err(StartError::Unix)?;
+            tracing::info!(path = %file.path().display(), "serving on a Unix socket");
+            clients.push(socket);
+            unix = Some(file);
+        }
+        let metrics = match (metrics, server.metrics_listen) {
+            (None, Some(at)) => Some(listen::bind(at).map_err(failed(at))?),
+            (metrics, _) => metrics,
+        };
+        Ok(Self { clients, unix, metrics, before })
     }
 }
 
@@ -204,7 +317,7 @@ fn serve_console(context: ConsoleContext) -> Console {
         let context = context.clone();
         Box::pin(async move {
             let Visitor { user, addr, tls, cancel, draining } = visitor;
-            let (pid, secret) = (cancel.pid(), cancel.secret());
+            let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
             let login = Login { user, addr, tls, pid, secret, cancel, draining };
             if let Err(error) = admin::serve(stream, context, login).await {
@@ -232,8 +345,9 @@ async fn follow_catalog(store: Arc<Store>) {
     }
 }
 
-/// `pgshunt serve`: runs until SIGTERM or SIGINT.
-pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
+/// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
+pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
+    let door = config.server.takeover_socket.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -243,18 +357,35 @@ pub fn serve(config: Config, source: Source) -> Result<(), StartError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Threads)?;
         let mut told = std::pin::pin!(told.wait());
         let server = tokio::select! {
-            started = Server::start_from(config, Some(source)) => started?,
+            started = Server::start_from(config, Some(source), takeover) => started?,
             // A start may wait long for a node, and nobody is served yet.
             () = &mut told => return Ok(()),
         };
+        let opened = door.map(|path| match Door::open(&path) {
+            Ok(door) => Ok(door),
+            Err(error) => Err(TakeoverError::Nobody { path, error }),
+        });
+        let door = opened.transpose()?;
         println!("pgshunt listens on {}", server.addr);
+        systemd::ready();
         loop {
             tokio::select! {
                 () = &mut told => break,
-                _ = hangup.recv() => server.reload(),
+                _ = hangup.recv() => {
+                    systemd::reloading();
+                    server.reload();
+                    systemd::reloaded();
+                }
+                line = successor::knock(door.as_ref()) => {
+                    if server.offers_itself(&line).await {
+                        server.leave_to(line).await;
+                        return Ok(());
+                    }
+                }
             }
         }
         tracing::info!("draining");
+        systemd::stopping();
         server.shutdown().await;
         Ok(())
     })

@@ -2,7 +2,8 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,11 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
-use crate::client::Cancels;
 use crate::client::shared::Shared;
 use crate::client::worker::Worker;
+use crate::client::{Cancels, Handed};
 use crate::gate;
-use crate::net::listen;
+use crate::net::listen::{self, Listener};
 use crate::pool::OpenRequest;
 use crate::router::{Functions, Planner};
 
@@ -22,41 +23,68 @@ use crate::router::{Functions, Planner};
 pub struct Outbox {
     pub openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     pub gates: Vec<mpsc::UnboundedSender<gate::Command>>,
+    pub adopters: Vec<mpsc::UnboundedSender<Adoption>>,
 }
+
+/// A client that a predecessor has handed over.
+pub type Adoption = (Box<Handed>, OwnedFd);
 
 /// A worker's receiving ends.
 pub struct Inbox {
     opens: mpsc::UnboundedReceiver<OpenRequest>,
     gate: mpsc::UnboundedReceiver<gate::Command>,
+    adoptions: mpsc::UnboundedReceiver<Adoption>,
 }
 
 pub fn channels(count: usize) -> (Outbox, Vec<Inbox>) {
-    let mut out = Outbox { openers: Vec::new(), gates: Vec::new() };
+    let mut out = Outbox { openers: Vec::new(), gates: Vec::new(), adopters: Vec::new() };
     let mut inboxes = Vec::new();
     for _ in 0..count {
         let (opener, opens) = mpsc::unbounded_channel();
         let (commands, gate) = mpsc::unbounded_channel();
+        let (adopter, adoptions) = mpsc::unbounded_channel();
         out.openers.push(opener);
         out.gates.push(commands);
-        inboxes.push(Inbox { opens, gate });
+        out.adopters.push(adopter);
+        inboxes.push(Inbox { opens, gate, adoptions });
     }
     (out, inboxes)
 }
 
 /// One listening socket per worker, all on the same port.
-pub fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+pub fn bind(addr: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     let first = listen::bind(addr)?;
     let addr = first.local_addr()?;
     let mut sockets = vec![first];
     for _ in 1..count {
         sockets.push(listen::bind(addr)?);
     }
-    Ok(sockets)
+    Ok(sockets.into_iter().map(Listener::Tcp).collect())
+}
+
+/// Spreads sockets that were not made for this number of workers: each has one at least, and all are
+/// accepted from. A Unix socket cannot be bound once more for each: all workers have it.
+fn spread(sockets: &[Listener], count: usize) -> io::Result<Vec<Vec<Listener>>> {
+    let (unix, tcp): (Vec<_>, Vec<_>) = sockets.iter().partition(|s| s.is_unix());
+    let mut shares: Vec<Vec<Listener>> = (0..count).map(|_| Vec::new()).collect();
+    for at in 0..tcp.len().max(count) {
+        if let (Some(socket), Some(share)) =
+            (tcp.get(at % tcp.len().max(1)), shares.get_mut(at % count.max(1)))
+        {
+            share.push(socket.try_clone()?);
+        }
+    }
+    for share in &mut shares {
+        for socket in &unix {
+            share.push(socket.try_clone()?);
+        }
+    }
+    Ok(shares)
 }
 
 struct Thread {
     handle: std::thread::JoinHandle<()>,
-    socket: Option<oneshot::Sender<TcpListener>>,
+    sockets: Option<oneshot::Sender<Vec<Listener>>>,
 }
 
 pub struct Workers {
@@ -76,7 +104,7 @@ impl Workers {
     ) -> io::Result<Self> {
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
-            let (socket, given) = oneshot::channel();
+            let (sockets, given) = oneshot::channel();
             let (shared, functions) = (shared.clone(), functions.clone());
             let handle = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -95,19 +123,21 @@ impl Workers {
                         Err(error) => tracing::error!(index, %error, "no runtime for a worker"),
                     }
                 })?;
-            threads.push(Thread { handle, socket: Some(socket) });
+            threads.push(Thread { handle, sockets: Some(sockets) });
         }
         Ok(Self { threads })
     }
 
     /// Lets every worker accept clients.
-    pub fn listen(&mut self, sockets: Vec<TcpListener>) {
-        for (thread, socket) in self.threads.iter_mut().zip(sockets) {
-            if let Some(give) = thread.socket.take() {
+    pub fn listen(&mut self, sockets: &[Listener]) -> io::Result<()> {
+        let shares = spread(sockets, self.threads.len())?;
+        for (thread, share) in self.threads.iter_mut().zip(shares) {
+            if let Some(give) = thread.sockets.take() {
                 // A worker that is gone has logged why.
-                let _ = give.send(socket);
+                let _ = give.send(share);
             }
         }
+        Ok(())
     }
 
     /// Waits until the workers have drained, which `Shared::draining` told them to. When their time
@@ -132,7 +162,7 @@ impl Workers {
     }
 }
 
-async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<TcpListener>) {
+async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Vec<Listener>>) {
     tokio::task::spawn_local(worker.clone().keep_gate(inbox.gate));
     tokio::task::spawn_local(async move {
         while let Some(request) = inbox.opens.recv().await {
@@ -149,37 +179,57 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<Tcp
             }
         });
     }
+    let live = Live::default();
+    let accepting: Vec<_> = sockets
+        .await
+        .unwrap_or_default()
+        .into_iter()
+        .map(|socket| tokio::task::spawn_local(accept(worker.clone(), socket, live.clone())))
+        .collect();
+    {
+        let (worker, live) = (worker.clone(), live.clone());
+        tokio::task::spawn_local(async move {
+            while let Some((handed, socket)) = inbox.adoptions.recv().await {
+                live.spawn(crate::client::adopt(worker.clone(), *handed, socket));
+            }
+        });
+    }
+    for listener in accepting {
+        // A panic has been reported, and the other sockets are accepted from.
+        let _ = listener.await;
+    }
     let mut draining = worker.shared.draining.clone();
-    let stop = async {
-        // The sender lives as long as the server; its end is a stop too.
-        let _ = draining.wait_for(|d| *d).await;
-    };
-    let mut stop = std::pin::pin!(stop);
-    let Ok(socket) = socket.await else { return };
-    let listener = match listen::register(socket) {
+    // The sender lives as long as the server; its end is a stop too.
+    let _ = draining.wait_for(|d| *d).await;
+    worker.drain.notify_waiters();
+    if tokio::time::timeout(worker.shared.patience(), live.ended()).await.is_ok() {
+        return;
+    }
+    // Time is up: transactions are ended, as their statements are cancelled (Workers::drain).
+    worker.ending.set(true);
+    worker.drain.notify_waiters();
+    // What has not ended by then is closed with the runtime.
+    let _ = tokio::time::timeout(LAST, live.ended()).await;
+}
+
+/// Serves whoever connects to this socket, until the process drains.
+async fn accept(worker: Rc<Worker>, socket: Listener, live: Live) {
+    let listener = match socket.register() {
         Ok(listener) => listener,
         Err(error) => {
             tracing::error!(worker = worker.index, %error, "cannot listen");
             return;
         }
     };
-    let live = Rc::new(Notify::new());
-    let count = Rc::new(Cell::new(0usize));
+    let mut draining = worker.shared.draining.clone();
+    let mut stop = std::pin::pin!(draining.wait_for(|d| *d));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = &mut stop => break,
+            _ = &mut stop => return,
         };
         match accepted {
-            Ok((tcp, addr)) => {
-                let (live, count) = (live.clone(), count.clone());
-                let counted = Counted::new(count, live);
-                let client = crate::client::serve(worker.clone(), tcp, addr);
-                tokio::task::spawn_local(async move {
-                    client.await;
-                    drop(counted);
-                });
-            }
+            Ok((socket, addr)) => live.spawn(crate::client::serve(worker.clone(), socket, addr)),
             Err(error) => {
                 // Out of file descriptors: others must close theirs first.
                 tracing::warn!(%error, "accept");
@@ -187,40 +237,38 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, socket: oneshot::Receiver<Tcp
             }
         }
     }
-    drop(listener);
-    worker.drain.notify_waiters();
-    let ended = async || {
-        while count.get() > 0 {
-            live.notified().await;
-        }
-    };
-    let patience = worker.shared.config.load().server.shutdown_timeout;
-    if tokio::time::timeout(patience, ended()).await.is_ok() {
-        return;
-    }
-    // Time is up: transactions are ended, as their statements are cancelled (Workers::drain).
-    worker.ending.set(true);
-    worker.drain.notify_waiters();
-    // What has not ended by then is closed with the runtime.
-    let _ = tokio::time::timeout(LAST, ended()).await;
 }
 
-/// A client of this worker, counted for as long as this lives, however its task ends.
-struct Counted {
+/// The clients of this worker.
+#[derive(Clone, Default)]
+struct Live {
     count: Rc<Cell<usize>>,
-    live: Rc<Notify>,
+    one_less: Rc<Notify>,
 }
 
-impl Counted {
-    fn new(count: Rc<Cell<usize>>, live: Rc<Notify>) -> Self {
-        count.set(count.get() + 1);
-        Self { count, live }
+impl Live {
+    fn spawn(&self, client: impl Future<Output = ()> + 'static) {
+        self.count.set(self.count.get() + 1);
+        let counted = Counted(self.clone());
+        tokio::task::spawn_local(async move {
+            client.await;
+            drop(counted);
+        });
+    }
+
+    async fn ended(&self) {
+        while self.count.get() > 0 {
+            self.one_less.notified().await;
+        }
     }
 }
+
+/// One of them, counted for as long as this lives, however its task ends.
+struct Counted(Live);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.count.set(self.count.get() - 1);
-        self.live.notify_one();
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.one_less.notify_one();
     }
 }

@@ -85,7 +85,7 @@ impl fmt::Debug for Verifier {
 
 /// What a successful exchange reveals: enough to log in as the client wherever the same verifier
 /// is stored, without its password. Kept in memory only.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ClientKeys {
     pub(super) client_key: Key,
     pub(super) server_key: Key,

@@ -11,6 +11,7 @@ use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Socke
 
 use super::control_tls::{ControlStream, ControlTls, ssl_mode};
 use crate::config::{Config, NodeTls, Tls};
+use crate::net::socket;
 use crate::net::tls::{ClientTls, TlsError};
 use crate::topology::Node;
 
@@ -108,12 +109,14 @@ impl Connector {
         let with = self.with.load_full();
         // Read anew each time: there are few such connections, and roots change while they live.
         let tls = ControlTls(ClientTls::load(&with.tls)?);
+        // As with libpq there is no TLS on a Unix socket, whatever is asked for.
+        let mode = if socket::is_directory(&node.host) { NodeTls::Disable } else { with.tls.nodes };
         let mut pg = PgConfig::new();
         pg.host(&node.host)
             .port(node.port)
             .user(&with.user)
             .dbname(&with.database)
-            .ssl_mode(ssl_mode(with.tls.nodes))
+            .ssl_mode(ssl_mode(mode))
             .application_name("pgshunt control");
         if let Some(p) = &with.password {
             pg.password(p);

@@ -9,11 +9,10 @@ use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use super::server::{Cancel, CancelKey, ServerConn};
 use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
 use crate::telemetry::{NewServer, Registry};
@@ -23,7 +22,7 @@ use crate::wire::frontend::Reader;
 use crate::wire::{frame, startup};
 
 /// With what pgshunt proves to a node that it speaks for a role.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub enum Credentials {
     /// The client was trusted; the node must trust too.
     None,
@@ -75,12 +74,9 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         |e: std::io::Error| LoginError::Unreachable { node: name.clone(), error: e.to_string() };
     let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
 
-    let tcp = TcpStream::connect((target.node.host.as_str(), target.node.port))
-        .await
-        .map_err(unreachable)?;
-    listen::tune(&tcp).map_err(unreachable)?;
+    let socket = Socket::connect(&target.node.host, target.node.port).await.map_err(unreachable)?;
     let (mut stream, binding) =
-        target.tls.wrap(tcp, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
+        target.tls.wrap(socket, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
 
     let mut out = Out::default();
     startup::put_startup(
@@ -108,9 +104,8 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
             }
             b'S' => facts.reported.note(&body),
             b'K' => {
-                if let [a, b, c, d, e, f, g, h] = body[..] {
-                    key = Some((i32::from_be_bytes([a, b, c, d]), [e, f, g, h]));
-                }
+                let mut r = Reader(&body);
+                key = r.i32().ok().map(|pid| (pid, r.0.to_vec()));
             }
             b'E' => return Err(LoginError::Refused { node: name.clone(), body: body.to_vec() }),
             b'N' | b'v' => {}
@@ -238,8 +233,9 @@ async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Resul
 /// cancel was delivered.
 pub async fn cancel(key: &CancelKey, timeout: Duration) -> std::io::Result<()> {
     let deliver = async {
-        let tcp = TcpStream::connect((key.host.as_str(), key.port)).await?;
-        let (mut stream, _) = key.tls.wrap(tcp, &key.host).await.map_err(std::io::Error::other)?;
+        let socket = Socket::connect(&key.host, key.port).await?;
+        let (mut stream, _) =
+            key.tls.wrap(socket, &key.host).await.map_err(std::io::Error::other)?;
         let mut out = Out::default();
         startup::put_cancel(out.buf(), key.pid, &key.secret);
         stream.drain(&mut out).await?;

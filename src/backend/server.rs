@@ -22,7 +22,8 @@ pub struct CancelKey {
     pub host: String,
     pub port: u16,
     pub pid: i32,
-    pub secret: [u8; 4],
+    /// Four bytes up to protocol 3.0, up to 256 since.
+    pub secret: Vec<u8>,
     /// The key is as secret as the connection it belongs to.
     pub tls: ClientTls,
 }

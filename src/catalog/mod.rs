@@ -9,7 +9,9 @@ pub mod moves;
 pub mod nodes;
 pub mod owner;
 mod roles;
+mod steward;
 mod store;
 
 pub use roles::{Role, RoleReader};
+pub use steward::{GivenUp, Permit, Steward};
 pub use store::{CatalogError, Store, raise_epoch};

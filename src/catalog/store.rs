@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
+use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector};
 use crate::config::ClusterNode;
 use crate::hash::KeyType;
@@ -25,6 +26,8 @@ pub enum CatalogError {
     Unknown(String),
     #[error("the configuration names no node")]
     NoNodes,
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
 }
 
 /// The catalog of one cluster: a connection to the home node, kept and renewed.
@@ -33,6 +36,7 @@ pub struct Store {
     home: Node,
     client: Mutex<Option<Arc<Mutex<Client>>>>,
     routes: Arc<Routes>,
+    steward: Steward,
 }
 
 impl Store {
@@ -60,6 +64,7 @@ impl Store {
             home,
             client: Mutex::new(Some(Arc::new(Mutex::new(client)))),
             routes: Arc::new(Routes::new(table)),
+            steward: Steward::default(),
         })
     }
 
@@ -69,6 +74,15 @@ impl Store {
 
     pub fn connector(&self) -> &Arc<Connector> {
         &self.connector
+    }
+
+    pub fn steward(&self) -> &Steward {
+        &self.steward
+    }
+
+    /// For one change of the catalog or of the tables on all nodes.
+    pub async fn permit(&self) -> Result<Permit, CatalogError> {
+        Ok(self.steward.permit().await?)
     }
 
     /// The shared connection to the home node, renewed when it was lost. Hold its guard only for

@@ -16,6 +16,7 @@ use subtle::ConstantTimeEq;
 
 use crate::backend::login;
 use crate::backend::server::Cancel;
+use crate::wire::startup::Minor;
 
 /// How long a CancelRequest to a node may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +35,7 @@ struct At {
 
 #[derive(Debug)]
 struct Slot {
-    secret: [u8; 4],
+    secret: Box<[u8]>,
     at: Mutex<At>,
 }
 
@@ -42,17 +43,28 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// Passes a CancelRequest on.
+pub type Elsewhere = Box<dyn Fn(i32, &[u8]) + Send>;
+
 /// All clients that can be cancelled.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Cancels {
     slots: Mutex<HashMap<i32, Arc<Slot>>>,
     next: AtomicI32,
+    elsewhere: Mutex<Option<Elsewhere>>,
 }
 
 impl Cancels {
-    /// A key for a new client; it is void when the registration is dropped.
-    pub fn register(self: &Arc<Self>) -> Registration {
-        let slot = Arc::new(Slot { secret: rand::random(), at: Mutex::default() });
+    /// A key for a new client, as long as its protocol allows; it is void when the registration is
+    /// dropped.
+    pub fn register(self: &Arc<Self>, protocol: Minor) -> Registration {
+        let long: [u8; 32] = rand::random();
+        let secret = match protocol {
+            // Clients of 3.0 keep no more than four bytes.
+            Minor::V0 | Minor::V1 => long[..4].into(),
+            Minor::V2 => long.into(),
+        };
+        let slot = Arc::new(Slot { secret, at: Mutex::default() });
         let mut slots = lock(&self.slots);
         loop {
             let pid = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
@@ -63,9 +75,40 @@ impl Cancels {
         }
     }
 
+    /// The key of a client that a predecessor has handed over; `None` when its pid is taken.
+    pub fn adopt(self: &Arc<Self>, pid: i32, secret: &[u8]) -> Option<Registration> {
+        let slot = Arc::new(Slot { secret: secret.into(), at: Mutex::default() });
+        let mut slots = lock(&self.slots);
+        if slots.contains_key(&pid) {
+            return None;
+        }
+        slots.insert(pid, slot.clone());
+        Some(Registration { home: self.clone(), pid, slot })
+    }
+
+    /// The pid that the next client will have at the earliest.
+    pub fn next(&self) -> i32 {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// New clients get pids from here on.
+    pub fn begin_at(&self, pid: i32) {
+        self.next.store(pid, Ordering::Relaxed);
+    }
+
+    /// Cancels of clients that are not here go there: they are with our predecessor yet.
+    pub fn set_elsewhere(&self, elsewhere: Option<Elsewhere>) {
+        *lock(&self.elsewhere) = elsewhere;
+    }
+
     /// Carries out a CancelRequest. An unknown or wrong key does nothing, as in PostgreSQL.
     pub async fn deliver(&self, pid: i32, secret: &[u8]) {
-        let Some(slot) = lock(&self.slots).get(&pid).cloned() else { return };
+        let Some(slot) = lock(&self.slots).get(&pid).cloned() else {
+            if let Some(tell) = &*lock(&self.elsewhere) {
+                tell(pid, secret);
+            }
+            return;
+        };
         if bool::from(slot.secret.ct_eq(secret)) {
             slot.cancel().await;
         }
@@ -93,25 +136,26 @@ impl Slot {
             }
             at.held.clone()
         };
-        let deliver = async |target: Arc<Cancel>| {
-            let key = &target.key;
-            match login::cancel(key, TIMEOUT).await {
-                Ok(()) => {
-                    target.pending.fetch_sub(1, Ordering::AcqRel);
-                }
-                // It may arrive yet: still counted, the connection is closed and not lent again.
-                Err(e) => {
-                    tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
-                }
-            }
-        };
         // A node that does not answer keeps none of the others waiting.
-        join_all(targets.into_iter().map(deliver)).await;
+        join_all(targets.into_iter().map(send)).await;
+    }
+}
+
+/// Sends a node the CancelRequest.
+async fn send(target: Arc<Cancel>) {
+    let key = &target.key;
+    match login::cancel(key, TIMEOUT).await {
+        Ok(()) => {
+            target.pending.fetch_sub(1, Ordering::AcqRel);
+        }
+        // It may arrive yet: still counted, the connection is closed and not lent again.
+        Err(e) => {
+            tracing::warn!(host = %key.host, port = key.port, error = %e, "cancel request");
+        }
     }
 }
 
 /// A client's key. What it points at is kept up to date by the client's task.
-#[derive(Debug)]
 pub struct Registration {
     home: Arc<Cancels>,
     pid: i32,
@@ -119,11 +163,17 @@ pub struct Registration {
 }
 
 impl Registration {
+    /// Its key, for a successor.
+    pub fn key(&self) -> (i32, Vec<u8>) {
+        (self.pid, self.slot.secret.to_vec())
+    }
+
     pub fn pid(&self) -> i32 {
         self.pid
     }
-    pub fn secret(&self) -> i32 {
-        i32::from_be_bytes(self.slot.secret)
+
+    pub fn secret(&self) -> &[u8] {
+        &self.slot.secret
     }
 
     /// The client holds no server connection.
@@ -176,12 +226,18 @@ mod tests {
     #[tokio::test]
     async fn a_cancel_ends_a_wait_and_needs_the_secret() {
         let cancels = Arc::new(Cancels::default());
-        let client = cancels.register();
-        let secret = client.secret().to_be_bytes();
+        let client = cancels.register(Minor::V2);
+        let secret = client.secret().to_vec();
         cancels.deliver(client.pid(), &secret).await;
         assert!(!client.poll_cancelled(Waker::noop()), "between statements it means nothing");
-        cancels.deliver(client.pid(), &[0; 3]).await;
-        assert!(!client.poll_cancelled(Waker::noop()), "wrong secret");
+        for wrong in [&[0; 3][..], &secret[..4], &secret[..31], &[&secret[..], b"x"].concat()] {
+            cancels.deliver(client.pid(), wrong).await;
+            assert!(!client.poll_cancelled(Waker::noop()), "wrong secret");
+        }
+        let mut last_bit = secret.clone();
+        last_bit[31] ^= 1;
+        cancels.deliver(client.pid(), &last_bit).await;
+        assert!(!client.poll_cancelled(Waker::noop()), "every byte counts");
         cancels.deliver(client.pid(), &secret).await;
         assert!(client.poll_cancelled(Waker::noop()));
         assert!(!client.poll_cancelled(Waker::noop()), "once");
@@ -194,16 +250,17 @@ mod tests {
     }
 
     /// A node that takes one CancelRequest and gives its key.
-    async fn node() -> (Arc<Cancel>, tokio::task::JoinHandle<[u8; 16]>) {
+    async fn node() -> (Arc<Cancel>, tokio::task::JoinHandle<Vec<u8>>) {
         use tokio::io::AsyncReadExt;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let tls = config::Tls { nodes: config::NodeTls::Disable, ..config::Tls::default() };
         let tls = ClientTls::load(&tls).unwrap();
-        let key = CancelKey { host: "127.0.0.1".into(), port, pid: 7, secret: [1, 2, 3, 4], tls };
+        let key =
+            CancelKey { host: "127.0.0.1".into(), port, pid: 7, secret: (1..=32).collect(), tls };
         let took = tokio::spawn(async move {
             let (mut tcp, _) = listener.accept().await.unwrap();
-            let mut request = [0; 16];
+            let mut request = vec![0; 44];
             tcp.read_exact(&mut request).await.unwrap();
             request
         });
@@ -213,8 +270,9 @@ mod tests {
     #[tokio::test]
     async fn a_held_client_is_cancelled_where_it_waits_and_then_where_it_is_linked() {
         let cancels = Arc::new(Cancels::default());
-        let client = cancels.register();
-        let secret = client.secret().to_be_bytes();
+        let client = cancels.register(Minor::V0);
+        let secret = client.secret().to_vec();
+        assert_eq!(secret.len(), 4);
         let (node, took) = node().await;
         client.linked([node.clone()]);
         assert!(!client.poll_cancelled(Waker::noop()));
@@ -222,7 +280,9 @@ mod tests {
         assert!(client.poll_cancelled(Waker::noop()), "the wait, not the connection");
         assert!(!client.end_wait());
         cancels.deliver(client.pid(), &secret).await;
-        assert_eq!(took.await.unwrap()[8..], [0, 0, 0, 7, 1, 2, 3, 4], "the link is known again");
+        let took = took.await.unwrap();
+        assert_eq!(took[..4], [0, 0, 0, 44], "a key of 32 bytes");
+        assert_eq!(took[8..16], [0, 0, 0, 7, 1, 2, 3, 4], "the link is known again");
         assert_eq!(node.pending.load(Ordering::Acquire), 0);
         // Nobody listens any more: whether it arrives is not known.
         cancels.deliver(client.pid(), &secret).await;

@@ -21,6 +21,8 @@ pub(super) enum End {
     Fatal(Box<Report>),
     /// The node has said why, and the client has been told in its words.
     Told,
+    /// Another process serves the client from here on.
+    HandedOver,
 }
 
 impl From<Report> for End {

@@ -8,10 +8,9 @@ use std::io;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
-use crate::net::Stream;
 use crate::net::tls::ServerTls;
+use crate::net::{Socket, Stream};
 use crate::wire::backend::Report;
 use crate::wire::startup::{self, First, Startup};
 
@@ -27,7 +26,7 @@ pub enum HandshakeError {
     #[error("{0}")]
     Startup(#[from] startup::StartupError),
     /// PostgreSQL takes a second one for a protocol version, and so words it.
-    #[error("unsupported frontend protocol 1234.{0}: server supports 3.0 to 3.0")]
+    #[error("unsupported frontend protocol 1234.{0}: server supports 3.0 to 3.2")]
     Repeated(u16),
     #[error("TLS: {0}")]
     Tls(String),
@@ -39,17 +38,17 @@ pub enum HandshakeError {
 
 /// Reads what comes before the session. A client that does it wrong is told before it is left.
 pub async fn read(
-    tcp: TcpStream,
+    socket: Socket,
     tls: Option<&ServerTls>,
     required: bool,
 ) -> Result<Opening, HandshakeError> {
-    let mut stream = match (starts_with_tls(&tcp).await?, tls) {
+    let mut stream = match (starts_with_tls(&socket).await?, tls) {
         (true, Some(tls)) => {
-            tls.accept(tcp, true).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
+            tls.accept(socket, true).await.map_err(|e| HandshakeError::Tls(e.to_string()))?
         }
         // There is no telling it: it would not understand a word in clear.
         (true, None) => return Err(HandshakeError::Tls("the client began with it unasked".into())),
-        (false, _) => Stream::Plain(tcp),
+        (false, _) => Stream::Plain(socket),
     };
     let (mut tried_ssl, mut tried_gss) = (stream.is_tls(), stream.is_tls());
     loop {
@@ -63,13 +62,14 @@ pub async fn read(
                 if std::mem::replace(&mut tried_ssl, true) {
                     return Err(tell(&mut stream, HandshakeError::Repeated(5679)).await);
                 }
-                if is_stuffed(stream.tcp())? {
+                if is_stuffed(stream.socket())? {
                     return Err(tell(&mut stream, HandshakeError::Stuffed("SSL")).await);
                 }
                 stream = match (stream, tls) {
-                    (Stream::Plain(mut tcp), Some(tls)) => {
-                        tcp.write_all(b"S").await?;
-                        tls.accept(tcp, false)
+                    // PostgreSQL, too, has no TLS on a Unix socket.
+                    (Stream::Plain(mut socket), Some(tls)) if !socket.is_unix() => {
+                        socket.write_all(b"S").await?;
+                        tls.accept(socket, false)
                             .await
                             .map_err(|e| HandshakeError::Tls(e.to_string()))?
                     }
@@ -84,7 +84,7 @@ pub async fn read(
                 if std::mem::replace(&mut tried_gss, true) {
                     return Err(tell(&mut stream, HandshakeError::Repeated(5680)).await);
                 }
-                if is_stuffed(stream.tcp())? {
+                if is_stuffed(stream.socket())? {
                     return Err(tell(&mut stream, HandshakeError::Stuffed("GSS")).await);
                 }
                 stream.write_all(b"N").await?;
@@ -92,7 +92,7 @@ pub async fn read(
             }
             Ok(First::Cancel { pid, secret }) => return Ok(Opening::Cancel { pid, secret }),
             Ok(First::Startup(startup)) => {
-                if !stream.is_tls() && required {
+                if required && !stream.is_tls() && !stream.socket().is_unix() {
                     return Err(tell(&mut stream, HandshakeError::TlsRequired).await);
                 }
                 return Ok(Opening::Startup { stream, startup, input: BytesMut::new() });
@@ -104,8 +104,9 @@ pub async fn read(
 
 /// Whether the client begins with TLS itself (libpq's `sslnegotiation=direct`). No packet does: its
 /// length would be beyond all bounds.
-async fn starts_with_tls(tcp: &TcpStream) -> io::Result<bool> {
+async fn starts_with_tls(socket: &Socket) -> io::Result<bool> {
     const HANDSHAKE_RECORD: u8 = 0x16;
+    let Socket::Tcp(tcp) = socket else { return Ok(false) };
     let mut byte = [0; 1];
     Ok(tcp.peek(&mut byte).await? == 1 && byte == [HANDSHAKE_RECORD])
 }
@@ -127,7 +128,8 @@ async fn tell(stream: &mut Stream, e: HandshakeError) -> HandshakeError {
 }
 
 async fn tell_startup(stream: &mut Stream, e: startup::StartupError) -> HandshakeError {
-    let report = Report::fatal(e.sqlstate(), e.to_string());
+    let mut report = Report::fatal(e.sqlstate(), e.to_string());
+    report.hint = e.hint().map(str::to_owned);
     super::refuse(stream, &report).await;
     e.into()
 }
@@ -143,8 +145,8 @@ async fn packet(stream: &mut Stream) -> Result<Vec<u8>, HandshakeError> {
 }
 
 /// Whether something came in clear behind an encryption request.
-fn is_stuffed(tcp: &TcpStream) -> io::Result<bool> {
-    match tcp.try_read(&mut [0; 1]) {
+fn is_stuffed(socket: &Socket) -> io::Result<bool> {
+    match socket.try_read(&mut [0; 1]) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
         Ok(_) => Ok(true),

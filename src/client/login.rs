@@ -5,7 +5,6 @@
 //! with the client's startup parameters in force on it, so a bad parameter fails here as it would
 //! in PostgreSQL.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,15 +22,15 @@ use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, are_in_force, reset_sql};
-use crate::telemetry::{ClientInfo, Live, NewClient};
+use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient};
 use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
-use crate::wire::startup::Startup;
+use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
 
 pub enum Outcome {
     Session(Box<Parts>),
-    Console { user: String },
+    Console { user: String, protocol: Minor },
 }
 
 /// What a session starts with.
@@ -81,12 +80,13 @@ pub async fn run(
     stream: &mut Stream,
     startup: Startup,
     mut input: BytesMut,
-    addr: SocketAddr,
+    addr: ClientAddr,
     binding: Option<Vec<u8>>,
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
-    if *shared.draining.borrow() {
+    // Who was accepted before a successor came is let in, and then handed over.
+    if *shared.draining.borrow() && shared.successor().is_none() {
         worker.stats.clients_refused.inc();
         return Err(Report::fatal("57P03", "pgshunt is shutting down").into());
     }
@@ -95,8 +95,9 @@ pub async fn run(
         return Err(Report::fatal("53300", "sorry, too many clients already").into());
     };
     let mut out = Out::default();
-    if startup.minor > 0 || !startup.extensions.is_empty() {
-        put_negotiate(out.buf(), &startup.extensions);
+    let (protocol, asked_for) = Minor::spoken(startup.minor);
+    if !asked_for || !startup.extensions.is_empty() {
+        startup::put_negotiate(out.buf(), protocol, &startup.extensions);
     }
     if startup.replication.is_some() {
         return Err(Report::fatal("0A000", "replication connections are not supported")
@@ -118,7 +119,7 @@ pub async fn run(
                 .into());
         }
         stream.drain(&mut out).await?;
-        return Ok(Outcome::Console { user: startup.user });
+        return Ok(Outcome::Console { user: startup.user, protocol });
     }
 
     let user: Arc<str> = startup.user.as_str().into();
@@ -128,7 +129,7 @@ pub async fn run(
     for (name, value) in &status {
         backend::put_parameter_status(out.buf(), name, value);
     }
-    let cancel = shared.cancels.register();
+    let cancel = shared.cancels.register(protocol);
     backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
     backend::put_ready(out.buf(), backend::Status::Idle);
     stream.drain(&mut out).await?;
@@ -159,18 +160,6 @@ pub async fn run(
         admission,
         input,
     })))
-}
-
-/// NegotiateProtocolVersion: we speak 3.0 and no extension.
-fn put_negotiate(out: &mut Vec<u8>, extensions: &[String]) {
-    frame::put(out, b'v', |b| {
-        b.extend_from_slice(&(3u32 << 16).to_be_bytes());
-        b.extend_from_slice(&(extensions.len() as u32).to_be_bytes());
-        for name in extensions {
-            b.extend_from_slice(name.as_bytes());
-            b.push(0);
-        }
-    });
 }
 
 async fn authenticate(

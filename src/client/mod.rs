@@ -2,7 +2,8 @@
 //!
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
-//! sockets; [`aside`] is where it waits, [`ending`] how it ends. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! sockets; [`aside`] is where it waits, [`ending`] how it
+//! ends, [`handover`] how it goes to another process. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod aside;
@@ -10,6 +11,7 @@ mod cancel;
 mod ddl;
 mod ending;
 mod gather;
+mod handover;
 mod handshake;
 mod login;
 mod relay;
@@ -18,27 +20,27 @@ mod roles;
 pub mod shared;
 pub mod worker;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
-
 use crate::config::ClientTls;
-use crate::net::{Out, Stream, listen};
+use crate::net::{Out, Socket, Stream};
+use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
+use crate::wire::startup::Minor;
 
-pub use cancel::Cancels;
+pub use cancel::{Cancels, Elsewhere};
+pub use handover::{Handed, Successor, adopt};
 use handshake::Opening;
 use worker::Worker;
 
 /// Serves one client from its first byte to its last.
-pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
-    if let Err(e) = listen::tune(&tcp) {
+pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
+    if let Err(e) = socket.tune() {
         tracing::debug!(%addr, error = %e, "client socket");
         return;
     }
     let limit = worker.shared.config.load().limits.login_timeout;
-    let opening = tokio::time::timeout(limit, open(&worker, tcp, addr)).await;
+    let opening = tokio::time::timeout(limit, open(&worker, socket, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -50,12 +52,12 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
     };
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user } => {
+        Opened::Console { stream, user, protocol } => {
             let visitor = shared::Visitor {
                 user,
                 addr,
                 tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(),
+                cancel: worker.shared.cancels.register(protocol),
                 draining: worker.shared.draining.clone(),
             };
             (worker.shared.console)(stream, visitor).await;
@@ -65,15 +67,15 @@ pub async fn serve(worker: Rc<Worker>, tcp: TcpStream, addr: SocketAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String },
+    Console { stream: Stream, user: String, protocol: Minor },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
-async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<Opened> {
+async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<Opened> {
     let required = worker.shared.config.load().tls.clients == ClientTls::Require;
     // A reload in between changes the certificate for later ones, not under this one.
     let tls = worker.shared.tls.load_full();
-    let opening = match handshake::read(tcp, tls.as_deref(), required).await {
+    let opening = match handshake::read(socket, tls.as_deref(), required).await {
         Ok(opening) => opening,
         Err(e) => {
             tracing::debug!(%addr, error = %e, "handshake");
@@ -91,7 +93,9 @@ async fn open(worker: &Rc<Worker>, tcp: TcpStream, addr: SocketAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user }) => Some(Opened::Console { stream, user }),
+                Ok(login::Outcome::Console { user, protocol }) => {
+                    Some(Opened::Console { stream, user, protocol })
+                }
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();

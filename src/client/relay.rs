@@ -105,7 +105,7 @@ impl Client {
                 true
             }
             End::Told => true,
-            End::Client => false,
+            End::Client | End::HandedOver => false,
         };
         self.abandon_server().await;
         if told {
@@ -345,6 +345,11 @@ impl Client {
         }
     }
 
+    /// A message of COPY data is half read.
+    pub(super) fn is_copying(&self) -> bool {
+        self.copying.0 > 0
+    }
+
     /// Takes the message in front off, as its job is done.
     pub(super) fn consume_front(&mut self) {
         if self.again.pop_front().is_some() {
@@ -362,6 +367,7 @@ impl Client {
         match event {
             Event::Progress => Ok(()),
             Event::ClientGone => Err(End::Client),
+            Event::Draining if self.hand_over() => Err(End::HandedOver),
             Event::Draining => {
                 Err(Report::fatal("57P01", "terminating connection due to administrator command")
                     .into())

@@ -1,28 +1,28 @@
 //! What all workers share.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
-use super::Cancels;
 pub use super::cancel::Registration;
 use super::reported::Reported;
 use super::roles::Roles;
+use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
 use crate::net::Stream;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
-use crate::telemetry::Registry;
+use crate::telemetry::{ClientAddr, Registry};
 
 /// Somebody who has logged in to the console.
 pub struct Visitor {
     pub user: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     pub cancel: Registration,
     pub draining: tokio::sync::watch::Receiver<bool>,
@@ -47,6 +47,8 @@ pub struct Shared {
     clients: AtomicUsize,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
+    /// Who takes our clients over while we drain.
+    successor: Mutex<Option<Successor>>,
 }
 
 impl Shared {
@@ -75,7 +77,32 @@ impl Shared {
             roles,
             clients: AtomicUsize::new(0),
             draining,
+            successor: Mutex::default(),
         }
+    }
+
+    /// How long a drain waits for open transactions.
+    pub fn patience(&self) -> Duration {
+        let server = &self.config.load().server;
+        match self.successor() {
+            Some(_) => server.takeover_timeout,
+            None => server.shutdown_timeout,
+        }
+    }
+
+    /// Clients that come to rest go there from now on, until it is closed again.
+    pub fn set_successor(&self, successor: Option<Successor>) {
+        *lock(&self.successor) = successor;
+    }
+
+    pub fn successor(&self) -> Option<Successor> {
+        lock(&self.successor).clone()
+    }
+
+    /// Counts a client in that was let in by our predecessor.
+    pub fn admit_known(self: &Arc<Self>) -> Admission {
+        self.clients.fetch_add(1, Ordering::AcqRel);
+        Admission(self.clone())
     }
 
     /// Counts a client in; `None` when the limit is reached.
@@ -84,6 +111,10 @@ impl Shared {
         let admission = Admission(self.clone());
         (before < self.config.load().limits.max_clients).then_some(admission)
     }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
 /// A client that has been counted.

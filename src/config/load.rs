@@ -129,6 +129,21 @@ impl Source<'_> {
         if tls.nodes == NodeTls::VerifyFull && tls.node_roots.is_none() {
             return refuse(&["tls", "nodes"], "\"verify-full\" needs tls.node_roots".into());
         }
+        if let Some(dir) = &config.server.unix_socket_dir {
+            if !dir.is_absolute() {
+                return refuse(
+                    &["server", "unix_socket_dir"],
+                    format!("{}: the directory's whole path is needed", dir.display()),
+                );
+            }
+            // What sockaddr_un has room for, with the name of the socket.
+            if dir.as_os_str().len() > 107 - "/.s.PGSQL.65535".len() {
+                return refuse(
+                    &["server", "unix_socket_dir"],
+                    format!("{}: the path is too long for a socket", dir.display()),
+                );
+            }
+        }
         for (section, key, value) in [
             ("pool", "size", config.pool.size),
             ("pool", "max_prepared", config.pool.max_prepared),

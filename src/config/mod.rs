@@ -44,6 +44,11 @@ pub struct Config {
 pub struct Server {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where clients connect on this machine: the directory of a socket `.s.PGSQL.<port>`.
+    pub unix_socket_dir: Option<PathBuf>,
+    /// Who may connect there.
+    #[serde(deserialize_with = "units::mode")]
+    pub unix_socket_mode: u32,
     /// Worker threads; 0 means one per core.
     pub workers: usize,
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
@@ -51,15 +56,24 @@ pub struct Server {
     /// How long SIGTERM waits for open transactions.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
+    /// Where a successor asks for the listening sockets and the clients; absent: it cannot.
+    pub takeover_socket: Option<PathBuf>,
+    /// How long open transactions may take when a successor has come.
+    #[serde(deserialize_with = "units::duration")]
+    pub takeover_timeout: Duration,
 }
 
 impl Default for Server {
     fn default() -> Self {
         Self {
             listen: ([127, 0, 0, 1], 6432).into(),
+            unix_socket_dir: None,
+            unix_socket_mode: 0o777,
             workers: 0,
             metrics_listen: None,
             shutdown_timeout: Duration::from_secs(30),
+            takeover_socket: None,
+            takeover_timeout: Duration::from_secs(600),
         }
     }
 }

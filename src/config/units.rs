@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, Error, Visitor};
 
 /// `"200ms"`, `"5s"`, `"2min"`, `"1h"`. Never a bare number: nobody remembers of what.
@@ -24,6 +25,16 @@ pub fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         }
     }
     d.deserialize_str(Text)
+}
+
+/// The bits of chmod, written in octal as chmod takes them: `"0770"`.
+pub fn mode<'de, D: Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
+    let text = <&str>::deserialize(d)?;
+    let digits = (3..=4).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
+    u32::from_str_radix(text, 8)
+        .ok()
+        .filter(|mode| digits && *mode <= 0o777)
+        .ok_or_else(|| D::Error::custom(format!("{text:?} is not a mode like \"0770\"")))
 }
 
 /// A number of bytes, or `"32kB"`, `"64MB"`, `"16GB"` in PostgreSQL's units (of 1024).

@@ -55,6 +55,7 @@ impl MoveError {
             Self::NoneThat(_) => "42704",
             Self::AlreadyThere { .. } | Self::WrongState { .. } => "55000",
             Self::Busy(_) | Self::Soaking { .. } => "55006",
+            Self::Catalog(CatalogError::GivenUp(_)) => "57P01",
             Self::Catalog(_) | Self::Postgres(_) => "58000",
             Self::Node(_) => "08001",
         }
@@ -99,6 +100,7 @@ impl Mover {
         shard: ShardId,
         target: NodeId,
     ) -> Result<MoveId, MoveError> {
+        let _permit = self.store.permit().await?;
         let routes = self.store.reload().await?;
         let at = *routes.shard(shard).ok_or(MoveError::UnknownShard(shard))?;
         let node = routes.node(target).ok_or(MoveError::UnknownNode(target))?;
@@ -128,6 +130,7 @@ impl Mover {
 
     /// ROLLBACK MOVE: another cutover, the other way. `None`: the newest move that soaks.
     pub async fn rollback(self: &Arc<Self>, id: Option<MoveId>) -> Result<MoveId, MoveError> {
+        let _permit = self.store.permit().await?;
         let old = self.find(id, "soaks", |s| s == State::Soaking, "rolled back").await?;
         // Its task lets go first, so that soaking does not end under the rollback.
         self.stop(old.id, Signal::HandOver).await;
@@ -164,6 +167,7 @@ impl Mover {
 
     /// CANCEL MOVE: undoes a move that has not switched. `None`: the newest such.
     pub async fn cancel(&self, id: Option<MoveId>) -> Result<MoveId, MoveError> {
+        let _permit = self.store.permit().await?;
         let row = self.find(id, "can be cancelled", State::can_be_undone, "cancelled").await?;
         {
             let client = self.store.home_client().await?;
@@ -176,6 +180,7 @@ impl Mover {
 
     /// FINISH MOVE: ends soaking now. `None`: the newest move that soaks.
     pub async fn finish(&self, id: Option<MoveId>) -> Result<MoveId, MoveError> {
+        let _permit = self.store.permit().await?;
         let row = self.find(id, "soaks", |s| s == State::Soaking, "finished").await?;
         self.signal(row.id, Signal::Finish);
         Ok(row.id)

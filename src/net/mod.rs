@@ -1,7 +1,10 @@
-//! Sockets: streams in clear or under TLS, listeners that share a port between workers.
+//! Sockets: TCP and Unix, in clear or under TLS, and those that listen for clients.
 
 pub mod listen;
+pub mod passing;
+pub mod socket;
 pub mod stream;
 pub mod tls;
 
+pub use socket::Socket;
 pub use stream::{Out, Stream};

@@ -21,10 +21,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::Stream;
+use super::{Socket, Stream};
 use crate::config::{self, NodeTls};
 use crate::wire::startup;
 
@@ -134,8 +133,8 @@ impl ServerTls {
     /// The handshake with a client that asked for TLS and was answered `S`; or, `direct`, with one
     /// that began with it without asking (libpq's `sslnegotiation=direct`, whose first byte is
     /// 0x16, still unread): that one must name the protocol.
-    pub async fn accept(&self, tcp: TcpStream, direct: bool) -> Result<Stream, TlsError> {
-        Ok(Stream::Tls(Box::new(self.handshake(tcp, direct).await?)))
+    pub async fn accept(&self, socket: Socket, direct: bool) -> Result<Stream, TlsError> {
+        Ok(Stream::Tls(Box::new(self.handshake(socket, direct).await?)))
     }
 
     async fn handshake<IO>(&self, io: IO, direct: bool) -> Result<TlsStream<IO>, TlsError>
@@ -205,15 +204,18 @@ impl ClientTls {
         Ok(Self { mode, connector: TlsConnector::from(Arc::new(config)) })
     }
 
-    /// Negotiates TLS on a fresh connection to a node, as far as the configuration wants it. Also
-    /// gives what SCRAM-SHA-256-PLUS binds to.
+    /// Negotiates TLS on a fresh connection to a node, as far as the configuration wants it; never
+    /// on a Unix socket, as with libpq. Also gives what SCRAM-SHA-256-PLUS binds to.
     pub async fn wrap(
         &self,
-        tcp: TcpStream,
+        socket: Socket,
         host: &str,
     ) -> Result<(Stream, Option<Vec<u8>>), TlsError> {
-        Ok(match self.negotiate(tcp, host).await? {
-            Negotiated::Plain(tcp) => (Stream::Plain(tcp), None),
+        if socket.is_unix() {
+            return Ok((Stream::Plain(socket), None));
+        }
+        Ok(match self.negotiate(socket, host).await? {
+            Negotiated::Plain(socket) => (Stream::Plain(socket), None),
             Negotiated::Tls(stream, binding) => (Stream::Tls(stream), binding),
         })
     }

@@ -30,6 +30,7 @@ mod emit;
 mod extended;
 mod jobs;
 mod link;
+mod luggage;
 mod opening;
 mod pending;
 mod reach;
@@ -59,6 +60,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
 

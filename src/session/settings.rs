@@ -98,6 +98,20 @@ impl SessionSettings {
         }
     }
 
+    /// The startup packet's parameters and what was SET since, by name; `None` within a transaction.
+    #[allow(clippy::type_complexity)]
+    pub fn pack(&self) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
+        let base = self.base.iter().map(|b| (b.name.clone(), b.value.clone()));
+        let set = self.committed.iter().map(|s| (s.name.clone(), s.sql.clone()));
+        (self.open.is_none() && !self.date_style_set).then(|| (base.collect(), set.collect()))
+    }
+
+    /// Puts what was packed over the startup packet's parameters.
+    pub fn unpack(&mut self, set: Vec<(String, String)>) {
+        *self.edit() = set.into_iter().map(|(name, sql)| Setting { name, sql }).collect();
+        self.commit();
+    }
+
     pub fn foreign_text(&self) -> bool {
         self.foreign_text
     }

@@ -268,7 +268,7 @@ mod tests {
             user: "u".into(),
             database: "d".into(),
             application_name: String::new(),
-            addr: ([127, 0, 0, 1], 1).into(),
+            addr: crate::telemetry::ClientAddr::Unix,
             tls: false,
             worker: 0,
         });

@@ -19,7 +19,7 @@ mod stats;
 pub use exposition::{CONTENT_TYPE, render};
 pub use http::serve;
 pub use registry::{
-    ClientInfo, ClientState, Live, MoveFigures, NewClient, NewServer, PoolFigures, Registry,
-    ServerInfo, ServerState,
+    ClientAddr, ClientInfo, ClientState, Live, MoveFigures, NewClient, NewServer, PoolFigures,
+    Registry, ServerInfo, ServerState,
 };
 pub use stats::{Blame, Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};

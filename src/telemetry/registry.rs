@@ -1,12 +1,15 @@
 //! Who is connected right now, and where to ask for the rest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{
     AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering, Ordering::Relaxed,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
 
 use super::{WorkerStats, WorkerSums};
 use crate::topology::{NodeId, ShardId};
@@ -62,13 +65,40 @@ states! {
 /// No node, no shard: no catalog row has this id.
 const NONE: i64 = i64::MIN;
 
+/// Where a client comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClientAddr {
+    Tcp(SocketAddr),
+    /// This machine, through the Unix socket.
+    Unix,
+}
+
+impl ClientAddr {
+    /// As PgBouncer shows it.
+    pub fn host(&self) -> String {
+        match self {
+            Self::Tcp(addr) => addr.ip().to_string(),
+            Self::Unix => "unix".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for ClientAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix => f.write_str("unix"),
+        }
+    }
+}
+
 /// What is known of a client when it has logged in.
 #[derive(Debug, Clone)]
 pub struct NewClient {
     pub user: String,
     pub database: String,
     pub application_name: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     pub worker: usize,
 }
@@ -80,7 +110,7 @@ pub struct ClientInfo {
     pub id: u64,
     pub user: String,
     pub database: String,
-    pub addr: SocketAddr,
+    pub addr: ClientAddr,
     pub tls: bool,
     pub worker: usize,
     pub connected_at: SystemTime,
@@ -480,7 +510,7 @@ mod tests {
             user: "ann".into(),
             database: "app".into(),
             application_name: "psql".into(),
-            addr: ([127, 0, 0, 1], 4000).into(),
+            addr: ClientAddr::Tcp(([127, 0, 0, 1], 4000).into()),
             tls: false,
             worker: 0,
         }

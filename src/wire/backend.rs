@@ -145,10 +145,10 @@ pub fn put_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     });
 }
 
-pub fn put_backend_key(out: &mut Vec<u8>, pid: i32, secret: i32) {
+pub fn put_backend_key(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     put(out, b'K', |b| {
         b.extend_from_slice(&pid.to_be_bytes());
-        b.extend_from_slice(&secret.to_be_bytes());
+        b.extend_from_slice(secret);
     });
 }
 

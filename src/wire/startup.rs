@@ -20,6 +20,29 @@ pub enum First {
     Startup(Startup),
 }
 
+/// The protocol a session is held in. 3.1 was never defined; PostgreSQL 18 takes it and speaks as in
+/// 3.0 (some versions of PgBouncer answered it to everybody).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Minor {
+    V0 = 0,
+    V1 = 1,
+    /// Cancel keys may be longer than four bytes.
+    V2 = 2,
+}
+
+impl Minor {
+    /// What is spoken with a client that asked for this minor version, and whether that is what it
+    /// asked for; else it must be told (NegotiateProtocolVersion).
+    pub fn spoken(asked: u16) -> (Self, bool) {
+        match asked {
+            0 => (Self::V0, true),
+            1 => (Self::V1, true),
+            2 => (Self::V2, true),
+            _ => (Self::V2, false),
+        }
+    }
+}
+
 /// A StartupMessage of protocol 3.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Startup {
@@ -27,7 +50,8 @@ pub struct Startup {
     pub user: String,
     /// The user's name when the client gave none.
     pub database: String,
-    /// `replication`, when asked for.
+    /// `replication` as it was given, when it asks for a connection of that kind: "database" for
+    /// logical replication; else there is no database.
     pub replication: Option<String>,
     /// All other parameters in their order, with those of `options` behind.
     pub params: Vec<(String, String)>,
@@ -46,8 +70,10 @@ pub enum StartupError {
     NoUser,
     #[error("startup packet is not valid UTF-8")]
     Encoding,
-    #[error("invalid command-line argument for server process: {0}")]
+    #[error("{0}")]
     Options(String),
+    #[error("invalid value for parameter \"replication\": \"{0}\"")]
+    Replication(String),
 }
 
 impl StartupError {
@@ -58,6 +84,18 @@ impl StartupError {
             Self::NoUser => "28000",
             Self::Encoding => "22021",
             Self::Options(_) => "42601",
+            Self::Replication(_) => "22023",
+        }
+    }
+
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Replication(_) => Some(r#"Valid values are: "false", 0, "true", 1, "database"."#),
+            Self::Protocol(_)
+            | Self::Version(..)
+            | Self::NoUser
+            | Self::Encoding
+            | Self::Options(_) => None,
         }
     }
 }
@@ -112,14 +150,22 @@ fn startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
         }
         let value = r.cstr().map_err(|_| malformed())?;
         let text = |b: &[u8]| String::from_utf8(b.to_vec()).map_err(|_| StartupError::Encoding);
-        let (name, value) = (text(name)?, text(value)?);
+        let name = text(name)?;
+        let value = match std::str::from_utf8(value) {
+            Ok(value) => value.to_owned(),
+            // A program named in another encoding; the server keeps no byte beyond ASCII either.
+            Err(_) if name.eq_ignore_ascii_case("application_name") => ascii(value),
+            Err(_) => return Err(StartupError::Encoding),
+        };
         match name.as_str() {
-            "user" => s.user = value,
-            "database" => s.database = value,
-            "replication" if !matches!(value.as_str(), "false" | "off" | "0" | "no") => {
-                s.replication = Some(value);
-            }
-            "replication" => {}
+            "user" => s.user = truncated(value),
+            "database" => s.database = truncated(value),
+            "replication" if value == "database" => s.replication = Some(value),
+            "replication" => match parse_bool(&value) {
+                Some(true) => s.replication = Some(value),
+                Some(false) => s.replication = None,
+                None => return Err(StartupError::Replication(value)),
+            },
             "options" => options = split_options(&value)?,
             _ if name.starts_with("_pq_.") => s.extensions.push(name),
             _ => s.params.push((name, value)),
@@ -131,7 +177,9 @@ fn startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
     if s.user.is_empty() {
         return Err(StartupError::NoUser);
     }
-    if s.database.is_empty() {
+    if s.replication.as_deref().is_some_and(|r| r != "database") {
+        s.database.clear();
+    } else if s.database.is_empty() {
         s.database.clone_from(&s.user);
     }
     // A parameter of the packet wins over the same one in `options`, as in process_startup_options.
@@ -140,7 +188,34 @@ fn startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
     Ok(s)
 }
 
-/// `pg_split_opts` and the switches `-c name=value` and `--name=value` of `process_postgres_switches`.
+/// A name as long as PostgreSQL's are (NAMEDATALEN - 1), cut where no character is broken.
+fn truncated(mut name: String) -> String {
+    let end = (0..=63).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    name.truncate(end);
+    name
+}
+
+/// As `pg_clean_ascii`.
+fn ascii(text: &[u8]) -> String {
+    text.iter().map(|b| if (b' '..=b'~').contains(b) { char::from(*b) } else { '?' }).collect()
+}
+
+/// `parse_bool`: any part of a word that tells it from the others, in any case.
+fn parse_bool(text: &str) -> Option<bool> {
+    let begins = |word: &str, least: usize| {
+        text.len() >= least && word.get(..text.len()).is_some_and(|w| w.eq_ignore_ascii_case(text))
+    };
+    match text {
+        "1" => Some(true),
+        "0" => Some(false),
+        _ if begins("true", 1) || begins("yes", 1) || begins("on", 2) => Some(true),
+        _ if begins("false", 1) || begins("no", 1) || begins("off", 2) => Some(false),
+        _ => None,
+    }
+}
+
+/// `pg_split_opts`, and the switches of `process_postgres_switches` that set a parameter a client may
+/// set at all.
 fn split_options(text: &str) -> Result<Vec<(String, String)>, StartupError> {
     let mut words = vec![];
     let mut word: Option<String> = None;
@@ -155,21 +230,73 @@ fn split_options(text: &str) -> Result<Vec<(String, String)>, StartupError> {
     }
     words.extend(word);
 
+    let unknown = |w: &str| {
+        let message = format!("invalid command-line argument for server process: {w}");
+        StartupError::Options(message)
+    };
     let mut settings = Vec::new();
     let mut words = words.into_iter();
     while let Some(w) = words.next() {
-        let assignment = if w == "-c" {
-            words.next().ok_or_else(|| StartupError::Options(w.clone()))?
-        } else if let Some(rest) = w.strip_prefix("--").or_else(|| w.strip_prefix("-c")) {
-            rest.to_owned()
-        } else {
-            return Err(StartupError::Options(w));
+        let Some(switch) = w.strip_prefix('-') else { return Err(unknown(&w)) };
+        let mut letters = switch.chars();
+        let (letter, rest) = (letters.next().unwrap_or(' '), letters.as_str());
+        let mut argument = || match rest {
+            "" => words.next().ok_or_else(|| unknown(&w)),
+            rest => Ok(rest.to_owned()),
         };
-        let (name, value) =
-            assignment.split_once('=').ok_or_else(|| StartupError::Options(w.clone()))?;
-        settings.push((name.replace('-', "_"), value.to_owned()));
+        let (name, value) = match letter {
+            '-' | 'c' => {
+                let assignment = if letter == 'c' { argument()? } else { rest.to_owned() };
+                let Some((name, value)) = assignment.split_once('=') else {
+                    let dash = if letter == 'c' { "-c " } else { "--" };
+                    return Err(StartupError::Options(format!(
+                        "{dash}{assignment} requires a value"
+                    )));
+                };
+                (name.replace('-', "_"), value.to_owned())
+            }
+            'S' => ("work_mem".to_owned(), argument()?),
+            'f' => {
+                let kind = argument()?;
+                (planner_switch(&kind).ok_or_else(|| unknown(&w))?.to_owned(), "false".to_owned())
+            }
+            // These take nothing, and could be written together; nobody does.
+            'e' if rest.is_empty() => ("datestyle".to_owned(), "euro".to_owned()),
+            's' if rest.is_empty() => ("log_statement_stats".to_owned(), "true".to_owned()),
+            'O' if rest.is_empty() => ("allow_system_table_mods".to_owned(), "true".to_owned()),
+            'P' if rest.is_empty() => ("ignore_system_indexes".to_owned(), "true".to_owned()),
+            _ => return Err(unknown(&w)),
+        };
+        settings.push((name, value));
     }
     Ok(settings)
+}
+
+/// What `-f` turns off.
+fn planner_switch(kind: &str) -> Option<&'static str> {
+    Some(match kind.chars().next()? {
+        's' => "enable_seqscan",
+        'i' => "enable_indexscan",
+        'o' => "enable_indexonlyscan",
+        'b' => "enable_bitmapscan",
+        't' => "enable_tidscan",
+        'n' => "enable_nestloop",
+        'm' => "enable_mergejoin",
+        'h' => "enable_hashjoin",
+        _ => return None,
+    })
+}
+
+/// Writes NegotiateProtocolVersion: what is spoken, and the extensions that are not known.
+pub fn put_negotiate(out: &mut Vec<u8>, protocol: Minor, extensions: &[String]) {
+    super::frame::put(out, b'v', |b| {
+        b.extend_from_slice(&(3u32 << 16 | protocol as u32).to_be_bytes());
+        b.extend_from_slice(&(extensions.len() as u32).to_be_bytes());
+        for name in extensions {
+            b.extend_from_slice(name.as_bytes());
+            b.push(0);
+        }
+    });
 }
 
 /// Writes a StartupMessage of protocol 3.0.
@@ -227,6 +354,80 @@ mod tests {
             "the packet's own jit wins"
         );
         assert_eq!(s.extensions, ["_pq_.new"]);
+    }
+
+    fn read(params: &[(&str, &str)]) -> Result<Startup, StartupError> {
+        match first(&packet(params))? {
+            First::Startup(s) => Ok(s),
+            other => panic!("not a startup: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn switches_are_parameters() {
+        let settings = |options: &str| {
+            read(&[("user", "u"), ("options", options)])
+                .map(|s| s.params.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(
+            settings("-S 1024 -fs -f h -e").unwrap(),
+            ["work_mem=1024", "enable_seqscan=false", "enable_hashjoin=false", "datestyle=euro"]
+        );
+        assert_eq!(settings("--search_path=").unwrap(), ["search_path="]);
+        assert_eq!(settings("-c jit").unwrap_err(), "-c jit requires a value");
+        assert_eq!(settings("--jit").unwrap_err(), "--jit requires a value");
+        for bad in ["-c", "-", "-fz", "-x", "jit=on", "-S"] {
+            let message = settings(bad).unwrap_err();
+            assert!(message.starts_with("invalid command-line argument"), "{bad}: {message}");
+        }
+    }
+
+    #[test]
+    fn replication_is_asked_for_in_any_words_of_a_boolean() {
+        let asked = |value| {
+            let s = read(&[("user", "u"), ("replication", value)])?;
+            Ok::<_, StartupError>((s.replication, s.database))
+        };
+        for value in ["1", "t", "TRUE", "yes", "on", "y"] {
+            assert_eq!(asked(value), Ok((Some(value.to_owned()), String::new())), "{value}");
+        }
+        assert_eq!(asked("database"), Ok((Some("database".into()), "u".into())));
+        for value in ["0", "f", "False", "no", "n", "of", "OFF"] {
+            assert_eq!(asked(value), Ok((None, "u".into())), "{value}");
+        }
+        for value in ["", "o", "2", "truer", "databas"] {
+            let e = asked(value).unwrap_err();
+            assert_eq!((e.sqlstate(), e.hint().is_some()), ("22023", true), "{value}");
+        }
+    }
+
+    #[test]
+    fn names_are_cut_and_a_programs_strange_name_is_no_obstacle() {
+        let long = "\u{fc}".repeat(40);
+        let s = read(&[("user", &long), ("database", &"d".repeat(70))]).unwrap();
+        assert_eq!((s.user.len(), s.database.len()), (62, 63));
+        let mut latin1 = packet(&[("user", "u"), ("application_name", "m!ller")]);
+        let at = latin1.iter().position(|b| *b == b'!').unwrap();
+        latin1[at] = 0xfc;
+        let Ok(First::Startup(s)) = first(&latin1) else { panic!("refused") };
+        assert_eq!(s.params, [("application_name".to_owned(), "m?ller".to_owned())]);
+        let mut latin1 = packet(&[("user", "m!ller")]);
+        let at = latin1.iter().position(|b| *b == b'!').unwrap();
+        latin1[at] = 0xfc;
+        assert_eq!(first(&latin1).unwrap_err().sqlstate(), "22021");
+    }
+
+    #[test]
+    fn the_newest_version_both_know_is_spoken() {
+        assert_eq!(Minor::spoken(0), (Minor::V0, true));
+        assert_eq!(Minor::spoken(1), (Minor::V1, true));
+        assert_eq!(Minor::spoken(2), (Minor::V2, true));
+        assert_eq!(Minor::spoken(3), (Minor::V2, false));
+        assert_eq!(Minor::spoken(9999), (Minor::V2, false));
+        let mut out = Vec::new();
+        put_negotiate(&mut out, Minor::V2, &["_pq_.a".into()]);
+        assert_eq!(out, b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.a\0");
     }
 
     #[test]

@@ -53,7 +53,7 @@ async fn login(
     secret: ClientSecret,
 ) -> Result<&'static str, Failed> {
     let tcp = TcpStream::connect(("127.0.0.1", node.port())).await.unwrap();
-    let (mut stream, binding) = tls.wrap(tcp, "127.0.0.1").await.unwrap();
+    let (mut stream, binding) = tls.wrap(tcp.into(), "127.0.0.1").await.unwrap();
     let mut out = Out::default();
     startup::put_startup(out.buf(), [("user", user), ("database", DATABASE)].into_iter());
     send(&mut stream, &mut out).await;
@@ -208,7 +208,7 @@ async fn tls_to_a_node_binds_the_login_to_its_certificate() {
     let node = LocalNode::start(NodeOptions::new("tls")).unwrap();
     let required = nodes_tls(NodeTls::Require, None);
     let tcp = TcpStream::connect(("127.0.0.1", node.port())).await.unwrap();
-    let refused = required.wrap(tcp, "127.0.0.1").await.unwrap_err().to_string();
+    let refused = required.wrap(tcp.into(), "127.0.0.1").await.unwrap_err().to_string();
     assert!(refused.contains("does not accept TLS"), "{refused}");
 
     let data = node.data_dir();
@@ -255,9 +255,9 @@ async fn serve_one(
             tcp.read_exact(&mut request).await.unwrap();
             assert_eq!(request, [0, 0, 0, 8, 4, 210, 22, 47], "an SSLRequest");
             tcp.write_all(b"S").await.unwrap();
-            tls.accept(tcp, false).await.unwrap()
+            tls.accept(tcp.into(), false).await.unwrap()
         }
-        None => Stream::Plain(tcp),
+        None => Stream::Plain(tcp.into()),
     };
     let mut length = [0; 4];
     stream.read_exact(&mut length).await.unwrap();

@@ -11,7 +11,7 @@ use crate::support::*;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-fn command(arguments: &[&str]) -> Command {
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgshunt"));
     command.args(arguments).current_dir(ROOT).env_remove("RUST_LOG");
     command.env("PGSHUNT_SERVICE_PASSWORD", PASSWORD);
@@ -19,16 +19,19 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 /// A running program and the lines it prints.
-struct Program {
-    child: Child,
+pub struct Program {
+    pub child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
 }
 
 impl Program {
-    fn start(arguments: &[&str]) -> Self {
-        let mut child =
-            command(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::spawn(command(arguments))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (tell, lines) = channel();
         std::thread::spawn(move || {
@@ -38,7 +41,7 @@ impl Program {
     }
 
     /// Waits for a line that has `part` in it.
-    fn says(&mut self, part: &str) -> String {
+    pub fn says(&mut self, part: &str) -> String {
         let deadline = Instant::now() + 3 * PATIENCE;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -56,12 +59,12 @@ impl Program {
         }
     }
 
-    fn signal(&self, number: i32) {
+    pub fn signal(&self, number: i32) {
         // SAFETY: sends a signal to a child that has not been waited for.
         unsafe { libc::kill(self.child.id().cast_signed(), number) };
     }
 
-    async fn end(&mut self) -> ExitStatus {
+    pub async fn end(&mut self) -> ExitStatus {
         wait_for("the program to end", || {
             let ended = self.child.try_wait().unwrap();
             async move { ended }
@@ -158,7 +161,7 @@ async fn local_nodes_to_play_with_go_when_told() {
 }
 
 /// `config/pgshunt.toml` with the nodes of a cluster, and any port for clients.
-fn reference(cluster: &LocalCluster, name: &str) -> PathBuf {
+pub fn reference(cluster: &LocalCluster, name: &str) -> PathBuf {
     let text = std::fs::read_to_string(format!("{ROOT}/config/pgshunt.toml")).unwrap();
     let port = |i: usize| format!("port = {}", cluster.nodes[i].port());
     let text = text

@@ -112,6 +112,7 @@ impl From<CatalogError> for DdlError {
         match e {
             CatalogError::Connect(e) => e.into(),
             CatalogError::Postgres(e) => e.into(),
+            CatalogError::GivenUp(e) => Self::new("57P01", e.to_string()).hint("Connect anew."),
             e @ (CatalogError::Build(_) | CatalogError::Unknown(_) | CatalogError::NoNodes) => {
                 Self::new("XX000", e.to_string())
             }

@@ -104,6 +104,7 @@ impl From<DbError> for Notice {
 /// during its commit: then [`recover`] finds out and makes it one or the other.
 pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, DdlError> {
     let statement = statement::parse(&request.sql)?;
+    let _permit = store.permit().await?;
     let mut all = Everywhere::begin(store).await?;
     let who = who(&all.home, request).await?;
     let tag = match statement {
@@ -148,6 +149,7 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        let Ok(_permit) = store.permit().await else { return };
         match recover(&store).await {
             Ok(done) if done.committed + done.rolled_back > 0 => {
                 tracing::info!(?done, "recovered DDL");

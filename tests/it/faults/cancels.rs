@@ -21,7 +21,7 @@ async fn a_running_query_is_cancelled_and_the_session_goes_on() {
     }
     // A wrong key does nothing.
     wire.send(&query("SELECT pg_sleep(0.3)")).await;
-    wire.secret ^= 1;
+    wire.secret[0] ^= 1;
     wire.cancel(p.port()).await;
     assert_eq!(wire.ready().await, "TDCZ");
 }

@@ -12,7 +12,7 @@ mod logins;
 mod nodes;
 mod reload;
 mod tls;
-mod wire;
+pub mod wire;
 
 use pgshunt::config::{AuthMethod, Config};
 use tokio_postgres::Client;

@@ -54,7 +54,7 @@ async fn clients_come_by_tls_asked_for_or_direct_and_are_turned_away_without() {
     let tls = rustls(NodeTls::VerifyFull, Some(&roots));
     let direct = async || {
         let tcp = TcpStream::connect(("127.0.0.1", p.port())).await.unwrap();
-        Wire::over(Stream::Tls(tls.handshake(tcp, "127.0.0.1").await.unwrap().0))
+        Wire::over(Stream::Tls(tls.handshake(tcp.into(), "127.0.0.1").await.unwrap().0))
     };
     let mut wire = direct().await;
     wire.send(&super::wire::startup(DATABASE)).await;

@@ -11,7 +11,7 @@ use crate::support::*;
 pub struct Wire {
     pub tcp: Stream,
     pub pid: i32,
-    pub secret: i32,
+    pub secret: Vec<u8>,
     /// The parameters it was told, the last value of each.
     pub told: BTreeMap<String, String>,
 }
@@ -54,11 +54,11 @@ pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 impl Wire {
     pub async fn dial(port: u16) -> Self {
-        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap()))
+        Self::over(Stream::Plain(TcpStream::connect(("127.0.0.1", port)).await.unwrap().into()))
     }
 
     pub fn over(tcp: Stream) -> Self {
-        Self { tcp, pid: 0, secret: 0, told: BTreeMap::new() }
+        Self { tcp, pid: 0, secret: Vec::new(), told: BTreeMap::new() }
     }
 
     /// Logs in where clients are trusted.
@@ -102,7 +102,7 @@ impl Wire {
             tokio::time::timeout(PATIENCE, read).await.expect("an answer within the deadline");
         if let Some((b'K', key)) = &next {
             self.pid = i32::from_be_bytes(key[..4].try_into().unwrap());
-            self.secret = i32::from_be_bytes(key[4..].try_into().unwrap());
+            self.secret = key[4..].to_vec();
         }
         if let Some((b'S', body)) = &next {
             let text = String::from_utf8(body.clone()).unwrap();
@@ -162,7 +162,7 @@ impl Wire {
 
     /// Sends a CancelRequest for this client and waits until it has been dealt with.
     pub async fn cancel(&self, port: u16) {
-        let key = [self.pid.to_be_bytes(), self.secret.to_be_bytes()].concat();
+        let key = [&self.pid.to_be_bytes()[..], &self.secret].concat();
         let mut other = Self::dial(port).await;
         other.send(&first(80_877_102, &key)).await;
         assert!(other.next().await.is_none(), "a cancel has no answer");

@@ -13,9 +13,6 @@ use postgres_protocol::message::frontend;
 use super::messages;
 use crate::support::{DATABASE, PASSWORD, PATIENCE, SUPERUSER};
 
-/// Who says nothing for so long has nothing to say.
-const SILENCE: Duration = Duration::from_secs(5);
-
 pub struct Talk {
     stream: TcpStream,
     input: Vec<u8>,
@@ -112,9 +109,9 @@ impl Talk {
             if enough {
                 break;
             }
-            let Some((tag, body)) = self.next(SILENCE) else {
+            let Some((tag, body)) = self.next(PATIENCE) else {
                 if !self.closed {
-                    heard.push(format!("(nothing more within {SILENCE:?})"));
+                    heard.push(format!("(nothing more within {PATIENCE:?})"));
                 }
                 break;
             };

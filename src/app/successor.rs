@@ -1,0 +1,144 @@
+//! Both ends of a change of processes: how a [`Server`] takes over, and how it is taken over from.
+//! What they say to each other is in [`super::takeover`].
+
+use std::future::pending;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::takeover::{self, Door, Predecessor};
+use super::workers::Adoption;
+use super::{DDL_RECOVERY, RESUME_DEADLINE, Server, StartError, owner};
+use crate::catalog::ddl;
+use crate::catalog::owner::Owner;
+use crate::net::passing::Line;
+
+/// Pids left for those who log in at the old process while its sockets change hands.
+const PIDS: i32 = 1 << 20;
+/// Between two tries at what must succeed some time.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// The next process at the door; without a door nobody comes.
+pub async fn knock(door: Option<&Door>) -> Line {
+    let Some(door) = door else { return pending().await };
+    loop {
+        match door.knock().await {
+            Ok(line) => return line,
+            Err(error) => {
+                tracing::warn!(%error, "the takeover socket");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Relieves the predecessor: its clients come here, and the catalog is ours when it is gone.
+    pub(super) fn succeed(
+        mut self,
+        (before, next_pid): (Predecessor, i32),
+        adopters: Vec<UnboundedSender<Adoption>>,
+    ) -> Result<Self, StartError> {
+        let shared = self.shared.clone();
+        shared.cancels.begin_at(next_pid);
+        shared.cancels.set_elsewhere(Some(before.canceller()?));
+        let (mover, gates) = (self.mover.clone(), self.gates.clone());
+        let mut turns = adopters.into_iter().cycle();
+        let adopt = move |handed, socket| {
+            if let Some(worker) = turns.next() {
+                // A worker that is gone has logged why.
+                let _ = worker.send((handed, socket));
+            }
+        };
+        self.tasks.push(tokio::spawn(async move {
+            if let Err(error) = before.relieve(adopt).await {
+                tracing::warn!(%error, "the predecessor");
+            }
+            shared.cancels.set_elsewhere(None);
+            let store = &shared.store;
+            let owner = loop {
+                let home = store.routes().load().home().clone();
+                match Owner::claim(store.connector().clone(), home).await {
+                    Ok(owner) => break owner,
+                    Err(error) => tracing::warn!(%error, "the catalog cannot be claimed yet"),
+                }
+                tokio::time::sleep(AGAIN).await;
+            };
+            while let Err(error) = store.reload().await {
+                tracing::warn!(%error, "the catalog cannot be read");
+                tokio::time::sleep(AGAIN).await;
+            }
+            while let Err(error) = mover.resume_all(RESUME_DEADLINE).await {
+                tracing::warn!(%error, "the moves cannot be carried on yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+            store.steward().take();
+            tracing::info!("the catalog is ours");
+            tokio::join!(
+                ddl::keep_recovering(store.clone(), DDL_RECOVERY),
+                owner::keep(owner, gates, store.clone()),
+            );
+        }));
+        Ok(self)
+    }
+
+    /// Hands the sockets to a successor. True: it serves. Otherwise all is as it was.
+    pub(super) async fn offers_itself(&self, line: &Line) -> bool {
+        if self.context.is_paused() {
+            takeover::refuse(line, "it is paused, and its successor would not be: RESUME first");
+            return false;
+        }
+        let steward = self.shared.store.steward();
+        steward.give_up().await;
+        self.mover.release().await;
+        let next_pid = self.shared.cancels.next().wrapping_add(PIDS) & i32::MAX;
+        let (metrics, unix) = (self.metrics_socket.as_ref(), self.unix.as_ref());
+        match takeover::hand_sockets_over(line, &self.sockets, metrics, unix, next_pid).await {
+            Ok(()) => return true,
+            Err(error) => tracing::error!(%error, "the successor does not serve; we go on"),
+        }
+        // It may have come so far as to accept clients; it has none of ours.
+        line.hang_up();
+        while let Err(error) = self.mover.resume_all(RESUME_DEADLINE).await {
+            tracing::warn!(%error, "the moves cannot be carried on yet");
+            tokio::time::sleep(AGAIN).await;
+        }
+        steward.take();
+        false
+    }
+
+    /// Drains into the successor.
+    pub(super) async fn leave_to(mut self, line: Line) {
+        // The socket's name is the successor's.
+        if let Some(file) = self.unix.take() {
+            file.leave();
+        }
+        let shared = self.shared.clone();
+        let (give, clients) = channel();
+        shared.set_successor(Some(give));
+        let hears = match line.try_clone() {
+            Ok(line) => Some(line),
+            Err(error) => {
+                tracing::error!(%error, "cancels of our last clients will not be heard");
+                None
+            }
+        };
+        let giving =
+            tokio::task::spawn_blocking(move || takeover::hand_clients_over(line, &clients));
+        let (control, cancels) = (shared.control.clone(), shared.cancels.clone());
+        let hearing = tokio::task::spawn_blocking(move || {
+            let Some(line) = hears else { return };
+            takeover::hear_cancels(&line, |pid, secret| {
+                let cancels = cancels.clone();
+                control.spawn(async move { cancels.deliver(pid, &secret).await });
+            });
+        });
+        self.drain_for_good().await;
+        shared.set_successor(None);
+        let clients = giving.await.unwrap_or_default();
+        // It ends with the line.
+        let _ = hearing.await;
+        tracing::info!(clients, "handed over; this process ends");
+    }
+}

@@ -1,0 +1,8 @@
+//! Logging in, in every way PostgreSQL has: what is negotiated, how one proves who one is, and what
+//! the nodes see of it.
+
+mod protocol;
+pub mod unix;
+
+use crate::faults::wire::{Wire, field, first, query};
+use crate::support::*;
