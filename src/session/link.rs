@@ -299,7 +299,6 @@ pub struct Link {
 /// Numbers of requests, from 1 on; 0: none.
 #[derive(Debug, Default)]
 struct Last {
-    control: u64,
     reading: u64,
     end: u64,
 }
@@ -343,15 +342,6 @@ impl Link {
         self.is_quiet() && self.status == Status::Idle && !self.in_segment
     }
 
-    /// The open transaction has failed, or may have behind what is under way.
-    pub fn may_have_failed(&self) -> bool {
-        match self.status {
-            Status::Failed => true,
-            Status::Transaction => !self.is_quiet(),
-            Status::Idle => self.is_outstanding(self.last.control),
-        }
-    }
-
     /// What is under way may change what the texts behind it mean; or only its end may, by taking
     /// such a change back.
     pub fn may_change_reading(&self, may_be_taken_back: bool) -> bool {
@@ -371,7 +361,6 @@ impl Link {
         }
         self.noted += 1;
         let Some(controls) = &expect.controls else { return };
-        self.last.control = self.noted;
         let each = || controls.iter().map(|d| &d.control);
         // Of which statements there are it must be known, too.
         if each().any(|c| c.changes_reading() || *c == Control::Deallocate(None)) {
@@ -488,20 +477,20 @@ mod tests {
     #[test]
     fn what_is_under_way_is_known_without_looking_through_it() {
         let mut link = link();
-        assert!(!link.may_change_reading(true) && !link.may_have_failed());
+        assert!(!link.may_change_reading(true));
         link.push(executes(Control::Set("search_path".into())));
         link.push(Expect::forward(Reply::Execute));
         link.push(executes(Control::Commit));
-        assert!(link.may_change_reading(false) && link.may_have_failed());
+        assert!(link.may_change_reading(false));
         link.expects.pop_front();
         assert!(!link.may_change_reading(false), "the SET is answered");
         assert!(link.may_change_reading(true), "COMMIT is not");
         link.expects.pop_front();
-        assert!(link.may_change_reading(true) && link.may_have_failed());
+        assert!(link.may_change_reading(true));
         link.expects.pop_front();
-        assert!(!link.may_change_reading(true) && !link.may_have_failed());
+        assert!(!link.may_change_reading(true));
         link.push(executes(Control::Local));
-        assert!(!link.may_change_reading(true) && link.may_have_failed());
+        assert!(!link.may_change_reading(true));
     }
 
     #[test]
