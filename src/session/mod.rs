@@ -66,7 +66,7 @@ use link::{Fate, Link, Reply, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
 use reported::Reported;
-pub use settings::reset_sql;
+pub use settings::{are_in_force, reset_sql};
 
 /// What a session may look at while it decides.
 pub struct Env<'a> {
