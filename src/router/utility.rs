@@ -197,7 +197,7 @@ fn vacated(node: Node<'_>) -> Option<String> {
             let template = c.options().iter().find(|d| d.defname() == Some("template"))?;
             match template.arg() {
                 Node::String(s) => s.sval(),
-                Node::TypeName(t) => t.names().iter().last()?.sval(),
+                Node::TypeName(t) => t.names().iter().next_back()?.sval(),
                 _ => None,
             }
         }
