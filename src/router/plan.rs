@@ -95,6 +95,8 @@ pub enum Control {
     DiscardAll,
     /// DEALLOCATE; `None` is ALL.
     Deallocate(Option<String>),
+    /// Wants a database that nobody is connected to: DROP DATABASE and its like.
+    Vacate(String),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
 }
@@ -130,6 +132,7 @@ impl Control {
             Self::ResetLocal(name) => name == "search_path",
             Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
             Self::None
+            | Self::Vacate(_)
             | Self::Begin
             | Self::Commit
             | Self::Rollback
