@@ -97,6 +97,8 @@ pub enum Control {
     DiscardAll,
     /// DEALLOCATE; `None` is ALL.
     Deallocate(Option<String>),
+    /// Wants a database that nobody is connected to: DROP DATABASE and its like.
+    Vacate(String),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
     /// The same, and nobody can tell when it is gone: until DISCARD ALL, or for good.
@@ -170,6 +172,7 @@ impl Control {
             }
             Self::Leaves(traces) => traces.pin.is_some() || !traces.parameters.is_empty(),
             Self::None
+            | Self::Vacate(_)
             | Self::Begin
             | Self::Commit
             | Self::Rollback

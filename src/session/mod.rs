@@ -230,6 +230,8 @@ pub struct Session {
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
     told: Reported,
+    /// A database that is to be left by idle server connections.
+    vacate: Option<String>,
     pub counters: Counters,
 }
 
@@ -277,6 +279,7 @@ impl Session {
             epoch: None,
             retry: retry::Retry::default(),
             stale: None,
+            vacate: None,
             counters: Counters::default(),
             told: Reported::default(),
         }
@@ -462,6 +465,12 @@ impl Session {
         Some(link.facts)
     }
 
+    /// A statement under way wants nobody to be connected to this database. Our idle connections are
+    /// nobody's.
+    pub fn take_vacated(&mut self) -> Option<String> {
+        self.vacate.take()
+    }
+
     /// Whether anything was sent on the link since it was leased.
     pub fn has_started(&self) -> bool {
         self.link.as_ref().is_some_and(|l| l.started)
@@ -573,9 +582,12 @@ impl Session {
         self.counters.transactions += 1;
     }
 
-    fn count(&mut self, kind: &Kind) {
+    fn count(&mut self, plan: &Plan) {
+        if let Some(Control::Vacate(database)) = plan.single() {
+            self.vacate = Some(database.clone());
+        }
         self.counters.statements += 1;
-        match kind {
+        match &plan.kind {
             Kind::Keys { .. } | Kind::Leaf(_) => self.counters.shard += 1,
             Kind::Every { .. } => self.counters.every += 1,
             Kind::Home | Kind::Any | Kind::Ddl => self.counters.home += 1,

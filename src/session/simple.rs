@@ -99,7 +99,7 @@ impl Session {
         if let Some(need) = self.fence_first(&plan) {
             return Flow::Wait(need);
         }
-        self.count(&plan.kind);
+        self.count(&plan);
         self.begin_on_link(io);
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(&plan);
