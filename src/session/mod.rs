@@ -23,13 +23,16 @@
 //! - The gate is entered when the transaction starts on its connection, not before: who waits for
 //!   a connection must not keep a cutover from draining.
 //!
-//! What is left out: a second node within a transaction, and LISTEN without a pin.
+//! What is left out: a second node within a transaction.
 
 mod apply;
+mod check;
 mod emit;
 mod extended;
+mod function_call;
 mod jobs;
 mod link;
+mod listening;
 mod luggage;
 mod opening;
 mod pending;
@@ -41,6 +44,7 @@ mod retry;
 mod settings;
 mod simple;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,7 +54,6 @@ use hashbrown::HashMap;
 
 use crate::gate::machine::Gate;
 use crate::router::Planner;
-use crate::router::place::Place;
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
@@ -60,6 +63,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+pub use listening::Notification;
 pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
@@ -103,6 +107,10 @@ pub enum Need {
     Quiet,
     /// Work that involves several nodes: then [`Session::job_done`].
     Job(Box<Job>),
+    /// The shared connection must listen to these: then [`Session::listening`].
+    Listen(Vec<String>),
+    /// All notifications sent so far must have been posted: then [`Session::fenced`].
+    Fence,
 }
 
 /// Work for several nodes, done outside of the session.
@@ -138,12 +146,36 @@ pub struct Gather {
 pub struct Statement {
     pub id: StatementId,
     pub text: Vec<u8>,
+    /// As the server gets it, if not as it is.
+    pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
     /// The server never carried its Parse out.
     pub void: Cell<bool>,
+}
+
+impl Statement {
+    fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>) -> Self {
+        let sent = match listening::sent(&plan, text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(sent) => Some(sent),
+        };
+        Self {
+            id: link::statement_id(text, oids),
+            text: text.to_vec(),
+            sent,
+            oids: oids.to_vec(),
+            plan,
+            described: Cell::new(false),
+            void: Cell::new(false),
+        }
+    }
+
+    fn sent(&self) -> &[u8] {
+        self.sent.as_deref().unwrap_or(&self.text)
+    }
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -183,6 +215,10 @@ pub struct Session {
     pending_bytes: usize,
     /// Why the connection must be kept between transactions.
     pinned: Option<&'static str>,
+    /// The same, for what nobody can tell the end of.
+    bound: Option<&'static str>,
+    check: check::Check,
+    channels: listening::Channels,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -234,6 +270,9 @@ impl Session {
             pending: Vec::new(),
             pending_bytes: 0,
             pinned: None,
+            bound: None,
+            check: check::Check::default(),
+            channels: listening::Channels::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -289,6 +328,7 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         self.status == Status::Idle
             && self.pending.is_empty()
+            && !self.waits_for_fence()
             && self.link.as_ref().is_none_or(|l| l.is_free() && !l.ending)
     }
     /// An answer of the server is outstanding.
@@ -324,6 +364,9 @@ impl Session {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
         }
+        if self.waits_for_fence() && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Fence));
+        }
         if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
@@ -333,12 +376,16 @@ impl Session {
                     return Err(ProtocolError("unexpected message type during COPY from stdin"));
                 }
                 b'S' if self.skipping => {}
-                _ if link.ending || (link.opening && link.opening_full) => {
+                _ if link.ending
+                    || self.check.is_asked()
+                    || (link.opening && link.opening_full) =>
+                {
                     return Ok(Flow::Wait(Need::Quiet));
                 }
                 _ => {}
             }
         }
+        self.forget_early_mail();
         self.begin_unit();
         let flow = match header.tag {
             b'Q' => {
@@ -387,7 +434,10 @@ impl Session {
 
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && (l.started || self.let_go);
-        self.pinned.is_none() && self.link.as_ref().is_some_and(free)
+        self.pinned.is_none()
+            && !self.check.is_due()
+            && !self.waits_for_fence()
+            && self.link.as_ref().is_some_and(free)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
@@ -402,7 +452,10 @@ impl Session {
 
     /// The connection is gone, or must go: no facts are kept.
     pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
-        let link = self.link.take()?;
+        let mut link = self.link.take()?;
+        if link.strange {
+            link.facts.applied = None;
+        }
         env.gate.leave(link.ticket, env.gate_effects);
         self.let_go = false;
         self.broken = None;
@@ -470,29 +523,6 @@ impl Session {
             link.copy_in = false;
             link.push(Expect::forward(Reply::Copied));
         }
-    }
-
-    fn function_call(&mut self, body: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
-        if self.status == Status::Failed && self.link.is_none() {
-            self.refuse_query(Self::aborted(), io);
-            return Flow::Done;
-        }
-        let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
-        match self.ensure(&place, env, io) {
-            Ok(None) => {}
-            Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
-        }
-        self.begin_on_link(io);
-        self.movable = false;
-        crate::wire::frame::put(io.server, b'F', |b| b.extend_from_slice(body));
-        if let Some(link) = &mut self.link {
-            link.push(Expect::forward(Reply::Query));
-        }
-        Flow::Done
     }
 
     /// The parameters that must be in force on a connection of this session.
