@@ -3,6 +3,7 @@
 
 mod notify;
 mod pins;
+mod replication;
 mod restarts;
 mod search_path;
 mod settings;
