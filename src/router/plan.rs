@@ -112,6 +112,14 @@ impl Control {
         )
     }
 
+    /// What it leaves on the server connection even if it fails.
+    pub fn remains_of_failed(&self) -> Option<&'static str> {
+        match self {
+            Self::Pin(why) => Some(*why).filter(|w| *w == super::functions::ADVISORY_LOCK),
+            _ => None,
+        }
+    }
+
     /// Whether the texts behind it may mean something else than those before. The end of a
     /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {

@@ -62,7 +62,7 @@ pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
 pub use luggage::Luggage;
 use reported::Reported;
-pub use settings::reset_sql;
+pub use settings::{are_in_force, reset_sql};
 
 /// What a session may look at while it decides.
 pub struct Env<'a> {
