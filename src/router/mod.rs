@@ -19,10 +19,11 @@ pub mod plan;
 mod proof;
 mod scope;
 mod tables;
+mod traces;
 mod utility;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};
-pub use functions::{Function, Functions};
+pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
 pub use node_bound::reads_alike;
 pub use scope::Speech;

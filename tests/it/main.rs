@@ -17,5 +17,6 @@ mod logins;
 mod moves;
 mod program;
 mod protocol;
+mod sessions;
 mod support;
 mod takeover;
