@@ -1,15 +1,18 @@
 //! Replication connections, passed through: with the clients that come with PostgreSQL.
 
-use std::process::{Command, Output};
+use std::process::Output;
+
+use tokio::process::Command;
 
 use super::*;
 
-fn tool(proxy: &Proxy, name: &str, args: &[&str]) -> Output {
+async fn tool(proxy: &Proxy, name: &str, args: &[&str]) -> Output {
     Command::new(program(name))
         .args(["-h", "127.0.0.1", "-p", &proxy.port().to_string(), "-U", SUPERUSER])
         .args(args)
         .env("PGPASSWORD", PASSWORD)
         .output()
+        .await
         .unwrap()
 }
 
@@ -29,13 +32,14 @@ async fn logical_changes_come_through() {
     let a = proxy.client().await;
     does(&a, "CREATE TABLE t (n int)").await;
     let database = ["-d", DATABASE, "--slot", "through"];
-    let recv = |more: &[&str]| tool(&proxy, "pg_recvlogical", &[&database[..], more].concat());
-    worked(&recv(&["--create-slot", "--plugin", "test_decoding"]));
+    let recv =
+        async |more: &[&str]| tool(&proxy, "pg_recvlogical", &[&database[..], more].concat()).await;
+    worked(&recv(&["--create-slot", "--plugin", "test_decoding"]).await);
     does(&a, "INSERT INTO t VALUES (7)").await;
     let end: String = value(&a, "SELECT pg_current_wal_flush_lsn()::text").await;
-    let changes = worked(&recv(&["--start", "--endpos", &end, "-f", "-"]));
+    let changes = worked(&recv(&["--start", "--endpos", &end, "-f", "-"]).await);
     assert!(changes.contains("table public.t: INSERT: n[integer]:7"), "{changes}");
-    worked(&recv(&["--drop-slot"]));
+    worked(&recv(&["--drop-slot"]).await);
 }
 
 #[tokio::test]
@@ -46,7 +50,8 @@ async fn the_node_is_asked_who_it_is_and_copied() {
         &proxy,
         "psql",
         &["-d", "replication=database dbname=app", "-AtXc", "IDENTIFY_SYSTEM"],
-    );
+    )
+    .await;
     let system: String = value(&a, "SELECT system_identifier::text FROM pg_control_system()").await;
     assert!(worked(&said).starts_with(&format!("{system}|1|")), "{said:?}");
     // A role that may not replicate is told so by the node.
@@ -58,6 +63,7 @@ async fn the_node_is_asked_who_it_is_and_copied() {
             proxy.port()
         ))
         .output()
+        .await
         .unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("must be superuser or replication role"), "{said}");
