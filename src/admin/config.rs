@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{
-    AuthMethod, ClientTls, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
+    Auth, ClientTls, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
 };
 
 /// Key, value, default. Sorted by key. Secrets are left out.
@@ -24,7 +24,10 @@ pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
         p.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
     };
     row("auth.admins", c.auth.admins.join(", "), Some(String::new()));
-    row("auth.method", auth(c.auth.method).into(), Some(auth(AuthMethod::ScramSha256).into()));
+    row("auth.method", c.auth.method.name().into(), Some(Auth::default().method.name().into()));
+    let rules: Vec<_> = c.auth.rules.iter().map(ToString::to_string).collect();
+    row("auth.rules", rules.join("; "), Some(String::new()));
+    row("auth.user_file", path(&c.auth.user_file), Some(String::new()));
     row("cluster.database", c.cluster.database.clone(), None);
     let nodes = c.cluster.nodes.iter().map(|n| format!("{}={}:{}", n.name, n.host, n.port));
     row("cluster.nodes", nodes.collect::<Vec<_>>().join(", "), None);
@@ -76,6 +79,7 @@ pub fn rows(c: &Config) -> Vec<(String, String, Option<String>)> {
     row("server.takeover_socket", takeover.unwrap_or_default(), Some(String::new()));
     row("server.workers", c.server.workers.to_string(), Some(server.workers.to_string()));
     row("tls.cert", path(&c.tls.cert), Some(String::new()));
+    row("tls.client_ca", path(&c.tls.client_ca), Some(String::new()));
     row("tls.clients", client_tls(c.tls.clients).into(), Some(client_tls(tls.clients).into()));
     row("tls.key", path(&c.tls.key), Some(String::new()));
     row("tls.node_roots", path(&c.tls.node_roots), Some(String::new()));
@@ -96,13 +100,6 @@ fn time(d: Duration) -> String {
         ms if ms % 60_000 == 0 => format!("{}min", ms / 60_000),
         ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
         ms => format!("{ms}ms"),
-    }
-}
-
-fn auth(m: AuthMethod) -> &'static str {
-    match m {
-        AuthMethod::ScramSha256 => "scram-sha-256",
-        AuthMethod::Trust => "trust",
     }
 }
 

@@ -1,7 +1,6 @@
 //! Who the client is, and what it is told at login.
 //!
-//! Roles are PostgreSQL's own: the verifier comes from the home node's `pg_authid`. The parameters
-//! reported (server_version, TimeZone, ...) are those of a real server connection of this role
+//! Roles are PostgreSQL's own ([`super::authenticate`]). The parameters reported (server_version, TimeZone, ...) are those of a real server connection of this role
 //! with the client's startup parameters in force on it, so a bad parameter fails here as it would
 //! in PostgreSQL.
 
@@ -11,20 +10,19 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::authenticate::Client;
 use super::cancel::Registration;
 use super::reported::{Asked, Known, Status};
 use super::shared::Admission;
 use super::worker::Worker;
-use crate::auth::{Account, AuthError, Nonce, ScramServer};
 use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
-use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient};
 use crate::wire::backend::{self, Report};
-use crate::wire::frontend::{self, Reader};
+use crate::wire::frontend;
 use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
 
@@ -104,12 +102,23 @@ pub async fn run(
             .hint("Connect to the node directly.")
             .into());
     }
-    let credentials =
-        authenticate(worker, stream, &mut input, &mut out, &startup.user, binding).await?;
+    let console = CONSOLE.contains(&startup.database.as_str());
+    let client = Client {
+        worker,
+        stream: &mut *stream,
+        input: &mut input,
+        out: &mut out,
+        startup: &startup,
+        addr,
+        binding,
+        console,
+        asked: None,
+    };
+    let credentials = client.authenticate().await?;
     backend::put_authentication(out.buf(), 0, &[]);
     worker.stats.logins.inc();
 
-    if CONSOLE.contains(&startup.database.as_str()) {
+    if console {
         let config = shared.config.load();
         let admin = startup.user == config.cluster.service_user
             || config.auth.admins.contains(&startup.user);
@@ -160,87 +169,6 @@ pub async fn run(
         admission,
         input,
     })))
-}
-
-async fn authenticate(
-    worker: &Rc<Worker>,
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    out: &mut Out,
-    user: &str,
-    binding: Option<Vec<u8>>,
-) -> Result<Credentials, Failure> {
-    let shared = &worker.shared;
-    let config = shared.config.load_full();
-    let service = user == config.cluster.service_user;
-    let own = |keys| match (&config.cluster.service_password, service) {
-        (Some(password), true) => Credentials::Password(password.clone()),
-        _ => keys,
-    };
-    if config.auth.method == AuthMethod::Trust {
-        return Ok(own(Credentials::None));
-    }
-    let unavailable =
-        |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
-    let about = shared.roles.ask(user).await.map_err(unavailable)?;
-    let verifier = about.role.as_ref().and_then(|r| r.verifier.as_ref());
-    let account = match verifier {
-        Some(v) => Account::Known(v),
-        None => Account::Unknown { user: user.as_bytes(), secret: &about.mock },
-    };
-    let mut scram = ScramServer::new(account, Nonce::random(), binding);
-    let mut mechanisms = Vec::new();
-    for m in scram.mechanisms() {
-        mechanisms.extend_from_slice(m.as_bytes());
-        mechanisms.push(0);
-    }
-    mechanisms.push(0);
-    backend::put_authentication(out.buf(), 10, &mechanisms);
-    stream.drain(out).await?;
-
-    let refused = |e: &AuthError| match e {
-        AuthError::WrongPassword => {
-            Report::fatal("28P01", format!("password authentication failed for user \"{user}\""))
-        }
-        other => Report::fatal(other.sqlstate(), other.to_string()),
-    };
-    let first = password_message(stream, input).await?;
-    let mut r = Reader(&first);
-    let mechanism = r.cstr()?;
-    let len = r.i32()?;
-    let data = r.bytes(usize::try_from(len).map_err(|_| ProtocolError("no SASL response"))?)?;
-    let challenge = scram.on_initial(mechanism, data).map_err(|e| refused(&e))?;
-    backend::put_authentication(out.buf(), 11, &challenge);
-    stream.drain(out).await?;
-
-    let proof = password_message(stream, input).await?;
-    match scram.on_final(&proof) {
-        Ok(success) => {
-            backend::put_authentication(out.buf(), 12, &success.server_final);
-            Ok(own(Credentials::Keys(success.keys)))
-        }
-        Err(e) => Err(refused(&e).into()),
-    }
-}
-
-/// A SASL message; what is longer is no login.
-const MAX_PASSWORD: usize = 64 << 10;
-
-async fn password_message(stream: &mut Stream, input: &mut BytesMut) -> Result<BytesMut, Failure> {
-    loop {
-        if let Some(h) = frame::header(input)? {
-            if h.tag != b'p' || h.len > MAX_PASSWORD {
-                return Err(ProtocolError("expected a password response").into());
-            }
-            if input.len() >= h.len {
-                let mut whole = input.split_to(h.len);
-                return Ok(whole.split_off(frame::HEADER));
-            }
-        }
-        if stream.fill(input).await? == 0 {
-            return Err(Failure::Gone);
-        }
-    }
 }
 
 /// The parameters a server connection reports with the client's startup parameters in force.

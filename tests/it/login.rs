@@ -345,8 +345,9 @@ async fn psql_logs_in_to_us_in_clear_and_bound_to_our_certificate() {
     assert!(theirs.status.success(), "{theirs:?}");
 
     let files = Certificates::new("psql");
-    let tls = ServerTls::from_files(&files.dir.join("server.crt"), &files.dir.join("server.key"))
-        .unwrap();
+    let tls =
+        ServerTls::from_files(&files.dir.join("server.crt"), &files.dir.join("server.key"), None)
+            .unwrap();
     let settings = format!(
         "sslmode=verify-full gssencmode=disable channel_binding=require sslrootcert={}",
         files.dir.join("ca.crt").display()
