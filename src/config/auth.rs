@@ -62,6 +62,8 @@ pub struct Auth {
     pub users: Users,
     /// Roles that may use the console besides the service role.
     pub admins: Vec<String>,
+    /// Roles that may look at what the console shows, and do nothing.
+    pub stats_users: Vec<String>,
 }
 
 impl Default for Auth {
@@ -72,6 +74,7 @@ impl Default for Auth {
             user_file: None,
             users: Users::default(),
             admins: Vec::new(),
+            stats_users: Vec::new(),
         }
     }
 }

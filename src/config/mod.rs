@@ -7,7 +7,7 @@
 
 mod auth;
 mod load;
-mod units;
+pub mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -41,6 +41,13 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Whether a role may do all that the console can.
+    pub fn is_admin(&self, user: &str) -> bool {
+        user == self.cluster.service_user || self.auth.admins.iter().any(|a| a == user)
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
@@ -55,6 +62,9 @@ pub struct Server {
     pub workers: usize,
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
     pub metrics_listen: Option<SocketAddr>,
+    /// What the averages of SHOW STATS are taken over.
+    #[serde(deserialize_with = "units::duration")]
+    pub stats_period: Duration,
     /// How long SIGTERM waits for open transactions.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
@@ -73,6 +83,7 @@ impl Default for Server {
             unix_socket_mode: 0o777,
             workers: 0,
             metrics_listen: None,
+            stats_period: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             takeover_socket: None,
             takeover_timeout: Duration::from_secs(600),

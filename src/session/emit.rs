@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, Undo, server_name};
+use super::link::{Expect, Fate, Reply, StatementId, Undo, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;
@@ -71,9 +71,7 @@ impl Session {
             parsed: Some(s.clone()),
             ..Undo::default()
         };
-        let known = !name.is_empty() && link.facts.prepared.touch(&s.id);
-        // A transaction that has failed refuses even what is prepared: there the server must say.
-        if name.is_empty() || (known && link.may_have_failed()) {
+        if name.is_empty() {
             self.counters.server_parses += 1;
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
             let mut e = Expect::forward(Reply::Parse);
@@ -82,13 +80,13 @@ impl Session {
             self.push(e);
             return;
         }
-        if known {
-            let mut done = Vec::new();
-            backend::put_bare(&mut done, b'1');
-            let _ = self.ours(done, undo, io);
-            return;
+        if link.facts.prepared.touch(&s.id) {
+            // What it means may have changed since another client had it prepared: the types of
+            // its parameters and its columns are those of the moment it is parsed.
+            self.close_on_link(s.id, io);
+        } else {
+            self.make_room(env, io);
         }
-        self.make_room(env, io);
         self.counters.server_parses += 1;
         frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
         let mut e = Expect::forward(Reply::Parse);
@@ -100,11 +98,18 @@ impl Session {
     fn make_room(&mut self, env: &Env<'_>, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
         if let Some(old) = link.facts.prepared.evict(env.max_prepared) {
-            frontend::put_named(io.server, b'C', b'S', &server_name(&old));
-            let mut e = Expect::new(Reply::Close, Fate::Swallow);
-            e.undo.closed = Some(old);
-            link.push(e);
+            self.close_on_link(old, io);
         }
+    }
+
+    /// Closes a statement on the link; the client does not learn of it.
+    fn close_on_link(&mut self, id: StatementId, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        link.facts.prepared.remove(&id);
+        frontend::put_named(io.server, b'C', b'S', &server_name(&id));
+        let mut e = Expect::new(Reply::Close, Fate::Swallow);
+        e.undo.closed = Some(id);
+        link.push(e);
     }
 
     /// Notes a statement as prepared on the link, by this request.

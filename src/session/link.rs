@@ -329,15 +329,6 @@ impl Link {
         self.is_quiet() && self.status == Status::Idle && !self.in_segment
     }
 
-    /// The open transaction has failed, or may have behind what is under way.
-    pub fn may_have_failed(&self) -> bool {
-        match self.status {
-            Status::Failed => true,
-            Status::Transaction => !self.is_quiet(),
-            Status::Idle => self.expects.iter().any(|e| e.controls.is_some()),
-        }
-    }
-
     /// Notes a request that was written to the server.
     pub fn push(&mut self, expect: Expect) {
         match expect.reply {
