@@ -21,7 +21,7 @@ use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
-use crate::wire::backend::{self, Report};
+use crate::wire::backend::{self, Report, report_field};
 use crate::wire::frontend;
 use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
@@ -207,44 +207,58 @@ async fn server_status(
     let routes = shared.store.routes().load();
     let key = PoolKey { node: routes.home().id, database: database.clone(), user: user.clone() };
     let pool = shared.pools.pool(key, routes.home(), credentials);
-    let leased = loop {
+    let session = Session::new(0, &startup.params);
+    let wanted = session.settings();
+    let mut tries = 0;
+    loop {
         if shared.pools.doors.is_closed(database) {
             match old.take() {
                 Some(old) => return Ok(old),
                 None => shared.pools.doors.pass(database).await,
             }
         }
-        match (pool.lease(worker.index), old.take()) {
-            (Lease::Now(conn), _) => break Ok(conn),
+        let leased = match (pool.lease(worker.index), old.take()) {
+            (Lease::Now(conn), _) => Ok(conn),
             (Lease::Later(_), Some(old)) => return Ok(old),
-            (Lease::Later(mut waiting), None) => {
-                match std::future::poll_fn(|cx| waiting.poll(cx)).await {
-                    Err(PoolError::Paused) => {}
-                    granted => break granted,
+            (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
+        };
+        let mut conn = match leased {
+            Err(PoolError::Paused) => continue,
+            leased => leased.map_err(|e| fatal(&e))?,
+        };
+        if conn.facts.applied.as_ref() != Some(wanted) {
+            let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
+            conn.facts.applied = None;
+            frontend::put_query(conn.output.buf(), sql.as_bytes());
+            let refused = quiet_query(&mut conn).await;
+            // Setting parameters can be done again: one that idled may have been ended by its node.
+            tries += 1;
+            match refused {
+                Err(_) if tries < TRIES => continue,
+                Err(e) => return Err(broken(&e).into()),
+                Ok(Some(error)) if tries < TRIES && was_ended(&error) => continue,
+                Ok(Some(error)) => {
+                    conn.give(worker.index);
+                    let mut report = Report::from_node(&error);
+                    report.severity = "FATAL";
+                    return Err(report.into());
                 }
+                Ok(None) => conn.facts.applied = Some(wanted.clone()),
             }
         }
-    };
-    let mut conn = leased.map_err(|e| fatal(&e))?;
-
-    let session = Session::new(0, &startup.params);
-    let wanted = session.settings();
-    if conn.facts.applied.as_ref() != Some(wanted) {
-        let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
-        conn.facts.applied = None;
-        frontend::put_query(conn.output.buf(), sql.as_bytes());
-        if let Some(error) = quiet_query(&mut conn).await.map_err(|e| broken(&e))? {
-            conn.give(worker.index);
-            let mut report = Report::from_node(&error);
-            report.severity = "FATAL";
-            return Err(report.into());
-        }
-        conn.facts.applied = Some(wanted.clone());
+        let status = conn.facts.reported.list().to_vec();
+        shared.reported.remember(Instant::now(), asked, &status);
+        conn.give(worker.index);
+        return Ok(status);
     }
-    let status = conn.facts.reported.list().to_vec();
-    shared.reported.remember(Instant::now(), asked, &status);
-    conn.give(worker.index);
-    Ok(status)
+}
+
+/// Connections that a login tries, when they turn out to be ended.
+const TRIES: usize = 5;
+
+/// Whether the node has ended the connection, rather than refused what was asked.
+fn was_ended(error: &[u8]) -> bool {
+    matches!(report_field(error, b'C'), Some(b"57P01" | b"57P02" | b"57P05"))
 }
 
 fn broken(e: &std::io::Error) -> Report {
