@@ -390,6 +390,7 @@ async fn follow_catalog(store: Arc<Store>) {
 /// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
 pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
     let door = config.server.takeover_socket.clone();
+    raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -432,6 +433,26 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
         server.shutdown().await;
         Ok(())
     })
+}
+
+/// Opens as many files as may be: a client is one, and its server connection another.
+fn raise_file_limit(config: &Config) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads and writes one struct of ours.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    let wanted = config.limits.max_clients + config.pool.size * config.cluster.nodes.len();
+    if !done || limit.rlim_cur < wanted as libc::rlim_t {
+        tracing::warn!(
+            files = limit.rlim_cur,
+            wanted,
+            "more clients are allowed than files may be open (ulimit -n)"
+        );
+    }
 }
 
 /// SIGTERM and SIGINT, caught from the moment this is made.

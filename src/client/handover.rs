@@ -76,7 +76,7 @@ impl Client {
 pub async fn adopt(worker: Rc<Worker>, handed: Handed, socket: OwnedFd) {
     let addr = handed.addr;
     match unpack(&worker, handed, socket) {
-        Ok((stream, parts)) => Client::new(&worker, stream, parts).run().await,
+        Ok((stream, parts)) => Box::new(Client::new(&worker, stream, parts)).run().await,
         Err(error) => tracing::warn!(%addr, %error, "a client was handed over and is lost"),
     }
 }

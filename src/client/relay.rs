@@ -101,7 +101,9 @@ impl Client {
         }
     }
 
-    pub async fn run(mut self) {
+    /// Boxed: it lives for as long as the client, and a future keeps what it was given beside what it
+    /// has made of it.
+    pub async fn run(mut self: Box<Self>) {
         let info = self.parts.info.info().clone();
         let end = tokio::select! {
             biased;
@@ -139,7 +141,8 @@ impl Client {
                 }
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
-                Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
+                // Boxed, so that who never has one does not carry its size.
+                Some(Need::Job(job)) => Box::pin(self.job(*job)).await.map(|()| true),
                 // Without a connection there is nothing left to wait for.
                 Some(Need::Quiet) => Ok(released),
                 None => Ok(self.tries_again()),
@@ -488,6 +491,9 @@ impl Client {
         if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
+        if self.input.capacity() == 0 {
+            self.input = self.worker.take_buffer();
+        }
         match self.stream.poll_fill(cx, &mut self.input) {
             Poll::Ready(Err(_)) => Poll::Ready(Event::ClientGone),
             Poll::Ready(Ok(0)) => {
@@ -498,7 +504,12 @@ impl Client {
                 self.parts.stats.bytes_from_clients.add(n as u64);
                 Poll::Ready(Event::Progress)
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    self.worker.give_buffer(std::mem::take(&mut self.input));
+                }
+                Poll::Pending
+            }
         }
     }
 

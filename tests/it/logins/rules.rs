@@ -128,7 +128,10 @@ async fn a_clear_password_is_taken_where_nobody_listens() {
     let home = connect(home.port()).await;
     let kill =
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'new'";
-    value::<i64>(&home, kill).await;
+    wait_for("its connections to end", async || {
+        (value::<i64>(&home, kill).await == 0).then_some(())
+    })
+    .await;
     assert_eq!(ask("new", "n").await, Ok("new".into()));
 }
 
