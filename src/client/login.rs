@@ -19,7 +19,7 @@ use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
-use crate::session::{Session, reset_sql};
+use crate::session::{Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report, report_field};
 use crate::wire::frontend;
@@ -226,7 +226,7 @@ async fn server_status(
             Err(PoolError::Paused) => continue,
             leased => leased.map_err(|e| fatal(&e))?,
         };
-        if conn.facts.applied.as_ref() != Some(wanted) {
+        if !are_in_force(conn.facts.applied.as_ref(), wanted) {
             let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
             conn.facts.applied = None;
             frontend::put_query(conn.output.buf(), sql.as_bytes());
