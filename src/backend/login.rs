@@ -134,6 +134,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         worker: target.worker,
     });
     info.set_backend_pid(pid);
+    facts.pid = pid;
     if let Some((node, ours)) = stream.socket().ends() {
         info.set_ends(node, ours);
     }

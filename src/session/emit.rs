@@ -73,7 +73,7 @@ impl Session {
         };
         if name.is_empty() {
             self.counters.server_parses += 1;
-            frontend::put_parse(io.server, b"", &s.text, &s.oids);
+            frontend::put_parse(io.server, b"", s.sent(), &s.oids);
             let mut e = Expect::forward(Reply::Parse);
             e.undo = undo;
             e.undo.unnamed = Some(link.unnamed.replace(s.id));
@@ -88,7 +88,7 @@ impl Session {
             self.make_room(env, io);
         }
         self.counters.server_parses += 1;
-        frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
+        frontend::put_parse(io.server, &server_name(&s.id), s.sent(), &s.oids);
         let mut e = Expect::forward(Reply::Parse);
         e.undo = undo;
         self.prepared(s, e);
@@ -133,7 +133,7 @@ impl Session {
         if unnamed {
             if link.unnamed != Some(s.id) {
                 self.counters.server_parses += 1;
-                frontend::put_parse(io.server, b"", &s.text, &s.oids);
+                frontend::put_parse(io.server, b"", s.sent(), &s.oids);
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
                 e.undo.unnamed = Some(link.unnamed.replace(s.id));
                 link.push(e);
@@ -144,7 +144,7 @@ impl Session {
         if !link.facts.prepared.touch(&s.id) {
             self.make_room(env, io);
             self.counters.server_parses += 1;
-            frontend::put_parse(io.server, &name, &s.text, &s.oids);
+            frontend::put_parse(io.server, &name, s.sent(), &s.oids);
             self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         }
         name

@@ -116,8 +116,9 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
             });
         }
         "Data" => {
-            let values: Vec<_> = rest.split_whitespace().map(|v| Some(v.as_bytes())).collect();
-            put_data_row(out, values.into_iter());
+            // `~` stands for a space.
+            let values: Vec<_> = rest.split_whitespace().map(|v| v.replace('~', " ")).collect();
+            put_data_row(out, values.iter().map(|v| Some(v.as_bytes())));
         }
         "Complete" => put_command_complete(out, rest),
         "Ready" => {
@@ -173,7 +174,9 @@ fn client_text(tag: u8, body: &[u8]) -> String {
         b'Q' => format!("Query {}", lossy(body)),
         b'P' => {
             let p = frontend::parse(body).unwrap();
-            format!("Parse {} {}", shown(p.name), lossy(p.text))
+            // pgshunt's question what a transaction has left is long, and always the same.
+            let text = if p.name == b"pgs_check" { "...".to_owned() } else { lossy(p.text) };
+            format!("Parse {} {text}", shown(p.name))
         }
         b'B' => {
             let b = frontend::bind(body).unwrap();
@@ -262,6 +265,11 @@ fn server_text(tag: u8, body: &[u8]) -> String {
         b'd' => format!("CopyData {}", lossy(body)),
         b'c' => "CopyDone".to_owned(),
         b'V' => format!("Answer {}", lossy(body)),
+        b'A' => {
+            let (pid, text) = body.split_at(4);
+            let pid = i32::from_be_bytes(pid.try_into().unwrap());
+            format!("Notification {pid} {}", lossy(text).replace('\0', " "))
+        }
         other => panic!("the session wrote a message {:?} to the client", other as char),
     }
 }
