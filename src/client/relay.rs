@@ -75,6 +75,7 @@ pub(super) enum Event {
 
 impl Client {
     pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
+        parts.session.known_as(parts.cancel.pid());
         let plain = *parts.database != *worker.shared.config.load().cluster.database;
         Self {
             worker: worker.clone(),

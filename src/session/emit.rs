@@ -114,9 +114,9 @@ impl Session {
 
     /// Notes a statement as prepared on the link, by this request.
     fn prepared(&mut self, s: &Statement, mut e: Expect) {
-        e.undo.created = Some(s.id);
+        e.undo.created = Some(s.content());
         if let Some(link) = &mut self.link {
-            link.facts.prepared.insert(s.id);
+            link.facts.prepared.insert(s.content());
         }
         self.push(e);
     }
@@ -131,22 +131,23 @@ impl Session {
     ) -> Vec<u8> {
         let Some(link) = &mut self.link else { return Vec::new() };
         if unnamed {
-            if link.unnamed != Some(s.id) {
+            if link.unnamed != Some(s.content()) {
                 self.counters.server_parses += 1;
-                frontend::put_parse(io.server, b"", &s.text, &s.oids);
+                frontend::put_parse(io.server, b"", &s.text, &s.types());
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-                e.undo.unnamed = Some(link.unnamed.replace(s.id));
+                e.undo.unnamed = Some(link.unnamed.replace(s.content()));
                 link.push(e);
             }
             return Vec::new();
         }
-        let name = server_name(&s.id).to_vec();
-        if !link.facts.prepared.touch(&s.id) {
-            self.make_room(env, io);
-            self.counters.server_parses += 1;
-            frontend::put_parse(io.server, &name, &s.text, &s.oids);
-            self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
+        if let Some(id) = link.facts.prepared.find(&s.content()) {
+            return server_name(&id).to_vec();
         }
+        let name = server_name(&s.content()).to_vec();
+        self.make_room(env, io);
+        self.counters.server_parses += 1;
+        frontend::put_parse(io.server, &name, &s.text, &s.types());
+        self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         name
     }
 

@@ -5,7 +5,7 @@
 //! clients with the same statement share it; the unnamed one is sent as it came. The answers the
 //! client is owed come in the order of its messages, whoever gives them.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -199,6 +199,7 @@ impl Session {
             plan,
             described: Cell::new(false),
             void: Cell::new(false),
+            told: RefCell::default(),
         });
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())

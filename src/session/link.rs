@@ -50,6 +50,8 @@ pub fn server_name(id: &StatementId) -> [u8; 36] {
 #[derive(Debug, Default)]
 pub struct Prepared {
     order: VecDeque<StatementId>,
+    /// Contents that one of them is as well: its parameters turned out to be of those types.
+    same: Vec<(StatementId, StatementId)>,
 }
 
 impl Prepared {
@@ -68,6 +70,22 @@ impl Prepared {
         }
     }
 
+    /// The statement of this content; now it is the most recently used.
+    pub fn find(&mut self, id: &StatementId) -> Option<StatementId> {
+        if self.touch(id) {
+            return Some(*id);
+        }
+        let (_, of) = *self.same.iter().find(|(same, _)| same == id)?;
+        self.touch(&of).then_some(of)
+    }
+
+    /// The statement `of` is of this content too.
+    pub fn is_also(&mut self, id: StatementId, of: StatementId) {
+        if self.order.contains(&of) && self.find(&id).is_none() {
+            self.same.push((id, of));
+        }
+    }
+
     pub fn insert(&mut self, id: StatementId) {
         if !self.touch(&id) {
             self.order.push_back(id);
@@ -76,12 +94,15 @@ impl Prepared {
 
     pub fn remove(&mut self, id: &StatementId) {
         self.order.retain(|s| s != id);
+        self.same.retain(|(_, of)| of != id);
     }
 
     /// The statement to close so that one more does not exceed `limit`, of which there is one
     /// at the least.
     pub fn evict(&mut self, limit: usize) -> Option<StatementId> {
-        if self.order.len() >= limit.max(1) { self.order.pop_front() } else { None }
+        let oldest = *self.order.front().filter(|_| self.order.len() >= limit.max(1))?;
+        self.remove(&oldest);
+        Some(oldest)
     }
 
     /// A statement that was to be closed and was not.
@@ -93,6 +114,7 @@ impl Prepared {
 
     pub fn clear(&mut self) {
         self.order.clear();
+        self.same.clear();
     }
 
     pub fn len(&self) -> usize {
@@ -124,6 +146,8 @@ pub struct Facts {
     pub spent: bool,
     /// ParameterStatus as last reported. Clients are told it at login.
     pub reported: Reported,
+    /// The server process, as it calls itself in notifications.
+    pub pid: i32,
 }
 
 impl Default for Facts {
@@ -133,6 +157,7 @@ impl Default for Facts {
             applied: Some(Arc::from([])),
             spent: false,
             reported: Reported::default(),
+            pid: 0,
         }
     }
 }
@@ -345,6 +370,24 @@ impl Link {
         self.expects.push_back(expect);
     }
 
+    /// What the statement is prepared as here.
+    pub fn prepared_as(&mut self, s: &Statement) -> StatementId {
+        self.facts.prepared.find(&s.content()).unwrap_or(s.content())
+    }
+
+    /// The server has told the types of a statement's parameters: it is what it would be had the
+    /// client declared them.
+    pub fn settle_types(&mut self, s: &Statement, oids: &[u8]) {
+        let before = s.content();
+        s.settle_types(oids);
+        if self.unnamed == Some(before) {
+            self.unnamed = Some(s.content());
+        }
+        if !self.expects.iter().any(|e| e.undo.created == Some(before)) {
+            self.facts.prepared.is_also(s.content(), before);
+        }
+    }
+
     /// The next thing in line needs no answer of the server.
     pub fn has_due(&self) -> bool {
         matches!(self.expects.front().map(|e| &e.reply), Some(Reply::Ours(_) | Reply::Copied))
@@ -416,6 +459,21 @@ mod tests {
         assert_eq!(p.len(), 2);
         assert_eq!((p.evict(0), p.evict(0)), (Some([3; 16]), Some([1; 16])));
         assert_eq!(p.evict(0), None, "the next one may always come");
+    }
+
+    #[test]
+    fn a_content_is_known_for_as_long_as_its_statement() {
+        let mut p = Prepared::default();
+        p.is_also([9; 16], [1; 16]);
+        assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
+        p.insert([1; 16]);
+        p.is_also([9; 16], [1; 16]);
+        p.insert([2; 16]);
+        assert_eq!(p.find(&[9; 16]), Some([1; 16]));
+        assert_eq!(p.evict(2), Some([2; 16]), "the other one was used last");
+        p.remove(&[1; 16]);
+        p.insert([1; 16]);
+        assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
     }
 
     #[test]

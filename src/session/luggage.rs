@@ -4,7 +4,7 @@
 //! message, no server connection. What is left is what it knows: its settings, its prepared
 //! statements, and what its client was told of the server's parameters.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl Session {
         let statements = named.chain(unnamed).map(|(name, s)| Packed {
             name: name.to_vec(),
             text: s.text.clone(),
-            oids: s.oids.clone(),
+            oids: s.types(),
             described: s.described.get(),
             void: s.void.get(),
         });
@@ -98,6 +98,7 @@ impl Session {
                 oids: p.oids,
                 described: Cell::new(p.described),
                 void: Cell::new(p.void),
+                told: RefCell::default(),
             });
             if p.name.is_empty() {
                 session.unnamed = Some(statement);

@@ -41,7 +41,7 @@ mod retry;
 mod settings;
 mod simple;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,6 +144,34 @@ pub struct Statement {
     pub described: Cell<bool>,
     /// The server never carried its Parse out.
     pub void: Cell<bool>,
+    /// What it is with the types that the client was told its parameters have.
+    pub told: RefCell<Option<(StatementId, Vec<u8>)>>,
+}
+
+impl Statement {
+    /// What it is prepared as where it is not yet. A client encodes its values for the types it was
+    /// told, so those hold from then on, whatever the table's columns have become.
+    pub fn content(&self) -> StatementId {
+        self.told.borrow().as_ref().map_or(self.id, |(id, _)| *id)
+    }
+
+    /// The types of its parameters, as far as they are settled.
+    pub fn types(&self) -> Vec<u8> {
+        self.told.borrow().as_ref().map_or(&self.oids, |(_, oids)| oids).clone()
+    }
+
+    /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
+    /// other numbers for them.
+    fn settle_types(&self, told: &[u8]) {
+        const FIRST_MADE: u32 = 16384;
+        let mut oids = Vec::with_capacity(told.len());
+        for (n, oid) in told.chunks_exact(4).enumerate() {
+            let made = u32::from_be_bytes(oid.try_into().unwrap_or_default()) >= FIRST_MADE;
+            let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
+            oids.extend_from_slice(if made { declared } else { oid });
+        }
+        *self.told.borrow_mut() = Some((link::statement_id(&self.text, &oids), oids));
+    }
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -164,6 +192,8 @@ const MAX_PENDING: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Session {
     client: u64,
+    /// The process that the client believes to serve it.
+    pid: i32,
     link: Option<Link>,
     /// As the client believes it: the last ReadyForQuery it was sent.
     status: Status,
@@ -219,6 +249,7 @@ impl Session {
     pub fn new(client: u64, startup: &[(String, String)]) -> Self {
         Self {
             client,
+            pid: 0,
             link: None,
             status: Status::Idle,
             begin: Vec::new(),
@@ -241,6 +272,11 @@ impl Session {
             counters: Counters::default(),
             told: Reported::default(),
         }
+    }
+
+    /// The process id that the client was told at its login.
+    pub fn known_as(&mut self, pid: i32) {
+        self.pid = pid;
     }
 
     /// What the client was told of the server's parameters at its login.

@@ -59,7 +59,7 @@ impl Session {
             if input.len() - run < h.len {
                 break;
             }
-            if matches!(h.tag, b'E' | b'Z' | b'S') {
+            if matches!(h.tag, b'A' | b'E' | b'Z' | b'S') {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
@@ -118,6 +118,17 @@ impl Session {
                 return Keep::Drop;
             }
             b'E' => return self.error(body, env, io),
+            b'A' => {
+                // A client knows its own notifications by the process it was told to have.
+                let Some(rest) = body.strip_prefix(&link.facts.pid.to_be_bytes()) else {
+                    return Keep::Forward;
+                };
+                frame::put(io.client, b'A', |b| {
+                    b.extend_from_slice(&self.pid.to_be_bytes());
+                    b.extend_from_slice(rest);
+                });
+                return Keep::Drop;
+            }
             b'G' | b'W' => {
                 self.retry.disarm();
                 link.copy_begins(h.tag == b'G');
@@ -160,6 +171,10 @@ impl Session {
             }
         };
         let passes = front.passes();
+        if let (b't', Some(s)) = (h.tag, front.statement.clone()) {
+            link.settle_types(&s, body.get(2..).unwrap_or_default());
+            return if passes { Keep::Forward } else { Keep::Drop };
+        }
         let mut done = None;
         if matches!(h.tag, b'C' | b'I') {
             link.copy_in = false;
@@ -255,9 +270,10 @@ impl Session {
     /// under way when the message in front was sent, and has failed.
     fn unknown_name(&self, error: &[u8]) -> Option<Vec<u8>> {
         let front = self.link.as_ref()?.expects.front()?;
-        let id = front.statement.as_ref()?.id;
+        let s = front.statement.as_ref()?;
         let message = report_field(error, b'M')?;
-        memchr::memmem::find(message, &server_name(&id)).map(|_| front.name.clone())
+        let names = |id| memchr::memmem::find(message, &server_name(&id)).is_some();
+        (names(s.id) || names(s.content())).then(|| front.name.clone())
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
@@ -319,7 +335,7 @@ impl Session {
             return keep;
         }
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
-        self.stale = front.statement.as_ref().filter(|_| stale).map(|s| s.id);
+        self.stale = front.statement.clone().filter(|_| stale).map(|s| link.prepared_as(&s));
         self.skip_segment();
         let Some(link) = &self.link else { return keep };
         if link.outside && self.status == Status::Transaction {
@@ -347,7 +363,8 @@ enum Keep {
 fn is_inspected(tag: u8) -> bool {
     matches!(
         tag,
-        b'Z' | b'C'
+        b'A' | b'Z'
+            | b'C'
             | b'E'
             | b'1'
             | b'2'

@@ -139,6 +139,14 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
             let (n, value) = word(rest);
             put_parameter_status(out, n, value);
         }
+        "Notification" => {
+            let (pid, rest) = word(rest);
+            frame::put(out, b'A', |b| {
+                b.extend(pid.parse::<i32>().unwrap().to_be_bytes());
+                b.extend(rest.replace(' ', "\0").as_bytes());
+                b.push(0);
+            });
+        }
         "CopyIn" => frame::put(out, b'G', |b| b.extend_from_slice(&[0; 3])),
         "CopyOut" => frame::put(out, b'H', |b| b.extend_from_slice(&[0; 3])),
         "CopyData" => frame::put(out, b'd', |b| b.extend_from_slice(rest.as_bytes())),
@@ -173,7 +181,9 @@ fn client_text(tag: u8, body: &[u8]) -> String {
         b'Q' => format!("Query {}", lossy(body)),
         b'P' => {
             let p = frontend::parse(body).unwrap();
-            format!("Parse {} {}", shown(p.name), lossy(p.text))
+            let types = p.oids.chunks(4).map(|o| u32::from_be_bytes(o.try_into().unwrap()));
+            let types: String = types.map(|o| format!(" :{o}")).collect();
+            format!("Parse {} {}{types}", shown(p.name), lossy(p.text))
         }
         b'B' => {
             let b = frontend::bind(body).unwrap();
@@ -256,6 +266,11 @@ fn server_text(tag: u8, body: &[u8]) -> String {
         b'S' => {
             let text = lossy(body).replace('\0', " ");
             format!("Status {text}")
+        }
+        b'A' => {
+            let pid = i32::from_be_bytes(body[..4].try_into().unwrap());
+            let text = lossy(&body[4..body.len() - 1]).replace('\0', " ");
+            format!("Notification {pid} {text}")
         }
         b'G' => "CopyIn".to_owned(),
         b'H' => "CopyOut".to_owned(),

@@ -289,7 +289,8 @@ impl World {
         let waits = match need {
             Some(Need::Lease(node)) => {
                 assert!(!self.client().session.is_linked(), "one link at a time");
-                let facts = self.idle.entry(node).or_default().pop().unwrap_or_default();
+                let facts = self.idle.entry(node).or_default().pop();
+                let facts = facts.unwrap_or_else(|| Facts { pid: 7000, ..Facts::default() });
                 self.say(&format!("linked n{node}"));
                 self.with_session(|session, env, _| session.linked(node, facts, env));
                 return true;
@@ -465,8 +466,10 @@ impl World {
 
 impl Client {
     fn new(id: u64, startup: &[(String, String)]) -> Self {
+        let mut session = Session::new(id, startup);
+        session.known_as(id as i32);
         Self {
-            session: Session::new(id, startup),
+            session,
             input: VecDeque::new(),
             again: VecDeque::new(),
             from_node: BytesMut::new(),
