@@ -95,6 +95,8 @@ pub enum Control {
     DiscardAll,
     /// DEALLOCATE; `None` is ALL.
     Deallocate(Option<String>),
+    /// EXECUTE of a prepared statement, by its name.
+    Execute(String),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
 }
@@ -133,7 +135,8 @@ impl Control {
             | Self::Local
             | Self::Pure
             | Self::SetEach(_)
-            | Self::Deallocate(_) => false,
+            | Self::Deallocate(_)
+            | Self::Execute(_) => false,
         }
     }
 }

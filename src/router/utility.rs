@@ -238,6 +238,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             Control::Pin("a temporary sequence")
         }
         Node::PrepareStmt(_) => Control::Pin("PREPARE"),
+        Node::ExecuteStmt(e) => Control::Execute(e.name().unwrap_or_default().to_owned()),
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
             return drop_schema(d, cx);
         }

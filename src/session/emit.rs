@@ -65,12 +65,13 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let Some(link) = &mut self.link else { return };
         let undo = Undo {
             client: Some((name.to_vec(), before)),
             parsed: Some(s.clone()),
             ..Undo::default()
         };
+        let s = &self.as_node_reads(s, env, io);
+        let Some(link) = &mut self.link else { return };
         if name.is_empty() {
             self.counters.server_parses += 1;
             frontend::put_parse(io.server, b"", &s.text, &s.oids);
@@ -160,7 +161,8 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let name = self.known(s, client_name.is_empty(), env, io);
+        let on_node = self.as_node_reads(s, env, io);
+        let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
         e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
@@ -179,7 +181,8 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let name = self.known(s, client_name.is_empty(), env, io);
+        let on_node = self.as_node_reads(s, env, io);
+        let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());

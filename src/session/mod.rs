@@ -27,6 +27,7 @@
 
 mod apply;
 mod emit;
+mod execute;
 mod extended;
 mod jobs;
 mod link;

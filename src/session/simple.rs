@@ -55,6 +55,14 @@ impl Session {
             self.refuse_query(report.hint("Send it by itself."), io);
             return Flow::Done;
         }
+        let executes = |s: &crate::router::plan::Statement| match &s.control {
+            Control::Execute(name) => self.statements.contains_key(name.as_bytes()),
+            _ => false,
+        };
+        if plan.statements.iter().any(executes) {
+            self.refuse_query(super::execute::no_execute(), io);
+            return Flow::Done;
+        }
         match self.answer_control(&plan, text, io) {
             Ok(true) => {
                 self.counters.statements += 1;
