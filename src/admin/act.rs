@@ -3,18 +3,17 @@
 //! Answers go out as [`Item`]s while the deed goes on: a MOVE tells its progress line by line. Who
 //! asked may leave at any time; a move goes on without a listener, a PAUSE does not.
 
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::command::{Command, SYNTAX, Show, Target};
+use super::Rights;
+use super::command::{Command, SYNTAX, Show};
 use super::reply::{Item, Value};
 use super::show::{self, ShowError, milliseconds};
-use super::{COMPATIBLE, ConsoleContext, columns};
+use super::{COMPATIBLE, ConsoleContext, columns, config, halt};
 use crate::catalog::ddl::DdlError;
 use crate::catalog::{CatalogError, nodes, raise_epoch};
-use crate::gate::{Closed, Scope};
 use crate::moves::{MoveError, Progress, State};
 use crate::topology::MoveId;
 use crate::wire::backend::Report;
@@ -46,15 +45,19 @@ pub const SETTINGS: &[Setting] = &[
     },
 ];
 
-/// How long PAUSE waits for open transactions.
-const PAUSE_PATIENCE: Duration = Duration::from_secs(30);
 /// At the most this long between two looks at a move.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-type Out = mpsc::Sender<Item>;
+pub type Out = mpsc::Sender<Item>;
 
 /// Carries out a command and sends its whole answer, the end included.
-pub async fn run(ctx: ConsoleContext, command: Command, out: Out) {
+pub async fn run(ctx: ConsoleContext, command: Command, rights: Rights, out: Out) {
+    if rights == Rights::Look && !command.only_looks() {
+        let report = Report::error("42501", "admin access needed")
+            .hint("This role is one of auth.stats_users, which may only SHOW.");
+        let _ = out.send(Item::Error(report)).await;
+        return;
+    }
     let end = match carry_out(&ctx, command, &out).await {
         Ok(tag) => Item::Tag(tag),
         Err(report) => Item::Error(report),
@@ -126,15 +129,25 @@ async fn carry_out(ctx: &ConsoleContext, command: Command, out: &Out) -> Result<
             tell(out, format!("move {id} is being cleaned up; it cannot be rolled back now")).await;
             Ok("FINISH MOVE".into())
         }
-        Command::Pause(target) => pause(ctx, target, out).await,
-        Command::Resume(target) => resume(ctx, &target),
+        Command::Pause(target) => halt::pause(ctx, target, out).await,
+        Command::Resume(target) => halt::resume(ctx, &target).await,
+        Command::Disable(name) => halt::disable(ctx, &name, true).await,
+        Command::Enable(name) => halt::disable(ctx, &name, false).await,
+        Command::Reconnect(name) => halt::reconnect(ctx, name.as_deref()).await,
+        Command::WaitClose(name) => halt::wait_close(ctx, name.as_deref(), out).await,
+        Command::Kill(name) => halt::kill(ctx, name.as_deref(), out).await,
+        Command::KillClient(id) => halt::kill_client(ctx, id).await,
+        Command::Shutdown(how) => {
+            ctx.process()?.stop(how);
+            Ok("SHUTDOWN".into())
+        }
         Command::Reload => {
-            if let Some(reload) = &ctx.reload {
-                let changed = reload()
-                    .map_err(|why| Report::error("F0000", why).hint("Nothing has been changed."))?;
-                for line in changed {
-                    tell(out, line).await;
-                }
+            let changed = ctx
+                .process()?
+                .reload()
+                .map_err(|why| Report::error("F0000", why).hint("Nothing has been changed."))?;
+            for line in changed {
+                tell(out, line).await;
             }
             ctx.store.reload().await?;
             Ok("RELOAD".into())
@@ -154,7 +167,7 @@ async fn table(out: &Out, command: &Command, rows: Vec<Vec<Value>>) {
     }
 }
 
-async fn tell(out: &Out, message: String) {
+pub async fn tell(out: &Out, message: String) {
     let _ = out.send(Item::notice(message)).await;
 }
 
@@ -171,17 +184,7 @@ fn help() -> Report {
 
 async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Report> {
     let Some(setting) = SETTINGS.iter().find(|s| s.name == name) else {
-        let nearest = SETTINGS
-            .iter()
-            .map(|s| (strsim::damerau_levenshtein(s.name, name), s.name))
-            .min()
-            .filter(|(distance, known)| distance * 2 < known.len());
-        return Err(Report::error("42704", format!("unrecognized setting \"{name}\"")).hint(
-            match nearest {
-                Some((_, known)) => format!("Did you mean {known}?"),
-                None => "SHOW CONFIG lists what can be set; the rest is in the file.".to_owned(),
-            },
-        ));
+        return set_in_process(ctx, name, value);
     };
     if !setting.changeable {
         return Err(Report::error("55P02", format!("setting \"{name}\" cannot be changed"))
@@ -207,7 +210,40 @@ async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Re
         tx.commit().await
     };
     write.await.map_err(CatalogError::from)?;
-    Ok("SET".into())
+    Ok(format!("SET {name}={value}"))
+}
+
+/// A key of the configuration, changed until the next start or RELOAD.
+fn set_in_process(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Report> {
+    let mut wanted = config::Config::clone(&ctx.config.load());
+    match config::set(&mut wanted, name, value) {
+        Ok(()) => {}
+        Err(config::SetError::Unknown) => {
+            let settings = SETTINGS.iter().map(|s| s.name).chain(config::names());
+            let nearest = settings
+                .map(|known| (strsim::damerau_levenshtein(known, name), known))
+                .min()
+                .filter(|(distance, known)| distance * 2 < known.len());
+            return Err(Report::error("42704", format!("unrecognized setting \"{name}\"")).hint(
+                match nearest {
+                    Some((_, known)) => format!("Did you mean {known}?"),
+                    None => "SHOW CONFIG lists what there is, and what can be changed.".to_owned(),
+                },
+            ));
+        }
+        Err(config::SetError::Fixed) => {
+            return Err(Report::error(
+                "55P02",
+                format!("setting \"{name}\" cannot be changed now"),
+            )
+            .hint("Change it in the configuration file and restart pgshunt."));
+        }
+        Err(config::SetError::Value(hint)) => {
+            return Err(Report::error("22023", format!("{name} cannot be \"{value}\"")).hint(hint));
+        }
+    }
+    ctx.process()?.apply(&wanted).map_err(|why| Report::error("22023", why))?;
+    Ok(format!("SET {name}={value}"))
 }
 
 /// Tells how a move goes until the target serves the shard, or it is known that it will not.
@@ -294,88 +330,11 @@ fn line(p: &Progress) -> String {
     line
 }
 
-fn unknown_node(ctx: &ConsoleContext, name: &str) -> Report {
+pub fn unknown_node(ctx: &ConsoleContext, name: &str) -> Report {
     let routes = ctx.store.routes().load();
     let names: Vec<&str> = routes.nodes().map(|n| n.name.as_str()).collect();
     Report::error("42704", format!("node \"{name}\" does not exist"))
         .hint(format!("There are {}.", names.join(", ")))
-}
-
-async fn pause(ctx: &ConsoleContext, target: Target, out: &Out) -> Result<String, Report> {
-    let routes = ctx.store.routes().load();
-    let scope = match &target {
-        Target::All => Scope::All,
-        Target::Shard(id) => {
-            let shard = routes.shard(*id).ok_or(MoveError::UnknownShard(*id))?;
-            Scope::Shard { group: shard.group, shard: shard.id }
-        }
-        Target::Node(name) => {
-            let node = routes.node_by_name(name).ok_or_else(|| unknown_node(ctx, name))?;
-            Scope::Node(node.id)
-        }
-    };
-    if ctx.lock_paused().contains_key(&target) {
-        return Err(Report::error("55000", format!("{target} is already paused"))
-            .hint("RESUME ends the pause."));
-    }
-    ctx.lock_paused().insert(target.clone(), None);
-    let closing = ctx.gates.close(scope, PAUSE_PATIENCE, None);
-    let closed = tokio::select! {
-        closed = closing => closed,
-        () = out.closed() => {
-            ctx.lock_paused().remove(&target);
-            return Err(Report::error("57014", "the pause was given up"));
-        }
-    };
-    match closed {
-        Ok(closed) => match ctx.lock_paused().get_mut(&target) {
-            Some(slot) => {
-                *slot = Some(closed);
-                Ok("PAUSE".into())
-            }
-            None => Err(Report::error("55000", format!("{target} was resumed meanwhile"))),
-        },
-        Err(blocked) => {
-            ctx.lock_paused().remove(&target);
-            let clients: Vec<String> = blocked
-                .blockers
-                .iter()
-                .map(|b| {
-                    format!("client {} (open for {:.1} s)", b.client, b.open_for.as_secs_f64())
-                })
-                .collect();
-            Err(Report::error("55006", blocked.to_string())
-                .detail(clients.join(", "))
-                .hint("Everything goes on. SHOW CLIENTS tells who they are."))
-        }
-    }
-}
-
-fn resume(ctx: &ConsoleContext, target: &Target) -> Result<String, Report> {
-    let mut paused = ctx.lock_paused();
-    // Opening is what dropping a closed gate does.
-    let opened: Vec<Option<Closed>> = match target {
-        Target::All => std::mem::take(&mut *paused).into_values().collect(),
-        Target::Shard(_) | Target::Node(_) => paused.remove(target).into_iter().collect(),
-    };
-    if opened.is_empty() {
-        return Err(Report::error("55000", format!("{target} is not paused"))
-            .hint("SHOW NODES, SHARDS and STATE tell what is."));
-    }
-    Ok("RESUME".into())
-}
-
-impl ConsoleContext {
-    /// Whether anything is held by PAUSE.
-    pub fn is_paused(&self) -> bool {
-        !self.lock_paused().is_empty()
-    }
-
-    pub(super) fn lock_paused(
-        &self,
-    ) -> MutexGuard<'_, std::collections::BTreeMap<Target, Option<Closed>>> {
-        self.paused.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl From<MoveError> for Report {

@@ -17,6 +17,9 @@ pub fn of_command(command: &Command) -> Vec<Column> {
             Vec::new()
         }
         Command::Pause(_) | Command::Resume(_) => Vec::new(),
+        Command::Disable(_) | Command::Enable(_) => Vec::new(),
+        Command::Reconnect(_) | Command::WaitClose(_) => Vec::new(),
+        Command::Kill(_) | Command::KillClient(_) | Command::Shutdown(_) => Vec::new(),
     }
 }
 
@@ -28,13 +31,22 @@ pub fn of(show: Show) -> &'static [Column] {
         Show::Placements => PLACEMENTS,
         Show::Moves => MOVES,
         Show::Clients | Show::Servers => CONNECTIONS,
+        Show::Sockets | Show::ActiveSockets => SOCKETS,
+        Show::Users => USERS,
         Show::Pools => POOLS,
         Show::Stats => STATS,
         Show::StatsTotals => STATS_TOTALS,
+        Show::StatsAverages => STATS_AVERAGES,
+        Show::Totals => TOTALS,
         Show::Databases => DATABASES,
         Show::Lists => LISTS,
         Show::State => STATE,
         Show::Config => CONFIG,
+        Show::Mem => MEM,
+        Show::DnsHosts => DNS_HOSTS,
+        Show::DnsZones => DNS_ZONES,
+        Show::Peers => PEERS,
+        Show::PeerPools => PEER_POOLS,
         Show::Version => VERSION,
         Show::Help => HELP,
     }
@@ -94,6 +106,44 @@ const MOVES: &[Column] = &[
     text("blocker"),
     text("error"),
     text("hold_steps_ms"),
+];
+
+/// With what PgBouncer tells of its buffers in between.
+const SOCKETS: &[Column] = &[
+    text("type"),
+    text("user"),
+    text("database"),
+    text("replication"),
+    text("state"),
+    text("addr"),
+    int4("port"),
+    text("local_addr"),
+    int4("local_port"),
+    text("connect_time"),
+    text("request_time"),
+    int4("wait"),
+    int4("wait_us"),
+    int4("close_needed"),
+    text("ptr"),
+    text("link"),
+    int4("remote_pid"),
+    text("tls"),
+    text("application_name"),
+    int4("recv_pos"),
+    int4("pkt_pos"),
+    int4("pkt_remain"),
+    int4("send_pos"),
+    int4("send_remain"),
+    int4("pkt_avail"),
+    int4("send_avail"),
+    int4("prepared_statements"),
+    int4("id"),
+    // Ours.
+    int4("worker"),
+    text("node"),
+    int4("shard_id"),
+    text("activity"),
+    text("pinned_by"),
 ];
 
 const CONNECTIONS: &[Column] = &[
@@ -209,6 +259,47 @@ const STATS_TOTALS: &[Column] = &[
     numeric("server_parse_count"),
     numeric("bind_count"),
     numeric("client_login_count"),
+];
+
+const STATS_AVERAGES: &[Column] = &[
+    text("database"),
+    numeric("server_assignment_count"),
+    numeric("xact_count"),
+    numeric("query_count"),
+    numeric("bytes_received"),
+    numeric("bytes_sent"),
+    numeric("xact_time"),
+    numeric("query_time"),
+    numeric("wait_time"),
+    numeric("avg_client_parse_count"),
+    numeric("avg_server_parse_count"),
+    numeric("avg_bind_count"),
+    numeric("avg_client_login_count"),
+];
+
+const TOTALS: &[Column] = &[text("name"), numeric("value")];
+
+const USERS: &[Column] = &[
+    text("name"),
+    text("pool_size"),
+    text("reserve_pool_size"),
+    text("pool_mode"),
+    int4("max_user_connections"),
+    int4("current_connections"),
+    int4("max_user_client_connections"),
+    int4("current_client_connections"),
+];
+
+const MEM: &[Column] = &[text("name"), int4("size"), int4("used"), int4("free"), int4("memtotal")];
+const DNS_HOSTS: &[Column] = &[text("hostname"), int8("ttl"), text("addrs")];
+const DNS_ZONES: &[Column] = &[text("zonename"), int8("serial"), int4("count")];
+const PEERS: &[Column] = &[int4("peer_id"), text("host"), int4("port"), int4("pool_size")];
+const PEER_POOLS: &[Column] = &[
+    int4("peer_id"),
+    int4("cl_active_cancel_req"),
+    int4("cl_waiting_cancel_req"),
+    int4("sv_active_cancel"),
+    int4("sv_login"),
 ];
 
 const DATABASES: &[Column] = &[

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use super::words::{Token, tokens};
 use crate::topology::{MoveId, ShardId};
 
 /// What PAUSE and RESUME are about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     All,
+    Database(String),
     Shard(ShardId),
     Node(String),
 }
@@ -16,6 +18,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => f.write_str("everything"),
+            Self::Database(name) => write!(f, "database \"{name}\""),
             Self::Shard(id) => write!(f, "shard {id}"),
             Self::Node(name) => write!(f, "node \"{name}\""),
         }
@@ -51,14 +54,35 @@ shows! {
     Clients = "CLIENTS" "the clients connected",
     Servers = "SERVERS" "the connections to nodes",
     Pools = "POOLS" "the pools and their queues",
-    Stats = "STATS" "what was done, in total and per second since the start",
+    Sockets = "SOCKETS" "clients and server connections in one",
+    ActiveSockets = "ACTIVE_SOCKETS" "those of them that are at work",
+    Users = "USERS" "the roles that are connected, and their limits",
+    Stats = "STATS" "what was done, in total and on average in the last period",
     StatsTotals = "STATS_TOTALS" "what was done in total",
-    Databases = "DATABASES" "the databases clients may name",
+    StatsAverages = "STATS_AVERAGES" "what was done on average in the last period",
+    Totals = "TOTALS" "STATS of all databases together, a line each",
+    Databases = "DATABASES" "the databases in use, what is paused and disabled",
     Lists = "LISTS" "how many there are of what",
     State = "STATE" "active or paused",
     Config = "CONFIG" "the configuration and the cluster's settings",
+    Mem = "MEM" "memory of the process",
+    DnsHosts = "DNS_HOSTS" "empty: names are resolved when a connection is opened",
+    DnsZones = "DNS_ZONES" "empty, as above",
+    Peers = "PEERS" "empty: there are no peers",
+    PeerPools = "PEER_POOLS" "empty, as above",
     Version = "VERSION" "the version",
     Help = "HELP" "this",
+}
+
+/// How the process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Now.
+    Immediately,
+    /// When open transactions have ended.
+    Transactions,
+    /// When all clients have left; no new ones come in.
+    Clients,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,12 +114,35 @@ pub enum Command {
     FinishMove(Option<MoveId>),
     Pause(Target),
     Resume(Target),
+    Disable(String),
+    Enable(String),
+    /// `None`: of all databases, here and below.
+    Reconnect(Option<String>),
+    WaitClose(Option<String>),
+    Kill(Option<String>),
+    KillClient(u64),
+    Shutdown(Stop),
     Reload,
     /// `SELECT 1`, by which tools ask whether anybody is there.
     SelectOne,
     SelectVersion,
     /// BEGIN, COMMIT, ROLLBACK, DISCARD ALL, ...: answered with this tag, and nothing else.
     Nothing(&'static str),
+}
+
+impl Command {
+    /// Whether it changes nothing.
+    pub fn only_looks(&self) -> bool {
+        match self {
+            Self::Show(_) | Self::ShowParameter(..) | Self::SelectOne | Self::SelectVersion => true,
+            Self::Nothing(_) | Self::SetIgnored => true,
+            Self::Set { .. } | Self::AddNode { .. } | Self::MoveShard { .. } => false,
+            Self::RollbackMove { .. } | Self::CancelMove(_) | Self::FinishMove(_) => false,
+            Self::Pause(_) | Self::Resume(_) | Self::Disable(_) | Self::Enable(_) => false,
+            Self::Reconnect(_) | Self::WaitClose(_) | Self::Kill(_) => false,
+            Self::KillClient(_) | Self::Shutdown(_) | Self::Reload => false,
+        }
+    }
 }
 
 /// Why a text is no command.
@@ -114,8 +161,15 @@ pub const SYNTAX: &[&str] = &[
     "ROLLBACK MOVE [id] [NOWAIT]",
     "CANCEL MOVE [id]",
     "FINISH MOVE [id]",
-    "PAUSE [SHARD id | NODE name]",
-    "RESUME [SHARD id | NODE name]",
+    "PAUSE [database | SHARD id | NODE name]",
+    "RESUME [database | SHARD id | NODE name]",
+    "DISABLE database",
+    "ENABLE database",
+    "RECONNECT [database]",
+    "WAIT_CLOSE [database]",
+    "KILL [database]",
+    "KILL_CLIENT id",
+    "SHUTDOWN [WAIT_FOR_SERVERS | WAIT_FOR_CLIENTS]",
     "SET name = value",
     "RELOAD",
 ];
@@ -162,64 +216,6 @@ pub fn parse(text: &str) -> Result<Vec<Command>, ParseError> {
         .collect()
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    /// Without quotes; keywords are compared without case.
-    Word(String),
-    /// In single or double quotes.
-    Quoted(String),
-    Symbol(char),
-}
-
-fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    loop {
-        rest = rest.trim_start();
-        if let Some(comment) = rest.strip_prefix("--") {
-            rest = comment.split_once('\n').map_or("", |(_, r)| r);
-        } else if let Some(comment) = rest.strip_prefix("/*") {
-            rest = comment.split_once("*/").map_or("", |(_, r)| r);
-        } else if let Some(quote) = rest.chars().next().filter(|c| matches!(c, '\'' | '"')) {
-            let (value, after) = quoted(rest, quote)?;
-            tokens.push(Token::Quoted(value));
-            rest = after;
-        } else if let Some(c) = rest.chars().next() {
-            let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '$');
-            let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
-            if end > 0 {
-                tokens.push(Token::Word(rest[..end].to_owned()));
-                rest = &rest[end..];
-            } else {
-                tokens.push(Token::Symbol(c));
-                rest = &rest[c.len_utf8()..];
-            }
-        } else {
-            return Ok(tokens);
-        }
-    }
-}
-
-/// The quoted text at the start, its doubled quotes made single, and what is behind it.
-fn quoted(text: &str, quote: char) -> Result<(String, &str), ParseError> {
-    let mut value = String::new();
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((i, c)) = chars.next() {
-        if c != quote {
-            value.push(c);
-        } else if chars.next_if(|(_, next)| *next == quote).is_some() {
-            value.push(quote);
-        } else {
-            return Ok((value, &text[i + c.len_utf8()..]));
-        }
-    }
-    Err(ParseError {
-        sqlstate: "42601",
-        message: "a quoted string does not end".into(),
-        hint: format!("Close it with {quote}."),
-    })
-}
-
 struct Parser<'a> {
     rest: &'a [Token],
     all: &'a [Token],
@@ -246,7 +242,7 @@ impl<'a> Parser<'a> {
         let Some(verb) = self.word() else { return Ok(None) };
         Ok(Some(match verb.to_ascii_uppercase().as_str() {
             "SHOW" => return self.show(),
-            "SELECT" => return Ok(self.select()),
+            "SELECT" => return self.select(),
             "SET" => self.set()?,
             "ADD" if self.keyword("NODE") => {
                 let name = self.name("the node's name")?;
@@ -269,6 +265,22 @@ impl<'a> Parser<'a> {
             "FINISH" if self.keyword("MOVE") => Command::FinishMove(self.move_id()?),
             "PAUSE" => Command::Pause(self.target()?),
             "RESUME" => Command::Resume(self.target()?),
+            "DISABLE" => Command::Disable(self.name("the database")?),
+            "ENABLE" => Command::Enable(self.name("the database")?),
+            "RECONNECT" => Command::Reconnect(self.database()),
+            "WAIT_CLOSE" => Command::WaitClose(self.database()),
+            "KILL" => Command::Kill(self.database()),
+            "KILL_CLIENT" => Command::KillClient(self.number("the client's id")?),
+            "SHUTDOWN" if self.keyword("WAIT_FOR_SERVERS") => Command::Shutdown(Stop::Transactions),
+            "SHUTDOWN" if self.keyword("WAIT_FOR_CLIENTS") => Command::Shutdown(Stop::Clients),
+            "SHUTDOWN" => Command::Shutdown(Stop::Immediately),
+            "SUSPEND" => {
+                return Err(not_offered(
+                    "SUSPEND",
+                    "PAUSE lets transactions end, closes the server connections and has clients \
+                     wait; RESUME ends that.",
+                ));
+            }
             "RELOAD" => Command::Reload,
             "BEGIN" | "START" => self.nothing("BEGIN"),
             "COMMIT" | "END" => self.nothing("COMMIT"),
@@ -287,6 +299,13 @@ impl<'a> Parser<'a> {
         if let Some(show) = Show::ALL.iter().find(|s| s.word().eq_ignore_ascii_case(what)) {
             return Ok(Some(Command::Show(*show)));
         }
+        if what.eq_ignore_ascii_case("fds") {
+            return Err(not_offered(
+                "SHOW FDS",
+                "It hands out passwords and keys, and was for an online restart. SHOW SOCKETS \
+                 lists the connections.",
+            ));
+        }
         // SHOW TRANSACTION ISOLATION LEVEL, SHOW TIME ZONE.
         let (what, more) = match what.to_ascii_lowercase().as_str() {
             "transaction" => ("transaction_isolation".to_owned(), 2),
@@ -300,12 +319,21 @@ impl<'a> Parser<'a> {
         Ok(parameter.map(|(name, value)| Command::ShowParameter(name, value)))
     }
 
-    fn select(&mut self) -> Option<Command> {
-        let symbols = |p: &mut Self| p.symbol('(') && p.symbol(')');
-        match self.word()? {
-            "1" => Some(Command::SelectOne),
-            w if w.eq_ignore_ascii_case("version") && symbols(self) => Some(Command::SelectVersion),
-            _ => None,
+    /// `SELECT pools` is `SHOW POOLS`, as in PgBouncer.
+    fn select(&mut self) -> Result<Option<Command>, ParseError> {
+        match self.rest {
+            [Token::Word(one)] if one == "1" => {
+                self.rest = &[];
+                Ok(Some(Command::SelectOne))
+            }
+            [Token::Word(w), Token::Symbol('('), Token::Symbol(')')]
+                if w.eq_ignore_ascii_case("version") =>
+            {
+                self.rest = &[];
+                Ok(Some(Command::SelectVersion))
+            }
+            [Token::Word(_)] => self.show(),
+            _ => Ok(None),
         }
     }
 
@@ -341,7 +369,17 @@ impl<'a> Parser<'a> {
         } else if self.keyword("NODE") {
             Ok(Target::Node(self.name("the node's name")?))
         } else {
-            Ok(Target::All)
+            Ok(self.database().map_or(Target::All, Target::Database))
+        }
+    }
+
+    fn database(&mut self) -> Option<String> {
+        match self.rest {
+            [Token::Word(w) | Token::Quoted(w), rest @ ..] => {
+                self.rest = rest;
+                Some(w.clone())
+            }
+            _ => None,
         }
     }
 
@@ -423,7 +461,10 @@ impl<'a> Parser<'a> {
 
     fn syntax(&self, message: String) -> ParseError {
         let written = self.written();
-        let hint = match SYNTAX.iter().find(|s| s.starts_with(written.as_str())) {
+        let verb = written.split(' ').next().unwrap_or_default();
+        let exact = SYNTAX.iter().find(|s| s.starts_with(written.as_str()));
+        let hint = match exact.or_else(|| SYNTAX.iter().find(|s| s.split(' ').next() == Some(verb)))
+        {
             Some(syntax) => format!("Write {syntax}"),
             None => "SHOW HELP lists the commands.".to_owned(),
         };
@@ -431,7 +472,12 @@ impl<'a> Parser<'a> {
     }
 
     fn unknown(&self) -> ParseError {
-        let written = self.written();
+        let mut written = self.written();
+        if let [Token::Word(_), Token::Word(_)] = self.all
+            && let Some(what) = written.strip_prefix("SELECT ")
+        {
+            written = format!("SHOW {what}");
+        }
         if matches!(
             written.split(' ').next(),
             Some("SELECT" | "INSERT" | "UPDATE" | "DELETE" | "WITH" | "CREATE")
@@ -464,98 +510,13 @@ impl<'a> Parser<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(text: &str) -> Command {
-        let mut all = parse(text).unwrap_or_else(|e| panic!("{text}: {e:?}"));
-        assert_eq!(all.len(), 1, "{text}");
-        all.remove(0)
-    }
-
-    #[test]
-    fn commands_are_read_without_case_and_with_quotes() {
-        assert_eq!(one("show Nodes;"), Command::Show(Show::Nodes));
-        assert_eq!(
-            one("add node \"no de\" 'db.example:5433' ; "),
-            Command::AddNode { name: "no de".into(), host: "db.example".into(), port: 5433 }
-        );
-        assert_eq!(
-            one("ADD NODE n '[::1]:5432'"),
-            Command::AddNode { name: "n".into(), host: "::1".into(), port: 5432 }
-        );
-        let moved = |wait| Command::MoveShard { shard: ShardId(1), to: "node3".into(), wait };
-        assert_eq!(one("MOVE SHARD 1 TO node3"), moved(true));
-        assert_eq!(one("move shard 1 to 'node3' nowait"), moved(false));
-        assert_eq!(one("ROLLBACK MOVE"), Command::RollbackMove { id: None, wait: true });
-        assert_eq!(one("CANCEL MOVE 7"), Command::CancelMove(Some(MoveId(7))));
-        assert_eq!(one("PAUSE"), Command::Pause(Target::All));
-        assert_eq!(one("resume shard 4"), Command::Resume(Target::Shard(ShardId(4))));
-        assert_eq!(one("pause node n-1"), Command::Pause(Target::Node("n-1".into())));
-        let set = Command::Set { name: "shard_count".into(), value: "32".into() };
-        assert_eq!(one("SET shard_count = 32"), set);
-        assert_eq!(one("set pgshunt.shard_count to '32'"), set);
-    }
-
-    #[test]
-    fn what_drivers_say_is_understood() {
-        assert_eq!(one("SELECT 1"), Command::SelectOne);
-        assert_eq!(one("select version();"), Command::SelectVersion);
-        assert_eq!(one("BEGIN ISOLATION LEVEL SERIALIZABLE"), Command::Nothing("BEGIN"));
-        assert_eq!(one("ROLLBACK"), Command::Nothing("ROLLBACK"));
-        assert_eq!(one("SET application_name = 'x'"), Command::SetIgnored);
-        assert_eq!(
-            one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
-            Command::SetIgnored
-        );
-        assert_eq!(one("SET DateStyle TO ISO, MDY"), Command::SetIgnored);
-        assert_eq!(
-            one("SHOW TRANSACTION ISOLATION LEVEL"),
-            Command::ShowParameter("transaction_isolation", "read committed")
-        );
-        assert_eq!(parse(" ; -- nothing\n /* at all */ "), Ok(vec![]));
-        assert_eq!(parse("SHOW NODES; SHOW HELP").unwrap().len(), 2);
-    }
-
-    #[test]
-    fn a_wrong_command_is_told_what_was_meant() {
-        for (text, sqlstate, hint) in [
-            ("SHOW NODE", "42601", "Did you mean SHOW NODES?"),
-            ("mvoe shard 1 to x", "42601", "Did you mean MOVE SHARD?"),
-            ("RELAOD", "42601", "Did you mean RELOAD?"),
-            ("frobnicate everything now", "42601", "SHOW HELP lists the commands."),
-            ("MOVE SHARD x TO n", "42601", "Write MOVE SHARD id TO node [NOWAIT]"),
-            ("MOVE SHARD 1", "42601", "Write MOVE SHARD id TO node [NOWAIT]"),
-            ("MOVE SHARD 99999999999 TO n", "42601", "Write MOVE SHARD id TO node [NOWAIT]"),
-            ("ADD NODE n 'host'", "42601", "Write ADD NODE name 'host:port'"),
-            ("ADD NODE n 'host:99999'", "42601", "Write ADD NODE name 'host:port'"),
-            ("CANCEL MOVE 1 2", "42601", "Write CANCEL MOVE [id]"),
-            ("SET x", "42601", "SHOW HELP lists the commands."),
-            ("SET x = 'unended", "42601", "Close it with '."),
-            (
-                "SELECT * FROM pg_class",
-                "0A000",
-                "Connect to your database for SQL. SHOW HELP lists the console's commands.",
-            ),
-            ("\u{1F980} = (", "42601", "SHOW HELP lists the commands."),
-        ] {
-            let e = parse(text).expect_err(text);
-            assert_eq!((e.sqlstate, e.hint.as_str()), (sqlstate, hint), "{text}: {e:?}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_text_is_a_command_or_an_error(text in "\\PC{0,80}") {
-            let _ = parse(&text);
-        }
-
-        #[test]
-        fn any_words_are_a_command_or_an_error(
-            text in "((SHOW|MOVE|SHARD|TO|SET|PAUSE|NODE|ADD|1|=|;|'|\"|--|x|ROLLBACK|SELECT|\\() ?){0,9}"
-        ) {
-            let _ = parse(&text);
-        }
+fn not_offered(what: &str, hint: &str) -> ParseError {
+    ParseError {
+        sqlstate: "0A000",
+        message: format!("{what} is not supported"),
+        hint: hint.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

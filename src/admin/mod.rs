@@ -15,25 +15,29 @@ mod act;
 mod columns;
 mod command;
 mod config;
+mod halt;
 mod protocol;
 mod reply;
 mod show;
+mod words;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 
-pub use command::{Command, ParseError, parse};
+pub use command::{Command, ParseError, Show, Stop, parse};
 pub use config::rows as settings;
 pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
 
 use crate::catalog::Store;
-use crate::config::Live;
+use crate::config::{Config, Live};
 use crate::gate::{Closed, Gates};
 use crate::moves::Mover;
+use crate::pool::Pools;
 use crate::telemetry::Registry;
+use crate::wire::backend::Report;
 use command::Target;
 
 /// The database names that lead to the console instead of a node.
@@ -42,8 +46,25 @@ pub const DATABASES: [&str; 2] = ["pgshunt", "pgbouncer"];
 /// What tools take for PgBouncer's version: they choose columns by it.
 const COMPATIBLE: &str = "1.25.2";
 
-/// What re-reads the configuration file: says what it has changed, or what is wrong with it.
-pub type Reload = Arc<dyn Fn() -> Result<Vec<String>, String> + Send + Sync>;
+/// As whom the console is in its own tables: tools know that name and leave it out.
+const ADMIN: &str = "pgbouncer";
+
+/// What the process does for its console.
+pub trait Process: Send + Sync {
+    /// Reads the configuration file again: says what it has changed, or what is wrong with it.
+    fn reload(&self) -> Result<Vec<String>, String>;
+    /// Puts another configuration in force.
+    fn apply(&self, wanted: &Config) -> Result<Vec<String>, String>;
+    fn stop(&self, how: Stop);
+}
+
+/// What a role may do here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rights {
+    /// SHOW, and nothing else.
+    Look,
+    All,
+}
 
 /// Everything the console shows and acts upon. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +76,9 @@ pub struct ConsoleContext {
     pub config: Live,
     /// Runs what waits for nodes.
     pub control: Handle,
-    pub reload: Option<Reload>,
+    pub pools: Arc<Pools>,
+    /// Given once the process is there; it has the console, so the console only borrows it.
+    pub process: Arc<OnceLock<Weak<dyn Process>>>,
     paused: Paused,
 }
 
@@ -69,15 +92,20 @@ impl ConsoleContext {
         gates: Gates,
         mover: Arc<Mover>,
         config: Live,
+        pools: Arc<Pools>,
         control: Handle,
     ) -> Self {
         let paused = Paused::default();
-        Self { registry, store, gates, mover, config, control, reload: None, paused }
+        let process = Arc::default();
+        Self { registry, store, gates, mover, config, control, pools, process, paused }
     }
 
-    /// Whether a role may use the console.
-    pub fn admits(&self, user: &str) -> bool {
-        let config = self.config.load();
-        user == config.cluster.service_user || config.auth.admins.iter().any(|a| a == user)
+    fn process(&self) -> Result<Arc<dyn Process>, Report> {
+        let process = self.process.get().and_then(Weak::upgrade);
+        process.ok_or_else(|| Report::error("57P03", "pgshunt is starting or stopping"))
+    }
+
+    fn rights(&self, user: &str) -> Rights {
+        if self.config.load().is_admin(user) { Rights::All } else { Rights::Look }
     }
 }

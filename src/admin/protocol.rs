@@ -7,7 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -15,8 +18,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
-use super::{COMPATIBLE, ConsoleContext, act, columns};
-use crate::telemetry::{ClientAddr, ClientState, NewClient};
+use super::{COMPATIBLE, ConsoleContext, Rights, act, columns};
+use crate::telemetry::{ClientAddr, ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
 use crate::wire::{ProtocolError, frame};
@@ -39,7 +42,12 @@ pub trait CancelSignal {
 /// Who has logged in.
 pub struct Login {
     pub user: String,
+    pub application_name: String,
     pub addr: ClientAddr,
+    pub local: Option<SocketAddr>,
+    pub remote_pid: i32,
+    /// The worker it is served by.
+    pub worker: usize,
     pub tls: bool,
     /// The cancel key.
     pub pid: i32,
@@ -59,15 +67,21 @@ where
 {
     let info = ctx.registry.add_client(NewClient {
         user: login.user.clone(),
-        database: super::DATABASES[0].into(),
-        application_name: String::new(),
+        database: super::ADMIN.into(),
+        application_name: login.application_name,
         addr: login.addr,
+        local: login.local,
+        remote_pid: login.remote_pid,
         tls: login.tls,
-        worker: 0,
+        worker: login.worker,
     });
+    let stats = ctx.registry.database(login.worker, super::ADMIN);
+    stats.logins.inc();
     let mut session = Session {
         stream,
+        rights: ctx.rights(&login.user),
         ctx,
+        stats,
         input: BytesMut::new(),
         out: Vec::new(),
         cancel: login.cancel,
@@ -79,22 +93,18 @@ where
     };
     session.greet(login.pid, &login.secret);
     session.flush().await?;
-    loop {
-        info.set_state(ClientState::Idle);
-        session.cancel.idle();
-        let message = match session.next().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return Ok(()),
-            Err(End::Io(e)) => return Err(e),
-            Err(End::Told(report)) => return session.close(&report).await,
-        };
-        info.set_state(ClientState::Active);
-        match session.handle(message.0, &message.1).await {
-            Ok(true) => {}
-            Ok(false) => return Ok(()),
-            Err(End::Io(e)) => return Err(e),
-            Err(End::Told(report)) => return session.close(&report).await,
-        }
+    let ended = tokio::select! {
+        biased;
+        ended = session.converse(&info) => ended,
+        () = info.killed() => Err(End::Told(Report::fatal(
+            "57P01",
+            "terminating connection due to administrator command",
+        ))),
+    };
+    match ended {
+        Ok(()) => Ok(()),
+        Err(End::Io(e)) => Err(e),
+        Err(End::Told(report)) => session.close(&report).await,
     }
 }
 
@@ -127,6 +137,8 @@ struct Portal {
 struct Session<S> {
     stream: S,
     ctx: ConsoleContext,
+    rights: Rights,
+    stats: Arc<WorkerStats>,
     input: BytesMut,
     out: Vec<u8>,
     cancel: Box<dyn CancelSignal>,
@@ -139,6 +151,21 @@ struct Session<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Until one of both ends it.
+    async fn converse(&mut self, info: &ClientInfo) -> Result<(), End> {
+        loop {
+            info.set_state(ClientState::Idle);
+            self.cancel.idle();
+            let Some((tag, body)) = self.next().await? else { return Ok(()) };
+            info.set_state(ClientState::Active);
+            info.set_requested(Instant::now());
+            if !self.handle(tag, &body).await? {
+                return Ok(());
+            }
+            info.set_prepared(self.statements.len() as u64);
+        }
+    }
+
     fn greet(&mut self, pid: i32, secret: &[u8]) {
         for (name, value) in [
             ("server_version", format!("{COMPATIBLE}/bouncer").as_str()),
@@ -157,6 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     async fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.out).await?;
+        self.stats.bytes_to_clients.add(self.out.len() as u64);
         self.out.clear();
         self.stream.flush().await
     }
@@ -186,9 +214,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             self.input.reserve(4096);
             tokio::select! {
                 read = self.stream.read_buf(&mut self.input) => {
-                    if read? == 0 {
+                    let read = read?;
+                    if read == 0 {
                         return Ok(None);
                     }
+                    self.stats.bytes_from_clients.add(read as u64);
                 }
                 changed = self.draining.changed() => {
                     if changed.is_err() {
@@ -302,7 +332,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn start(&self, command: Command) -> mpsc::Receiver<Item> {
         let (out, items) = mpsc::channel(64);
-        self.ctx.control.spawn(act::run(self.ctx.clone(), command, out));
+        self.stats.statements(PlanKind::Session).inc();
+        self.ctx.control.spawn(act::run(self.ctx.clone(), command, self.rights, out));
         items
     }
 
@@ -330,9 +361,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(match tag {
             b'P' => {
                 let p = frontend::parse(body)?;
+                self.stats.client_parses.inc();
                 self.parse(p.name, p.text)
             }
-            b'B' => self.bind(body)?,
+            b'B' => {
+                self.stats.binds.inc();
+                self.bind(body)?
+            }
             b'D' => match frontend::named(body)? {
                 Named::Statement(name) => self.describe_statement(name),
                 Named::Portal(name) => self.describe_portal(name),

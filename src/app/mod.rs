@@ -13,14 +13,14 @@ mod takeover;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::{self, ConsoleContext, Login};
+use crate::admin::{self, ConsoleContext, Login, Process, Stop};
 use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
 use crate::catalog::{CatalogError, Store, ddl};
@@ -74,7 +74,8 @@ pub struct Server {
     pub shared: Arc<Shared>,
     pub mover: Arc<Mover>,
     pub gates: Gates,
-    reloader: Option<Arc<Reloader>>,
+    reloader: Arc<Reloader>,
+    stopped: watch::Receiver<Option<Stop>>,
     context: ConsoleContext,
     /// What clients connect to, and where metrics are: for a successor.
     sockets: Vec<Listener>,
@@ -146,23 +147,16 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let listen = config.server.listen;
         console::offer_moves(&registry, &mover);
-        let mut context = ConsoleContext::new(
+        let context = ConsoleContext::new(
             registry.clone(),
             store.clone(),
             gates.clone(),
             mover.clone(),
             live.clone(),
+            pools.clone(),
             tokio::runtime::Handle::current(),
         );
-        // The reloader reaches what the console is part of, so the console only borrows it.
-        let reloader_of_console: Arc<OnceLock<Weak<Reloader>>> = Arc::default();
-        if source.is_some() {
-            let of_console = reloader_of_console.clone();
-            context.reload = Some(Arc::new(move || {
-                let reloader = of_console.get().and_then(Weak::upgrade);
-                reloader.ok_or("pgshunt is starting or stopping")?.reload()
-            }));
-        }
+        let process = context.process.clone();
         let shared = Arc::new(Shared::new(
             live,
             store.clone(),
@@ -173,11 +167,10 @@ impl Server {
             serve_console(context.clone()),
             draining,
         ));
-        let reloader = source.map(|s| {
-            let reloader = Arc::new(Reloader::new(s, store.clone(), shared.clone()));
-            reloader_of_console.get_or_init(|| Arc::downgrade(&reloader));
-            reloader
-        });
+        let (stop, stopped) = watch::channel(None);
+        let reloader = Arc::new(Reloader::new(source, store.clone(), shared.clone(), stop));
+        let of_console: Weak<dyn Process> = Arc::downgrade(&(reloader.clone() as Arc<dyn Process>));
+        process.get_or_init(|| of_console);
         let Sockets { clients: sockets, unix, metrics: metrics_socket, before } =
             Sockets::of(before, &config.server, count)?;
         let addr = sockets.iter().find_map(Listener::tcp_addr).unwrap_or(listen);
@@ -187,7 +180,10 @@ impl Server {
         // then the listening sockets.
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
-        let mut tasks = vec![tokio::spawn(follow_catalog(store.clone()))];
+        let mut tasks = vec![
+            tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(end_periods(shared.clone())),
+        ];
         if let Some(owner) = owner {
             mover
                 .resume_all(RESUME_DEADLINE)
@@ -218,6 +214,7 @@ impl Server {
             mover,
             gates,
             reloader,
+            stopped,
             context,
             sockets,
             unix,
@@ -234,13 +231,36 @@ impl Server {
 
     /// Reads the configuration file again and logs what came of it.
     fn reload(&self) {
-        match &self.reloader {
-            Some(reloader) => {
-                if let Err(why) = reloader.reload() {
-                    tracing::error!("reload: {why}; nothing has been changed");
+        if let Err(why) = self.reloader.reload() {
+            tracing::error!("reload: {why}; nothing has been changed");
+        }
+    }
+
+    /// Until the console was told to SHUTDOWN, and all that is to be waited for before is over.
+    pub async fn told_to_stop(&self) {
+        let mut stopped = self.stopped.clone();
+        loop {
+            // The sender lives as long as this.
+            let how = stopped.wait_for(Option::is_some).await.ok().and_then(|how| *how);
+            match how {
+                Some(Stop::Clients) => {
+                    self.shared.turn_away_new();
+                    tokio::select! {
+                        () = self.shared.last_client_left() => return,
+                        // A second one that waits for less.
+                        _ = stopped.changed() => {}
+                    }
                 }
+                Some(Stop::Immediately) => {
+                    self.shared.config.rcu(|config| {
+                        let mut config = Config::clone(config);
+                        config.server.shutdown_timeout = Duration::ZERO;
+                        config
+                    });
+                    return;
+                }
+                Some(Stop::Transactions) | None => return,
             }
-            None => tracing::warn!("reload: there is no configuration file"),
         }
     }
 
@@ -316,15 +336,37 @@ fn serve_console(context: ConsoleContext) -> Console {
     Box::new(move |stream, visitor| {
         let context = context.clone();
         Box::pin(async move {
-            let Visitor { user, addr, tls, cancel, draining } = visitor;
+            let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
             let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
-            let login = Login { user, addr, tls, pid, secret, cancel, draining };
+            let local = stream.socket().ends().map(|(_, ours)| ours);
+            let remote_pid = stream.socket().peer_pid();
+            let login = Login {
+                user,
+                application_name,
+                addr,
+                local,
+                remote_pid,
+                worker,
+                tls,
+                pid,
+                secret,
+                cancel,
+                draining,
+            };
             if let Err(error) = admin::serve(stream, context, login).await {
                 tracing::debug!(%addr, %error, "console session");
             }
         })
     })
+}
+
+/// Ends the averages' periods by the clock.
+async fn end_periods(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(shared.config.load().server.stats_period).await;
+        shared.registry.end_period();
+    }
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.
@@ -348,6 +390,7 @@ async fn follow_catalog(store: Arc<Store>) {
 /// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
 pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
     let door = config.server.takeover_socket.clone();
+    raise_file_limit(&config);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -371,6 +414,7 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
         loop {
             tokio::select! {
                 () = &mut told => break,
+                () = server.told_to_stop() => break,
                 _ = hangup.recv() => {
                     systemd::reloading();
                     server.reload();
@@ -389,6 +433,26 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
         server.shutdown().await;
         Ok(())
     })
+}
+
+/// Opens as many files as may be: a client is one, and its server connection another.
+fn raise_file_limit(config: &Config) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads and writes one struct of ours.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    let wanted = config.limits.max_clients + config.pool.size * config.cluster.nodes.len();
+    if !done || limit.rlim_cur < wanted as libc::rlim_t {
+        tracing::warn!(
+            files = limit.rlim_cur,
+            wanted,
+            "more clients are allowed than files may be open (ulimit -n)"
+        );
+    }
 }
 
 /// SIGTERM and SIGINT, caught from the moment this is made.

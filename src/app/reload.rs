@@ -7,7 +7,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::admin;
+use tokio::sync::watch;
+
+use crate::admin::{self, Process, Stop};
 use crate::catalog::Store;
 use crate::client::shared::Shared;
 use crate::config::{Config, Live};
@@ -24,17 +26,24 @@ pub struct Source {
 }
 
 pub struct Reloader {
-    source: Source,
+    source: Option<Source>,
     live: Live,
     store: Arc<Store>,
     shared: Arc<Shared>,
+    stop: watch::Sender<Option<Stop>>,
     /// One at a time.
     turn: Mutex<()>,
 }
 
 impl Reloader {
-    pub fn new(source: Source, store: Arc<Store>, shared: Arc<Shared>) -> Self {
-        Self { source, live: shared.config.clone(), store, shared, turn: Mutex::default() }
+    pub fn new(
+        source: Option<Source>,
+        store: Arc<Store>,
+        shared: Arc<Shared>,
+        stop: watch::Sender<Option<Stop>>,
+    ) -> Self {
+        let live = shared.config.clone();
+        Self { source, live, store, shared, stop, turn: Mutex::default() }
     }
 
     /// Says what has changed, a line each.
@@ -42,17 +51,25 @@ impl Reloader {
     /// # Errors
     /// What is wrong with the file; then nothing has changed.
     pub fn reload(&self) -> Result<Vec<String>, String> {
+        match &self.source {
+            Some(source) => self.apply(&Config::load(&source.file).map_err(|e| e.to_string())?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn apply(&self, wanted: &Config) -> Result<Vec<String>, String> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.live.load_full();
-        let wanted = Config::load(&self.source.file).map_err(|e| e.to_string())?;
         let clients = ServerTls::load(&wanted.tls).map_err(|e| format!("TLS: {e}"))?;
         let nodes = ClientTls::load(&wanted.tls).map_err(|e| format!("TLS: {e}"))?;
         let mut overruled = false;
-        if wanted.log.filter != old.log.filter {
+        if let Some(source) = &self.source
+            && wanted.log.filter != old.log.filter
+        {
             let refused = |e| format!("log.filter {:?}: {e}", wanted.log.filter);
-            overruled = !(self.source.set_filter)(&wanted.log.filter).map_err(refused)?;
+            overruled = !(source.set_filter)(&wanted.log.filter).map_err(refused)?;
         }
-        let new = Arc::new(with_fixed_of(&old, &wanted));
+        let new = Arc::new(with_fixed_of(&old, wanted));
 
         let mut lines = changes(&old, &new);
         if old.cluster.service_password != new.cluster.service_password {
@@ -64,7 +81,7 @@ impl Reloader {
         if overruled {
             lines.push("log.filter is overruled by RUST_LOG".into());
         }
-        let later = changes(&new, &wanted);
+        let later = changes(&new, wanted);
         lines.extend(later.iter().map(|l| format!("needs a restart: {l}")));
 
         self.live.store(new.clone());
@@ -79,11 +96,25 @@ impl Reloader {
     }
 }
 
+impl Process for Reloader {
+    fn reload(&self) -> Result<Vec<String>, String> {
+        Self::reload(self)
+    }
+
+    fn apply(&self, wanted: &Config) -> Result<Vec<String>, String> {
+        Self::apply(self, wanted)
+    }
+
+    fn stop(&self, how: Stop) {
+        self.stop.send_replace(Some(how));
+    }
+}
+
 /// What is wanted, but for what was decided when the process started.
 fn with_fixed_of(old: &Config, wanted: &Config) -> Config {
     let mut new = wanted.clone();
-    let shutdown_timeout = wanted.server.shutdown_timeout;
-    new.server = crate::config::Server { shutdown_timeout, ..old.server.clone() };
+    let crate::config::Server { shutdown_timeout, stats_period, .. } = wanted.server;
+    new.server = crate::config::Server { shutdown_timeout, stats_period, ..old.server.clone() };
     new.cluster = crate::config::Cluster {
         service_password: wanted.cluster.service_password.clone(),
         ..old.cluster.clone()
@@ -100,7 +131,7 @@ fn changes(from: &Config, to: &Config) -> Vec<String> {
     from.iter()
         .zip(&to)
         // PgBouncer's names for the same have no section.
-        .filter(|((key, a, _), (_, b, _))| key.contains('.') && a != b)
-        .map(|((key, a, _), (_, b, _))| format!("{key}: {} -> {}", shown(a), shown(b)))
+        .filter(|((key, a, ..), (_, b, ..))| key.contains('.') && a != b)
+        .map(|((key, a, ..), (_, b, ..))| format!("{key}: {} -> {}", shown(a), shown(b)))
         .collect()
 }

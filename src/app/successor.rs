@@ -86,7 +86,10 @@ impl Server {
     /// Hands the sockets to a successor. True: it serves. Otherwise all is as it was.
     pub(super) async fn offers_itself(&self, line: &Line) -> bool {
         if self.context.is_paused() {
-            takeover::refuse(line, "it is paused, and its successor would not be: RESUME first");
+            takeover::refuse(
+                line,
+                "something is paused or disabled and would not be then: RESUME, ENABLE first",
+            );
             return false;
         }
         let steward = self.shared.store.steward();

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
@@ -250,10 +251,8 @@ impl Live {
     fn spawn(&self, client: impl Future<Output = ()> + 'static) {
         self.count.set(self.count.get() + 1);
         let counted = Counted(self.clone());
-        tokio::task::spawn_local(async move {
-            client.await;
-            drop(counted);
-        });
+        // An async block would hold the client's future twice.
+        tokio::task::spawn_local(client.map(move |()| drop(counted)));
     }
 
     async fn ended(&self) {

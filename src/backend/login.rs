@@ -5,7 +5,6 @@
 //! stored anywhere. The service role logs in with its configured password.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -130,6 +129,10 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         worker: target.worker,
     });
     info.set_backend_pid(pid);
+    if let Some((node, ours)) = stream.socket().ends() {
+        info.set_ends(node, ours);
+    }
+    let pending = info.cancels().clone();
     Ok(Box::new(ServerConn {
         id,
         info,
@@ -137,7 +140,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         stream,
         input,
         output: out,
-        cancel: Arc::new(Cancel { key, pending: AtomicU32::new(0) }),
+        cancel: Arc::new(Cancel { key, pending }),
         facts,
         opened: Instant::now(),
     }))

@@ -33,7 +33,7 @@ pub struct CancelKey {
 #[derive(Debug)]
 pub struct Cancel {
     pub key: CancelKey,
-    pub pending: AtomicU32,
+    pub pending: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! Waiting for what others hold: a place in a pool's line, or a gate to open.
+//! Waiting for what others hold: a place in a pool's line, a gate to open, a pause to end.
 //!
 //! Meanwhile the client is still listened to: what it was owed is sent, what it sends is read ahead,
 //! a cancel ends the wait, and a client that has left gives up its place at once.
@@ -25,10 +25,14 @@ struct Aside<T> {
 }
 
 impl Client {
-    /// A connection to `node` from its pool: at once, or in turn.
-    pub(super) async fn borrow(&mut self, node: NodeId) -> Result<Result<Leased, Report>, End> {
+    /// A connection to `node` from its pool: at once, or in turn. `Err(None)`: a pause has begun, and
+    /// it is to be asked for again.
+    pub(super) async fn borrow(
+        &mut self,
+        node: NodeId,
+    ) -> Result<Result<Leased, Option<Report>>, End> {
         let Some(pool) = self.pool(node) else {
-            return Ok(Err(Report::error("40001", "the node has just been removed")));
+            return Ok(Err(Some(Report::error("40001", "the node has just been removed"))));
         };
         let granted = match pool.lease(self.worker.index) {
             Lease::Now(conn) => Ok(conn),
@@ -36,7 +40,7 @@ impl Client {
                 let since = Instant::now();
                 self.parts.info.set_state_since(ClientState::Waiting, since);
                 let granted = self.wait_in_line(waiting).await?;
-                self.worker.stats.wait.record(since.elapsed());
+                self.parts.stats.wait.record(since.elapsed());
                 granted
             }
         };
@@ -44,11 +48,12 @@ impl Client {
             conn.serves(self.parts.info.id);
         }
         Ok(granted.map_err(|e| match e {
+            Some(PoolError::Paused) => None,
             Some(e) => {
-                self.worker.stats.errors(Blame::Node).inc();
-                report_of(&e)
+                self.parts.stats.errors(Blame::Node).inc();
+                Some(report_of(&e))
             }
-            None => cancelled(),
+            None => Some(cancelled()),
         }))
     }
 
@@ -93,7 +98,26 @@ impl Client {
         let woken = worker.woken.notified();
         let mut woken = std::pin::pin!(woken);
         let aside = self.wait_aside(|cx| woken.as_mut().poll(cx)).await;
-        self.worker.stats.hold.record(since.elapsed());
+        self.parts.stats.hold.record(since.elapsed());
+        if aside?.cancelled {
+            self.refuse_front(cancelled());
+        }
+        Ok(())
+    }
+
+    /// Whether its database is paused for a client that holds no connection.
+    pub(super) fn is_shut_out(&self) -> bool {
+        self.server.is_none() && self.worker.shared.pools.doors.is_closed(&self.parts.database)
+    }
+
+    /// Waits until a pause has ended.
+    pub(super) async fn wait_at_the_door(&mut self) -> Result<(), End> {
+        let since = Instant::now();
+        self.parts.info.set_state_since(ClientState::Held, since);
+        let (shared, database) = (self.worker.shared.clone(), self.parts.database.clone());
+        let mut passed = std::pin::pin!(shared.pools.doors.pass(&database));
+        let aside = self.wait_aside(|cx| passed.as_mut().poll(cx)).await;
+        self.parts.stats.hold.record(since.elapsed());
         if aside?.cancelled {
             self.refuse_front(cancelled());
         }

@@ -216,8 +216,6 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use super::*;
     use crate::backend::server::CancelKey;
     use crate::config;
@@ -264,7 +262,7 @@ mod tests {
             tcp.read_exact(&mut request).await.unwrap();
             request
         });
-        (Arc::new(Cancel { key, pending: AtomicU32::new(0) }), took)
+        (Arc::new(Cancel { key, pending: Arc::default() }), took)
     }
 
     #[tokio::test]

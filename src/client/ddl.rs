@@ -1,5 +1,7 @@
 //! DDL of distributed tables: handed to the control runtime, which carries it out on all nodes.
 
+use std::time::Instant;
+
 use super::ending::End;
 use super::relay::Client;
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
@@ -19,11 +21,13 @@ impl Client {
             settings: settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect(),
             sql,
         };
+        let begun = Instant::now();
         let store = self.worker.shared.store.clone();
         let work =
             self.worker.shared.control.spawn(async move { ddl::execute(&store, &request).await });
         // It is carried out whether the client waits for it or not: all nodes or none.
         let outcome = work.await.unwrap_or_else(|e| Err(DdlError::new("XX000", e.to_string())));
+        self.count_job(begun);
         match outcome {
             Ok(outcome) => {
                 for notice in outcome.notices {

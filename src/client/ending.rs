@@ -77,7 +77,7 @@ impl Client {
         if idle {
             return Ok(());
         }
-        self.worker.stats.errors(Blame::Node).inc();
+        self.parts.stats.errors(Blame::Node).inc();
         if told {
             return Err(End::Told);
         }
@@ -86,6 +86,15 @@ impl Client {
             report = report.detail(e.to_string());
         }
         Err(report.into())
+    }
+
+    /// The console has asked for it.
+    pub(super) fn killed(&self) -> End {
+        if self.parts.session.is_amid_message() {
+            // Half of a message is with the client: what would follow is no message to it.
+            return End::Client;
+        }
+        Report::fatal("57P01", "terminating connection due to administrator command").into()
     }
 
     /// The client is gone: what it left running is cancelled, and its transaction ends.

@@ -5,6 +5,8 @@
 //! has not come push back. A connection is borrowed per node, in the order of node ids, so that two
 //! gathers can never each wait for what the other holds.
 
+use std::time::Instant;
+
 use bytes::{Buf, BytesMut};
 
 use super::ending::End;
@@ -14,6 +16,7 @@ use crate::merge::{self, Column};
 use crate::pool::Leased;
 use crate::router::plan::Merge;
 use crate::session::{Gather, reset_sql};
+use crate::telemetry::PlanKind;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::{frame, frontend};
 
@@ -69,9 +72,11 @@ impl Client {
                     sent: false,
                     done: false,
                 }),
-                Err(report) => {
+                Err(refused) => {
                     self.give_back(parts);
-                    self.refuse_front(report);
+                    if let Some(report) = refused {
+                        self.refuse_front(report);
+                    }
                     return Ok(());
                 }
             }
@@ -81,11 +86,15 @@ impl Client {
             self.give_back(parts);
             return Ok(());
         };
+        let begun = Instant::now();
+        self.parts.stats.statements(PlanKind::EveryNode).inc();
+        self.parts.stats.server_assignments.add(parts.len() as u64);
         let targets = parts.iter().map(|p| p.conn.cancel.clone());
         self.parts.cancel.linked(targets);
         let mut answer = Answer::default();
         let outcome = self.run_parts(&job, &mut parts, &mut answer).await;
         self.relink_cancel();
+        self.count_job(begun);
         self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
         self.give_back(parts);
         match outcome {
@@ -328,7 +337,7 @@ impl Client {
     async fn push_out(&mut self) -> Result<(), End> {
         let sent = self.out.len() as u64;
         self.stream.drain(&mut self.out).await.map_err(|_| End::Client)?;
-        self.worker.stats.bytes_to_clients.add(sent);
+        self.parts.stats.bytes_to_clients.add(sent);
         Ok(())
     }
 }

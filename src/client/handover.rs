@@ -76,7 +76,7 @@ impl Client {
 pub async fn adopt(worker: Rc<Worker>, handed: Handed, socket: OwnedFd) {
     let addr = handed.addr;
     match unpack(&worker, handed, socket) {
-        Ok((stream, parts)) => Client::new(&worker, stream, parts).run().await,
+        Ok((stream, parts)) => Box::new(Client::new(&worker, stream, parts)).run().await,
         Err(error) => tracing::warn!(%addr, %error, "a client was handed over and is lost"),
     }
 }
@@ -99,6 +99,8 @@ fn unpack(
         database: handed.database.clone(),
         application_name: handed.application_name,
         addr: handed.addr,
+        local: socket.ends().map(|(_, ours)| ours),
+        remote_pid: socket.peer_pid(),
         tls: false,
         worker: worker.index,
     });
@@ -109,6 +111,7 @@ fn unpack(
         }
         Session::unpack(info.id, handed.session, env)
     });
+    let stats = shared.registry.database(worker.index, &handed.database);
     let user: Arc<str> = handed.user.into();
     shared.pools.renew(&user, &handed.credentials);
     let parts = Parts {
@@ -118,6 +121,7 @@ fn unpack(
         session,
         cancel,
         info,
+        stats,
         admission: shared.admit_known(),
         input: BytesMut::from(&handed.input[..]),
     };

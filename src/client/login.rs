@@ -22,7 +22,7 @@ use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, reset_sql};
-use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient};
+use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
 use crate::wire::startup::{self, Minor, Startup};
@@ -30,7 +30,14 @@ use crate::wire::{ProtocolError, frame};
 
 pub enum Outcome {
     Session(Box<Parts>),
-    Console { user: String, protocol: Minor },
+    Console(Guest),
+}
+
+/// Who has come for the console.
+pub struct Guest {
+    pub user: String,
+    pub application_name: String,
+    pub protocol: Minor,
 }
 
 /// What a session starts with.
@@ -41,6 +48,8 @@ pub struct Parts {
     pub session: Session,
     pub cancel: Registration,
     pub info: Live<ClientInfo>,
+    /// The figures of its database.
+    pub stats: Arc<WorkerStats>,
     /// Counts the client out when the session ends.
     #[expect(dead_code, reason = "held for its Drop")]
     pub admission: Admission,
@@ -86,7 +95,8 @@ pub async fn run(
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
     // Who was accepted before a successor came is let in, and then handed over.
-    if *shared.draining.borrow() && shared.successor().is_none() {
+    let closing = shared.is_closing() && shared.successor().is_none();
+    if closing && !CONSOLE.contains(&startup.database.as_str()) {
         worker.stats.clients_refused.inc();
         return Err(Report::fatal("57P03", "pgshunt is shutting down").into());
     }
@@ -107,23 +117,32 @@ pub async fn run(
     let credentials =
         authenticate(worker, stream, &mut input, &mut out, &startup.user, binding).await?;
     backend::put_authentication(out.buf(), 0, &[]);
-    worker.stats.logins.inc();
 
+    let application_name = startup
+        .params
+        .iter()
+        .find(|(n, _)| n.eq_ignore_ascii_case("application_name"))
+        .map(|(_, v)| v.clone())
+        .unwrap_or_default();
     if CONSOLE.contains(&startup.database.as_str()) {
         let config = shared.config.load();
-        let admin = startup.user == config.cluster.service_user
-            || config.auth.admins.contains(&startup.user);
-        if !admin {
+        let user = &startup.user;
+        if !config.is_admin(user) && !config.auth.stats_users.contains(user) {
             return Err(Report::fatal("42501", "this role may not use the console")
-                .hint("Add it to auth.admins.")
+                .hint("Add it to auth.admins, or to auth.stats_users if it shall only look.")
                 .into());
         }
         stream.drain(&mut out).await?;
-        return Ok(Outcome::Console { user: startup.user, protocol });
+        let Startup { user, .. } = startup;
+        return Ok(Outcome::Console(Guest { user, application_name, protocol }));
     }
 
     let user: Arc<str> = startup.user.as_str().into();
     let database: Arc<str> = startup.database.as_str().into();
+    if shared.pools.doors.is_disabled(&database) {
+        let why = format!("database \"{database}\" is disabled");
+        return Err(Report::fatal("55000", why).hint("ENABLE in the console ends that.").into());
+    }
     shared.pools.renew(&user, &credentials);
     let status = server_status(worker, &user, &database, &credentials, &startup).await?;
     for (name, value) in &status {
@@ -134,22 +153,20 @@ pub async fn run(
     backend::put_ready(out.buf(), backend::Status::Idle);
     stream.drain(&mut out).await?;
 
-    let application_name = startup
-        .params
-        .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case("application_name"))
-        .map(|(_, v)| v.clone())
-        .unwrap_or_default();
     let info = shared.registry.add_client(NewClient {
         user: startup.user,
         database: startup.database,
         application_name,
         addr,
+        local: stream.socket().ends().map(|(_, ours)| ours),
+        remote_pid: stream.socket().peer_pid(),
         tls: stream.is_tls(),
         worker: worker.index,
     });
     let mut session = Session::new(info.id, &startup.params);
     session.told(status);
+    let stats = shared.registry.database(worker.index, &database);
+    stats.logins.inc();
     Ok(Outcome::Session(Box::new(Parts {
         user,
         database,
@@ -157,6 +174,7 @@ pub async fn run(
         session,
         cancel,
         info,
+        stats,
         admission,
         input,
     })))
@@ -253,7 +271,7 @@ async fn server_status(
 ) -> Result<Status, Failure> {
     let shared = &worker.shared;
     let asked = Asked::new(database, user, &startup.params);
-    let old = match shared.reported.look_up(Instant::now(), &asked, &startup.params) {
+    let mut old = match shared.reported.look_up(Instant::now(), &asked, &startup.params) {
         Known::Fresh(status) => return Ok(status),
         Known::Old(status) => Some(status),
         Known::No => None,
@@ -261,10 +279,23 @@ async fn server_status(
     let routes = shared.store.routes().load();
     let key = PoolKey { node: routes.home().id, database: database.clone(), user: user.clone() };
     let pool = shared.pools.pool(key, routes.home(), credentials);
-    let leased = match (pool.lease(worker.index), old) {
-        (Lease::Now(conn), _) => Ok(conn),
-        (Lease::Later(_), Some(old)) => return Ok(old),
-        (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
+    let leased = loop {
+        if shared.pools.doors.is_closed(database) {
+            match old.take() {
+                Some(old) => return Ok(old),
+                None => shared.pools.doors.pass(database).await,
+            }
+        }
+        match (pool.lease(worker.index), old.take()) {
+            (Lease::Now(conn), _) => break Ok(conn),
+            (Lease::Later(_), Some(old)) => return Ok(old),
+            (Lease::Later(mut waiting), None) => {
+                match std::future::poll_fn(|cx| waiting.poll(cx)).await {
+                    Err(PoolError::Paused) => {}
+                    granted => break granted,
+                }
+            }
+        }
     };
     let mut conn = leased.map_err(|e| fatal(&e))?;
 

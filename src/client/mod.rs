@@ -26,7 +26,6 @@ use crate::config::ClientTls;
 use crate::net::{Out, Socket, Stream};
 use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
-use crate::wire::startup::Minor;
 
 pub use cancel::{Cancels, Elsewhere};
 pub use handover::{Handed, Successor, adopt};
@@ -40,6 +39,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
         return;
     }
     let limit = worker.shared.config.load().limits.login_timeout;
+    let logging_in = worker.shared.registry.begin_login();
     let opening = tokio::time::timeout(limit, open(&worker, socket, addr)).await;
     let client = match opening {
         Ok(Some(client)) => client,
@@ -50,14 +50,17 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
             return;
         }
     };
+    drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Console { stream, user, protocol } => {
+        Opened::Console { stream, guest } => {
             let visitor = shared::Visitor {
-                user,
+                user: guest.user,
+                application_name: guest.application_name,
                 addr,
+                worker: worker.index,
                 tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(protocol),
+                cancel: worker.shared.cancels.register(guest.protocol),
                 draining: worker.shared.draining.clone(),
             };
             (worker.shared.console)(stream, visitor).await;
@@ -67,7 +70,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
-    Console { stream: Stream, user: String, protocol: Minor },
+    Console { stream: Stream, guest: login::Guest },
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
@@ -93,9 +96,7 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Console { user, protocol }) => {
-                    Some(Opened::Console { stream, user, protocol })
-                }
+                Ok(login::Outcome::Console(guest)) => Some(Opened::Console { stream, guest }),
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();

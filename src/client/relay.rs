@@ -57,6 +57,8 @@ pub struct Client {
     sent_at: Option<Instant>,
     /// When the transaction asked for its connection.
     linked_at: Option<Instant>,
+    /// What the client was told of the server's parameters, when they were last looked at.
+    told: u64,
     /// The pools used under this routing table.
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Of another database than the cluster's: nothing is distributed there.
@@ -76,6 +78,7 @@ pub(super) enum Event {
 impl Client {
     pub fn new(worker: &Rc<Worker>, stream: Stream, mut parts: Parts) -> Self {
         parts.session.known_as(parts.cancel.pid());
+        let told = parts.session.told_print();
         let plain = *parts.database != *worker.shared.config.load().cluster.database;
         Self {
             worker: worker.clone(),
@@ -92,14 +95,22 @@ impl Client {
             unflushed: false,
             sent_at: None,
             linked_at: None,
+            told,
             pools: (Epoch(0), Vec::new()),
             plain,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
 
-    pub async fn run(mut self) {
-        let end = self.drive().await;
+    /// Boxed: it lives for as long as the client, and a future keeps what it was given beside what it
+    /// has made of it.
+    pub async fn run(mut self: Box<Self>) {
+        let info = self.parts.info.info().clone();
+        let end = tokio::select! {
+            biased;
+            end = self.drive() => end,
+            () = info.killed() => self.killed(),
+        };
         let told = match end {
             End::Fatal(report) => {
                 report.put(self.out.buf());
@@ -126,9 +137,13 @@ impl Client {
             };
             let released = self.release();
             let met = match need {
+                Some(Need::Lease(_) | Need::Job(_)) if self.is_shut_out() => {
+                    self.wait_at_the_door().await.map(|()| true)
+                }
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
                 Some(Need::Gate) => self.hold().await.map(|()| true),
-                Some(Need::Job(job)) => self.job(*job).await.map(|()| true),
+                // Boxed, so that who never has one does not carry its size.
+                Some(Need::Job(job)) => Box::pin(self.job(*job)).await.map(|()| true),
                 // Without a connection there is nothing left to wait for.
                 Some(Need::Quiet) => Ok(released),
                 None => Ok(self.tries_again()),
@@ -240,8 +255,9 @@ impl Client {
             (parts.session.client(header, &message[frame::HEADER..], env, &mut io), env.now)
         });
         debug_assert!(none.is_empty(), "nothing is sent without a link");
+        parts.info.set_requested(begun);
         if matches!((header.tag, &flow), (b'Q' | b'P' | b'B', Ok(Flow::Done))) {
-            worker.stats.route.record(begun.elapsed());
+            parts.stats.route.record(begun.elapsed());
         }
         if sent_at.is_none() && parts.session.is_waiting_for_server() {
             *sent_at = Some(begun);
@@ -273,12 +289,13 @@ impl Client {
                     conn.facts.spent = true;
                     self.copying.1 = false;
                 }
+                conn.info.set_requested(self.parts.info.requested_at());
                 conn.give(self.worker.index);
             }
             if let Some(at) = self.linked_at.take() {
-                self.worker.stats.transaction.record(at.elapsed());
+                self.parts.stats.transaction.record(at.elapsed());
             }
-            self.worker.stats.transactions.inc();
+            self.parts.stats.transactions.inc();
             self.count();
         }
         self.again.extend(again);
@@ -292,13 +309,15 @@ impl Client {
         self.linked_at = Some(Instant::now());
         let mut conn = match self.borrow(node).await? {
             Ok(conn) => conn,
-            Err(report) => {
-                self.refuse_front(report);
+            Err(refused) => {
+                if let Some(report) = refused {
+                    self.refuse_front(report);
+                }
                 return Ok(());
             }
         };
         self.parts.cancel.linked([conn.cancel.clone()]);
-        self.worker.stats.server_assignments.inc();
+        self.parts.stats.server_assignments.inc();
         let facts = std::mem::take(&mut conn.facts);
         self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
         self.server = Some(conn);
@@ -338,12 +357,17 @@ impl Client {
 
     async fn job(&mut self, job: Job) -> Result<(), End> {
         match job {
-            Job::Gather(gather) => {
-                self.worker.stats.statements(PlanKind::EveryNode).inc();
-                self.gather(gather).await
-            }
+            Job::Gather(gather) => self.gather(gather).await,
             Job::Ddl { sql, extended, described } => self.ddl(sql, extended, described).await,
         }
+    }
+
+    /// A job is a transaction of its own, of one statement.
+    pub(super) fn count_job(&mut self, begun: Instant) {
+        let (stats, took) = (&self.parts.stats, begun.elapsed());
+        stats.query.record(took);
+        stats.transaction.record(took);
+        stats.transactions.inc();
     }
 
     /// A message of COPY data is half read.
@@ -391,7 +415,7 @@ impl Client {
                 return Poll::Ready(Event::ServerGone(Some(e)));
             }
             let sent = before - conn.output.len();
-            self.worker.stats.bytes_to_nodes.add(sent as u64);
+            self.parts.stats.bytes_to_nodes.add(sent as u64);
             // Room was made for messages that waited for it.
             progress |= before > SERVER_HIGH && conn.output.len() <= SERVER_HIGH;
             if self.out.len() < CLIENT_HIGH {
@@ -399,7 +423,7 @@ impl Client {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Event::ServerGone(None)),
                     Poll::Ready(Err(e)) => return Poll::Ready(Event::ServerGone(Some(e))),
                     Poll::Ready(Ok(n)) => {
-                        self.worker.stats.bytes_from_nodes.add(n as u64);
+                        self.parts.stats.bytes_from_nodes.add(n as u64);
                         let worker = self.worker.clone();
                         let (session, out) = (&mut self.parts.session, &mut self.out);
                         let took = worker.with_env(|env| {
@@ -409,7 +433,7 @@ impl Client {
                         if !session.is_waiting_for_server()
                             && let Some(at) = self.sent_at.take()
                         {
-                            worker.stats.query.record(at.elapsed());
+                            self.parts.stats.query.record(at.elapsed());
                         }
                         if let Err(e) = took {
                             let e = io::Error::new(io::ErrorKind::InvalidData, e);
@@ -445,7 +469,7 @@ impl Client {
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
         let before = self.out.len();
         let drained = (!self.muted).then(|| self.stream.poll_drain(cx, &mut self.out));
-        self.worker.stats.bytes_to_clients.add((before - self.out.len()) as u64);
+        self.parts.stats.bytes_to_clients.add((before - self.out.len()) as u64);
         if matches!(drained, Some(Poll::Ready(Err(_)))) {
             if self.leaving != Leaving::Goodbye {
                 return false;
@@ -468,6 +492,9 @@ impl Client {
         if full || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
+        if self.input.capacity() == 0 {
+            self.input = self.worker.take_buffer();
+        }
         match self.stream.poll_fill(cx, &mut self.input) {
             Poll::Ready(Err(_)) => Poll::Ready(Event::ClientGone),
             Poll::Ready(Ok(0)) => {
@@ -475,10 +502,15 @@ impl Client {
                 Poll::Ready(Event::Progress)
             }
             Poll::Ready(Ok(n)) => {
-                self.worker.stats.bytes_from_clients.add(n as u64);
+                self.parts.stats.bytes_from_clients.add(n as u64);
                 Poll::Ready(Event::Progress)
             }
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    self.worker.give_buffer(std::mem::take(&mut self.input));
+                }
+                Poll::Pending
+            }
         }
     }
 
@@ -490,7 +522,7 @@ impl Client {
         }
     }
 
-    fn note_state(&self) {
+    fn note_state(&mut self) {
         let session = &self.parts.session;
         let state = match (session.is_waiting_for_server(), session.status()) {
             (true, _) => ClientState::Active,
@@ -502,6 +534,10 @@ impl Client {
         info.set_node(session.node());
         info.set_shard(session.shard());
         info.set_prepared(session.prepared_count() as u64);
+        if self.told != session.told_print() {
+            self.told = session.told_print();
+            info.set_application_name(session.application_name());
+        }
         if info.pin() != session.pinned() {
             info.set_pin(session.pinned());
         }
@@ -510,7 +546,7 @@ impl Client {
     /// Moves the session's counters to the worker's.
     fn count(&mut self) {
         let c = std::mem::take(&mut self.parts.session.counters);
-        let s = &self.worker.stats;
+        let s = &self.parts.stats;
         s.statements(PlanKind::SingleShard).add(c.shard);
         s.statements(PlanKind::SingleNode).add(c.home);
         s.statements(PlanKind::Refused).add(c.refused);
@@ -529,6 +565,6 @@ pub(super) fn report_of(e: &PoolError) -> Report {
             .hint("Raise pool.size, or find out what holds the connections (SHOW CLIENTS)."),
         PoolError::Login(LoginError::Refused { body, .. }) => Report::from_node(body),
         PoolError::Login(_) => Report::error("08006", e.to_string()),
-        PoolError::Shutdown => Report::error("57P01", e.to_string()),
+        PoolError::Shutdown | PoolError::Paused => Report::error("57P01", e.to_string()),
     }
 }

@@ -2,11 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
 
 pub use super::cancel::Registration;
 use super::reported::Reported;
@@ -22,7 +23,9 @@ use crate::telemetry::{ClientAddr, Registry};
 /// Somebody who has logged in to the console.
 pub struct Visitor {
     pub user: String,
+    pub application_name: String,
     pub addr: ClientAddr,
+    pub worker: usize,
     pub tls: bool,
     pub cancel: Registration,
     pub draining: tokio::sync::watch::Receiver<bool>,
@@ -45,6 +48,9 @@ pub struct Shared {
     pub reported: Reported,
     pub roles: Roles,
     clients: AtomicUsize,
+    /// No new clients: the process ends when the last one has left.
+    closing: AtomicBool,
+    left: Notify,
     /// Set when the process drains: idle clients are sent away, open transactions may end.
     pub draining: tokio::sync::watch::Receiver<bool>,
     /// Who takes our clients over while we drain.
@@ -76,8 +82,26 @@ impl Shared {
             reported: Reported::default(),
             roles,
             clients: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            left: Notify::new(),
             draining,
             successor: Mutex::default(),
+        }
+    }
+
+    pub fn turn_away_new(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether no new clients are served.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || *self.draining.borrow()
+    }
+
+    /// Until no client is there; the console's do not count.
+    pub async fn last_client_left(&self) {
+        while self.clients.load(Ordering::Acquire) > 0 {
+            self.left.notified().await;
         }
     }
 
@@ -122,6 +146,8 @@ pub struct Admission(Arc<Shared>);
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+        if self.0.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.left.notify_one();
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use hashbrown::HashMap;
 use tokio::sync::{Notify, mpsc};
 
@@ -26,7 +27,13 @@ pub struct Worker {
     /// Time is up: open transactions are ended too.
     pub ending: Cell<bool>,
     decide: RefCell<Decide>,
+    /// Buffers that no client reads into at the moment. Whoever waits for its client's next word has
+    /// none: there are thousands of them.
+    buffers: RefCell<Vec<BytesMut>>,
 }
+
+/// As many as clients speak at once; more are not kept.
+const BUFFERS: usize = 64;
 
 struct Decide {
     gate: Gate,
@@ -45,6 +52,7 @@ impl Worker {
             woken: Notify::new(),
             drain: Arc::default(),
             ending: Cell::new(false),
+            buffers: RefCell::default(),
             decide: RefCell::new(Decide {
                 gate: Gate::default(),
                 effects: Vec::new(),
@@ -52,6 +60,19 @@ impl Worker {
                 drained: HashMap::new(),
             }),
         })
+    }
+
+    /// An empty buffer to read into.
+    pub fn take_buffer(&self) -> BytesMut {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an empty buffer back.
+    pub fn give_buffer(&self, buffer: BytesMut) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < BUFFERS && buffer.capacity() > 0 {
+            buffers.push(buffer);
+        }
     }
 
     /// Lets a session decide something, on one snapshot of the routing table.

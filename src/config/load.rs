@@ -157,6 +157,9 @@ impl Source<'_> {
         if config.limits.max_message < 64 << 10 {
             return refuse(&["limits", "max_message"], "max_message must be at least 64kB".into());
         }
+        if config.server.stats_period.is_zero() {
+            return refuse(&["server", "stats_period"], "stats_period cannot be 0".into());
+        }
         if config.moves.max_pause <= config.moves.cutover_drain_timeout {
             return refuse(
                 &["move", "max_pause"],

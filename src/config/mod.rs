@@ -6,7 +6,7 @@
 //! that does not start ([`load`]).
 
 mod load;
-mod units;
+pub mod units;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -39,6 +39,13 @@ pub struct Config {
     pub log: Log,
 }
 
+impl Config {
+    /// Whether a role may do all that the console can.
+    pub fn is_admin(&self, user: &str) -> bool {
+        user == self.cluster.service_user || self.auth.admins.iter().any(|a| a == user)
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
@@ -53,6 +60,9 @@ pub struct Server {
     pub workers: usize,
     /// Where Prometheus scrapes `/metrics`; absent: no HTTP server.
     pub metrics_listen: Option<SocketAddr>,
+    /// What the averages of SHOW STATS are taken over.
+    #[serde(deserialize_with = "units::duration")]
+    pub stats_period: Duration,
     /// How long SIGTERM waits for open transactions.
     #[serde(deserialize_with = "units::duration")]
     pub shutdown_timeout: Duration,
@@ -71,6 +81,7 @@ impl Default for Server {
             unix_socket_mode: 0o777,
             workers: 0,
             metrics_listen: None,
+            stats_period: Duration::from_secs(60),
             shutdown_timeout: Duration::from_secs(30),
             takeover_socket: None,
             takeover_timeout: Duration::from_secs(600),
@@ -133,11 +144,13 @@ pub struct Auth {
     pub method: AuthMethod,
     /// Roles that may use the console besides the service role.
     pub admins: Vec<String>,
+    /// Roles that may look at what the console shows, and do nothing.
+    pub stats_users: Vec<String>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { method: AuthMethod::ScramSha256, admins: Vec::new() }
+        Self { method: AuthMethod::ScramSha256, admins: Vec::new(), stats_users: Vec::new() }
     }
 }
 

@@ -17,10 +17,7 @@ pub fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {
-            const UNITS: &[(&str, u64)] =
-                &[("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000)];
-            scaled(text, UNITS)
-                .map(Duration::from_millis)
+            parse_duration(text)
                 .ok_or_else(|| E::custom(format!("{text:?} is not {}", Shown(self))))
         }
     }
@@ -56,13 +53,23 @@ pub fn size<'de, D: Deserializer<'de>, T: TryFrom<u64>>(d: D) -> Result<T, D::Er
         }
 
         fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
-            const UNITS: &[(&str, u64)] =
-                &[("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)];
-            scaled(text, UNITS).ok_or_else(|| E::custom(format!("{text:?} is not {}", Shown(self))))
+            parse_size(text).ok_or_else(|| E::custom(format!("{text:?} is not {}", Shown(self))))
         }
     }
     let bytes = d.deserialize_any(Bytes)?;
     T::try_from(bytes).map_err(|_| D::Error::custom(format!("{bytes} bytes are too many")))
+}
+
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    const UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1_000), ("min", 60_000), ("h", 3_600_000)];
+    scaled(text, UNITS).map(Duration::from_millis)
+}
+
+/// With a unit, or in bytes.
+pub fn parse_size(text: &str) -> Option<u64> {
+    const UNITS: &[(&str, u64)] =
+        &[("", 1), ("B", 1), ("kB", 1 << 10), ("MB", 1 << 20), ("GB", 1 << 30)];
+    scaled(text, UNITS)
 }
 
 /// A visitor's own words on what it takes.

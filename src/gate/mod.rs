@@ -102,6 +102,13 @@ impl Gates {
         Err(Blocked { waited: since.elapsed(), blockers })
     }
 
+    /// Until every worker has come to the end of what it was at: what it decided by something that
+    /// was true before this call, it has carried out.
+    pub async fn settle(&self) {
+        const NONE: HoldId = HoldId(0);
+        self.blockers(NONE).await;
+    }
+
     async fn blockers(&self, hold: HoldId) -> Vec<Blocker> {
         let mut all = Vec::new();
         for w in self.workers.iter() {

@@ -3,6 +3,7 @@
 //! As in libpq, a host that begins with a slash is the directory of the socket `.s.PGSQL.<port>`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -50,6 +51,22 @@ impl Socket {
             .with_interval(Duration::from_secs(10))
             .with_retries(6);
         SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    }
+
+    /// The other end of a TCP connection, and ours.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Self::Tcp(s) => Some((s.peer_addr().ok()?, s.local_addr().ok()?)),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The process on the other side of a Unix socket; 0: not known.
+    pub fn peer_pid(&self) -> i32 {
+        match self {
+            Self::Tcp(_) => 0,
+            Self::Unix(s) => s.peer_cred().ok().and_then(|c| c.pid()).unwrap_or(0),
+        }
     }
 
     pub fn is_unix(&self) -> bool {

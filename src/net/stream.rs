@@ -11,6 +11,9 @@ use tokio_rustls::TlsStream;
 
 use super::Socket;
 
+/// An empty buffer of this size, in bytes, is kept for the next answer.
+const KEPT: usize = 2 << 10;
+
 /// How much one read takes at the most, in bytes.
 pub const READ_SIZE: usize = 16 << 10;
 
@@ -185,7 +188,7 @@ impl Out {
             self.at = 0;
             self.buf.clear();
             // A burst's buffer is not kept by an idle connection.
-            if self.buf.capacity() > READ_SIZE {
+            if self.buf.capacity() > KEPT {
                 self.buf = Vec::new();
             }
         } else if self.at > self.buf.len() / 2 && self.at > READ_SIZE {

@@ -5,6 +5,7 @@
 //! buys an exact limit and one fair line for all workers. A connection is preferably used by the
 //! worker that opened it; a lent one keeps its registration with the lender's reactor.
 
+mod doors;
 mod leased;
 pub mod state;
 
@@ -27,6 +28,7 @@ use crate::net::tls::ClientTls;
 use crate::telemetry::{PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
+pub use doors::Doors;
 pub use leased::Leased;
 use state::{ConnId, Effect, State, WaiterId, Worker};
 
@@ -45,6 +47,9 @@ pub enum PoolError {
     Login(#[from] LoginError),
     #[error("pgshunt is shutting down")]
     Shutdown,
+    /// A pause has begun: to be asked for again behind the door.
+    #[error("the database is paused")]
+    Paused,
 }
 
 type Grant = Result<Box<ServerConn>, PoolError>;
@@ -83,6 +88,9 @@ impl OpenRequest {
         let mut fx = Vec::new();
         match opened {
             Ok(conn) => {
+                if id.0 < pool.fresh_from.load(Ordering::Acquire) {
+                    conn.info.retire();
+                }
                 conn.rests();
                 pool.home.registry.worker(self.worker).servers_opened.inc();
                 let mut shared = pool.lock();
@@ -104,6 +112,7 @@ impl OpenRequest {
 
 /// What all pools share.
 pub struct Pools {
+    pub doors: Doors,
     config: ArcSwap<config::Pool>,
     tls: ArcSwap<ClientTls>,
     next_id: AtomicU64,
@@ -121,6 +130,7 @@ impl Pools {
         registry: Arc<Registry>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            doors: Doors::default(),
             registry,
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
@@ -153,6 +163,7 @@ impl Pools {
                 home: self.clone(),
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
+                fresh_from: AtomicU64::new(0),
                 shared: Mutex::new(Shared {
                     state: State::new(config.size, config.idle_timeout),
                     idle: HashMap::new(),
@@ -177,6 +188,42 @@ impl Pools {
         self.all().iter().map(|p| p.figures()).collect()
     }
 
+    /// Replaces the server connections of a database, or all of them: idle ones are closed at once,
+    /// the others when they come back.
+    pub fn retire(&self, database: Option<&str>) {
+        let next = self.next_id.fetch_add(1, Ordering::AcqRel);
+        let named = |name: &str| database.is_none_or(|d| d == name);
+        let pools = self.all().into_iter().filter(|p| named(&p.key.database));
+        let pools: Vec<_> = pools.collect();
+        for pool in &pools {
+            pool.fresh_from.store(next, Ordering::Release);
+        }
+        for server in self.registry.servers().iter().filter(|s| named(&s.database)) {
+            server.retire();
+        }
+        for pool in &pools {
+            pool.tick(Instant::now());
+        }
+    }
+
+    /// Sends whoever waits in a line of a database, or of all, back to its door.
+    pub fn turn_away(&self, database: Option<&str>) {
+        for pool in self.all() {
+            if database.is_none_or(|d| d == &*pool.key.database) {
+                let mut shared = pool.lock();
+                for waiter in shared.state.turn_away() {
+                    shared.fail(waiter, PoolError::Paused);
+                }
+            }
+        }
+    }
+
+    /// How many server connections of a database, or of all, there are or are asked for.
+    pub fn demand(&self, database: Option<&str>) -> usize {
+        let named = |p: &Arc<Pool>| database.is_none_or(|d| d == &*p.key.database);
+        self.all().iter().filter(|p| named(p)).map(|p| p.lock().state.demand()).sum()
+    }
+
     /// Expires what idled too long, and finds idle connections that died. Once a second.
     pub fn tick(&self) {
         for pool in self.all() {
@@ -195,6 +242,8 @@ pub struct Pool {
     key: PoolKey,
     node: Arc<Node>,
     credentials: Mutex<Credentials>,
+    /// What began to be opened before is retired when it is open.
+    fresh_from: AtomicU64,
     shared: Mutex<Shared>,
 }
 
@@ -409,8 +458,12 @@ impl Drop for Waiting {
 }
 
 /// Reads what an idle connection has received without waiting. Parameter changes and notices are
-/// fine; an error or the end of the stream means the node has closed it.
+/// fine; an error or the end of the stream means the node has closed it. A retired one is as good as
+/// dead.
 fn still_alive(conn: &mut ServerConn) -> bool {
+    if conn.info.is_retired() {
+        return false;
+    }
     let mut cx = Context::from_waker(Waker::noop());
     loop {
         match conn.stream.poll_fill(&mut cx, &mut conn.input) {

@@ -93,6 +93,10 @@ impl State {
     pub fn longest_wait(&self, now: Instant) -> Duration {
         self.waiting.front().map_or(Duration::ZERO, |w| now.saturating_duration_since(w.since))
     }
+    /// Connections that there are, and clients in line for one.
+    pub fn demand(&self) -> usize {
+        self.total() + self.waiting.len()
+    }
     fn total(&self) -> usize {
         self.idle.len() + self.busy + self.opening
     }
@@ -124,6 +128,11 @@ impl State {
     /// The waiter went away before it was served.
     pub fn forget(&mut self, waiter: WaiterId) {
         self.waiting.retain(|w| w.id != waiter);
+    }
+
+    /// Everybody leaves the line.
+    pub fn turn_away(&mut self) -> Vec<WaiterId> {
+        self.waiting.drain(..).map(|w| w.id).collect()
     }
 
     /// Other limits from now on. What is handed out beyond them is closed when it comes back.

@@ -285,6 +285,20 @@ impl Session {
         self.told = status.into();
     }
 
+    /// Another one when anything of what the client was told of the server's parameters is.
+    pub fn told_print(&self) -> u64 {
+        self.told.print()
+    }
+
+    pub fn application_name(&self) -> &str {
+        self.told.get("application_name").unwrap_or_default()
+    }
+
+    /// Of a message of the server's the client has had only the beginning.
+    pub fn is_amid_message(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.passing > 0 && l.passing_on)
+    }
+
     pub fn status(&self) -> Status {
         self.status
     }

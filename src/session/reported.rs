@@ -14,7 +14,7 @@ use crate::wire::backend;
 #[derive(Debug, Clone, Default)]
 pub struct Reported {
     list: Arc<Vec<(String, String)>>,
-    /// Sums up what follows the session: the same for the same names and values in any order.
+    /// The same for the same names and values in any order.
     print: u64,
 }
 
@@ -42,6 +42,11 @@ impl Reported {
             return;
         };
         self.set(name, value);
+    }
+
+    /// Sums up what follows the session.
+    pub fn print(&self) -> u64 {
+        self.print
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {

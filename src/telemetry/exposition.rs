@@ -269,6 +269,8 @@ mod tests {
             database: "d".into(),
             application_name: String::new(),
             addr: crate::telemetry::ClientAddr::Unix,
+            local: None,
+            remote_pid: 0,
             tls: false,
             worker: 0,
         });

@@ -11,15 +11,18 @@
 //!
 //! A leaf: it knows the model (`topology`) and nothing else, so every other module may use it.
 
+mod connection;
 mod exposition;
 mod http;
+mod period;
 mod registry;
 mod stats;
 
+pub use connection::{
+    ClientAddr, ClientInfo, ClientState, NewClient, NewServer, ServerInfo, ServerState,
+};
 pub use exposition::{CONTENT_TYPE, render};
 pub use http::serve;
-pub use registry::{
-    ClientAddr, ClientInfo, ClientState, Live, MoveFigures, NewClient, NewServer, PoolFigures,
-    Registry, ServerInfo, ServerState,
-};
+use period::Period;
+pub use registry::{Live, LoggingIn, MoveFigures, PoolFigures, Registry};
 pub use stats::{Blame, Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};

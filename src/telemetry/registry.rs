@@ -1,263 +1,12 @@
 //! Who is connected right now, and where to ask for the rest.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicI64, AtomicU8, AtomicU64, Ordering, Ordering::Relaxed,
-};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::{WorkerStats, WorkerSums};
+use super::{ClientInfo, NewClient, NewServer, Period, ServerInfo, WorkerStats, WorkerSums};
 use crate::topology::{NodeId, ShardId};
-
-macro_rules! states {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:literal),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$vdoc])* $variant),* }
-
-        impl $name {
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $text),* }
-            }
-
-            fn from_u8(n: u8) -> Self {
-                Self::ALL.iter().copied().find(|s| *s as u8 == n).unwrap_or(Self::ALL[0])
-            }
-        }
-    };
-}
-
-states! {
-    /// What a client is doing.
-    ClientState {
-        Idle = "idle",
-        /// A statement runs.
-        Active = "active",
-        /// For a server connection.
-        Waiting = "waiting",
-        /// By a gate.
-        Held = "held",
-        /// Open, with no statement running.
-        InTransaction = "in-transaction",
-    }
-}
-
-states! {
-    /// What a server connection is doing.
-    ServerState {
-        Idle = "idle",
-        Active = "active",
-        /// Logging in.
-        New = "new",
-        /// Given to a client, which sends nothing at the moment.
-        Used = "used",
-    }
-}
-
-/// No node, no shard: no catalog row has this id.
-const NONE: i64 = i64::MIN;
-
-/// Where a client comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ClientAddr {
-    Tcp(SocketAddr),
-    /// This machine, through the Unix socket.
-    Unix,
-}
-
-impl ClientAddr {
-    /// As PgBouncer shows it.
-    pub fn host(&self) -> String {
-        match self {
-            Self::Tcp(addr) => addr.ip().to_string(),
-            Self::Unix => "unix".to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for ClientAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(addr) => addr.fmt(f),
-            Self::Unix => f.write_str("unix"),
-        }
-    }
-}
-
-/// What is known of a client when it has logged in.
-#[derive(Debug, Clone)]
-pub struct NewClient {
-    pub user: String,
-    pub database: String,
-    pub application_name: String,
-    pub addr: ClientAddr,
-    pub tls: bool,
-    pub worker: usize,
-}
-
-/// A client connection. The worker that serves it updates the entry; anybody may read it.
-#[derive(Debug)]
-pub struct ClientInfo {
-    /// The id of SHOW CLIENTS, and of a gate's blockers.
-    pub id: u64,
-    pub user: String,
-    pub database: String,
-    pub addr: ClientAddr,
-    pub tls: bool,
-    pub worker: usize,
-    pub connected_at: SystemTime,
-    application_name: Mutex<String>,
-    state: AtomicU8,
-    /// Microseconds after `born` at which the present wait or hold began.
-    since_us: AtomicU64,
-    born: Instant,
-    node: AtomicI64,
-    shard: AtomicI64,
-    prepared: AtomicU64,
-    pin: Mutex<Option<&'static str>>,
-}
-
-impl ClientInfo {
-    pub fn state(&self) -> ClientState {
-        ClientState::from_u8(self.state.load(Relaxed))
-    }
-
-    #[inline]
-    pub fn set_state(&self, state: ClientState) {
-        self.state.store(state as u8, Relaxed);
-    }
-
-    /// Enters a state that SHOW CLIENTS tells the length of: waiting or held.
-    pub fn set_state_since(&self, state: ClientState, now: Instant) {
-        let us = now.saturating_duration_since(self.born).as_micros();
-        self.since_us.store(u64::try_from(us).unwrap_or(u64::MAX), Relaxed);
-        self.set_state(state);
-    }
-
-    /// How long the client has been waiting or held; zero when it is neither.
-    pub fn waited(&self, now: Instant) -> Duration {
-        match self.state() {
-            ClientState::Waiting | ClientState::Held => now
-                .saturating_duration_since(self.born)
-                .saturating_sub(Duration::from_micros(self.since_us.load(Relaxed))),
-            ClientState::Idle | ClientState::Active | ClientState::InTransaction => Duration::ZERO,
-        }
-    }
-
-    pub fn node(&self) -> Option<NodeId> {
-        id_of(&self.node).map(NodeId)
-    }
-
-    #[inline]
-    pub fn set_node(&self, node: Option<NodeId>) {
-        self.node.store(node.map_or(NONE, |n| n.0.into()), Relaxed);
-    }
-
-    pub fn shard(&self) -> Option<ShardId> {
-        id_of(&self.shard).map(ShardId)
-    }
-
-    #[inline]
-    pub fn set_shard(&self, shard: Option<ShardId>) {
-        self.shard.store(shard.map_or(NONE, |s| s.0.into()), Relaxed);
-    }
-
-    pub fn prepared(&self) -> u64 {
-        self.prepared.load(Relaxed)
-    }
-
-    pub fn set_prepared(&self, count: u64) {
-        self.prepared.store(count, Relaxed);
-    }
-
-    pub fn application_name(&self) -> String {
-        lock(&self.application_name).clone()
-    }
-
-    pub fn set_application_name(&self, name: &str) {
-        *lock(&self.application_name) = name.to_owned();
-    }
-
-    /// Why the session keeps its server connection until it ends.
-    pub fn pin(&self) -> Option<&'static str> {
-        *lock(&self.pin)
-    }
-
-    pub fn set_pin(&self, reason: Option<&'static str>) {
-        *lock(&self.pin) = reason;
-    }
-}
-
-/// What is known of a server connection when it is opened.
-#[derive(Debug, Clone)]
-pub struct NewServer {
-    pub node: NodeId,
-    pub user: String,
-    pub database: String,
-    pub tls: bool,
-    pub worker: usize,
-}
-
-/// A connection of the pool to a node.
-#[derive(Debug)]
-pub struct ServerInfo {
-    pub id: u64,
-    pub node: NodeId,
-    pub user: String,
-    pub database: String,
-    pub tls: bool,
-    pub worker: usize,
-    pub connected_at: SystemTime,
-    state: AtomicU8,
-    backend_pid: AtomicI32,
-    prepared: AtomicU64,
-    /// The client it serves; 0: none.
-    client: AtomicU64,
-}
-
-impl ServerInfo {
-    pub fn state(&self) -> ServerState {
-        ServerState::from_u8(self.state.load(Relaxed))
-    }
-
-    #[inline]
-    pub fn set_state(&self, state: ServerState) {
-        self.state.store(state as u8, Relaxed);
-    }
-
-    pub fn backend_pid(&self) -> i32 {
-        self.backend_pid.load(Relaxed)
-    }
-
-    pub fn set_backend_pid(&self, pid: i32) {
-        self.backend_pid.store(pid, Relaxed);
-    }
-
-    pub fn prepared(&self) -> u64 {
-        self.prepared.load(Relaxed)
-    }
-
-    pub fn set_prepared(&self, count: u64) {
-        self.prepared.store(count, Relaxed);
-    }
-
-    pub fn client(&self) -> Option<u64> {
-        Some(self.client.load(Relaxed)).filter(|&c| c != 0)
-    }
-
-    #[inline]
-    pub fn set_client(&self, client: Option<u64>) {
-        self.client.store(client.unwrap_or(0), Relaxed);
-    }
-}
 
 /// A pool's figures at one moment: one worker's share of a node, database and role.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -357,12 +106,25 @@ type Offer<T> = Box<dyn Fn() -> Vec<T> + Send + Sync>;
 pub struct Registry {
     started: Instant,
     workers: Vec<Arc<WorkerStats>>,
+    /// What clients of a database do, by worker.
+    databases: Mutex<BTreeMap<String, Vec<Arc<WorkerStats>>>>,
+    period: Mutex<Period>,
     next_id: AtomicU64,
     clients: Arc<Mutex<BTreeMap<u64, Arc<ClientInfo>>>>,
     servers: Arc<Mutex<BTreeMap<u64, Arc<ServerInfo>>>>,
     pools: Mutex<Vec<Offer<PoolFigures>>>,
     moves: Mutex<Option<Offer<MoveFigures>>>,
     ready: AtomicBool,
+    logging_in: AtomicUsize,
+}
+
+/// A connection that has not logged in yet, counted for as long as this lives.
+pub struct LoggingIn(Arc<Registry>);
+
+impl Drop for LoggingIn {
+    fn drop(&mut self) {
+        self.0.logging_in.fetch_sub(1, Relaxed);
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -376,12 +138,15 @@ impl Registry {
         Self {
             started: Instant::now(),
             workers: (0..workers).map(|_| Arc::default()).collect(),
+            databases: Mutex::default(),
+            period: Mutex::default(),
             next_id: AtomicU64::new(1),
             clients: Arc::default(),
             servers: Arc::default(),
             pools: Mutex::default(),
             moves: Mutex::default(),
             ready: AtomicBool::new(false),
+            logging_in: AtomicUsize::new(0),
         }
     }
 
@@ -390,11 +155,47 @@ impl Registry {
         self.workers[n].clone()
     }
 
-    /// All workers' figures, added up.
+    /// The figures of what clients of `database` do on worker `n`; only that worker may write them.
+    pub fn database(&self, n: usize, database: &str) -> Arc<WorkerStats> {
+        let mut databases = lock(&self.databases);
+        let of = || self.workers.iter().map(|_| Arc::default()).collect();
+        let stats = databases.entry(database.to_owned()).or_insert_with(of);
+        stats[n].clone()
+    }
+
+    /// All figures, added up.
     pub fn sums(&self) -> WorkerSums {
         let mut sums = WorkerSums::default();
         self.workers.iter().for_each(|w| sums.add(w));
+        lock(&self.databases).values().flatten().for_each(|w| sums.add(w));
         sums
+    }
+
+    /// The figures of each database, added up.
+    pub fn sums_by_database(&self) -> BTreeMap<String, WorkerSums> {
+        let databases = lock(&self.databases);
+        let sums = databases.iter().map(|(name, stats)| {
+            let mut sums = WorkerSums::default();
+            stats.iter().for_each(|w| sums.add(w));
+            (name.clone(), sums)
+        });
+        sums.collect()
+    }
+
+    /// Ends a period of the averages and begins the next one.
+    pub fn end_period(&self) {
+        let sums = self.sums_by_database();
+        lock(&self.period).end(Instant::now(), sums);
+    }
+
+    /// How long the last period was, and the figures at its beginning and its end. In the first one:
+    /// since the start.
+    pub fn last_period(&self, database: &str) -> (Duration, WorkerSums, WorkerSums) {
+        if let Some(period) = lock(&self.period).last(database) {
+            return period;
+        }
+        let now = self.sums_by_database().remove(database).unwrap_or_default();
+        (self.uptime(), WorkerSums::default(), now)
     }
 
     pub fn uptime(&self) -> Duration {
@@ -410,41 +211,23 @@ impl Registry {
         self.ready.load(Ordering::Acquire)
     }
 
+    pub fn begin_login(self: &Arc<Self>) -> LoggingIn {
+        self.logging_in.fetch_add(1, Relaxed);
+        LoggingIn(self.clone())
+    }
+
+    /// How many connections have not logged in yet.
+    pub fn logging_in(&self) -> usize {
+        self.logging_in.load(Relaxed)
+    }
+
     pub fn add_client(&self, new: NewClient) -> Live<ClientInfo> {
-        let entry = ClientInfo {
-            id: self.next_id.fetch_add(1, Relaxed),
-            user: new.user,
-            database: new.database,
-            addr: new.addr,
-            tls: new.tls,
-            worker: new.worker,
-            connected_at: SystemTime::now(),
-            application_name: Mutex::new(new.application_name),
-            state: AtomicU8::new(ClientState::Idle as u8),
-            since_us: AtomicU64::new(0),
-            born: Instant::now(),
-            node: AtomicI64::new(NONE),
-            shard: AtomicI64::new(NONE),
-            prepared: AtomicU64::new(0),
-            pin: Mutex::new(None),
-        };
+        let entry = ClientInfo::new(self.next_id.fetch_add(1, Relaxed), new);
         Live::register(&self.clients, entry)
     }
 
     pub fn add_server(&self, new: NewServer) -> Live<ServerInfo> {
-        let entry = ServerInfo {
-            id: self.next_id.fetch_add(1, Relaxed),
-            node: new.node,
-            user: new.user,
-            database: new.database,
-            tls: new.tls,
-            worker: new.worker,
-            connected_at: SystemTime::now(),
-            state: AtomicU8::new(ServerState::New as u8),
-            backend_pid: AtomicI32::new(0),
-            prepared: AtomicU64::new(0),
-            client: AtomicU64::new(0),
-        };
+        let entry = ServerInfo::new(self.next_id.fetch_add(1, Relaxed), new);
         Live::register(&self.servers, entry)
     }
 
@@ -493,17 +276,14 @@ impl Registry {
 }
 
 /// A panic elsewhere leaves these maps whole: every change is a single insert or remove.
-fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn id_of(cell: &AtomicI64) -> Option<i32> {
-    i32::try_from(cell.load(Relaxed)).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{ClientAddr, ClientState};
 
     fn new_client() -> NewClient {
         NewClient {
@@ -511,6 +291,8 @@ mod tests {
             database: "app".into(),
             application_name: "psql".into(),
             addr: ClientAddr::Tcp(([127, 0, 0, 1], 4000).into()),
+            local: None,
+            remote_pid: 0,
             tls: false,
             worker: 0,
         }

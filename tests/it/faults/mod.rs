@@ -2,6 +2,7 @@
 //! that are full, cancels that come late.
 
 mod binary;
+mod bounds;
 mod cancels;
 mod chaos;
 mod garbage;

@@ -1,0 +1,124 @@
+//! What one client can cost: results that nobody reads, pipelines without end.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+
+use super::binary::{Binary, wait_for_back_pressure};
+use super::wire::*;
+use crate::support::*;
+
+/// More than the buffers of one client, in MB.
+const ROOM: u64 = 40;
+
+#[tokio::test]
+async fn ten_gigabytes_that_nobody_reads_cost_a_bounded_amount() {
+    let b = Binary::start(1, "");
+    let before = b.memory();
+    let rows = "SELECT repeat('x', 1000000) FROM generate_series(1, 10000)";
+    let mut clients = Vec::new();
+    for sql in [rows, &format!("COPY ({rows}) TO STDOUT"), rows, rows] {
+        let mut wire = Wire::login(b.port).await;
+        wire.send(&query(sql)).await;
+        clients.push(wire);
+    }
+    wait_for_back_pressure(&b, clients.len() as i64).await;
+    let unread = b.memory();
+    assert!(unread < before + ROOM, "{before} MB, then {unread} MB");
+    // Who has had enough may say so, and is heard although nothing more can be sent to it.
+    for mut wire in clients {
+        let mut canceller = Wire::dial(b.port).await;
+        let key = [&wire.pid.to_be_bytes()[..], &wire.secret].concat();
+        canceller.send(&first(80_877_102, &key)).await;
+        let mut bytes = 0;
+        loop {
+            let (tag, len) = wire.skip().await.expect("a message");
+            bytes += len;
+            if tag == b'Z' {
+                break;
+            }
+        }
+        assert!(bytes < 1 << 30, "all of it: {bytes}");
+        assert_eq!(wire.ask("SELECT 1").await, "TDCZ");
+    }
+}
+
+/// The client sends all it has to say before it reads a word, as libpq does in pipeline mode when it
+/// is used carelessly.
+#[tokio::test]
+async fn a_hundred_thousand_pipelined_statements_all_get_their_answers() {
+    const STATEMENTS: usize = 100_000;
+    let b = Binary::start(2, "");
+    let mut wire = Wire::login(b.port).await;
+    assert_eq!(wire.ask("CREATE TABLE t (id int) PARTITION BY HASH (id)").await, "CZ");
+    let before = b.memory();
+    let (mut reads, mut writes) = split(wire.tcp);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let writing = {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            for n in 0..STATEMENTS {
+                // To one node and to the other, in text and prepared, each its own transaction.
+                let statement = match n % 4 {
+                    0 => query(&format!("SELECT {n}")),
+                    1 => query(&format!("SELECT {n} FROM t WHERE id = {n}")),
+                    _ => extended(&format!("SELECT {n}, count(*) FROM t WHERE id = $1"), n),
+                };
+                writes.write_all(&statement).await.unwrap();
+                sent.store(n + 1, Ordering::Release);
+            }
+        })
+    };
+    // Until it is stopped by full buffers, or through.
+    let last = Cell::new((0, Instant::now()));
+    wait_for("the writer to be stopped", async || {
+        let now = sent.load(Ordering::Acquire);
+        let (before, since) = last.get();
+        if now != before {
+            last.set((now, Instant::now()));
+        }
+        (now == STATEMENTS || since.elapsed() > Duration::from_secs(1)).then_some(())
+    })
+    .await;
+    let (mut ready, mut errors) = (0, 0);
+    let mut most = b.memory();
+    while ready < STATEMENTS {
+        let mut header = [0; 5];
+        reads.read_exact(&mut header).await.unwrap();
+        let length = u32::from_be_bytes(header[1..].try_into().unwrap()) as usize;
+        let mut body = vec![0; length - 4];
+        reads.read_exact(&mut body).await.unwrap();
+        match header[0] {
+            b'D' => {
+                // In their order: every answer begins with its number.
+                let length = i32::from_be_bytes(body[2..6].try_into().unwrap());
+                let text = &body[6..6 + length as usize];
+                assert_eq!(text, ready.to_string().as_bytes());
+            }
+            b'Z' => {
+                ready += 1;
+                if ready % 10_000 == 0 {
+                    most = most.max(b.memory());
+                }
+            }
+            b'E' => errors += 1,
+            _ => {}
+        }
+    }
+    writing.await.unwrap();
+    assert_eq!(errors, 0);
+    assert!(most < before + ROOM, "{before} MB, then {most} MB");
+}
+
+/// Parse, Bind, Execute and Sync of a statement with one parameter.
+fn extended(sql: &str, key: usize) -> Vec<u8> {
+    let key = key.to_string();
+    let parse = [b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+    let length = (key.len() as i32).to_be_bytes();
+    let bind = [b"\0\0\0\0\0\x01", &length[..], key.as_bytes(), b"\0\0"].concat();
+    [message(b'P', &parse), message(b'B', &bind), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")]
+        .concat()
+}
