@@ -41,8 +41,8 @@ mod reported;
 mod retry;
 mod settings;
 mod simple;
+mod statement;
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,6 +64,7 @@ use link::{Fate, Link, Reply, Undo};
 pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::reset_sql;
+pub use statement::Statement;
 
 /// What a session may look at while it decides.
 pub struct Env<'a> {
@@ -132,47 +133,6 @@ pub struct Gather {
     pub limit: u64,
     /// Session parameters to put in force on each connection first.
     pub settings: Settings,
-}
-
-/// A prepared statement of the client.
-#[derive(Debug)]
-pub struct Statement {
-    pub id: StatementId,
-    pub text: Vec<u8>,
-    pub oids: Vec<u8>,
-    pub plan: Arc<Plan>,
-    /// The client has been told its result's columns and may go by them.
-    pub described: Cell<bool>,
-    /// The server never carried its Parse out.
-    pub void: Cell<bool>,
-    /// What it is with the types that the client was told its parameters have.
-    pub told: RefCell<Option<(StatementId, Vec<u8>)>>,
-}
-
-impl Statement {
-    /// What it is prepared as where it is not yet. A client encodes its values for the types it was
-    /// told, so those hold from then on, whatever the table's columns have become.
-    pub fn content(&self) -> StatementId {
-        self.told.borrow().as_ref().map_or(self.id, |(id, _)| *id)
-    }
-
-    /// The types of its parameters, as far as they are settled.
-    pub fn types(&self) -> Vec<u8> {
-        self.told.borrow().as_ref().map_or(&self.oids, |(_, oids)| oids).clone()
-    }
-
-    /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
-    /// other numbers for them.
-    fn settle_types(&self, told: &[u8]) {
-        const FIRST_MADE: u32 = 16384;
-        let mut oids = Vec::with_capacity(told.len());
-        for (n, oid) in told.chunks_exact(4).enumerate() {
-            let made = u32::from_be_bytes(oid.try_into().unwrap_or_default()) >= FIRST_MADE;
-            let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
-            oids.extend_from_slice(if made { declared } else { oid });
-        }
-        *self.told.borrow_mut() = Some((link::statement_id(&self.text, &oids), oids));
-    }
 }
 
 /// A message of the extended protocol whose place is not known yet.
