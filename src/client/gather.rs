@@ -15,7 +15,7 @@ use crate::gate::machine::{Entry, TicketId, Touch};
 use crate::merge::{self, Column};
 use crate::pool::Leased;
 use crate::router::plan::Merge;
-use crate::session::{Gather, reset_sql};
+use crate::session::{Gather, are_in_force, reset_sql};
 use crate::telemetry::PlanKind;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::{frame, frontend};
@@ -148,7 +148,7 @@ impl Client {
         for part in parts.iter_mut() {
             part.sent = true;
             let facts = &mut part.conn.facts;
-            if facts.applied.as_ref() != Some(&job.settings) {
+            if !are_in_force(facts.applied.as_ref(), &job.settings) {
                 let sql = reset_sql(facts.applied.as_ref(), &job.settings);
                 facts.applied = Some(job.settings.clone());
                 frontend::put_query(part.conn.output.buf(), sql.as_bytes());

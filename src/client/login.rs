@@ -21,7 +21,7 @@ use crate::backend::server::ServerConn;
 use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
-use crate::session::{Session, reset_sql};
+use crate::session::{Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report};
 use crate::wire::frontend::{self, Reader};
@@ -301,7 +301,7 @@ async fn server_status(
 
     let session = Session::new(0, &startup.params);
     let wanted = session.settings();
-    if conn.facts.applied.as_ref() != Some(wanted) {
+    if !are_in_force(conn.facts.applied.as_ref(), wanted) {
         let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
         conn.facts.applied = None;
         frontend::put_query(conn.output.buf(), sql.as_bytes());

@@ -4,7 +4,7 @@ use pg_raw_parse::walk::{Recurse, walk_manual};
 use pg_raw_parse::{Node, nodes};
 
 use super::constant::Literals;
-use super::functions::{Functions, pins};
+use super::functions::{ADVISORY_LOCK, Functions, pins};
 use super::node_bound::{Bound, bound, is_local_set_config, name_of};
 use super::plan::{Control, Fold, KeySource, Kind, Merge};
 use super::proof::{Found, Outcome, Prover};
@@ -192,14 +192,21 @@ fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
 }
 
 fn control_of_functions(node: Node<'_>) -> Control {
-    let pin = walk_manual(node, |n| match n {
+    let mut other = None;
+    let lock = walk_manual(node, |n| match n {
         Node::FuncCall(f) => match name_of(f).and_then(|(_, name)| pins(name).map(|p| (name, p))) {
             Some(("set_config", _)) if is_local_set_config(f) => Recurse::yes(),
-            Some((_, why)) => std::ops::ControlFlow::Break(why),
+            // What a failing statement leaves behind comes before all else.
+            Some((_, ADVISORY_LOCK)) => std::ops::ControlFlow::Break(ADVISORY_LOCK),
+            Some((_, why)) => {
+                other.get_or_insert(why);
+                Recurse::yes()
+            }
             None => Recurse::yes(),
         },
         _ => Recurse::yes(),
     });
+    let pin = lock.or(other);
     let temporary = match node {
         Node::SelectStmt(s) => s.into_clause().and_then(|i| i.rel()).is_some_and(is_temporary),
         _ => false,

@@ -132,13 +132,16 @@ fn differs_by_node(name: &str) -> bool {
         )
 }
 
+/// The pin of session advisory locks. A statement that takes one and then fails keeps it.
+pub const ADVISORY_LOCK: &str = "a session advisory lock";
+
 /// Functions that leave something on the server connection, and what SHOW CLIENTS calls it.
 pub fn pins(name: &str) -> Option<&'static str> {
     match name {
         "pg_advisory_lock"
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"
-        | "pg_try_advisory_lock_shared" => Some("a session advisory lock"),
+        | "pg_try_advisory_lock_shared" => Some(ADVISORY_LOCK),
         "set_config" => Some("set_config()"),
         "pg_listening_channels" => Some("LISTEN"),
         _ => None,

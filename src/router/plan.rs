@@ -97,6 +97,8 @@ pub enum Control {
     Deallocate(Option<String>),
     /// EXECUTE of a prepared statement, by its name.
     Execute(String),
+    /// Wants a database that nobody is connected to: DROP DATABASE and its like.
+    Vacate(String),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
 }
@@ -114,6 +116,14 @@ impl Control {
         )
     }
 
+    /// What it leaves on the server connection even if it fails.
+    pub fn remains_of_failed(&self) -> Option<&'static str> {
+        match self {
+            Self::Pin(why) => Some(*why).filter(|w| *w == super::functions::ADVISORY_LOCK),
+            _ => None,
+        }
+    }
+
     /// Whether the texts behind it may mean something else than those before. The end of a
     /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {
@@ -124,6 +134,7 @@ impl Control {
             Self::ResetLocal(name) => name == "search_path",
             Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
             Self::None
+            | Self::Vacate(_)
             | Self::Begin
             | Self::Commit
             | Self::Rollback

@@ -187,6 +187,25 @@ fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     }
 }
 
+/// The database that such a statement wants to be alone with.
+fn vacated(node: Node<'_>) -> Option<String> {
+    let name = match node {
+        Node::DropdbStmt(d) => d.dbname(),
+        Node::AlterDatabaseStmt(a) => a.dbname(),
+        Node::RenameStmt(r) if r.rename_type == ObjectType::OBJECT_DATABASE => r.subname(),
+        Node::CreatedbStmt(c) => {
+            let template = c.options().iter().find(|d| d.defname() == Some("template"))?;
+            match template.arg() {
+                Node::String(s) => s.sval(),
+                Node::TypeName(t) => t.names().iter().next_back()?.sval(),
+                _ => None,
+            }
+        }
+        _ => None,
+    };
+    name.map(str::to_owned)
+}
+
 /// The tables a DDL statement names: schema, if written, and name.
 fn ddl_names<'a>(node: Node<'a>) -> Vec<Option<&'a str>> {
     match node {
@@ -239,6 +258,14 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         }
         Node::PrepareStmt(_) => Control::Pin("PREPARE"),
         Node::ExecuteStmt(e) => Control::Execute(e.name().unwrap_or_default().to_owned()),
+        Node::DropdbStmt(_)
+        | Node::CreatedbStmt(_)
+        | Node::AlterDatabaseStmt(_)
+        | Node::RenameStmt(_)
+            if let Some(database) = vacated(node) =>
+        {
+            Control::Vacate(database)
+        }
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
             return drop_schema(d, cx);
         }

@@ -15,7 +15,11 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None | Control::Begin | Control::Pure | Control::Execute(_) => {}
+            Control::None
+            | Control::Begin
+            | Control::Pure
+            | Control::Vacate(_)
+            | Control::Execute(_) => {}
             Control::Local => self.settings.set_local(),
             Control::Commit => self.settings.commit(),
             Control::Rollback => self.settings.rollback(),

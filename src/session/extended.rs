@@ -180,13 +180,6 @@ impl Session {
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
-        if plan.statements.len() > 1 {
-            return Err(Report::error(
-                "42601",
-                "cannot insert multiple commands into a prepared statement",
-            )
-            .into());
-        }
         if let Some(report) = self.refuses_execute(&plan) {
             return Err(report.into());
         }
@@ -194,6 +187,12 @@ impl Session {
         if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
             // The node would say that the table does not exist, and it does.
             return Err(self.other_node(env, home).into());
+        }
+        let several = plan.statements.len() > 1;
+        if several && !self.in_segment() {
+            // No node takes that, and any of them says so, in its own words.
+            let node = self.node().unwrap_or(home);
+            self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
         }
         let statement = Rc::new(Statement {
             id: statement_id(p.text, p.oids),
@@ -209,7 +208,7 @@ impl Session {
         } else {
             self.statements.insert(p.name.to_vec(), statement.clone())
         };
-        if self.in_segment() {
+        if several || self.in_segment() {
             self.emit_parse(p.name, &statement, before, env, io);
         } else {
             let bytes = p.text.len() + p.oids.len();
@@ -299,7 +298,7 @@ impl Session {
             );
         }
         self.reach(&place, env, io)?;
-        self.count(&plan.kind);
+        self.count(&plan);
         self.movable &= may_move(&plan) && b.param(0).is_none();
         self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io);
         Ok(())

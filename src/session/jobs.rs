@@ -32,7 +32,7 @@ impl Session {
         Some(self.job_allowed(&job, env).map(|need| match need {
             Some(need) => Flow::Wait(need),
             None => {
-                self.count(&plan.kind);
+                self.count(plan);
                 Flow::Wait(Need::Job(Box::new(job)))
             }
         }))

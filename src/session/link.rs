@@ -315,6 +315,17 @@ pub struct Link {
     pub discarded: bool,
     /// An error came since the last ReadyForQuery.
     pub failed: bool,
+    /// How many requests were noted, and which of them was the last that does something to the
+    /// session: looking through a long pipeline for each of its messages would take too long.
+    noted: u64,
+    last: Last,
+}
+
+/// Numbers of requests, from 1 on; 0: none.
+#[derive(Debug, Default)]
+struct Last {
+    reading: u64,
+    end: u64,
 }
 
 impl Link {
@@ -341,6 +352,8 @@ impl Link {
             eaten: 0,
             discarded: false,
             failed: false,
+            noted: 0,
+            last: Last::default(),
         }
     }
 
@@ -352,6 +365,35 @@ impl Link {
     /// Nothing is under way and no transaction is open.
     pub fn is_free(&self) -> bool {
         self.is_quiet() && self.status == Status::Idle && !self.in_segment
+    }
+
+    /// What is under way may change what the texts behind it mean; or only its end may, by taking
+    /// such a change back.
+    pub fn may_change_reading(&self, may_be_taken_back: bool) -> bool {
+        self.is_outstanding(self.last.reading)
+            || may_be_taken_back && self.is_outstanding(self.last.end)
+    }
+
+    /// Whether the request of this number is still to be answered. It may say so too long, until
+    /// everything is answered, behind a COPY that has eaten a Sync.
+    fn is_outstanding(&self, number: u64) -> bool {
+        !self.expects.is_empty() && number > self.noted.saturating_sub(self.expects.len() as u64)
+    }
+
+    fn number(&mut self, expect: &Expect) {
+        if self.expects.is_empty() {
+            self.last = Last::default();
+        }
+        self.noted += 1;
+        let Some(controls) = &expect.controls else { return };
+        let each = || controls.iter().map(|d| &d.control);
+        // Of which statements there are it must be known, too.
+        if each().any(|c| c.changes_reading() || *c == Control::Deallocate(None)) {
+            self.last.reading = self.noted;
+        }
+        if each().any(Control::ends_block) {
+            self.last.end = self.noted;
+        }
     }
 
     /// Notes a request that was written to the server.
@@ -367,6 +409,7 @@ impl Link {
                 self.flushed = false;
             }
         }
+        self.number(&expect);
         self.expects.push_back(expect);
     }
 
@@ -410,6 +453,7 @@ impl Link {
             at > until || e.reply != Reply::Sync
         });
         self.eaten = before - self.expects.len();
+        self.noted -= self.eaten as u64;
         // The Sync behind the COPY ends the segment.
         self.in_segment |= self.eaten > 0 && !self.expects.iter().any(|e| e.reply == Reply::Sync);
     }
@@ -445,6 +489,7 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::machine::Gate;
 
     #[test]
     fn the_least_recently_used_statement_goes_first() {
@@ -459,6 +504,57 @@ mod tests {
         assert_eq!(p.len(), 2);
         assert_eq!((p.evict(0), p.evict(0)), (Some([3; 16]), Some([1; 16])));
         assert_eq!(p.evict(0), None, "the next one may always come");
+    }
+
+    fn link() -> Link {
+        let ticket = Gate::default().ticket(std::time::Instant::now(), 1);
+        Link::new(NodeId(1), Facts::default(), ticket)
+    }
+
+    fn executes(control: Control) -> Expect {
+        let mut e = Expect::forward(Reply::Execute);
+        e.controls = Some(Rc::new([Done { control, sql: String::new(), ours: false }]));
+        e
+    }
+
+    #[test]
+    fn what_is_under_way_is_known_without_looking_through_it() {
+        let mut link = link();
+        assert!(!link.may_change_reading(true));
+        link.push(executes(Control::Set("search_path".into())));
+        link.push(Expect::forward(Reply::Execute));
+        link.push(executes(Control::Commit));
+        assert!(link.may_change_reading(false));
+        link.expects.pop_front();
+        assert!(!link.may_change_reading(false), "the SET is answered");
+        assert!(link.may_change_reading(true), "COMMIT is not");
+        link.expects.pop_front();
+        assert!(link.may_change_reading(true));
+        link.expects.pop_front();
+        assert!(!link.may_change_reading(true));
+        link.push(executes(Control::Local));
+        assert!(!link.may_change_reading(true));
+    }
+
+    #[test]
+    fn a_sync_within_a_copy_hides_nothing_that_is_under_way() {
+        let mut link = link();
+        link.push(Expect::forward(Reply::Execute));
+        link.push(Expect::forward(Reply::Sync));
+        link.push(Expect::forward(Reply::Copied));
+        link.push(executes(Control::ResetAll));
+        link.push(Expect::forward(Reply::Sync));
+        link.copy_begins(true);
+        assert_eq!((link.eaten, link.expects.len()), (1, 4));
+        for _ in 0..3 {
+            assert!(link.may_change_reading(false));
+            link.expects.pop_front();
+        }
+        link.expects.clear();
+        assert!(!link.may_change_reading(false));
+        link.push(Expect::forward(Reply::Execute));
+        link.push(executes(Control::ResetAll));
+        assert!(link.may_change_reading(false));
     }
 
     #[test]

@@ -52,7 +52,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Control, Kind, Merge};
+use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -63,7 +63,7 @@ pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
 pub use luggage::Luggage;
 use reported::Reported;
-pub use settings::reset_sql;
+pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
 
 /// What a session may look at while it decides.
@@ -185,6 +185,8 @@ pub struct Session {
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
     told: Reported,
+    /// A database that is to be left by idle server connections.
+    vacate: Option<String>,
     pub counters: Counters,
 }
 
@@ -230,6 +232,7 @@ impl Session {
             epoch: None,
             retry: retry::Retry::default(),
             stale: None,
+            vacate: None,
             counters: Counters::default(),
             told: Reported::default(),
         }
@@ -406,6 +409,12 @@ impl Session {
         Some(link.facts)
     }
 
+    /// A statement under way wants nobody to be connected to this database. Our idle connections are
+    /// nobody's.
+    pub fn take_vacated(&mut self) -> Option<String> {
+        self.vacate.take()
+    }
+
     /// Whether anything was sent on the link since it was leased.
     pub fn has_started(&self) -> bool {
         self.link.as_ref().is_some_and(|l| l.started)
@@ -514,9 +523,12 @@ impl Session {
         self.counters.transactions += 1;
     }
 
-    fn count(&mut self, kind: &Kind) {
+    fn count(&mut self, plan: &Plan) {
+        if let Some(Control::Vacate(database)) = plan.single() {
+            self.vacate = Some(database.clone());
+        }
         self.counters.statements += 1;
-        match kind {
+        match &plan.kind {
             Kind::Keys { .. } | Kind::Leaf(_) => self.counters.shard += 1,
             Kind::Every { .. } => self.counters.every += 1,
             Kind::Home | Kind::Any | Kind::Ddl => self.counters.home += 1,

@@ -10,7 +10,7 @@
 //! a place names.
 
 use super::link::{Expect, Fate, Reply};
-use super::settings::steps;
+use super::settings::{are_in_force, steps};
 use super::{Io, Session};
 use crate::wire::backend::{self, Status};
 use crate::wire::{frame, frontend};
@@ -31,7 +31,7 @@ impl Session {
         link.started = true;
         let wanted = self.settings.current();
         let mut opening = Vec::new();
-        if link.facts.applied.as_ref() != Some(wanted) {
+        if !are_in_force(link.facts.applied.as_ref(), wanted) {
             opening.push("BEGIN".to_owned());
             opening.extend(steps(link.facts.applied.as_ref(), wanted));
             opening.push("COMMIT".to_owned());

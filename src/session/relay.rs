@@ -326,7 +326,11 @@ impl Session {
         self.retry.disarm();
         let Some(link) = &mut self.link else { return keep };
         let Some(front) = link.expects.front_mut() else { return keep };
-        front.controls = None;
+        let failed = front.controls.take();
+        let failed = failed.as_ref().and_then(|c| c.get(front.completed));
+        if let Some(why) = failed.and_then(|d| d.control.remains_of_failed()) {
+            self.pinned.get_or_insert(why);
+        }
         if simple {
             if let Fate::Refuse(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.

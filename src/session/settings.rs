@@ -276,6 +276,11 @@ impl SessionSettings {
     }
 }
 
+/// Whether a connection with these settings in force needs nothing done for the wanted ones.
+pub fn are_in_force(applied: Option<&Settings>, wanted: &Settings) -> bool {
+    applied == Some(wanted) && !wanted.iter().any(|s| is_role(&s.name))
+}
+
 /// SQL that leads from the settings in force on a connection to the wanted ones.
 pub fn reset_sql(applied: Option<&Settings>, wanted: &Settings) -> String {
     // A line each: a text may end in a comment.
@@ -301,7 +306,9 @@ pub(super) fn steps(applied: Option<&Settings>, wanted: &Settings) -> Vec<String
             }
         }
     }
-    let missing = wanted.iter().filter(|s| applied.is_none_or(|a| !a.contains(s)));
+    // The name that a role was set by may be another role's by now.
+    let again = |s: &Setting| is_role(&s.name);
+    let missing = wanted.iter().filter(|s| again(s) || applied.is_none_or(|a| !a.contains(s)));
     steps.extend(missing.map(|s| s.sql.clone()));
     steps
 }
@@ -379,5 +386,8 @@ mod tests {
         b.commit();
         assert!(reset_sql(Some(b.current()), a.current()).starts_with("RESET ROLE\n; "));
         assert!(reset_sql(None, a.current()).contains("'a''b'"));
+        assert!(are_in_force(Some(a.current()), a.current()));
+        assert!(!are_in_force(Some(b.current()), b.current()), "a role is set each time");
+        assert_eq!(reset_sql(Some(b.current()), b.current()), "SET ROLE r\n; ");
     }
 }

@@ -95,7 +95,7 @@ impl Session {
                 return Flow::Done;
             }
         }
-        self.count(&plan.kind);
+        self.count(&plan);
         self.begin_on_link(io);
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(&plan);

@@ -38,3 +38,43 @@ async fn the_same_names_in_another_database_are_other_tables() {
     other.batch_execute("DROP TABLE t, u").await.unwrap();
     assert_eq!(value::<i64>(&app, "SELECT count(*) FROM t").await, 20);
 }
+
+/// Trap 47: PostgreSQL drops, renames and copies a database only when nobody is connected to it. An
+/// idle server connection of the pool is nobody.
+#[tokio::test]
+async fn idle_server_connections_do_not_keep_a_database_from_being_dropped() {
+    let p = Proxy::start(1, 1).await;
+    let app = p.client().await;
+    let used = async |name: &str| {
+        let client = connect_as(p.port(), name, SUPERUSER, PASSWORD).await.unwrap();
+        assert_eq!(value::<i32>(&client, "SELECT 1").await, 1);
+        client
+    };
+    app.batch_execute("CREATE DATABASE one").await.unwrap();
+    // The client stays connected to us, and holds no server connection.
+    let stays = used("one").await;
+    for sql in [
+        "CREATE DATABASE two TEMPLATE one",
+        "CREATE DATABASE three WITH TEMPLATE = 'one'",
+        "ALTER DATABASE one RENAME TO four",
+        "DROP DATABASE IF EXISTS two",
+        "DROP DATABASE three WITH (FORCE)",
+    ] {
+        app.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        if sql.starts_with("CREATE") {
+            assert_eq!(value::<i32>(&stays, "SELECT 1").await, 1);
+            drop(used("two").await);
+        }
+    }
+    // By the extended protocol too.
+    drop(used("four").await);
+    app.execute("DROP DATABASE four", &[]).await.unwrap();
+    // Who uses it keeps it.
+    app.batch_execute("CREATE DATABASE five").await.unwrap();
+    let busy = used("five").await;
+    busy.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let e = app.batch_execute("DROP DATABASE five").await.unwrap_err();
+    assert_eq!(e.code().unwrap().code(), "55006");
+    busy.batch_execute("COMMIT").await.unwrap();
+    app.batch_execute("DROP DATABASE five").await.unwrap();
+}

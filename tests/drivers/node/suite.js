@@ -39,8 +39,6 @@ function errorFields(error) {
   const seen = Object.fromEntries(ERROR_FIELDS.map((f) => [f, error[f] ?? null]));
   // The statement's name on the node is made from its content, not the client's.
   seen.message = seen.message.replace(/prepared statement "(case_|pgs_)\w+"/, 'prepared statement "its name"');
-  // pgshunt's own, in PostgreSQL's words.
-  if (seen.message === 'cannot insert multiple commands into a prepared statement') seen.routine = null;
   if (/^shard_\d+$/.test(seen.schema ?? '')) seen.schema = 'a shard';
   return seen;
 }

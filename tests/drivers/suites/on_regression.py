@@ -6,15 +6,14 @@ depends on psql's and the server's minor version, but that a file's output throu
 is directly. All clients of a group run at once and share pgshunt's server connections.
 """
 
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parents[3] / "target" / "drivers"
+from source import Source, Unavailable, run, tell
+
 SECONDS = 220
 
 # Files that cannot say the same, and why.
@@ -29,78 +28,16 @@ EXCLUDED = {
 }
 
 
-class Unavailable(Exception):
-    """Why the files cannot be had or run here."""
-
-
-def run(command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-        raise Unavailable(f"{command[0]}: {lines[-1]}")
-    return done.stdout
-
-
-def source_sites(apt):
-    """Debian's package sources, asked for sources instead of packages."""
-    lines = []
-    for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
-        text = file.read_text(encoding="utf-8")
-        if "debian-archive-keyring" in text:
-            lines.append(re.sub(r"(?m)^Types:.*$", "Types: deb-src", text))
-    (apt / "parts").mkdir(parents=True, exist_ok=True)
-    (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    (apt / "parts" / "debian.sources").write_text("\n\n".join(lines), encoding="utf-8")
-    return [
-        "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={apt}/parts",
-        "-o", f"Dir::State::lists={apt}/lists", "-o", f"Dir::Cache={apt}",
-        "-o", "APT::Sandbox::User=",
-    ]
-
-
-def fetch(package, into):
-    """Unpacks the package's original source: the newest version that its site still has."""
-    if shutil.which("apt-get") is None:
-        raise Unavailable("no apt-get: the files come from Debian's source package")
-    apt = into / "apt"
-    options = source_sites(apt)
-    run(["apt-get", *options, "update", "-qq"])
-    shown = run(["apt-cache", *options, "showsrc", package])
-    versions = sorted(set(re.findall(r"(?m)^Version: (.*)$", shown)), reverse=True)
-    reason = Unavailable(f"no source package {package}")
-    for version in versions:
-        try:
-            command = ["apt-get", *options, "source", "-qq", "--download-only", f"{package}={version}"]
-            run(command, cwd=into)
-        except Unavailable as error:
-            reason = error
-            continue
-        archive = next(into.glob("*.orig.tar.*"))
-        run(["tar", "xf", archive.name, "--wildcards", "*/src/test/regress/*"], cwd=into)
-        return
-    raise reason
-
-
-def files():
-    """Where the regression files are, with the C functions they use compiled, and the runner."""
-    version = run(["psql", "-XAtc", "SHOW server_version_num", "postgres"]).strip()
-    major = str(int(version) // 10000)
-    runner = Path(f"/usr/lib/postgresql/{major}/lib/pgxs/src/test/regress/pg_regress")
-    headers = Path(f"/usr/include/postgresql/{major}/server")
-    if not (runner.exists() and headers.exists()):
-        raise Unavailable(f"postgresql-server-dev-{major} is not installed")
-    into = TARGET / f"postgresql-{major}"
-    found = list(into.glob("*/src/test/regress/parallel_schedule"))
-    if not found:
-        into.mkdir(parents=True, exist_ok=True)
-        fetch(f"postgresql-{major}", into)
-        found = list(into.glob("*/src/test/regress/parallel_schedule"))
-    regress = found[0].parent
-    if not (regress / "regress.so").exists():
-        build = ["cc", "-O1", "-fPIC", "-shared", f"-I{headers}", "regress.c", "-o", "regress.so"]
-        run(build, cwd=regress)
-    # Debian's psql in the path is a wrapper that is slow to start.
-    return regress, runner, f"/usr/lib/postgresql/{major}/bin"
+# With --quick: what takes a second each at the most, in groups that run at once.
+QUICK = """
+test: test_setup
+test: boolean char name varchar text int2 int4 int8 oid float4 bit numeric txid uuid enum money
+test: strings date time timestamp timestamptz interval numerology
+test: create_misc create_table
+test: copy copyselect copydml insert
+test: transactions portals portals_p2 select_into prepare plancache temp advisory_lock dbsize
+test: prepared_xacts combocid returning with xml conversion truncate namespace copy2 rowtypes
+"""
 
 
 def readable_by_servers(regress):
@@ -111,17 +48,13 @@ def readable_by_servers(regress):
             raise Unavailable(f"{parent} is closed to the user that the local nodes run as")
 
 
-def tell(name, status, **more):
-    print(json.dumps({"name": name, "status": status} | more), flush=True)
-
-
 def main():
     try:
-        if "QUICK" in os.environ:
-            raise Unavailable("takes minutes: only without --quick")
-        regress, runner, bindir = files()
+        source = Source()
+        regress = source.part("regress")
+        library = source.compile(regress, ["regress.c"], "regress.so", "-fPIC", "-shared")
         readable_by_servers(regress)
-    except (Unavailable, OSError, StopIteration) as reason:
+    except (Unavailable, OSError) as reason:
         tell("the regression files", "skipped", why=str(reason))
         return
     out = Path("/tmp") / f"pgshunt-regression-{os.getpid()}"
@@ -129,11 +62,15 @@ def main():
         (out / part).mkdir(parents=True)
     run(["chmod", "-R", "a+rwX", str(out)])
     try:
+        schedule = regress / "parallel_schedule"
+        if "QUICK" in os.environ:
+            schedule = out / "quick_schedule"
+            schedule.write_text(QUICK, encoding="utf-8")
         command = [
-            str(runner), "--inputdir=.", f"--outputdir={out}", f"--bindir={bindir}",
-            f"--dlpath={regress}", f"--host={os.environ['PGHOST']}", f"--port={os.environ['PGPORT']}",
-            f"--user={os.environ['PGUSER']}", "--dbname=postgres", "--use-existing",
-            "--schedule=parallel_schedule",
+            str(source.regress), "--inputdir=.", f"--outputdir={out}", f"--bindir={source.bindir}",
+            f"--dlpath={library.parent}", f"--host={os.environ['PGHOST']}",
+            f"--port={os.environ['PGPORT']}", f"--user={os.environ['PGUSER']}", "--dbname=postgres",
+            "--use-existing", f"--schedule={schedule}",
         ]
         # It fails where the expected output is another version's; the outputs are compared instead.
         done = subprocess.run(
