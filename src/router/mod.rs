@@ -9,6 +9,7 @@
 //! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
 
 mod analyze;
+mod block;
 mod cache;
 mod constant;
 mod functions;

@@ -285,6 +285,8 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             );
             return (kind, Control::None);
         }
+        Node::DoStmt(_) => super::block::pin(cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text))
+            .map_or(Control::None, Control::Pin),
         _ if names_temporary(cx) => Control::Pin("a temporary object"),
         _ => Control::None,
     };

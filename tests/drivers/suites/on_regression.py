@@ -19,8 +19,6 @@ SECONDS = 220
 # Files that cannot say the same, and why.
 EXCLUDED = {
     "constraints": "defaults use currval(), the last value that the server connection has drawn",
-    "brin": "plans depend on when autovacuum has run",
-    "guc": "sets a placeholder that no server process takes once it has loaded plpgsql",
     "limit": "uses currval() outside of the transaction that drew: refused with 0A000",
     "sequence": "uses currval() and lastval() outside of the transaction that drew: refused with 0A000",
     "stats": "waits for the counters of the one server process that it believes to have",
