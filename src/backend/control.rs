@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 use tokio_postgres::error::DbError;
-use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Notification, Socket};
 
 use super::control_tls::{ControlStream, ControlTls, ssl_mode};
 use crate::config::{Config, NodeTls, Tls};
@@ -64,7 +64,7 @@ impl Connector {
 
     /// A connection to the cluster's database on `node`, driven by a task of the current runtime.
     pub async fn connect(&self, node: &Node) -> Result<Client, ConnectError> {
-        let (client, connection) = self.open(node).await?;
+        let (client, connection) = self.open(node, None).await?;
         let name = node.name.clone();
         tokio::spawn(async move {
             if let Err(e) = connection.await {
@@ -80,7 +80,7 @@ impl Connector {
         &self,
         node: &Node,
     ) -> Result<(Client, mpsc::UnboundedReceiver<DbError>), ConnectError> {
-        let (client, mut connection) = self.open(node).await?;
+        let (client, mut connection) = self.open(node, None).await?;
         let (notices, received) = mpsc::unbounded_channel();
         let name = node.name.clone();
         tokio::spawn(async move {
@@ -102,9 +102,33 @@ impl Connector {
         Ok((client, received))
     }
 
+    /// A connection to a database of `node` for LISTEN. What it hears goes to the receiver, which
+    /// ends with the connection; a notification is there before the statement returns behind which
+    /// it was sent.
+    pub async fn connect_listening(
+        &self,
+        node: &Node,
+        database: &str,
+    ) -> Result<(Client, mpsc::UnboundedReceiver<Notification>), ConnectError> {
+        let (client, mut connection) = self.open(node, Some(database)).await?;
+        let (heard, received) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
+                if let AsyncMessage::Notification(n) = message
+                    && heard.send(n).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok((client, received))
+    }
+
+    /// `database`: the cluster's own if none is named.
     async fn open(
         &self,
         node: &Node,
+        database: Option<&str>,
     ) -> Result<(Client, Connection<Socket, ControlStream>), ConnectError> {
         let with = self.with.load_full();
         // Read anew each time: there are few such connections, and roots change while they live.
@@ -115,7 +139,7 @@ impl Connector {
         pg.host(&node.host)
             .port(node.port)
             .user(&with.user)
-            .dbname(&with.database)
+            .dbname(database.unwrap_or(&with.database))
             .ssl_mode(ssl_mode(mode))
             .application_name("pgshunt control");
         if let Some(p) = &with.password {

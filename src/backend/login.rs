@@ -105,7 +105,6 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
             b'K' => {
                 let mut r = Reader(&body);
                 key = r.i32().ok().map(|pid| (pid, r.0.to_vec()));
-                facts.pid = key.as_ref().map_or(0, |(pid, _)| *pid);
             }
             b'E' => return Err(LoginError::Refused { node: name.clone(), body: body.to_vec() }),
             b'N' | b'v' => {}
@@ -129,6 +128,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         worker: target.worker,
     });
     info.set_backend_pid(pid);
+    facts.pid = pid;
     if let Some((node, ours)) = stream.socket().ends() {
         info.set_ends(node, ours);
     }

@@ -19,8 +19,8 @@ use crate::wire::backend::Report;
 use crate::wire::frame;
 
 /// How a wait ended. Both may be: the cancel came with what was waited for.
-struct Aside<T> {
-    arrived: Option<T>,
+pub(super) struct Aside<T> {
+    pub(super) arrived: Option<T>,
     cancelled: bool,
 }
 
@@ -124,7 +124,7 @@ impl Client {
         Ok(())
     }
 
-    async fn wait_aside<T>(
+    pub(super) async fn wait_aside<T>(
         &mut self,
         mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Result<Aside<T>, End> {
@@ -156,7 +156,7 @@ impl Client {
     }
 }
 
-fn cancelled() -> Report {
+pub(super) fn cancelled() -> Report {
     Report::error("57014", "canceling statement due to user request")
 }
 

@@ -3,7 +3,9 @@
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
 //! sockets; [`aside`] is where it waits, [`ending`] how it
-//! ends, [`handover`] how it goes to another process. [`gather`] carries out statements that go to every node. A [`worker::Worker`] is what
+//! ends, [`handover`] how it goes to another process. [`gather`] carries out statements that go to
+//! every node. [`listeners`] listens for all clients, [`mail`] brings them what was heard. A
+//! [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod aside;
@@ -13,7 +15,9 @@ mod ending;
 mod gather;
 mod handover;
 mod handshake;
+mod listeners;
 mod login;
+mod mail;
 mod relay;
 mod reported;
 mod roles;

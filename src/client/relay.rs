@@ -17,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
 
 use super::ending::{End, Leaving};
+use super::listeners::{Lost, Subscription};
 use super::login::Parts;
 use super::worker::Worker;
 use crate::backend::login::LoginError;
@@ -29,7 +30,7 @@ use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
 /// Unsent bytes for the client above which the node is not read.
-const CLIENT_HIGH: usize = 64 << 10;
+pub(super) const CLIENT_HIGH: usize = 64 << 10;
 /// Unsent bytes for the node above which the client's messages are not taken.
 const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
@@ -63,6 +64,8 @@ pub struct Client {
     pub(super) pools: (Epoch, Vec<Arc<Pool>>),
     /// Of another database than the cluster's: nothing is distributed there.
     plain: bool,
+    /// What it hears of notifications, once it has listened.
+    pub(super) hears: Option<Subscription>,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -73,6 +76,8 @@ pub(super) enum Event {
     ServerGone(Option<io::Error>),
     ClientGone,
     Draining,
+    /// Notifications may have been missed.
+    Deaf(Lost),
 }
 
 impl Client {
@@ -98,6 +103,7 @@ impl Client {
             told,
             pools: (Epoch(0), Vec::new()),
             plain,
+            hears: None,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -136,6 +142,7 @@ impl Client {
                 Err(end) => return end,
             };
             let released = self.release();
+            self.stop_listening();
             let met = match need {
                 Some(Need::Lease(_) | Need::Job(_)) if self.is_shut_out() => {
                     self.wait_at_the_door().await.map(|()| true)
@@ -144,6 +151,13 @@ impl Client {
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 // Boxed, so that who never has one does not carry its size.
                 Some(Need::Job(job)) => Box::pin(self.job(*job)).await.map(|()| true),
+                Some(Need::Listen(channels)) => {
+                    Box::pin(self.listen(channels)).await.map(|()| true)
+                }
+                Some(Need::Fence) => Box::pin(self.fence()).await.map(|()| true),
+                None if self.parts.session.waits_for_fence() => {
+                    Box::pin(self.fence()).await.map(|()| true)
+                }
                 // Without a connection there is nothing left to wait for.
                 Some(Need::Quiet) => Ok(released),
                 None => Ok(self.tries_again()),
@@ -395,6 +409,7 @@ impl Client {
         match event {
             Event::Progress => Ok(()),
             Event::ClientGone => Err(End::Client),
+            Event::Deaf(lost) => Err(lost.report().into()),
             Event::Draining if self.hand_over() => Err(End::HandedOver),
             Event::Draining => {
                 Err(Report::fatal("57P01", "terminating connection due to administrator command")
@@ -405,6 +420,9 @@ impl Client {
     }
 
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Err(lost) = self.fetch_mail(cx.waker()) {
+            return Poll::Ready(Event::Deaf(lost));
+        }
         let before = self.out.len();
         if !self.poll_send(cx) {
             return Poll::Ready(Event::ClientGone);

@@ -10,6 +10,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 pub use super::cancel::Registration;
+use super::listeners::Listeners;
 use super::reported::Reported;
 use super::roles::Roles;
 use super::{Cancels, Successor};
@@ -47,6 +48,7 @@ pub struct Shared {
     pub console: Console,
     pub reported: Reported,
     pub roles: Roles,
+    pub listeners: Listeners,
     clients: AtomicUsize,
     /// No new clients: the process ends when the last one has left.
     closing: AtomicBool,
@@ -70,6 +72,7 @@ impl Shared {
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
         let roles = Roles::new(&control, store.clone());
+        let listeners = Listeners::new(control.clone(), store.connector().clone());
         Self {
             config,
             store,
@@ -81,6 +84,7 @@ impl Shared {
             console,
             reported: Reported::default(),
             roles,
+            listeners,
             clients: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             left: Notify::new(),

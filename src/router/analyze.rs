@@ -4,13 +4,13 @@ use pg_raw_parse::walk::{Recurse, walk_manual};
 use pg_raw_parse::{Node, nodes};
 
 use super::constant::Literals;
-use super::functions::{ADVISORY_LOCK, Functions, pins};
-use super::node_bound::{Bound, bound, is_local_set_config, name_of};
+use super::functions::Functions;
+use super::node_bound::{Bound, bound, name_of};
 use super::plan::{Control, Fold, KeySource, Kind, Merge};
 use super::proof::{Found, Outcome, Prover};
 use super::scope::{Named, Names};
 use super::tables::tables;
-use super::{utility, writes};
+use super::{traces, utility, writes};
 use crate::wire::backend::Report;
 
 /// What a statement is analysed against.
@@ -30,17 +30,15 @@ pub fn refused(what: impl Into<String>, hint: impl Into<String>) -> Kind {
 
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
-    let kind = match node {
+    match node {
         Node::SelectStmt(_)
         | Node::InsertStmt(_)
         | Node::UpdateStmt(_)
         | Node::DeleteStmt(_)
-        | Node::MergeStmt(_) => {
-            return match dml(node, cx) {
-                Ok(kind) => (kind, control_of_functions(node)),
-                Err(report) => (Kind::Refused(report), Control::None),
-            };
-        }
+        | Node::MergeStmt(_) => match dml(node, cx) {
+            Ok(kind) => (kind, traces::control(node, cx)),
+            Err(report) => (Kind::Refused(report), Control::None),
+        },
         Node::ExplainStmt(e)
             if !matches!(
                 e.query(),
@@ -51,16 +49,19 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
                     | Node::MergeStmt(_)
             ) =>
         {
-            return utility::statement(node, cx);
+            utility::statement(node, cx)
         }
-        Node::ExplainStmt(e) => match dml(e.query(), cx) {
-            Ok(Kind::Every { .. }) => refused(
-                "EXPLAIN of a statement that goes to every node is not supported",
-                "Explain it on a node, or add an equality on the distribution column.",
-            ),
-            Ok(kind) => kind,
-            Err(report) => Kind::Refused(report),
-        },
+        Node::ExplainStmt(e) => {
+            let kind = match dml(e.query(), cx) {
+                Ok(Kind::Every { .. }) => refused(
+                    "EXPLAIN of a statement that goes to every node is not supported",
+                    "Explain it on a node, or add an equality on the distribution column.",
+                ),
+                Ok(kind) => kind,
+                Err(report) => Kind::Refused(report),
+            };
+            (kind, traces::of_query(e.query(), cx))
+        }
         Node::DeclareCursorStmt(d) => {
             const CURSOR_OPT_HOLD: i32 = 0x20;
             let kind = match dml(d.query(), cx) {
@@ -71,14 +72,15 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
                 Ok(kind) => kind,
                 Err(report) => Kind::Refused(report),
             };
-            let hold = d.options & CURSOR_OPT_HOLD != 0;
-            let control = if hold { Control::Pin("a cursor WITH HOLD") } else { Control::None };
-            return (kind, control);
+            let mut left = traces::of(d.query(), cx);
+            if d.options & CURSOR_OPT_HOLD != 0 {
+                left.pin = Some("a cursor WITH HOLD");
+            }
+            (kind, traces::leaves(left))
         }
-        Node::CopyStmt(c) => copy(c, cx),
-        other => return utility::statement(other, cx),
-    };
-    (kind, Control::None)
+        Node::CopyStmt(c) => (copy(c, cx), traces::of_query(c.query(), cx)),
+        other => utility::statement(other, cx),
+    }
 }
 
 /// SELECT, INSERT, UPDATE, DELETE.
@@ -189,62 +191,6 @@ fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
         None if !local && !into && reads_only => Kind::Any,
         _ => Kind::Home,
     }
-}
-
-fn control_of_functions(node: Node<'_>) -> Control {
-    let mut other = None;
-    let lock = walk_manual(node, |n| match n {
-        Node::FuncCall(f) => match name_of(f).and_then(|(_, name)| pins(name).map(|p| (name, p))) {
-            Some(("set_config", _)) if is_local_set_config(f) => Recurse::yes(),
-            // What a failing statement leaves behind comes before all else.
-            Some((_, ADVISORY_LOCK)) => std::ops::ControlFlow::Break(ADVISORY_LOCK),
-            Some((_, why)) => {
-                other.get_or_insert(why);
-                Recurse::yes()
-            }
-            None => Recurse::yes(),
-        },
-        _ => Recurse::yes(),
-    });
-    let pin = lock.or(other);
-    let temporary = match node {
-        Node::SelectStmt(s) => s.into_clause().and_then(|i| i.rel()).is_some_and(is_temporary),
-        _ => false,
-    };
-    match pin {
-        Some(why) => Control::Pin(why),
-        None if temporary => Control::Pin("a temporary table"),
-        None => of_constant(node),
-    }
-}
-
-/// What a SELECT of nothing but constants, or of `set_config(..., true)`, does.
-fn of_constant(node: Node<'_>) -> Control {
-    let mut local = false;
-    let other = walk_manual(node, |n| match n {
-        Node::FuncCall(f) if is_call_of_set_config(f) => {
-            local = true;
-            Recurse::yes()
-        }
-        Node::SelectStmt(_)
-        | Node::NodeList(_)
-        | Node::ResTarget(_)
-        | Node::A_Const(_)
-        | Node::Boolean(_)
-        | Node::Integer(_)
-        | Node::Float(_)
-        | Node::String(_) => Recurse::yes(),
-        _ => std::ops::ControlFlow::Break(()),
-    });
-    match other {
-        Some(()) => Control::None,
-        None if local => Control::Local,
-        None => Control::Pure,
-    }
-}
-
-fn is_call_of_set_config(f: &nodes::FuncCall) -> bool {
-    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local_set_config(f)
 }
 
 /// `RELPERSISTENCE_TEMP`, or the schema of temporary tables.

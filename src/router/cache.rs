@@ -296,7 +296,11 @@ fn parse_and_plan(
             | Control::DiscardAll => {
                 names.path = None;
             }
-            Control::Pin(_) => names.temporary = true,
+            Control::Pin(_) | Control::Bind(_) => names.temporary = true,
+            Control::Leaves(traces) if control.changes_reading() => {
+                names.temporary |= traces.pin.is_some();
+                names.path = None;
+            }
             _ => {}
         }
         plan.kind = if plan.statements.is_empty() { kind } else { join(plan.kind, kind) };

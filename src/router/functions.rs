@@ -4,6 +4,7 @@
 //! any other function the proxy cannot know what it reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashSet;
 
@@ -142,8 +143,49 @@ pub fn pins(name: &str) -> Option<&'static str> {
         | "pg_advisory_lock_shared"
         | "pg_try_advisory_lock"
         | "pg_try_advisory_lock_shared" => Some(ADVISORY_LOCK),
-        "set_config" => Some("set_config()"),
-        "pg_listening_channels" => Some("LISTEN"),
         _ => None,
+    }
+}
+
+/// Functions that may end what others have left.
+pub fn frees(name: &str) -> bool {
+    matches!(name, "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all")
+}
+
+/// Which functions of a database are known to leave nothing behind on their connection: by name,
+/// as the server has judged them. Forgotten whenever a function is made or changed.
+#[derive(Debug, Default)]
+pub struct Harmless {
+    names: HashSet<String>,
+    since: u64,
+}
+
+/// Counts the changes of functions that went through this process.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A function was made or changed, and that is committed.
+pub fn functions_changed() {
+    CHANGES.fetch_add(1, Ordering::AcqRel);
+}
+
+/// The number of changes so far: what is judged from here on holds until there are more.
+pub fn function_changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
+impl Harmless {
+    pub fn knows(&self, name: &str) -> bool {
+        self.since == function_changes() && self.names.contains(name)
+    }
+
+    /// These were judged by what the server said after `since` changes.
+    pub fn learn(&mut self, since: u64, names: impl IntoIterator<Item = String>) {
+        /// More names than any one schema has use for; past it they are learned anew.
+        const MOST: usize = 10_000;
+        if self.since != since || self.names.len() > MOST {
+            self.names.clear();
+            self.since = since;
+        }
+        self.names.extend(names);
     }
 }

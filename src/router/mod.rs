@@ -9,7 +9,6 @@
 //! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
 
 mod analyze;
-mod block;
 mod cache;
 mod constant;
 mod functions;
@@ -20,10 +19,11 @@ pub mod plan;
 mod proof;
 mod scope;
 mod tables;
+mod traces;
 mod utility;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};
-pub use functions::{Function, Functions};
+pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
 pub use node_bound::reads_alike;
 pub use scope::Speech;

@@ -1,5 +1,7 @@
 //! What the planner says about a statement: where it may run and what it does to the session.
 
+use std::sync::Arc;
+
 use crate::topology::{GroupId, ShardId};
 use crate::wire::backend::Report;
 
@@ -95,12 +97,55 @@ pub enum Control {
     DiscardAll,
     /// DEALLOCATE; `None` is ALL.
     Deallocate(Option<String>),
-    /// EXECUTE of a prepared statement, by its name.
-    Execute(String),
     /// Wants a database that nobody is connected to: DROP DATABASE and its like.
     Vacate(String),
     /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
     Pin(&'static str),
+    /// The same, and nobody can tell when it is gone: until DISCARD ALL, or for good.
+    Bind(&'static str),
+    /// May leave something behind that the text does not show.
+    Leaves(Arc<Traces>),
+    /// May end what an earlier statement has left behind.
+    Frees,
+    /// LISTEN, and where the word stands in the text.
+    Listen {
+        channel: String,
+        at: usize,
+    },
+    /// UNLISTEN; `None` is all.
+    Unlisten(Option<String>),
+    /// CREATE FUNCTION and the like: what functions leave behind must be found out anew.
+    ChangesFunctions,
+}
+
+/// Where to look for what a statement may have left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Traces {
+    /// What it leaves for certain.
+    pub pin: Option<&'static str>,
+    /// It calls these, which the server did not come with.
+    pub functions: Vec<String>,
+    /// It may set these parameters.
+    pub parameters: Vec<String>,
+    /// It has code of its own (DO).
+    pub code: bool,
+    /// It sends notifications (NOTIFY).
+    pub notifies: bool,
+    /// It asks which channels the session listens to.
+    pub channels: bool,
+    /// It is EXECUTE of the prepared statement of this name.
+    pub executes: Option<String>,
+}
+
+impl Traces {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// It may send notifications.
+    pub fn notifies(&self) -> bool {
+        self.notifies || self.code || !self.functions.is_empty()
+    }
 }
 
 impl Control {
@@ -116,14 +161,6 @@ impl Control {
         )
     }
 
-    /// What it leaves on the server connection even if it fails.
-    pub fn remains_of_failed(&self) -> Option<&'static str> {
-        match self {
-            Self::Pin(why) => Some(*why).filter(|w| *w == super::functions::ADVISORY_LOCK),
-            _ => None,
-        }
-    }
-
     /// Whether the texts behind it may mean something else than those before. The end of a
     /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {
@@ -132,7 +169,10 @@ impl Control {
                 super::node_bound::READING.contains(&name.as_str())
             }
             Self::ResetLocal(name) => name == "search_path",
-            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) => true,
+            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) | Self::Bind(_) => {
+                true
+            }
+            Self::Leaves(traces) => traces.pin.is_some() || !traces.parameters.is_empty(),
             Self::None
             | Self::Vacate(_)
             | Self::Begin
@@ -146,8 +186,11 @@ impl Control {
             | Self::Local
             | Self::Pure
             | Self::SetEach(_)
-            | Self::Deallocate(_)
-            | Self::Execute(_) => false,
+            | Self::Frees
+            | Self::Listen { .. }
+            | Self::Unlisten(_)
+            | Self::ChangesFunctions
+            | Self::Deallocate(_) => false,
         }
     }
 }

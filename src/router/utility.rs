@@ -12,7 +12,8 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{READING, reads_alike};
-use super::plan::{Control, Kind};
+use super::plan::{Control, Kind, Traces};
+use super::traces;
 use crate::topology::RoutingTable;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -27,14 +28,56 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
-        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) | Node::FetchStmt(_) => {
-            (Kind::Any, Control::None)
-        }
+        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) => (Kind::Any, Control::Frees),
+        Node::FetchStmt(_) => (Kind::Any, Control::None),
         Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
-        Node::ListenStmt(_) => (Kind::Home, Control::Pin("LISTEN")),
-        Node::NotifyStmt(_) | Node::UnlistenStmt(_) => (Kind::Home, Control::None),
-        Node::LoadStmt(_) => (Kind::Home, Control::Pin("LOAD")),
+        Node::ListenStmt(l) => (Kind::Any, listen(l, cx)),
+        Node::UnlistenStmt(u) => (Kind::Any, Control::Unlisten(u.conditionname().map(Into::into))),
+        // Who listens does so at home.
+        Node::NotifyStmt(_) => {
+            (Kind::Home, traces::leaves(Traces { notifies: true, ..Traces::default() }))
+        }
+        Node::LoadStmt(_) => (Kind::Home, Control::Bind("LOAD")),
         _ => by_text(node, cx),
+    }
+}
+
+fn listen(l: &nodes::ListenStmt, cx: Context<'_>) -> Control {
+    let channel = l.conditionname().unwrap_or_default().to_owned();
+    let at = first_word(cx.text, cx.span.0);
+    match cx.text.get(at..at + 6) {
+        Some(word) if word.eq_ignore_ascii_case(b"listen") => Control::Listen { channel, at },
+        // The grammar knows no other spelling.
+        _ => Control::Pin("LISTEN"),
+    }
+}
+
+/// Where the first word is, behind white space and comments.
+fn first_word(text: &[u8], mut at: usize) -> usize {
+    loop {
+        let rest = text.get(at..).unwrap_or_default();
+        match rest {
+            [b, ..] if b.is_ascii_whitespace() || matches!(b, b';' | b'\x0b') => at += 1,
+            [b'-', b'-', ..] => {
+                at += rest.iter().position(|&b| b == b'\n' || b == b'\r').unwrap_or(rest.len());
+            }
+            [b'/', b'*', ..] => {
+                let mut depth = 0;
+                let mut n = 0;
+                while n < rest.len() {
+                    match &rest[n..] {
+                        [b'/', b'*', ..] => (depth, n) = (depth + 1, n + 2),
+                        [b'*', b'/', ..] => (depth, n) = (depth - 1, n + 2),
+                        _ => n += 1,
+                    }
+                    if depth == 0 {
+                        break;
+                    }
+                }
+                at += n;
+            }
+            _ => return at,
+        }
     }
 }
 
@@ -92,11 +135,11 @@ fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) 
         VariableSetKind::VAR_SET_VALUE => Control::Set(name),
         VariableSetKind::VAR_SET_DEFAULT | VariableSetKind::VAR_RESET => Control::Reset(name),
         VariableSetKind::VAR_SET_MULTI if name == "session characteristics" => {
-            characteristics(s).unwrap_or(Control::Pin("SET SESSION CHARACTERISTICS"))
+            characteristics(s).unwrap_or(Control::Bind("SET SESSION CHARACTERISTICS"))
         }
         VariableSetKind::VAR_SET_MULTI => Control::Local,
         VariableSetKind::VAR_RESET_ALL => Control::ResetAll,
-        _ => Control::Pin("SET ... FROM CURRENT"),
+        _ => Control::Bind("SET ... FROM CURRENT"),
     };
     (Kind::Any, control)
 }
@@ -249,15 +292,21 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         }
     }
     let control = match node {
-        Node::CreateTableAsStmt(c) if c.into().and_then(|i| i.rel()).is_some_and(is_temporary) => {
-            Control::Pin("a temporary table")
+        Node::CreateTableAsStmt(c) => {
+            let mut left = traces::of(c.query(), cx);
+            if c.into().and_then(|i| i.rel()).is_some_and(is_temporary) {
+                left.pin = Some("a temporary table");
+            }
+            traces::leaves(left)
         }
+        Node::CallStmt(c) => c.funccall().map_or(Control::None, |f| traces::of_call(f, cx)),
+        Node::DoStmt(_) => traces::of_code(cx, None),
+        Node::ExecuteStmt(e) => traces::of_code(cx, e.name()),
         Node::ViewStmt(v) if v.view().is_some_and(is_temporary) => Control::Pin("a temporary view"),
         Node::CreateSeqStmt(s) if s.sequence().is_some_and(is_temporary) => {
             Control::Pin("a temporary sequence")
         }
         Node::PrepareStmt(_) => Control::Pin("PREPARE"),
-        Node::ExecuteStmt(e) => Control::Execute(e.name().unwrap_or_default().to_owned()),
         Node::DropdbStmt(_)
         | Node::CreatedbStmt(_)
         | Node::AlterDatabaseStmt(_)
@@ -285,9 +334,11 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             );
             return (kind, Control::None);
         }
-        Node::DoStmt(_) => super::block::pin(cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text))
-            .map_or(Control::None, Control::Pin),
+        Node::DropStmt(_) if names_temporary(cx) => Control::Frees,
         _ if names_temporary(cx) => Control::Pin("a temporary object"),
+        _ if changes_functions(node) => Control::ChangesFunctions,
+        // Of a temporary one, perhaps.
+        Node::DropStmt(_) => Control::Frees,
         _ => Control::None,
     };
     if let Some(sequence) = mentioned(cx, cx.names.routes.sequences().map(|(_, name)| name)) {
@@ -336,6 +387,29 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 fn names_temporary(cx: Context<'_>) -> bool {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
     text.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
+}
+
+fn changes_functions(node: Node<'_>) -> bool {
+    let routine = |o: ObjectType::Type| {
+        matches!(
+            o,
+            ObjectType::OBJECT_FUNCTION
+                | ObjectType::OBJECT_PROCEDURE
+                | ObjectType::OBJECT_ROUTINE
+                | ObjectType::OBJECT_AGGREGATE
+        )
+    };
+    match node {
+        Node::CreateFunctionStmt(_)
+        | Node::AlterFunctionStmt(_)
+        | Node::CreateExtensionStmt(_)
+        | Node::AlterExtensionStmt(_)
+        | Node::DefineStmt(_) => true,
+        Node::RenameStmt(r) => routine(r.rename_type),
+        Node::DropStmt(d) => routine(d.remove_type),
+        Node::AlterObjectSchemaStmt(a) => routine(a.object_type),
+        _ => false,
+    }
 }
 
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {

@@ -15,26 +15,39 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None
-            | Control::Begin
-            | Control::Pure
-            | Control::Vacate(_)
-            | Control::Execute(_) => {}
+            Control::None | Control::Begin | Control::Pure | Control::Vacate(_) => {}
             Control::Local => self.settings.set_local(),
-            Control::Commit => self.settings.commit(),
-            Control::Rollback => self.settings.rollback(),
+            Control::Commit => {
+                self.settings.commit();
+                self.channels.commit();
+            }
+            Control::Rollback => {
+                self.settings.rollback();
+                self.channels.rollback();
+            }
             // The new transaction has a snapshot of its own.
             Control::CommitAndChain => {
                 self.settings.commit();
+                self.channels.commit();
                 self.epoch = None;
             }
             Control::RollbackAndChain => {
                 self.settings.rollback();
+                self.channels.rollback();
                 self.epoch = None;
             }
-            Control::Savepoint(name) => self.settings.savepoint(name),
-            Control::Release(name) => self.settings.release(name),
-            Control::RollbackTo(name) => self.settings.rollback_to(name),
+            Control::Savepoint(name) => {
+                self.settings.savepoint(name);
+                self.channels.savepoint(name);
+            }
+            Control::Release(name) => {
+                self.settings.release(name);
+                self.channels.release(name);
+            }
+            Control::RollbackTo(name) => {
+                self.settings.rollback_to(name);
+                self.channels.rollback_to(name);
+            }
             Control::Set(name) => self.settings.set(name, sql),
             Control::SetEach(each) => {
                 for (name, sql) in each {
@@ -50,19 +63,44 @@ impl Session {
             Control::ResetAll => self.settings.reset_all(),
             Control::DiscardAll => {
                 self.settings.discard();
+                self.channels.discard();
                 if let Some(link) = &mut self.link {
                     link.discarded = true;
                 }
                 self.pinned = None;
+                if self.bound.take().is_some()
+                    && let Some(link) = &mut self.link
+                {
+                    // A library stays loaded, and who knows what else.
+                    link.facts.spent = true;
+                }
+                self.nothing_is_left();
                 self.all_deallocated();
             }
             Control::Deallocate(Some(name)) => {
                 self.forget_statement(name.as_bytes());
+                self.look_again();
             }
-            Control::Deallocate(None) => self.all_deallocated(),
+            Control::Deallocate(None) => {
+                self.all_deallocated();
+                self.look_again();
+            }
             Control::Pin(why) => {
                 self.pinned.get_or_insert(why);
+                self.look_again();
             }
+            Control::Bind(why) => {
+                self.bound.get_or_insert(why);
+                self.pinned.get_or_insert(why);
+            }
+            Control::Leaves(traces) => self.leaves(traces),
+            Control::Frees => self.look_again(),
+            Control::Listen { channel, .. } => self.channels.listen(channel),
+            Control::Unlisten(channel) => {
+                self.channels.unlisten(channel.as_deref());
+                self.look_again();
+            }
+            Control::ChangesFunctions => self.functions_change(),
         }
         self.extend_prelude(done);
     }
@@ -72,6 +110,7 @@ impl Session {
         self.statements.clear();
         if let Some(link) = &mut self.link {
             link.facts.prepared.clear();
+            link.facts.checks = false;
         }
     }
 
@@ -133,7 +172,10 @@ impl Session {
         for e in &skipped {
             self.undo(&e.undo);
         }
-        if let Some(Expect { reply, mut undo, .. }) = failed {
+        if let Some(Expect { reply, mut undo, controls, .. }) = failed {
+            if let Some(controls) = controls {
+                self.failed_half_way(&controls);
+            }
             // A failed Parse has dropped the unnamed statement first.
             if let Some((name, before)) = &mut undo.client
                 && name.is_empty()

@@ -74,7 +74,7 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         if name.is_empty() {
             self.counters.server_parses += 1;
-            frontend::put_parse(io.server, b"", &s.text, &s.oids);
+            frontend::put_parse(io.server, b"", s.sent(), &s.oids);
             let mut e = Expect::forward(Reply::Parse);
             e.undo = undo;
             e.undo.unnamed = Some(link.unnamed.replace(s.id));
@@ -89,7 +89,7 @@ impl Session {
             self.make_room(env, io);
         }
         self.counters.server_parses += 1;
-        frontend::put_parse(io.server, &server_name(&s.id), &s.text, &s.oids);
+        frontend::put_parse(io.server, &server_name(&s.id), s.sent(), &s.oids);
         let mut e = Expect::forward(Reply::Parse);
         e.undo = undo;
         self.prepared(s, e);
@@ -134,7 +134,7 @@ impl Session {
         if unnamed {
             if link.unnamed != Some(s.content()) {
                 self.counters.server_parses += 1;
-                frontend::put_parse(io.server, b"", &s.text, &s.types());
+                frontend::put_parse(io.server, b"", s.sent(), &s.types());
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
                 e.undo.unnamed = Some(link.unnamed.replace(s.content()));
                 link.push(e);
@@ -147,7 +147,7 @@ impl Session {
         let name = server_name(&s.content()).to_vec();
         self.make_room(env, io);
         self.counters.server_parses += 1;
-        frontend::put_parse(io.server, &name, &s.text, &s.types());
+        frontend::put_parse(io.server, &name, s.sent(), &s.types());
         self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         name
     }

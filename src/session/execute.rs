@@ -3,21 +3,23 @@
 //! To the client both are one namespace. On server connections such a statement bears another name,
 //! and may not be there yet: it is prepared first, and called by that name.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::link::statement_id;
 use super::{Env, Io, Session, Statement};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::Report;
 
 impl Session {
     /// The statement of the protocol that an EXECUTE names.
-    fn executed(&self, plan: &Plan) -> Option<&Rc<Statement>> {
-        match plan.single() {
-            Some(Control::Execute(name)) => self.statements.get(name.as_bytes()),
+    pub(super) fn named_by_execute(&self, control: &Control) -> Option<&Rc<Statement>> {
+        match control {
+            Control::Leaves(traces) => self.statements.get(traces.executes.as_ref()?.as_bytes()),
             _ => None,
         }
+    }
+
+    fn executed(&self, plan: &Plan) -> Option<&Rc<Statement>> {
+        self.named_by_execute(plan.single()?)
     }
 
     /// Why an EXECUTE cannot be carried out, if so: what it leads to is not looked at again.
@@ -39,15 +41,7 @@ impl Session {
         let Some((before, after)) = around_name(&s.text) else { return s.clone() };
         let name = self.known(&inner, false, env, io);
         let text = [before, &name, after].concat();
-        Rc::new(Statement {
-            id: statement_id(&text, &s.oids),
-            text,
-            oids: s.oids.clone(),
-            plan: s.plan.clone(),
-            described: Cell::default(),
-            void: Cell::default(),
-            told: RefCell::default(),
-        })
+        Rc::new(Statement::new(&text, &s.oids, s.plan.clone()))
     }
 }
 

@@ -5,11 +5,10 @@
 //! clients with the same statement share it; the unnamed one is sent as it came. The answers the
 //! client is owed come in the order of its messages, whoever gives them.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Expect, Fate, Reply, Undo, statement_id};
+use super::link::{Expect, Fate, Reply, Undo};
 use super::simple::may_move;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::place::{BindValues, Place};
@@ -194,15 +193,7 @@ impl Session {
             let node = self.node().unwrap_or(home);
             self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
         }
-        let statement = Rc::new(Statement {
-            id: statement_id(p.text, p.oids),
-            text: p.text.to_vec(),
-            oids: p.oids.to_vec(),
-            plan,
-            described: Cell::new(false),
-            void: Cell::new(false),
-            told: RefCell::default(),
-        });
+        let statement = Rc::new(Statement::new(p.text, p.oids, plan));
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
         } else {
@@ -296,6 +287,15 @@ impl Session {
                 },
                 bytes,
             );
+        }
+        if let Some(need) = self.listen_first(&plan)? {
+            return Err(Stop::Wait(need));
+        }
+        if let Some(need) = self.ensure(&place, env, io)? {
+            return Err(Stop::Wait(need));
+        }
+        if let Some(need) = self.fence_first(&plan) {
+            return Err(Stop::Wait(need));
         }
         self.reach(&place, env, io)?;
         self.count(&plan);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::gate::machine::TicketId;
+use crate::router::Harmless;
 use crate::router::plan::Control;
 use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
@@ -146,7 +147,11 @@ pub struct Facts {
     pub spent: bool,
     /// ParameterStatus as last reported. Clients are told it at login.
     pub reported: Reported,
-    /// The server process, as it calls itself in notifications.
+    /// The question what a transaction has left (`session::check`) is prepared.
+    pub checks: bool,
+    /// Functions of its database that leave nothing.
+    pub harmless: Harmless,
+    /// Of the server process.
     pub pid: i32,
 }
 
@@ -157,6 +162,8 @@ impl Default for Facts {
             applied: Some(Arc::from([])),
             spent: false,
             reported: Reported::default(),
+            checks: false,
+            harmless: Harmless::default(),
             pid: 0,
         }
     }
@@ -182,6 +189,8 @@ pub enum Reply {
     /// A statement of pgshunt's own by Parse, Bind and Execute, up to CommandComplete; with
     /// `closed`, up to the CloseComplete of its portal.
     Own { closed: bool },
+    /// The rows of pgshunt's own question, up to CommandComplete.
+    Check,
     /// Nothing: these bytes are the client's as soon as it is their turn.
     Ours(Vec<u8>),
     /// Nothing: the client ended its part of a COPY here.
@@ -196,6 +205,8 @@ pub enum Fate {
     Swallow,
     /// pgshunt tidies up behind itself; that cannot fail.
     Tidy,
+    /// Part of the question what a transaction has left behind.
+    Check,
     /// The request was made to fail; this is the error the client reads.
     Refuse(Box<Report>),
     /// ReadyForQuery is the client's, but tells of its own transaction and not of the server's.
@@ -315,6 +326,13 @@ pub struct Link {
     pub discarded: bool,
     /// An error came since the last ReadyForQuery.
     pub failed: bool,
+    /// Code of somebody's has run here: parameters may be set of which nothing is known. They are
+    /// reset before the connection serves anybody's next transaction.
+    pub strange: bool,
+    /// What its server process has notified before this session got it has been heard.
+    pub fenced: bool,
+    /// The open transaction may have sent notifications.
+    pub notified: bool,
     /// How many requests were noted, and which of them was the last that does something to the
     /// session: looking through a long pipeline for each of its messages would take too long.
     noted: u64,
@@ -352,6 +370,9 @@ impl Link {
             eaten: 0,
             discarded: false,
             failed: false,
+            strange: false,
+            fenced: false,
+            notified: false,
             noted: 0,
             last: Last::default(),
         }
@@ -411,24 +432,6 @@ impl Link {
         }
         self.number(&expect);
         self.expects.push_back(expect);
-    }
-
-    /// What the statement is prepared as here.
-    pub fn prepared_as(&mut self, s: &Statement) -> StatementId {
-        self.facts.prepared.find(&s.content()).unwrap_or(s.content())
-    }
-
-    /// The server has told the types of a statement's parameters: it is what it would be had the
-    /// client declared them.
-    pub fn settle_types(&mut self, s: &Statement, oids: &[u8]) {
-        let before = s.content();
-        s.settle_types(oids);
-        if self.unnamed == Some(before) {
-            self.unnamed = Some(s.content());
-        }
-        if !self.expects.iter().any(|e| e.undo.created == Some(before)) {
-            self.facts.prepared.is_also(s.content(), before);
-        }
     }
 
     /// The next thing in line needs no answer of the server.

@@ -1,15 +1,13 @@
 //! What a session takes along when its client is handed to another pgshunt process.
 //!
 //! Only a session that owes nothing and holds nothing travels: no open transaction, no unsynced
-//! message, no server connection. What is left is what it knows: its settings, its prepared
+//! message, no server connection, no channel that it listens to. What is left is what it knows: its settings, its prepared
 //! statements, and what its client was told of the server's parameters.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-use super::link::statement_id;
 use super::{Env, Session, Statement};
 use crate::wire::backend::Status;
 
@@ -63,6 +61,7 @@ impl Session {
             && self.portals.is_empty()
             && self.begin.is_empty()
             && !self.skipping
+            && self.channels.is_idle()
             && !self.retry.is_again();
         if !rests {
             return None;
@@ -91,15 +90,10 @@ impl Session {
         session.settings.unpack(luggage.settings);
         session.told(luggage.told);
         for p in luggage.statements {
-            let statement = Rc::new(Statement {
-                id: statement_id(&p.text, &p.oids),
-                plan: env.planner.plan_text(&p.text, env.routes, session.speech()),
-                text: p.text,
-                oids: p.oids,
-                described: Cell::new(p.described),
-                void: Cell::new(p.void),
-                told: RefCell::default(),
-            });
+            let plan = env.planner.plan_text(&p.text, env.routes, session.speech());
+            let statement = Rc::new(Statement::new(&p.text, &p.oids, plan));
+            statement.described.set(p.described);
+            statement.void.set(p.void);
             if p.name.is_empty() {
                 session.unnamed = Some(statement);
             } else {

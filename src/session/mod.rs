@@ -23,14 +23,16 @@
 //! - The gate is entered when the transaction starts on its connection, not before: who waits for
 //!   a connection must not keep a cutover from draining.
 //!
-//! What is left out: a second node within a transaction, and LISTEN without a pin.
+//! What is left out: a second node within a transaction.
 
 mod apply;
+mod check;
 mod emit;
 mod execute;
 mod extended;
 mod jobs;
 mod link;
+mod listening;
 mod luggage;
 mod opening;
 mod pending;
@@ -52,7 +54,7 @@ use hashbrown::HashMap;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::place::Place;
-use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::router::plan::{Control, Kind, Merge, Plan, Traces};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -61,6 +63,7 @@ use crate::wire::{ProtocolError, frontend};
 use link::Expect;
 pub use link::{Facts, Setting, Settings, StatementId};
 use link::{Fate, Link, Reply, Undo};
+pub use listening::Notification;
 pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
@@ -105,6 +108,10 @@ pub enum Need {
     Quiet,
     /// Work that involves several nodes: then [`Session::job_done`].
     Job(Box<Job>),
+    /// The shared connection must listen to these: then [`Session::listening`].
+    Listen(Vec<String>),
+    /// All notifications sent so far must have been posted: then [`Session::fenced`].
+    Fence,
 }
 
 /// Work for several nodes, done outside of the session.
@@ -153,8 +160,6 @@ const MAX_PENDING: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Session {
     client: u64,
-    /// The process that the client believes to serve it.
-    pid: i32,
     link: Option<Link>,
     /// As the client believes it: the last ReadyForQuery it was sent.
     status: Status,
@@ -174,6 +179,10 @@ pub struct Session {
     pending_bytes: usize,
     /// Why the connection must be kept between transactions.
     pinned: Option<&'static str>,
+    /// The same, for what nobody can tell the end of.
+    bound: Option<&'static str>,
+    check: check::Check,
+    channels: listening::Channels,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -212,7 +221,6 @@ impl Session {
     pub fn new(client: u64, startup: &[(String, String)]) -> Self {
         Self {
             client,
-            pid: 0,
             link: None,
             status: Status::Idle,
             begin: Vec::new(),
@@ -226,6 +234,9 @@ impl Session {
             pending: Vec::new(),
             pending_bytes: 0,
             pinned: None,
+            bound: None,
+            check: check::Check::default(),
+            channels: listening::Channels::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -236,11 +247,6 @@ impl Session {
             counters: Counters::default(),
             told: Reported::default(),
         }
-    }
-
-    /// The process id that the client was told at its login.
-    pub fn known_as(&mut self, pid: i32) {
-        self.pid = pid;
     }
 
     /// What the client was told of the server's parameters at its login.
@@ -286,6 +292,7 @@ impl Session {
     pub fn is_idle(&self) -> bool {
         self.status == Status::Idle
             && self.pending.is_empty()
+            && !self.waits_for_fence()
             && self.link.as_ref().is_none_or(|l| l.is_free() && !l.ending)
     }
     /// An answer of the server is outstanding.
@@ -321,6 +328,9 @@ impl Session {
         if self.skipping && !matches!(header.tag, b'S' | b'X') {
             return Ok(Flow::Done);
         }
+        if self.waits_for_fence() && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Fence));
+        }
         if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
@@ -330,12 +340,16 @@ impl Session {
                     return Err(ProtocolError("unexpected message type during COPY from stdin"));
                 }
                 b'S' if self.skipping => {}
-                _ if link.ending || (link.opening && link.opening_full) => {
+                _ if link.ending
+                    || self.check.is_asked()
+                    || (link.opening && link.opening_full) =>
+                {
                     return Ok(Flow::Wait(Need::Quiet));
                 }
                 _ => {}
             }
         }
+        self.forget_early_mail();
         self.begin_unit();
         let flow = match header.tag {
             b'Q' => {
@@ -384,7 +398,10 @@ impl Session {
 
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && (l.started || self.let_go);
-        self.pinned.is_none() && self.link.as_ref().is_some_and(free)
+        self.pinned.is_none()
+            && !self.check.is_due()
+            && !self.waits_for_fence()
+            && self.link.as_ref().is_some_and(free)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
@@ -399,7 +416,10 @@ impl Session {
 
     /// The connection is gone, or must go: no facts are kept.
     pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
-        let link = self.link.take()?;
+        let mut link = self.link.take()?;
+        if link.strange {
+            link.facts.applied = None;
+        }
         env.gate.leave(link.ticket, env.gate_effects);
         self.let_go = false;
         self.broken = None;
@@ -489,6 +509,9 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.push(Expect::forward(Reply::Query));
         }
+        if !is_of_large_objects(body) {
+            self.leaves(&Traces { code: true, ..Traces::default() });
+        }
         Flow::Done
     }
 
@@ -535,6 +558,12 @@ impl Session {
             Kind::Refused(_) => {}
         }
     }
+}
+
+/// The functions that libpq and JDBC call this way: `lo_open` and the like (`pg_proc.dat`).
+fn is_of_large_objects(body: &[u8]) -> bool {
+    let oid = body.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
+    matches!(oid, Some(715 | 764 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460))
 }
 
 /// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a

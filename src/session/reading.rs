@@ -11,7 +11,7 @@ impl Session {
     pub(super) fn speech(&self) -> Speech<'_> {
         Speech {
             path: self.settings.search_path(),
-            temporary: self.pinned.is_some(),
+            temporary: self.pinned.is_some() || self.check.is_path_open(),
             foreign_text: self.settings.foreign_text(),
         }
     }

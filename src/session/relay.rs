@@ -44,7 +44,9 @@ impl Session {
                 }
             }
             let Some(h) = frame::header(&input[run..])? else { break };
-            if !is_inspected(h.tag) || (h.len > MAX_INSPECTED && h.tag == b'E') {
+            let asked =
+                h.tag == b'D' && link.expects.front().is_some_and(|e| e.reply == Reply::Check);
+            if !(is_inspected(h.tag) || asked) || (h.len > MAX_INSPECTED && h.tag == b'E') {
                 link.passing_on = link.expects.front().is_none_or(|e| e.passes());
                 link.passing = h.len;
                 // Notices and the like can be said twice, rows cannot.
@@ -59,7 +61,7 @@ impl Session {
             if input.len() - run < h.len {
                 break;
             }
-            if matches!(h.tag, b'A' | b'E' | b'Z' | b'S') {
+            if matches!(h.tag, b'E' | b'Z' | b'S') {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
@@ -76,6 +78,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Tag(tag) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    backend::put_command_complete(io.client, tag);
+                }
                 Keep::Ready(status) => {
                     pass(input, &mut run, io);
                     input.advance(h.len);
@@ -88,6 +95,7 @@ impl Session {
             }
         }
         pass(input, &mut run, io);
+        self.ask_what_is_left(io);
         if self.pinned.is_some() && self.is_idle() {
             self.renew_ticket(env);
         }
@@ -118,15 +126,8 @@ impl Session {
                 return Keep::Drop;
             }
             b'E' => return self.error(body, env, io),
-            b'A' => {
-                // A client knows its own notifications by the process it was told to have.
-                let Some(rest) = body.strip_prefix(&link.facts.pid.to_be_bytes()) else {
-                    return Keep::Forward;
-                };
-                frame::put(io.client, b'A', |b| {
-                    b.extend_from_slice(&self.pid.to_be_bytes());
-                    b.extend_from_slice(rest);
-                });
+            b'D' => {
+                self.is_left(body);
                 return Keep::Drop;
             }
             b'G' | b'W' => {
@@ -162,6 +163,7 @@ impl Session {
             | (Reply::Describe, b'T' | b'n')
             | (Reply::Own { closed: false }, b'C' | b'I')
             | (Reply::Own { closed: true }, b'3')
+            | (Reply::Check, b'C')
             | (Reply::Execute, b'C' | b'I' | b's') => true,
             (Reply::Query | Reply::Own { .. }, _) | (Reply::Describe, b't') => false,
             _ => {
@@ -197,6 +199,10 @@ impl Session {
         }
         if completes {
             let e = link.expects.pop_front();
+            if e.as_ref().is_some_and(|e| e.reply == Reply::Check) {
+                self.know_what_is_left();
+                return Keep::Drop;
+            }
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
             }
@@ -207,13 +213,20 @@ impl Session {
                 self.retry.count_answer();
             }
         }
+        // The server has carried out something else.
+        let listen = matches!(done.as_ref().map(|d| &d.control), Some(Control::Listen { .. }));
+        let tag = (listen && h.tag == b'C').then_some("LISTEN");
         if let Some(done) = done.filter(|d| !d.ours) {
             self.apply(&done);
         }
         if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
             self.retry.disarm();
         }
-        if passes { Keep::Forward } else { Keep::Drop }
+        match tag {
+            Some(tag) if passes => Keep::Tag(tag),
+            _ if passes => Keep::Forward,
+            _ => Keep::Drop,
+        }
     }
 
     fn ready(&mut self, body: &[u8], io: &mut Io<'_>) -> Keep {
@@ -248,8 +261,10 @@ impl Session {
             // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
             if failed {
                 self.settings.rollback();
+                self.channels.rollback();
             } else {
                 self.settings.commit();
+                self.channels.commit();
             }
             let undone = std::mem::take(&mut link.discarded) && failed;
             link.facts.applied = (!undone).then(|| self.settings.current().clone());
@@ -262,6 +277,13 @@ impl Session {
         self.status = status;
         if link.expects.is_empty() {
             self.retry.settle();
+        }
+        if status == Status::Idle {
+            self.transaction_ended();
+            if self.keeps_ready() {
+                return Keep::Drop;
+            }
+            self.hand_over_mail(io);
         }
         Keep::Forward
     }
@@ -294,6 +316,10 @@ impl Session {
             self.opening_failed(body, io);
             return Keep::Drop;
         }
+        if front.fate == Fate::Check {
+            self.cannot_know_what_is_left();
+            return Keep::Drop;
+        }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let keep = match &front.fate {
             Fate::Tidy => {
@@ -310,7 +336,12 @@ impl Session {
                 Keep::Forward
             }
             Fate::Refuse(report) => Keep::Replace(report.clone()),
-            Fate::Forward | Fate::Swallow | Fate::Outside | Fate::Before | Fate::After => {
+            Fate::Forward
+            | Fate::Swallow
+            | Fate::Outside
+            | Fate::Before
+            | Fate::After
+            | Fate::Check => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
@@ -326,12 +357,15 @@ impl Session {
         self.retry.disarm();
         let Some(link) = &mut self.link else { return keep };
         let Some(front) = link.expects.front_mut() else { return keep };
-        let failed = front.controls.take();
-        let failed = failed.as_ref().and_then(|c| c.get(front.completed));
-        if let Some(why) = failed.and_then(|d| d.control.remains_of_failed()) {
-            self.pinned.get_or_insert(why);
-        }
         if simple {
+            if let Some(left) = front.controls.take() {
+                let behind = left.get(front.completed..).and_then(|l| l.first());
+                let behind = behind.map(|d| vec![d.clone()]).unwrap_or_default();
+                self.failed_half_way(&behind);
+            }
+            let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
+                return keep;
+            };
             if let Fate::Refuse(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.
                 front.fate = Fate::Forward;
@@ -360,6 +394,8 @@ enum Keep {
     Forward,
     Drop,
     Replace(Box<backend::Report>),
+    /// CommandComplete with another tag.
+    Tag(&'static str),
     /// ReadyForQuery, of the client's transaction and not the server's.
     Ready(Status),
 }
@@ -367,8 +403,7 @@ enum Keep {
 fn is_inspected(tag: u8) -> bool {
     matches!(
         tag,
-        b'A' | b'Z'
-            | b'C'
+        b'Z' | b'C'
             | b'E'
             | b'1'
             | b'2'

@@ -75,6 +75,9 @@ fn ident(s: &str) -> String {
     s.split('.').map(|p| format!("\"{}\"", p.replace('"', "\"\""))).collect::<Vec<_>>().join(".")
 }
 
+/// How a search_path is put in force that was not SET, up to the list of schemas.
+const ADOPTED_PATH: &str = "SELECT pg_catalog.set_config('search_path', '";
+
 /// Setting these changes who executes; they come last and must be confirmed before anything else.
 fn is_role(name: &str) -> bool {
     matches!(name, "role" | "session_authorization")
@@ -242,13 +245,45 @@ impl SessionSettings {
             .map(Startup::setting)
             .collect();
         all.extend(self.committed.iter().filter(|s| !is_role(&s.name)).cloned());
-        all.extend(self.committed.iter().filter(|s| is_role(&s.name)).cloned());
+        // SET SESSION AUTHORIZATION ends the role.
+        for name in ["session_authorization", "role"] {
+            all.extend(self.committed.iter().filter(|s| s.name == name).cloned());
+        }
         self.current = all.into();
     }
 
     pub fn rollback(&mut self) {
         self.date_style_set = false;
         self.open = None;
+    }
+
+    /// The parameters it has set that no extension and not the server knows.
+    pub fn custom(&self) -> impl Iterator<Item = &str> {
+        let all = self.base.iter().map(|b| b.name.as_str());
+        let all = all.chain(self.committed.iter().map(|s| s.name.as_str()));
+        all.filter(|name| name.contains('.'))
+    }
+
+    /// These values hold on the connection, between transactions; `all`: and no others.
+    pub fn adopt(&mut self, found: Vec<(String, String)>, all: bool) {
+        let list = self.edit();
+        if all {
+            list.retain(|s| found.iter().any(|(name, _)| name.eq_ignore_ascii_case(&s.name)));
+        }
+        for (name, value) in found {
+            let name = name.to_ascii_lowercase();
+            let known = list.iter().any(|s| s.name == name);
+            // A parameter that was once named and has no value, and a role that is not set.
+            let nothing =
+                value.is_empty() && name.contains('.') || name == "role" && value == "none";
+            list.retain(|s| s.name != name);
+            if nothing && !(known && name != "role") {
+                continue;
+            }
+            let sql = Startup { name: name.clone(), value }.set_config(false);
+            list.push(Setting { name, sql });
+        }
+        self.commit();
     }
 
     /// Statements that follow this one, since the server's RESET leads to the role's defaults and
@@ -272,7 +307,11 @@ impl SessionSettings {
             None => list.iter().find(|s| s.name == "search_path").map(|s| s.sql.as_str()),
         };
         let base = || self.base.iter().find(|s| s.name == "search_path").map(|s| s.value.as_str());
-        set.or_else(base)
+        let adopted = |sql| {
+            let list: Option<&str> = str::strip_prefix(sql, ADOPTED_PATH);
+            list.and_then(|l| l.strip_suffix("', false)")).unwrap_or(sql)
+        };
+        set.map(adopted).or_else(base)
     }
 }
 

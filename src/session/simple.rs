@@ -2,6 +2,7 @@
 
 use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
+use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::place::place;
 use crate::router::plan::{Control, Kind, Plan};
@@ -55,11 +56,7 @@ impl Session {
             self.refuse_query(report.hint("Send it by itself."), io);
             return Flow::Done;
         }
-        let executes = |s: &crate::router::plan::Statement| match &s.control {
-            Control::Execute(name) => self.statements.contains_key(name.as_bytes()),
-            _ => false,
-        };
-        if plan.statements.iter().any(executes) {
+        if plan.statements.iter().any(|s| self.named_by_execute(&s.control).is_some()) {
             self.refuse_query(super::execute::no_execute(), io);
             return Flow::Done;
         }
@@ -78,6 +75,14 @@ impl Session {
                 return Flow::Done;
             }
         };
+        match self.listen_first(&plan) {
+            Ok(None) => {}
+            Ok(Some(need)) => return Flow::Wait(need),
+            Err(report) => {
+                self.refuse_query(report, io);
+                return Flow::Done;
+            }
+        }
         if let Some(job) = self.query_job(&plan, &place, text, env) {
             return match job {
                 Ok(flow) => flow,
@@ -94,6 +99,9 @@ impl Session {
                 self.refuse_query(report, io);
                 return Flow::Done;
             }
+        }
+        if let Some(need) = self.fence_first(&plan) {
+            return Flow::Wait(need);
         }
         self.count(&plan);
         self.begin_on_link(io);
@@ -114,7 +122,7 @@ impl Session {
         let restores = controls.iter().flatten().map(|d| self.settings.restores(&d.control));
         let restores: Vec<_> = restores.collect();
         if restores.iter().all(Vec::is_empty) {
-            frontend::put_query(io.server, text);
+            frontend::put_query(io.server, &sent(plan, text));
             expect.controls = controls.map(Into::into);
             link.push(expect);
         } else if plan.single() == Some(&Control::DiscardAll) {
@@ -242,7 +250,12 @@ pub(super) fn controls(
     let all = plan.statements.iter().enumerate().map(|(n, s)| {
         let (start, end) = span(n);
         let sql = String::from_utf8_lossy(text.get(start..end).unwrap_or(text));
-        let sql = sql.trim().trim_end_matches(';').to_owned();
+        let mut sql = sql.trim().trim_end_matches(';').to_owned();
+        if let Control::Listen { at, .. } = s.control {
+            // As it is sent.
+            let word = text.get(at..end).unwrap_or_default();
+            sql = format!("UN{}", String::from_utf8_lossy(word).trim());
+        }
         Done { control: s.control.clone(), sql, ours: false }
     });
     Some(all.collect())

@@ -11,7 +11,7 @@ use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
-use pgshunt::session::{Env, Facts, Flow, Io, Job, Need, Session};
+use pgshunt::session::{Env, Facts, Flow, Io, Job, Need, Notification, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -91,7 +91,8 @@ fn rows() -> Rows {
     }
 }
 
-const BUILTIN: [&str; 8] = [
+const BUILTIN: [&str; 9] = [
+    "pg_advisory_lock",
     "now",
     "set_config",
     "count",
@@ -106,7 +107,7 @@ impl World {
     pub fn new() -> Self {
         let builtin = BUILTIN.map(|n| Function {
             name: n.to_owned(),
-            stable: !matches!(n, "set_config" | "pg_backend_pid" | "pg_sleep"),
+            stable: !matches!(n, "set_config" | "pg_advisory_lock" | "pg_backend_pid" | "pg_sleep"),
             plain: n != "count" && n != "sum",
         });
         Self {
@@ -204,6 +205,20 @@ impl World {
                 client.session.refuse(tag, report, &mut io);
                 self.wrote(&out, &to_node);
             }
+            // A notification for the client who spoke last.
+            ["heard", pid, channel, payload] => {
+                let heard = Notification {
+                    channel: (*channel).into(),
+                    payload: (*payload).into(),
+                    pid: pid.parse().unwrap(),
+                };
+                self.with_session(|session, _, io| {
+                    session.post([heard]);
+                    if session.is_idle() {
+                        session.hand_over_mail(io);
+                    }
+                });
+            }
             // The node's connection broke off.
             ["lost"] => {
                 self.with_session(|session, env, _| {
@@ -228,6 +243,12 @@ impl World {
             self.say("gate: wake");
         }
         self.gate_effects.clear();
+    }
+
+    /// All that was sent so far has been heard.
+    fn fence(&mut self) {
+        self.say("all is heard");
+        self.with_session(|session, _, io| session.fenced(io));
     }
 
     fn job_failed(&mut self, answered: usize, report: Report) {
@@ -289,8 +310,7 @@ impl World {
         let waits = match need {
             Some(Need::Lease(node)) => {
                 assert!(!self.client().session.is_linked(), "one link at a time");
-                let facts = self.idle.entry(node).or_default().pop();
-                let facts = facts.unwrap_or_else(|| Facts { pid: 7000, ..Facts::default() });
+                let facts = self.idle.entry(node).or_default().pop().unwrap_or_default();
                 self.say(&format!("linked n{node}"));
                 self.with_session(|session, env, _| session.linked(node, facts, env));
                 return true;
@@ -302,6 +322,19 @@ impl World {
                     self.client().job = Some(*job);
                 }
                 None
+            }
+            Some(Need::Listen(channels)) => {
+                self.say(&format!("listens to {}", channels.join(" ")));
+                self.client().session.listening(channels);
+                return true;
+            }
+            Some(Need::Fence) => {
+                self.fence();
+                return true;
+            }
+            None if self.client().session.waits_for_fence() => {
+                self.fence();
+                return true;
             }
             Some(Need::Gate) => Some("held by the gate"),
             Some(Need::Quiet) => Some(QUIET),
@@ -466,10 +499,8 @@ impl World {
 
 impl Client {
     fn new(id: u64, startup: &[(String, String)]) -> Self {
-        let mut session = Session::new(id, startup);
-        session.known_as(id as i32);
         Self {
-            session,
+            session: Session::new(id, startup),
             input: VecDeque::new(),
             again: VecDeque::new(),
             from_node: BytesMut::new(),

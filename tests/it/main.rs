@@ -16,5 +16,6 @@ mod logins;
 mod moves;
 mod program;
 mod protocol;
+mod sessions;
 mod support;
 mod takeover;

@@ -6,7 +6,7 @@
 mod messages;
 mod random;
 mod scripts;
-mod talk;
+pub mod talk;
 
 use std::collections::BTreeMap;
 

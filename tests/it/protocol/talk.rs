@@ -19,13 +19,16 @@ pub struct Talk {
     /// The parameters it was told, the last value of each.
     pub told: BTreeMap<String, String>,
     pub closed: bool,
+    /// Its process id, as it was told.
+    pub pid: i32,
 }
 
 impl Talk {
     pub fn open(port: u16, parameters: &[(String, String)]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut talk = Self { stream, input: Vec::new(), told: BTreeMap::new(), closed: false };
+        let mut talk =
+            Self { stream, input: Vec::new(), told: BTreeMap::new(), closed: false, pid: 0 };
         let mut out = Vec::new();
         let own = [("user", SUPERUSER), ("database", DATABASE)];
         let more = parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()));
@@ -37,6 +40,7 @@ impl Talk {
             let mut out = bytes::BytesMut::new();
             match (tag, body.get(..4)) {
                 (b'Z', _) => return talk,
+                (b'K', Some(&[a, b, c, d])) => talk.pid = i32::from_be_bytes([a, b, c, d]),
                 (b'R', Some([0, 0, 0, 10])) => {
                     frontend::sasl_initial_response("SCRAM-SHA-256", scram.message(), &mut out)
                         .unwrap();
