@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-pub use crate::config::Config;
 use crate::config::units;
 use crate::config::{
-    Auth, AuthMethod, ClientTls, Cluster, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
+    Auth, AuthMethod, ClientTls, Cluster, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool,
+    Server, Tls,
 };
 
 /// Where a key's value is, and how it is written.
