@@ -79,6 +79,9 @@ impl Reloader {
         if old.cluster.service_password != new.cluster.service_password {
             lines.push("cluster.service_password has changed".into());
         }
+        if old.auth.users != new.auth.users {
+            lines.push(format!("auth.user_file has changed: {:?}", new.auth.users));
+        }
         if clients.is_some() {
             lines.push("the certificate for clients has been read again".into());
         }
