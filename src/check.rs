@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use crate::backend::control::Connector;
 use crate::catalog::nodes::{Examined, Finding, examine};
-use crate::config::{ClientTls, ClusterNode, Config, NodeTls};
+use crate::config::{AuthMethod, ClientTls, ClusterNode, Config, NodeTls, RuleType};
 use crate::topology::{Node, NodeId};
 
 /// What was found about one subject: the configuration, or a node.
@@ -183,8 +183,12 @@ fn of_config(config: &Config) -> Vec<Finding> {
             "Name the file of PEM roots.",
         );
     }
-    let files =
-        [("tls.cert", &tls.cert), ("tls.key", &tls.key), ("tls.node_roots", &tls.node_roots)];
+    let files = [
+        ("tls.cert", &tls.cert),
+        ("tls.key", &tls.key),
+        ("tls.client_ca", &tls.client_ca),
+        ("tls.node_roots", &tls.node_roots),
+    ];
     for (key, file) in files {
         if let Some(path) = file
             && let Err(e) = readable(path)
@@ -194,6 +198,36 @@ fn of_config(config: &Config) -> Vec<Finding> {
                 "Is the path right, and may we read it?",
             );
         }
+    }
+    if let Some(dir) = &config.server.unix_socket_dir
+        && !dir.is_dir()
+    {
+        lack(
+            format!("server.unix_socket_dir: {} is no directory", dir.display()),
+            "Make it, and let pgshunt write in it.",
+        );
+    }
+    let local = nodes.iter().filter(|n| crate::net::socket::is_directory(&n.host)).count();
+    if local > 0 && local < nodes.len() {
+        lack(
+            "some nodes are reached by a Unix socket and others by the network".into(),
+            "Nodes connect to each other in a move: all are on one machine, or none is named so.",
+        );
+    }
+    let ssl_only = config.auth.rules.iter().any(|r| r.kind == RuleType::HostSsl);
+    if ssl_only && tls.clients == ClientTls::Disable {
+        found.push(Finding::advice(
+            "auth.rules has a rule of type \"hostssl\", and tls.clients is \"disable\"",
+            "It will never fit.",
+        ));
+    }
+    let without = |m| matches!(m, AuthMethod::Trust | AuthMethod::Cert | AuthMethod::Peer);
+    let mut methods = config.auth.rules.iter().map(|r| r.method).chain([config.auth.method]);
+    if config.auth.users.is_empty() && methods.any(without) {
+        found.push(Finding::advice(
+            "clients are let in without a password, and auth.user_file names none for the nodes",
+            "The nodes' pg_hba.conf must let these roles in without one, too.",
+        ));
     }
     if config.moves.cutover_drain_timeout > config.moves.max_pause {
         found.push(Finding::advice(

@@ -1,7 +1,8 @@
 //! The command line: what to do, and what to say when it cannot be done.
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,7 +12,7 @@ use tracing_subscriber::{EnvFilter, reload};
 use crate::config::{Config, Log, LogFormat};
 use crate::demo::playground::{self, Playground};
 use crate::demo::{self, DemoOptions};
-use crate::{app, check};
+use crate::{app, check, import};
 
 /// A PostgreSQL proxy that pools connections, routes statements by hash partition and moves shards
 /// between nodes under live traffic.
@@ -28,6 +29,9 @@ enum Command {
     Serve(ServeArgs),
     /// Validate the configuration, and say in words what the nodes lack
     Check(ConfigArgs),
+    /// Write pgshunt's configuration from PgBouncer's, and say what has no counterpart
+    #[command(after_help = IMPORT_ENDS)]
+    Import(ImportArgs),
     /// Start three local PostgreSQL nodes and show a shard move under live traffic
     Demo(DemoArgs),
     /// Start local PostgreSQL nodes and pgshunt over them, empty, until Ctrl-C
@@ -49,6 +53,22 @@ struct ServeArgs {
     /// clients, who notice nothing. Needs server.takeover_socket
     #[arg(long)]
     takeover: bool,
+}
+
+const IMPORT_ENDS: &str = "Ends with 0 when everything has a counterpart, with 3 when something has \
+none and must be looked at, with 1 when nothing was written.";
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// PgBouncer's configuration file; auth_file and auth_hba_file are read from where it says
+    #[arg(value_name = "PGBOUNCER.INI")]
+    file: PathBuf,
+    /// Where to write the configuration; left out: to the standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Which of its databases may have distributed tables; left out: the first
+    #[arg(short, long, value_name = "NAME")]
+    database: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -86,6 +106,7 @@ pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve(args) => serve(&args),
         Command::Check(args) => check(&args.config),
+        Command::Import(args) => return import_pgbouncer(&args),
         Command::Demo(args) => demo(&args),
         Command::Local(args) => local(&args),
     };
@@ -116,6 +137,36 @@ fn check(path: &Path) -> Outcome {
     let report = runtime.block_on(check::run(&config));
     println!("{report}");
     Ok(report.is_ok())
+}
+
+fn import_pgbouncer(args: &ImportArgs) -> ExitCode {
+    const LACKS: u8 = 3;
+    match write_import(args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(LACKS),
+        Err(error) => {
+            eprintln!("pgshunt: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn write_import(args: &ImportArgs) -> Outcome {
+    let imported = import::import(&args.file, args.database.as_deref())?;
+    match &args.output {
+        None => print!("{}", imported.toml),
+        Some(path) => {
+            let mut file = File::create_new(path)
+                .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
+            file.write_all(imported.toml.as_bytes())?;
+        }
+    }
+    eprint!("{imported}");
+    if let Some(path) = &args.output {
+        let path = path.display();
+        eprintln!("{path} is written. Next: `pgshunt check --config {path}` looks at the nodes.");
+    }
+    Ok(imported.is_whole())
 }
 
 fn demo(args: &DemoArgs) -> Outcome {

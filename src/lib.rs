@@ -14,6 +14,7 @@ pub mod demo;
 pub mod failpoint;
 pub mod gate;
 pub mod hash;
+pub mod import;
 pub mod local;
 pub mod merge;
 pub mod moves;

@@ -32,10 +32,11 @@ use Layer::{Decide, Edge, Effect, Ground, Model, Root};
 /// Module, layer, and the modules of the same layer it may import.
 const MODULES: &[(&str, Layer, &[&str])] = &[
     ("main", Root, &["cli"]),
-    ("cli", Root, &["app", "demo", "check", "local"]),
+    ("cli", Root, &["app", "demo", "check", "import", "local"]),
     ("demo", Root, &["app", "local"]),
     ("app", Root, &[]),
     ("check", Root, &[]),
+    ("import", Root, &[]),
     ("local", Root, &[]),
     ("client", Edge, &[]),
     ("admin", Edge, &[]),

@@ -14,6 +14,7 @@ use super::show::{self, ShowError, milliseconds};
 use super::{COMPATIBLE, ConsoleContext, columns, config, halt};
 use crate::catalog::ddl::DdlError;
 use crate::catalog::{CatalogError, nodes, raise_epoch};
+use crate::config::Config;
 use crate::moves::{MoveError, Progress, State};
 use crate::topology::MoveId;
 use crate::wire::backend::Report;
@@ -174,7 +175,7 @@ pub async fn tell(out: &Out, message: String) {
 fn help() -> Report {
     let mut detail = String::new();
     for show in Show::ALL {
-        detail += &format!("\n  SHOW {:<13} {}", show.word(), show.help());
+        detail += &format!("\n  SHOW {:<14}  {}", show.word(), show.help());
     }
     for syntax in SYNTAX {
         detail += &format!("\n  {syntax}");
@@ -215,8 +216,8 @@ async fn set(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Re
 
 /// A key of the configuration, changed until the next start or RELOAD.
 fn set_in_process(ctx: &ConsoleContext, name: &str, value: &str) -> Result<String, Report> {
-    let mut wanted = config::Config::clone(&ctx.config.load());
-    match config::set(&mut wanted, name, value) {
+    let mut tried = Config::clone(&ctx.config.load());
+    match config::set(&mut tried, name, value) {
         Ok(()) => {}
         Err(config::SetError::Unknown) => {
             let settings = SETTINGS.iter().map(|s| s.name).chain(config::names());
@@ -242,7 +243,11 @@ fn set_in_process(ctx: &ConsoleContext, name: &str, value: &str) -> Result<Strin
             return Err(Report::error("22023", format!("{name} cannot be \"{value}\"")).hint(hint));
         }
     }
-    ctx.process()?.apply(&wanted).map_err(|why| Report::error("22023", why))?;
+    let change = |config: &mut Config| {
+        // It has been tried.
+        let _ = config::set(config, name, value);
+    };
+    ctx.process()?.change(&change).map_err(|why| Report::error("22023", why))?;
     Ok(format!("SET {name}={value}"))
 }
 

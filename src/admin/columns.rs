@@ -243,6 +243,8 @@ const STATS: &[Column] = &[
     numeric("route_p99_us"),
     numeric("query_p50_us"),
     numeric("query_p99_us"),
+    // As it was called before PgBouncer 1.8: Debian's exporter asks for it.
+    numeric("total_requests"),
 ];
 
 const STATS_TOTALS: &[Column] = &[
@@ -320,6 +322,8 @@ const DATABASES: &[Column] = &[
     int4("current_client_connections"),
     int4("paused"),
     int4("disabled"),
+    // As it was called before PgBouncer 1.24: exporters know either.
+    int4("reserve_pool"),
 ];
 
 const LISTS: &[Column] = &[text("list"), int4("items")];

@@ -5,10 +5,9 @@
 
 use std::time::Duration;
 
-pub use crate::config::Config;
 use crate::config::units;
 use crate::config::{
-    Auth, AuthMethod, ClientTls, Cluster, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
+    Auth, ClientTls, Cluster, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
 };
 
 /// Where a key's value is, and how it is written.
@@ -49,8 +48,10 @@ const MIN_MESSAGE: usize = 64 << 10;
 
 const KEYS: &[Key] = &[
     live("auth.admins", Names(|c| &mut c.auth.admins)),
-    fixed("auth.method", Shown(|c| auth(c.auth.method).into())),
+    fixed("auth.method", Shown(|c| c.auth.method.name().into())),
+    fixed("auth.rules", Shown(rules)),
     live("auth.stats_users", Names(|c| &mut c.auth.stats_users)),
+    fixed("auth.user_file", Shown(|c| path(&c.auth.user_file))),
     fixed("cluster.database", Given(|c| c.cluster.database.clone())),
     fixed("cluster.nodes", Given(nodes)),
     fixed("cluster.service_user", Given(|c| c.cluster.service_user.clone())),
@@ -82,13 +83,15 @@ const KEYS: &[Key] = &[
     fixed("server.unix_socket_mode", Shown(|c| format!("{:04o}", c.server.unix_socket_mode))),
     fixed("server.workers", Shown(|c| c.server.workers.to_string())),
     fixed("tls.cert", Shown(|c| path(&c.tls.cert))),
+    fixed("tls.client_ca", Shown(|c| path(&c.tls.client_ca))),
     fixed("tls.clients", Shown(|c| client_tls(c.tls.clients).into())),
     fixed("tls.key", Shown(|c| path(&c.tls.key))),
     fixed("tls.node_roots", Shown(|c| path(&c.tls.node_roots))),
     fixed("tls.nodes", Shown(|c| node_tls(c.tls.nodes).into())),
     // PgBouncer's names.
     live("admin_users", Names(|c| &mut c.auth.admins)),
-    fixed("auth_type", Shown(|c| auth(c.auth.method).into())),
+    fixed("auth_file", Shown(|c| path(&c.auth.user_file))),
+    fixed("auth_type", Shown(|c| c.auth.method.name().into())),
     live("client_login_timeout", Seconds(|c| &mut c.limits.login_timeout)),
     live("default_pool_size", Count(|c| &mut c.pool.size)),
     fixed("listen_addr", Shown(|c| c.server.listen.ip().to_string())),
@@ -231,19 +234,17 @@ fn nodes(c: &Config) -> String {
     nodes.collect::<Vec<_>>().join(", ")
 }
 
+fn rules(c: &Config) -> String {
+    let rules: Vec<_> = c.auth.rules.iter().map(ToString::to_string).collect();
+    rules.join("; ")
+}
+
 fn metrics(c: &Config) -> String {
     c.server.metrics_listen.map(|a| a.to_string()).unwrap_or_default()
 }
 
 fn path(p: &Option<std::path::PathBuf>) -> String {
     p.as_ref().map(|p| p.display().to_string()).unwrap_or_default()
-}
-
-fn auth(m: AuthMethod) -> &'static str {
-    match m {
-        AuthMethod::ScramSha256 => "scram-sha-256",
-        AuthMethod::Trust => "trust",
-    }
 }
 
 fn client_tls(t: ClientTls) -> &'static str {

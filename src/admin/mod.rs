@@ -53,8 +53,8 @@ const ADMIN: &str = "pgbouncer";
 pub trait Process: Send + Sync {
     /// Reads the configuration file again: says what it has changed, or what is wrong with it.
     fn reload(&self) -> Result<Vec<String>, String>;
-    /// Puts another configuration in force.
-    fn apply(&self, wanted: &Config) -> Result<Vec<String>, String>;
+    /// Puts the configuration in force with this change, until the next start or reload.
+    fn change(&self, change: &dyn Fn(&mut Config)) -> Result<(), String>;
     fn stop(&self, how: Stop);
 }
 

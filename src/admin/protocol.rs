@@ -350,7 +350,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             () = cancel => {
                 items.close();
                 let report = Report::error("57014", "canceling statement due to user request")
-                    .hint("A move that has begun goes on: SHOW MOVES, CANCEL MOVE.");
+                    .hint("A pause is given up; a move goes on (SHOW MOVES, CANCEL MOVE).");
                 Ok(Some(Item::Error(report)))
             }
             _ = self.draining.changed() => Err(shutting_down()),

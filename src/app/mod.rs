@@ -7,6 +7,7 @@
 mod console;
 mod owner;
 mod reload;
+mod serve;
 mod successor;
 mod systemd;
 mod takeover;
@@ -17,7 +18,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::admin::{self, ConsoleContext, Login, Process, Stop};
@@ -35,7 +35,8 @@ use crate::telemetry::{self, Registry};
 
 use reload::Reloader;
 pub use reload::{SetFilter, Source};
-use takeover::{Door, Inheritance, Predecessor, TakeoverError};
+pub use serve::{Signals, serve};
+use takeover::{Inheritance, Predecessor, TakeoverError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -383,95 +384,6 @@ async fn follow_catalog(store: Arc<Store>) {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the home node is away; serving from memory"),
-        }
-    }
-}
-
-/// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
-pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
-    let door = config.server.takeover_socket.clone();
-    raise_file_limit(&config);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Threads)?;
-    runtime.block_on(async {
-        let told = Signals::new().map_err(StartError::Threads)?;
-        let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Threads)?;
-        let mut told = std::pin::pin!(told.wait());
-        let server = tokio::select! {
-            started = Server::start_from(config, Some(source), takeover) => started?,
-            // A start may wait long for a node, and nobody is served yet.
-            () = &mut told => return Ok(()),
-        };
-        let opened = door.map(|path| match Door::open(&path) {
-            Ok(door) => Ok(door),
-            Err(error) => Err(TakeoverError::Nobody { path, error }),
-        });
-        let door = opened.transpose()?;
-        println!("pgshunt listens on {}", server.addr);
-        systemd::ready();
-        loop {
-            tokio::select! {
-                () = &mut told => break,
-                () = server.told_to_stop() => break,
-                _ = hangup.recv() => {
-                    systemd::reloading();
-                    server.reload();
-                    systemd::reloaded();
-                }
-                line = successor::knock(door.as_ref()) => {
-                    if server.offers_itself(&line).await {
-                        server.leave_to(line).await;
-                        return Ok(());
-                    }
-                }
-            }
-        }
-        tracing::info!("draining");
-        systemd::stopping();
-        server.shutdown().await;
-        Ok(())
-    })
-}
-
-/// Opens as many files as may be: a client is one, and its server connection another.
-fn raise_file_limit(config: &Config) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: reads and writes one struct of ours.
-    let done = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
-        }
-    };
-    let wanted = config.limits.max_clients + config.pool.size * config.cluster.nodes.len();
-    if !done || limit.rlim_cur < wanted as libc::rlim_t {
-        tracing::warn!(
-            files = limit.rlim_cur,
-            wanted,
-            "more clients are allowed than files may be open (ulimit -n)"
-        );
-    }
-}
-
-/// SIGTERM and SIGINT, caught from the moment this is made.
-pub struct Signals {
-    term: Signal,
-    int: Signal,
-}
-
-impl Signals {
-    /// Within a runtime.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
-    }
-
-    /// Until one of them comes.
-    pub async fn wait(mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
         }
     }
 }

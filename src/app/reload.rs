@@ -5,7 +5,7 @@
 //! it is and named, so that nobody takes it for changed.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -51,14 +51,18 @@ impl Reloader {
     /// # Errors
     /// What is wrong with the file; then nothing has changed.
     pub fn reload(&self) -> Result<Vec<String>, String> {
+        let _turn = self.turn();
         match &self.source {
             Some(source) => self.apply(&Config::load(&source.file).map_err(|e| e.to_string())?),
             None => Ok(Vec::new()),
         }
     }
 
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn apply(&self, wanted: &Config) -> Result<Vec<String>, String> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.live.load_full();
         let clients = ServerTls::load(&wanted.tls).map_err(|e| format!("TLS: {e}"))?;
         let nodes = ClientTls::load(&wanted.tls).map_err(|e| format!("TLS: {e}"))?;
@@ -74,6 +78,9 @@ impl Reloader {
         let mut lines = changes(&old, &new);
         if old.cluster.service_password != new.cluster.service_password {
             lines.push("cluster.service_password has changed".into());
+        }
+        if old.auth.users != new.auth.users {
+            lines.push(format!("auth.user_file has changed: {:?}", new.auth.users));
         }
         if clients.is_some() {
             lines.push("the certificate for clients has been read again".into());
@@ -101,8 +108,11 @@ impl Process for Reloader {
         Self::reload(self)
     }
 
-    fn apply(&self, wanted: &Config) -> Result<Vec<String>, String> {
-        Self::apply(self, wanted)
+    fn change(&self, change: &dyn Fn(&mut Config)) -> Result<(), String> {
+        let _turn = self.turn();
+        let mut wanted = Config::clone(&self.live.load());
+        change(&mut wanted);
+        self.apply(&wanted).map(drop)
     }
 
     fn stop(&self, how: Stop) {

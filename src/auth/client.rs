@@ -1,4 +1,4 @@
-//! The client's side of SCRAM-SHA-256, towards nodes; and md5, which old roles still have.
+//! The client's side of SCRAM-SHA-256, towards nodes.
 
 use std::fmt;
 
@@ -169,10 +169,4 @@ impl fmt::Debug for ScramClient {
             .field("state", &state)
             .finish_non_exhaustive()
     }
-}
-
-/// The body of PasswordMessage (without its final zero byte) that answers
-/// AuthenticationMD5Password.
-pub fn md5_password(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>, salt: [u8; 4]) -> String {
-    postgres_protocol::authentication::md5_hash(user.as_ref(), password.as_ref(), salt)
 }

@@ -1,4 +1,5 @@
-//! SCRAM-SHA-256 (RFC 5802, RFC 7677) as PostgreSQL speaks it, on both legs of the proxy.
+//! Who must prove what, and how: the rules of pg_hba.conf, and SCRAM-SHA-256 (RFC 5802, RFC 7677),
+//! md5 and clear passwords as PostgreSQL checks them, on both legs of the proxy.
 //!
 //! [`ScramServer`] checks a client against the verifier PostgreSQL keeps in `pg_authid.rolpassword`;
 //! no clear-text password is ever needed. What it learns from a successful exchange, the client's
@@ -9,12 +10,16 @@
 mod client;
 mod crypto;
 mod message;
+mod rules;
 mod server;
+mod stored;
 mod verifier;
 
-pub use client::{ClientSecret, ScramClient, md5_password};
+pub use client::{ClientSecret, ScramClient};
 pub use crypto::Nonce;
+pub use rules::{Connection, Origin, look_at_groups, method};
 pub use server::{Account, MockSecret, ScramServer, ScramSuccess};
+pub use stored::{Md5Secret, StoredSecret};
 pub use verifier::{ClientKeys, Verifier};
 
 /// The mechanism without channel binding.

@@ -41,7 +41,8 @@ impl MockSecret {
         Self { key: self.key, iterations }
     }
 
-    fn verifier(&self, user: &[u8]) -> Verifier {
+    /// What an unknown user is checked against: nothing fits it.
+    pub fn verifier(&self, user: &[u8]) -> Verifier {
         let seed = hmac(&self.key, &[b"salt", user]);
         Verifier {
             iterations: self.iterations,

@@ -344,14 +344,6 @@ fn steps_out_of_order_and_long_messages_are_refused() {
     assert_eq!(client(password("x"), PLAIN, None).on_final(b""), Err(AuthError::OutOfOrder));
 }
 
-#[test]
-fn md5_is_what_libpq_sends() {
-    assert_eq!(
-        md5_password(b"md5_user", b"password", [0x2a, 0x3d, 0x8f, 0xe0]),
-        "md562af4dd09bbb41884907a838a3233294"
-    );
-}
-
 /// Attribute soup: closer to real messages than random bytes are.
 fn soup() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![

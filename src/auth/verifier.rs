@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
 
 use super::crypto::{Key, hash, hmac, prepare_password, salted_password};
 use super::{AuthError, message};
@@ -24,6 +25,12 @@ impl Verifier {
     pub fn from_password(password: &[u8], salt: &[u8], iterations: u32) -> Self {
         let (client_key, server_key) = derive(&prepare_password(password), salt, iterations);
         Self { iterations, salt: salt.to_vec(), stored_key: hash(&client_key), server_key }
+    }
+
+    /// Whether it was made of this password.
+    pub fn is_of(&self, password: &[u8]) -> bool {
+        let (_, server_key) = derive(&prepare_password(password), &self.salt, self.iterations);
+        bool::from(server_key.ct_eq(&self.server_key))
     }
 
     pub fn iterations(&self) -> u32 {

@@ -2,7 +2,8 @@
 //!
 //! Most roles log in by SCRAM pass-through: the client proved that it knows its password, and that
 //! proof yields the ClientKey with which pgshunt can prove the same to the node. No password is
-//! stored anywhere. The service role logs in with its configured password.
+//! stored for that. The service role logs in with its configured password, and roles of the user
+//! file with theirs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::server::{Cancel, CancelKey, ServerConn};
-use crate::auth::{ClientKeys, ClientSecret, Nonce, ScramClient, md5_password};
+use crate::auth::{AuthError, ClientKeys, ClientSecret, Md5Secret, Nonce, ScramClient};
 use crate::net::{Out, Socket, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
@@ -23,9 +24,11 @@ use crate::wire::{frame, startup};
 /// With what pgshunt proves to a node that it speaks for a role.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub enum Credentials {
-    /// The client was trusted; the node must trust too.
+    /// The client has not shown a password, and none is known; the node must not want one.
     None,
     Password(String),
+    /// Good for nodes that ask by md5.
+    Md5(Md5Secret),
     /// SCRAM pass-through.
     Keys(ClientKeys),
 }
@@ -39,6 +42,9 @@ pub enum LoginError {
     /// The node's own ErrorResponse body, passed on to the client as it is.
     #[error("node {node}: {}", String::from_utf8_lossy(report_field(body, b'M').unwrap_or(b"?")))]
     Refused { node: String, body: Vec<u8> },
+    /// What it would take to log in to the node as the client's role is not there.
+    #[error("cannot log in to node {node} as role \"{user}\": {what}")]
+    NoSecret { node: String, user: String, what: &'static str, hint: &'static str },
     #[error("node {node}: {what}")]
     Protocol { node: String, what: String },
 }
@@ -95,7 +101,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
                 let mut r = Reader(&body);
                 let code = r.i32().map_err(|e| protocol(e.to_string()))?;
                 let answer = authenticate(code, r.0, &target, binding.as_deref(), &mut scram)
-                    .map_err(protocol)?;
+                    .map_err(|problem| problem.at(&target))?;
                 if let Some(answer) = answer {
                     frame::put(out.buf(), b'p', |b| b.extend_from_slice(&answer));
                     stream.drain(&mut out).await.map_err(unreachable)?;
@@ -146,6 +152,24 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     }))
 }
 
+/// Why an authentication request is not answered.
+enum Problem {
+    NoSecret { what: &'static str, hint: &'static str },
+    Protocol(String),
+}
+
+impl Problem {
+    fn at(self, target: &Target<'_>) -> LoginError {
+        let node = target.node.name.clone();
+        match self {
+            Self::NoSecret { what, hint } => {
+                LoginError::NoSecret { node, user: target.user.to_owned(), what, hint }
+            }
+            Self::Protocol(what) => LoginError::Protocol { node, what },
+        }
+    }
+}
+
 /// Answers one authentication request; `None` where there is nothing to say.
 fn authenticate(
     code: i32,
@@ -153,14 +177,14 @@ fn authenticate(
     target: &Target<'_>,
     binding: Option<&[u8]>,
     scram: &mut Option<ScramClient>,
-) -> Result<Option<Vec<u8>>, String> {
-    let password = || match target.credentials {
-        Credentials::Password(p) => Ok(p.as_str()),
-        Credentials::None | Credentials::Keys(_) => Err(format!(
-            "asks for a clear or md5 password for role {}, which pgshunt does not know; \
-             set scram-sha-256 in the node's pg_hba.conf",
-            target.user
-        )),
+) -> Result<Option<Vec<u8>>, Problem> {
+    let lacks = |what, hint| Problem::NoSecret { what, hint };
+    let protocol = |e: AuthError| match e {
+        AuthError::VerifierDiffers => lacks(
+            "it keeps another SCRAM secret for this role than the one the client has proven",
+            "The role's rolpassword must be the same on all nodes: ALTER ROLE through pgshunt.",
+        ),
+        e => Problem::Protocol(e.to_string()),
     };
     let cstr = |mut text: Vec<u8>| {
         text.push(0);
@@ -168,28 +192,42 @@ fn authenticate(
     };
     match code {
         0 => Ok(None),
-        3 => Ok(cstr(password()?.as_bytes().to_vec())),
+        3 => match target.credentials {
+            Credentials::Password(p) => Ok(cstr(p.as_bytes().to_vec())),
+            Credentials::None | Credentials::Md5(_) | Credentials::Keys(_) => Err(lacks(
+                "it asks for the password in clear, which pgshunt does not know",
+                "Set scram-sha-256 in the node's pg_hba.conf, or auth.user_file here.",
+            )),
+        },
         5 => {
-            let salt = payload.try_into().map_err(|_| "bad md5 salt".to_owned())?;
-            Ok(cstr(
-                md5_password(target.user.as_bytes(), password()?.as_bytes(), salt).into_bytes(),
-            ))
+            let salt = payload.try_into().map_err(|_| Problem::Protocol("bad md5 salt".into()))?;
+            let secret = match target.credentials {
+                Credentials::Password(p) => Md5Secret::of(target.user, p.as_bytes()),
+                Credentials::Md5(secret) => secret.clone(),
+                Credentials::None | Credentials::Keys(_) => {
+                    return Err(lacks(
+                        "it asks for an md5 password, and pgshunt knows none",
+                        "Set scram-sha-256 in the node's pg_hba.conf, or auth.user_file here.",
+                    ));
+                }
+            };
+            Ok(cstr(secret.answer(salt).into_bytes()))
         }
         10 => {
             let secret = match target.credentials {
                 Credentials::Password(p) => ClientSecret::Password(p.as_bytes().to_vec()),
                 Credentials::Keys(k) => ClientSecret::Keys(k.clone()),
-                Credentials::None => {
-                    return Err(format!(
-                        "asks for a password of role {}, but the client was trusted; \
-                         set auth.method to scram-sha-256",
-                        target.user
+                Credentials::None | Credentials::Md5(_) => {
+                    return Err(lacks(
+                        "it asks for a SCRAM password, and the client has shown none",
+                        "Ask clients by scram-sha-256, put the role's password into \
+                         auth.user_file, or let the role in without one in the node's pg_hba.conf.",
                     ));
                 }
             };
             let binding = binding.map(<[u8]>::to_vec);
-            let client = ScramClient::new(secret, payload, binding, Nonce::random())
-                .map_err(|e| e.to_string())?;
+            let client =
+                ScramClient::new(secret, payload, binding, Nonce::random()).map_err(protocol)?;
             let (mechanism, first) = scram.insert(client).initial();
             let mut answer = mechanism.as_bytes().to_vec();
             answer.push(0);
@@ -198,14 +236,16 @@ fn authenticate(
             Ok(Some(answer))
         }
         11 | 12 => {
-            let s = scram.as_mut().ok_or("SASL out of order")?;
+            let s = scram.as_mut().ok_or_else(|| Problem::Protocol("SASL out of order".into()))?;
             if code == 11 {
-                s.on_continue(payload).map(Some).map_err(|e| e.to_string())
+                s.on_continue(payload).map(Some).map_err(protocol)
             } else {
-                s.on_final(payload).map(|()| None).map_err(|e| e.to_string())
+                s.on_final(payload).map(|()| None).map_err(protocol)
             }
         }
-        other => Err(format!("asks for authentication method {other}, which is not supported")),
+        other => Err(Problem::Protocol(format!(
+            "asks for authentication method {other}, which is not supported"
+        ))),
     }
 }
 

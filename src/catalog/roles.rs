@@ -6,14 +6,17 @@ use std::sync::Arc;
 use tokio_postgres::{Client, Row};
 
 use super::{CatalogError, Store};
-use crate::auth::Verifier;
+use crate::auth::StoredSecret;
 use crate::router::{Function, Functions};
 
-/// A role that may log in, as `pg_authid` has it.
+/// A role as `pg_authid` has it.
 #[derive(Debug, Clone)]
 pub struct Role {
-    /// `None`: no password, or not a SCRAM one.
-    pub verifier: Option<Verifier>,
+    /// `None`: no password, or one that is not valid any more.
+    pub secret: Option<StoredSecret>,
+    pub can_login: bool,
+    /// The roles it is a member of, directly or not, and itself.
+    pub groups: Vec<String>,
 }
 
 /// Reads roles on a connection of its own: logins must not wait for a transaction of the catalog.
@@ -24,11 +27,25 @@ pub struct RoleReader {
 
 /// What the home node answered.
 pub struct Roles {
-    /// Those that exist, may log in and are still valid.
+    /// Those that exist.
     pub found: HashMap<String, Role>,
     /// How often new passwords are hashed there.
     pub iterations: Option<u32>,
+    /// Whether they are hashed by md5.
+    pub new_are_md5: bool,
 }
+
+/// A password past its VALID UNTIL is as none, as in PostgreSQL; the role may still come in without.
+const READ_ROLES: &str = "\
+SELECT r.rolname,
+  CASE WHEN r.rolvaliduntil IS NULL OR r.rolvaliduntil > now() THEN r.rolpassword END,
+  s.iterations, s.encryption, r.rolcanlogin,
+  ARRAY(WITH RECURSIVE m(oid) AS (SELECT r.oid UNION
+      SELECT a.roleid FROM pg_catalog.pg_auth_members a JOIN m ON a.member = m.oid)
+    SELECT g.rolname::text FROM m, pg_catalog.pg_authid g WHERE g.oid = m.oid)
+FROM (SELECT current_setting('scram_iterations', true) AS iterations,
+    current_setting('password_encryption') AS encryption) s
+LEFT JOIN pg_catalog.pg_authid r ON r.rolname = ANY($1::text[])";
 
 impl RoleReader {
     pub fn new(store: Arc<Store>) -> Self {
@@ -44,22 +61,17 @@ impl RoleReader {
                 self.store.connector().connect(routes.home()).await?
             }
         };
-        let rows = client
-            .query(
-                "SELECT r.rolname, r.rolpassword, s.iterations \
-                 FROM (SELECT current_setting('scram_iterations', true) AS iterations) s \
-                 LEFT JOIN pg_catalog.pg_authid r ON r.rolname = ANY($1::text[]) \
-                 AND r.rolcanlogin AND (r.rolvaliduntil IS NULL OR r.rolvaliduntil > now())",
-                &[&names],
-            )
-            .await?;
+        let rows = client.query(READ_ROLES, &[&names]).await?;
         self.client = Some(client);
         let iterations = rows.first().and_then(|r| r.get::<_, Option<String>>(2)?.parse().ok());
+        let new_are_md5 = rows.first().is_some_and(|r| r.get::<_, String>(3) == "md5");
         let role = |r: &Row| {
-            let verifier = r.get::<_, Option<String>>(1).and_then(|text| text.parse().ok());
-            Some((r.get::<_, Option<String>>(0)?, Role { verifier }))
+            let name: String = r.get::<_, Option<_>>(0)?;
+            let stored: Option<String> = r.get(1);
+            let secret = stored.as_deref().and_then(StoredSecret::of_role);
+            Some((name, Role { secret, can_login: r.get(4), groups: r.get(5) }))
         };
-        Ok(Roles { found: rows.iter().filter_map(role).collect(), iterations })
+        Ok(Roles { found: rows.iter().filter_map(role).collect(), iterations, new_are_md5 })
     }
 }
 

@@ -1,7 +1,6 @@
 //! Who the client is, and what it is told at login.
 //!
-//! Roles are PostgreSQL's own: the verifier comes from the home node's `pg_authid`. The parameters
-//! reported (server_version, TimeZone, ...) are those of a real server connection of this role
+//! Roles are PostgreSQL's own ([`super::authenticate`]). The parameters reported (server_version, TimeZone, ...) are those of a real server connection of this role
 //! with the client's startup parameters in force on it, so a bad parameter fails here as it would
 //! in PostgreSQL.
 
@@ -11,20 +10,19 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::authenticate::Client;
 use super::cancel::Registration;
 use super::reported::{Asked, Known, Status};
 use super::shared::Admission;
 use super::worker::Worker;
-use crate::auth::{Account, AuthError, Nonce, ScramServer};
 use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
-use crate::config::AuthMethod;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
-use crate::wire::backend::{self, Report};
-use crate::wire::frontend::{self, Reader};
+use crate::wire::backend::{self, Report, report_field};
+use crate::wire::frontend;
 use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
 
@@ -114,8 +112,19 @@ pub async fn run(
             .hint("Connect to the node directly.")
             .into());
     }
-    let credentials =
-        authenticate(worker, stream, &mut input, &mut out, &startup.user, binding).await?;
+    let console = CONSOLE.contains(&startup.database.as_str());
+    let client = Client {
+        worker,
+        stream: &mut *stream,
+        input: &mut input,
+        out: &mut out,
+        startup: &startup,
+        addr,
+        binding,
+        console,
+        asked: None,
+    };
+    let credentials = client.authenticate().await?;
     backend::put_authentication(out.buf(), 0, &[]);
 
     let application_name = startup
@@ -124,7 +133,7 @@ pub async fn run(
         .find(|(n, _)| n.eq_ignore_ascii_case("application_name"))
         .map(|(_, v)| v.clone())
         .unwrap_or_default();
-    if CONSOLE.contains(&startup.database.as_str()) {
+    if console {
         let config = shared.config.load();
         let user = &startup.user;
         if !config.is_admin(user) && !config.auth.stats_users.contains(user) {
@@ -180,87 +189,6 @@ pub async fn run(
     })))
 }
 
-async fn authenticate(
-    worker: &Rc<Worker>,
-    stream: &mut Stream,
-    input: &mut BytesMut,
-    out: &mut Out,
-    user: &str,
-    binding: Option<Vec<u8>>,
-) -> Result<Credentials, Failure> {
-    let shared = &worker.shared;
-    let config = shared.config.load_full();
-    let service = user == config.cluster.service_user;
-    let own = |keys| match (&config.cluster.service_password, service) {
-        (Some(password), true) => Credentials::Password(password.clone()),
-        _ => keys,
-    };
-    if config.auth.method == AuthMethod::Trust {
-        return Ok(own(Credentials::None));
-    }
-    let unavailable =
-        |e: String| Report::fatal("57P03", "cannot check passwords at the moment").detail(e);
-    let about = shared.roles.ask(user).await.map_err(unavailable)?;
-    let verifier = about.role.as_ref().and_then(|r| r.verifier.as_ref());
-    let account = match verifier {
-        Some(v) => Account::Known(v),
-        None => Account::Unknown { user: user.as_bytes(), secret: &about.mock },
-    };
-    let mut scram = ScramServer::new(account, Nonce::random(), binding);
-    let mut mechanisms = Vec::new();
-    for m in scram.mechanisms() {
-        mechanisms.extend_from_slice(m.as_bytes());
-        mechanisms.push(0);
-    }
-    mechanisms.push(0);
-    backend::put_authentication(out.buf(), 10, &mechanisms);
-    stream.drain(out).await?;
-
-    let refused = |e: &AuthError| match e {
-        AuthError::WrongPassword => {
-            Report::fatal("28P01", format!("password authentication failed for user \"{user}\""))
-        }
-        other => Report::fatal(other.sqlstate(), other.to_string()),
-    };
-    let first = password_message(stream, input).await?;
-    let mut r = Reader(&first);
-    let mechanism = r.cstr()?;
-    let len = r.i32()?;
-    let data = r.bytes(usize::try_from(len).map_err(|_| ProtocolError("no SASL response"))?)?;
-    let challenge = scram.on_initial(mechanism, data).map_err(|e| refused(&e))?;
-    backend::put_authentication(out.buf(), 11, &challenge);
-    stream.drain(out).await?;
-
-    let proof = password_message(stream, input).await?;
-    match scram.on_final(&proof) {
-        Ok(success) => {
-            backend::put_authentication(out.buf(), 12, &success.server_final);
-            Ok(own(Credentials::Keys(success.keys)))
-        }
-        Err(e) => Err(refused(&e).into()),
-    }
-}
-
-/// A SASL message; what is longer is no login.
-const MAX_PASSWORD: usize = 64 << 10;
-
-async fn password_message(stream: &mut Stream, input: &mut BytesMut) -> Result<BytesMut, Failure> {
-    loop {
-        if let Some(h) = frame::header(input)? {
-            if h.tag != b'p' || h.len > MAX_PASSWORD {
-                return Err(ProtocolError("expected a password response").into());
-            }
-            if input.len() >= h.len {
-                let mut whole = input.split_to(h.len);
-                return Ok(whole.split_off(frame::HEADER));
-            }
-        }
-        if stream.fill(input).await? == 0 {
-            return Err(Failure::Gone);
-        }
-    }
-}
-
 /// The parameters a server connection reports with the client's startup parameters in force.
 async fn server_status(
     worker: &Rc<Worker>,
@@ -279,44 +207,58 @@ async fn server_status(
     let routes = shared.store.routes().load();
     let key = PoolKey { node: routes.home().id, database: database.clone(), user: user.clone() };
     let pool = shared.pools.pool(key, routes.home(), credentials);
-    let leased = loop {
+    let session = Session::new(0, &startup.params);
+    let wanted = session.settings();
+    let mut tries = 0;
+    loop {
         if shared.pools.doors.is_closed(database) {
             match old.take() {
                 Some(old) => return Ok(old),
                 None => shared.pools.doors.pass(database).await,
             }
         }
-        match (pool.lease(worker.index), old.take()) {
-            (Lease::Now(conn), _) => break Ok(conn),
+        let leased = match (pool.lease(worker.index), old.take()) {
+            (Lease::Now(conn), _) => Ok(conn),
             (Lease::Later(_), Some(old)) => return Ok(old),
-            (Lease::Later(mut waiting), None) => {
-                match std::future::poll_fn(|cx| waiting.poll(cx)).await {
-                    Err(PoolError::Paused) => {}
-                    granted => break granted,
+            (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,
+        };
+        let mut conn = match leased {
+            Err(PoolError::Paused) => continue,
+            leased => leased.map_err(|e| fatal(&e))?,
+        };
+        if !are_in_force(conn.facts.applied.as_ref(), wanted) {
+            let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
+            conn.facts.applied = None;
+            frontend::put_query(conn.output.buf(), sql.as_bytes());
+            let refused = quiet_query(&mut conn).await;
+            // Setting parameters can be done again: one that idled may have been ended by its node.
+            tries += 1;
+            match refused {
+                Err(_) if tries < TRIES => continue,
+                Err(e) => return Err(broken(&e).into()),
+                Ok(Some(error)) if tries < TRIES && was_ended(&error) => continue,
+                Ok(Some(error)) => {
+                    conn.give(worker.index);
+                    let mut report = Report::from_node(&error);
+                    report.severity = "FATAL";
+                    return Err(report.into());
                 }
+                Ok(None) => conn.facts.applied = Some(wanted.clone()),
             }
         }
-    };
-    let mut conn = leased.map_err(|e| fatal(&e))?;
-
-    let session = Session::new(0, &startup.params);
-    let wanted = session.settings();
-    if !are_in_force(conn.facts.applied.as_ref(), wanted) {
-        let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
-        conn.facts.applied = None;
-        frontend::put_query(conn.output.buf(), sql.as_bytes());
-        if let Some(error) = quiet_query(&mut conn).await.map_err(|e| broken(&e))? {
-            conn.give(worker.index);
-            let mut report = Report::from_node(&error);
-            report.severity = "FATAL";
-            return Err(report.into());
-        }
-        conn.facts.applied = Some(wanted.clone());
+        let status = conn.facts.reported.list().to_vec();
+        shared.reported.remember(Instant::now(), asked, &status);
+        conn.give(worker.index);
+        return Ok(status);
     }
-    let status = conn.facts.reported.list().to_vec();
-    shared.reported.remember(Instant::now(), asked, &status);
-    conn.give(worker.index);
-    Ok(status)
+}
+
+/// Connections that a login tries, when they turn out to be ended.
+const TRIES: usize = 5;
+
+/// Whether the node has ended the connection, rather than refused what was asked.
+fn was_ended(error: &[u8]) -> bool {
+    matches!(report_field(error, b'C'), Some(b"57P01" | b"57P02" | b"57P05"))
 }
 
 fn broken(e: &std::io::Error) -> Report {

@@ -9,6 +9,7 @@
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
 mod aside;
+mod authenticate;
 mod cancel;
 mod ddl;
 mod ending;

@@ -585,6 +585,9 @@ pub(super) fn report_of(e: &PoolError) -> Report {
         PoolError::QueueTimeout { .. } => Report::error("53300", e.to_string())
             .hint("Raise pool.size, or find out what holds the connections (SHOW CLIENTS)."),
         PoolError::Login(LoginError::Refused { body, .. }) => Report::from_node(body),
+        PoolError::Login(LoginError::NoSecret { hint, .. }) => {
+            Report::error("28000", e.to_string()).hint(*hint)
+        }
         PoolError::Login(_) => Report::error("08006", e.to_string()),
         PoolError::Shutdown | PoolError::Paused => Report::error("57P01", e.to_string()),
     }

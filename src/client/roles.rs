@@ -7,14 +7,14 @@
 //! is believed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::auth::MockSecret;
+use crate::auth::{MockSecret, Verifier};
 use crate::catalog::{Role, RoleReader, Store};
 
 /// Between the starts of two queries.
@@ -33,9 +33,11 @@ const ITERATIONS: u32 = 4096;
 /// What a login is checked against.
 #[derive(Debug, Clone)]
 pub struct About {
-    /// `None`: there is no such role, or it may not log in. The client must not be able to tell.
+    /// `None`: there is no such role. The client must not be able to tell.
     pub role: Option<Role>,
     pub mock: MockSecret,
+    /// Whether the home node hashes new passwords by md5.
+    pub new_are_md5: bool,
 }
 
 struct Question {
@@ -47,19 +49,56 @@ struct Question {
 #[derive(Debug)]
 pub struct Roles {
     questions: mpsc::UnboundedSender<Question>,
+    mock: MockSecret,
+    /// Verifiers of clear passwords in the user file, by name: made once, as they are dear.
+    made: Mutex<HashMap<String, (String, Arc<Verifier>)>>,
+    /// Dear checks that run at once.
+    aside: Semaphore,
 }
+
+/// Passwords hashed at the same time, beside the clients' threads.
+const ASIDE: usize = 2;
 
 impl Roles {
     pub fn new(control: &Handle, store: Arc<Store>) -> Self {
         let (questions, asked) = mpsc::unbounded_channel();
+        let mock = MockSecret::random(ITERATIONS);
         let asker = Asker {
             reader: RoleReader::new(store),
-            mock: MockSecret::random(ITERATIONS),
+            mock: mock.clone(),
+            new_are_md5: false,
             known: HashMap::new(),
             away_until: None,
         };
         control.spawn(asker.run(asked));
-        Self { questions }
+        Self { questions, mock, made: Mutex::default(), aside: Semaphore::new(ASIDE) }
+    }
+
+    /// What an unknown role is checked against while the home node has not been asked.
+    pub fn mock(&self) -> MockSecret {
+        self.mock.clone()
+    }
+
+    /// What a clear password of the user file is checked against.
+    pub fn verifier_of(&self, user: &str, password: &str) -> Arc<Verifier> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        match made.get(user) {
+            Some((of, verifier)) if of == password => verifier.clone(),
+            _ => {
+                let salt: [u8; 16] = rand::random();
+                let verifier =
+                    Arc::new(Verifier::from_password(password.as_bytes(), &salt, ITERATIONS));
+                made.insert(user.to_owned(), (password.to_owned(), verifier.clone()));
+                verifier
+            }
+        }
+    }
+
+    /// Carries out a dear check where it keeps no client waiting but those who are checked.
+    pub async fn aside(&self, check: impl FnOnce() -> bool + Send + 'static) -> bool {
+        // It is never closed.
+        let _turn = self.aside.acquire().await;
+        tokio::task::spawn_blocking(check).await.unwrap_or(false)
     }
 
     /// # Errors
@@ -75,6 +114,7 @@ impl Roles {
 struct Asker {
     reader: RoleReader,
     mock: MockSecret,
+    new_are_md5: bool,
     /// Roles that were there when last asked for.
     known: HashMap<String, Role>,
     away_until: Option<Instant>,
@@ -95,7 +135,10 @@ impl Asker {
                 let role = self.known.get(&q.name).cloned();
                 let answer = match (&failed, role) {
                     (Some(why), None) => Err(why.clone()),
-                    (_, role) => Ok(About { role, mock: self.mock.clone() }),
+                    (_, role) => {
+                        let new_are_md5 = self.new_are_md5;
+                        Ok(About { role, mock: self.mock.clone(), new_are_md5 })
+                    }
                 };
                 // Who has left meanwhile needs no answer.
                 let _ = q.answer.send(answer);
@@ -113,6 +156,7 @@ impl Asker {
             Ok(Ok(roles)) => {
                 self.away_until = None;
                 self.mock = self.mock.with_iterations(roles.iterations.unwrap_or(ITERATIONS));
+                self.new_are_md5 = roles.new_are_md5;
                 self.known.retain(|name, _| names.binary_search(name).is_err());
                 self.known.extend(roles.found);
                 return Ok(());

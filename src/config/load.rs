@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ClientTls, Config, NodeTls};
+use super::{AuthMethod, ClientTls, Config, NodeTls, Users};
 
 /// Set, it wins over what the file says.
 pub const PASSWORD_VARIABLE: &str = "PGSHUNT_SERVICE_PASSWORD";
@@ -52,6 +52,9 @@ impl Config {
         let source = Source { text, path };
         let mut config: Self = toml::from_str(text).map_err(|e| source.explain(&e))?;
         source.check(&config)?;
+        if let Some(file) = &config.auth.user_file {
+            config.auth.users = source.users(file)?;
+        }
         if let Some(password) = password {
             config.cluster.service_password = Some(password);
         } else if let Some(file) = &config.cluster.service_password_file {
@@ -129,6 +132,7 @@ impl Source<'_> {
         if tls.nodes == NodeTls::VerifyFull && tls.node_roots.is_none() {
             return refuse(&["tls", "nodes"], "\"verify-full\" needs tls.node_roots".into());
         }
+        self.check_auth(config)?;
         if let Some(dir) = &config.server.unix_socket_dir {
             if !dir.is_absolute() {
                 return refuse(
@@ -167,6 +171,42 @@ impl Source<'_> {
             );
         }
         Ok(())
+    }
+
+    fn check_auth(&self, config: &Config) -> Result<(), ConfigError> {
+        let auth = &config.auth;
+        let refuse = |key: &str, message: String| Err(self.wrong(&["auth", key], message));
+        for (i, rule) in auth.rules.iter().enumerate() {
+            if let Some(problem) = rule.problem() {
+                return refuse("rules", format!("rule {} ({rule}): {problem}", i + 1));
+            }
+        }
+        if auth.method == AuthMethod::Reject {
+            return refuse("method", "nobody could ever connect".into());
+        }
+        let mut methods = auth.rules.iter().map(|r| r.method).chain([auth.method]);
+        if methods.any(|m| m == AuthMethod::Cert) && config.tls.client_ca.is_none() {
+            let key = if auth.method == AuthMethod::Cert { "method" } else { "rules" };
+            return refuse(key, "method \"cert\" needs tls.client_ca".into());
+        }
+        if config.tls.client_ca.is_some() && config.tls.clients == ClientTls::Disable {
+            let message = "certificates of clients come by TLS: set tls.clients";
+            return Err(self.wrong(&["tls", "client_ca"], message.into()));
+        }
+        Ok(())
+    }
+
+    fn users(&self, file: &Path) -> Result<Users, ConfigError> {
+        let path = self.path.parent().unwrap_or(Path::new("")).join(file);
+        let text = fs::read_to_string(&path).map_err(|e| {
+            let message = format!("cannot read the users from {}: {e}", path.display());
+            self.wrong(&["auth", "user_file"], message)
+        })?;
+        Users::parse(&text).map_err(|(line, message)| ConfigError::Value {
+            path,
+            line,
+            message: message.into(),
+        })
     }
 
     fn password(&self, file: &Path) -> Result<String, ConfigError> {

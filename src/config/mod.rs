@@ -5,6 +5,7 @@
 //! with the line they stand in: a proxy that ignores half its configuration is worse than one
 //! that does not start ([`load`]).
 
+mod auth;
 mod load;
 pub mod units;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use serde::Deserialize;
 
+pub use auth::{Address, Auth, AuthMethod, Names, Rule, RuleType, Users};
 pub use load::{ConfigError, PASSWORD_VARIABLE};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -113,6 +115,8 @@ pub struct Tls {
     /// PEM certificate chain and key shown to clients.
     pub cert: Option<PathBuf>,
     pub key: Option<PathBuf>,
+    /// PEM authorities that clients' certificates are checked against; absent: none is asked for.
+    pub client_ca: Option<PathBuf>,
     pub nodes: NodeTls,
     /// PEM roots the nodes' certificates are checked against.
     pub node_roots: Option<PathBuf>,
@@ -124,33 +128,10 @@ impl Default for Tls {
             clients: ClientTls::Disable,
             cert: None,
             key: None,
+            client_ca: None,
             nodes: NodeTls::Prefer,
             node_roots: None,
         }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum AuthMethod {
-    #[serde(rename = "scram-sha-256")]
-    ScramSha256,
-    #[serde(rename = "trust")]
-    Trust,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    pub method: AuthMethod,
-    /// Roles that may use the console besides the service role.
-    pub admins: Vec<String>,
-    /// Roles that may look at what the console shows, and do nothing.
-    pub stats_users: Vec<String>,
-}
-
-impl Default for Auth {
-    fn default() -> Self {
-        Self { method: AuthMethod::ScramSha256, admins: Vec::new(), stats_users: Vec::new() }
     }
 }
 

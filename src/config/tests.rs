@@ -84,6 +84,48 @@ fn values_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn rules_that_cannot_mean_what_they_say_are_refused() {
+    let wrong = |lines: &str| error(&format!("{CLUSTER}[auth]\n{lines}"));
+    let rule = |text: &str| wrong(&format!("rules = [\n  {{ {text} }},\n]\n"));
+    for (text, says) in [
+        (
+            "type = \"local\", address = \"all\", method = \"peer\"",
+            "rule 1 (local all all all peer): a",
+        ),
+        ("type = \"host\", method = \"cert\"", "for rules of type \"hostssl\""),
+        ("type = \"host\", method = \"peer\"", "for rules of type \"local\""),
+        ("type = \"hostssl\", method = \"cert\"", "needs tls.client_ca"),
+        ("type = \"host\", method = \"ident\"", "unknown variant `ident`"),
+        ("type = \"hostgssenc\", method = \"trust\"", "unknown variant `hostgssenc`"),
+        (
+            "type = \"host\", database = \"/^app\", method = \"trust\"",
+            "regular expressions are not",
+        ),
+        ("type = \"host\", user = [\"a\", \"@f\"], method = \"trust\"", "files of names are not"),
+        ("type = \"host\", user = [], method = \"trust\"", "\"all\" means all"),
+        ("type = \"host\", address = \"localhost\", method = \"trust\"", "is no address like"),
+        ("type = \"host\", methd = \"trust\"", "unknown key `methd`, did you mean `method`?"),
+        ("type = \"host\"", "missing field `method`"),
+    ] {
+        let message = rule(text);
+        assert!(message.contains(says), "{text}: {message}");
+        assert!(message.starts_with("conf/pgshunt.toml:"), "{message}");
+    }
+    assert!(wrong("method = \"reject\"\n").contains(":7: nobody could ever connect"));
+    assert!(wrong("method = \"cert\"\n").contains(":7: method \"cert\" needs"));
+    let missing = wrong("user_file = \"/nowhere/users\"\n");
+    assert!(missing.contains(":7: cannot read the users from /nowhere/users"), "{missing}");
+    let clear = error(&format!("{CLUSTER}[tls]\nclient_ca = \"/ca\"\n"));
+    assert!(clear.contains(":7: certificates of clients come by TLS"), "{clear}");
+    let server = |line: &str| error(&format!("{CLUSTER}[server]\n{line}\n"));
+    assert!(server("unix_socket_mode = \"0999\"").contains(":7: \"0999\" is not a mode"));
+    assert!(server("unix_socket_mode = \"1777\"").contains("is not a mode"));
+    assert!(server("unix_socket_dir = \"run\"").contains(":7: run: the directory's whole path"));
+    let long = format!("unix_socket_dir = \"/{}\"", "x".repeat(100));
+    assert!(server(&long).contains("too long for a socket"));
+}
+
+#[test]
 fn the_cluster_itself_is_checked() {
     let with = |from: &str, to: &str| error(&CLUSTER.replace(from, to));
     assert!(with("\"app\"", "\"pgshunt\"").contains(":3: \"pgshunt\" is how clients reach"));
@@ -147,6 +189,10 @@ fn the_reference_names_every_key() {
             });
             assert!(named || key == "nodes", "{header} does not name `{key}`");
         }
+    }
+    for key in known("[[auth.rules]]\nzzz = 1\n") {
+        let rules = text.split("# rules = [").next().unwrap();
+        assert!(rules.contains(&format!("`{key}`")), "auth.rules does not name `{key}`");
     }
     for key in known("[[cluster.nodes]]\nzzz = 1\n") {
         let nodes = text.split("[[cluster.nodes]]").nth(1).unwrap();

@@ -34,10 +34,15 @@ pub fn run(options: Playground) -> Result<(), DemoError> {
         ..ClusterOptions::new(options.nodes)
     })?;
     cluster.config.server.listen.set_port(options.port);
-    let proxy = Proxy::start(cluster.config.clone())?;
+    let mut proxy = Proxy::start(cluster.config.clone())?;
     let said = say(&cluster, proxy.addr.port(), options.in_use);
     if said.is_ok() {
-        runtime.block_on(told.wait());
+        runtime.block_on(async {
+            tokio::select! {
+                () = told.wait() => {}
+                () = proxy.ended() => {}
+            }
+        });
     }
     proxy.stop();
     Ok(said?)

@@ -17,6 +17,7 @@ use crate::config::Config;
 pub struct Proxy {
     pub addr: SocketAddr,
     stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<()>,
     thread: JoinHandle<()>,
 }
 
@@ -25,6 +26,7 @@ impl Proxy {
         // Whoever ends a demo does not wait for a transaction somebody left open in it.
         config.server.shutdown_timeout = Duration::from_secs(2);
         let (stop, stopped) = oneshot::channel::<()>();
+        let (end, ended) = oneshot::channel::<()>();
         let (report, started) = mpsc::channel();
         let thread = std::thread::Builder::new().name("control".into()).spawn(move || {
             let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -36,18 +38,27 @@ impl Proxy {
                     Ok(server) => {
                         // Nobody listens when the demo has ended already.
                         let _ = report.send(Ok(server.addr));
-                        let _ = stopped.await;
+                        tokio::select! {
+                            _ = stopped => {}
+                            () = server.told_to_stop() => {}
+                        }
                         server.shutdown().await;
+                        drop(end);
                     }
                     Err(e) => drop(report.send(Err(e.to_string()))),
                 }
             });
         })?;
         match started.recv() {
-            Ok(Ok(addr)) => Ok(Self { addr, stop, thread }),
+            Ok(Ok(addr)) => Ok(Self { addr, stop, ended, thread }),
             Ok(Err(message)) => Err(DemoError::Proxy(message)),
             Err(_panicked) => Err(DemoError::Proxy("its thread ended".into())),
         }
+    }
+
+    /// Until somebody has shut it down in its console.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.ended).await;
     }
 
     pub fn stop(self) {

@@ -30,6 +30,23 @@ pub fn path_in(directory: &Path, port: u16) -> PathBuf {
     directory.join(format!(".s.PGSQL.{port}"))
 }
 
+/// The system's name for a user. It may have to ask a directory server: this blocks.
+pub fn user_name(uid: u32) -> Option<String> {
+    // SAFETY: all zeroes are valid for this struct of numbers and pointers.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut buffer: Vec<libc::c_char> = vec![0; 16 << 10];
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all pointers are valid for the call, and the length is the buffer's.
+    let failed =
+        unsafe { libc::getpwuid_r(uid, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found) };
+    if failed != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: the entry was found, so its name points to a C string within the buffer.
+    let name = unsafe { std::ffi::CStr::from_ptr(entry.pw_name) };
+    name.to_str().ok().map(str::to_owned)
+}
+
 impl Socket {
     /// Connects to a node.
     pub async fn connect(host: &str, port: u16) -> io::Result<Self> {

@@ -31,6 +31,12 @@ impl Stream {
         }
     }
 
+    /// The certificate the peer has shown under TLS, in DER; it has been checked.
+    pub fn peer_certificate(&self) -> Option<&[u8]> {
+        let Self::Tls(stream) = self else { return None };
+        Some(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
     pub fn is_tls(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

@@ -8,6 +8,7 @@
 //! Sessions are not resumed, as with PostgreSQL itself: pooled connections live long.
 
 mod end_point;
+mod subject;
 
 use std::fmt;
 use std::io;
@@ -19,6 +20,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -28,6 +30,7 @@ use crate::config::{self, NodeTls};
 use crate::wire::startup;
 
 pub use end_point::end_point_hash;
+pub use subject::common_name;
 
 /// The ALPN name of PostgreSQL's protocol.
 const ALPN: &[u8] = b"postgresql";
@@ -87,7 +90,8 @@ impl ServerTls {
             (config::ClientTls::Disable, _, _) => Ok(None),
             (config::ClientTls::Allow | config::ClientTls::Require, Some(cert), Some(key)) => {
                 let required = tls.clients == config::ClientTls::Require;
-                Ok(Some(Self { required, ..Self::from_files(cert, key)? }))
+                let authorities = tls.client_ca.as_deref().map(certificates).transpose()?;
+                Ok(Some(Self { required, ..Self::from_files(cert, key, authorities)? }))
             }
             (config::ClientTls::Allow | config::ClientTls::Require, _, _) => Err(TlsError::Config(
                 "tls.clients needs tls.cert and tls.key, the PEM files of a certificate and its key",
@@ -95,23 +99,43 @@ impl ServerTls {
         }
     }
 
-    /// A certificate chain and its key, from PEM files. TLS is offered, not required.
-    pub fn from_files(cert: &Path, key: &Path) -> Result<Self, TlsError> {
+    /// A certificate chain and its key, from PEM files. TLS is offered, not required. With
+    /// authorities clients are asked for a certificate, which they need not have.
+    pub fn from_files(
+        cert: &Path,
+        key: &Path,
+        authorities: Option<Vec<CertificateDer<'static>>>,
+    ) -> Result<Self, TlsError> {
         let chain = certificates(cert)?;
         let key_der = PrivateKeyDer::from_pem_slice(&read(key)?)
             .map_err(|e| TlsError::Pem { path: key.to_owned(), problem: e.to_string() })?;
-        Self::new(chain, key_der)
+        Self::new(chain, key_der, authorities)
     }
 
     fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
+        authorities: Option<Vec<CertificateDer<'static>>>,
     ) -> Result<Self, TlsError> {
         let binding = chain.first().and_then(|leaf| end_point_hash(leaf));
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?;
+        let builder = match authorities {
+            Some(authorities) => {
+                let mut roots = RootCertStore::empty();
+                for authority in authorities {
+                    roots.add(authority)?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                        .allow_unauthenticated()
+                        .build()
+                        .map_err(|_| TlsError::Config("tls.client_ca has no usable authority"))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key)?;
         // A client that offers other protocols only is no client of ours; one that offers none is
         // an older libpq.
         config.alpn_protocols = vec![ALPN.to_vec()];

@@ -177,11 +177,22 @@ impl Pools {
 
     /// A role has logged in: its latest proof is the one that fits its present password.
     pub fn renew(&self, user: &str, credentials: &Credentials) {
+        // Who came in without one has proven nothing that is worth more.
+        if matches!(credentials, Credentials::None) {
+            return;
+        }
         for pool in self.all() {
             if &*pool.key.user == user {
                 *pool.credentials.lock().unwrap_or_else(|e| e.into_inner()) = credentials.clone();
             }
         }
+    }
+
+    /// What clients of this role have left.
+    pub fn credentials_of(&self, user: &str) -> Option<Credentials> {
+        let all = self.all();
+        let mut of_role = all.iter().filter(|p| &*p.key.user == user).map(|p| p.credentials());
+        of_role.find(|c| !matches!(c, Credentials::None))
     }
 
     pub fn figures(&self) -> Vec<PoolFigures> {

@@ -29,6 +29,7 @@ mod apply;
 mod check;
 mod emit;
 mod extended;
+mod function_call;
 mod jobs;
 mod link;
 mod listening;
@@ -53,8 +54,7 @@ use hashbrown::HashMap;
 
 use crate::gate::machine::Gate;
 use crate::router::Planner;
-use crate::router::place::Place;
-use crate::router::plan::{Control, Kind, Merge, Plan, Traces};
+use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
@@ -525,32 +525,6 @@ impl Session {
         }
     }
 
-    fn function_call(&mut self, body: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
-        if self.status == Status::Failed && self.link.is_none() {
-            self.refuse_query(Self::aborted(), io);
-            return Flow::Done;
-        }
-        let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
-        match self.ensure(&place, env, io) {
-            Ok(None) => {}
-            Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
-        }
-        self.begin_on_link(io);
-        self.movable = false;
-        crate::wire::frame::put(io.server, b'F', |b| b.extend_from_slice(body));
-        if let Some(link) = &mut self.link {
-            link.push(Expect::forward(Reply::Query));
-        }
-        if !is_of_large_objects(body) {
-            self.leaves(&Traces { code: true, ..Traces::default() });
-        }
-        Flow::Done
-    }
-
     /// The parameters that must be in force on a connection of this session.
     pub fn settings(&self) -> &Settings {
         self.settings.current()
@@ -594,12 +568,6 @@ impl Session {
             Kind::Refused(_) => {}
         }
     }
-}
-
-/// The functions that libpq and JDBC call this way: `lo_open` and the like (`pg_proc.dat`).
-fn is_of_large_objects(body: &[u8]) -> bool {
-    let oid = body.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
-    matches!(oid, Some(715 | 764 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460))
 }
 
 /// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a

@@ -5,6 +5,7 @@ use std::fmt::{Display, Write};
 
 use super::{
     Blame, ClientState, HistogramSum, MoveFigures, PlanKind, PoolFigures, Registry, ServerState,
+    WorkerSums,
 };
 use crate::topology::{NodeId, RoutingTable};
 
@@ -15,6 +16,7 @@ pub fn render(registry: &Registry, routes: &RoutingTable) -> String {
     let mut out = Page(String::with_capacity(16 << 10));
     process(&mut out, registry, routes);
     traffic(&mut out, registry);
+    databases(&mut out, registry);
     connections(&mut out, registry, routes);
     cluster(&mut out, routes);
     moves(&mut out, registry, routes);
@@ -95,6 +97,41 @@ fn traffic(out: &mut Page, registry: &Registry) {
     out.histogram("pgshunt_route_seconds", "Time from statement to plan and shard.", &s.route);
     out.histogram("pgshunt_query_seconds", "Time a node took to answer.", &s.query);
     out.histogram("pgshunt_transaction_seconds", "Duration of transactions.", &s.transaction);
+}
+
+/// What SHOW STATS tells by database.
+fn databases(out: &mut Page, registry: &Registry) {
+    let databases = registry.sums_by_database();
+    let seconds = |us: u64| us as f64 / 1e6;
+    type Read = fn(&WorkerSums) -> u64;
+    let counts: [(&str, &str, Read); 5] = [
+        ("pgshunt_database_logins_total", "Clients that logged in.", |s| s.logins),
+        ("pgshunt_database_transactions_total", "Transactions ended.", |s| s.transactions),
+        ("pgshunt_database_queries_total", "Statements.", WorkerSums::all_statements),
+        ("pgshunt_database_received_bytes_total", "Bytes from clients.", |s| s.bytes_from_clients),
+        ("pgshunt_database_sent_bytes_total", "Bytes to clients.", |s| s.bytes_to_clients),
+    ];
+    let times: [(&str, &str, Read); 3] = [
+        ("pgshunt_database_transaction_seconds_total", "Time in transactions.", |s| {
+            s.transaction.sum_us
+        }),
+        ("pgshunt_database_query_seconds_total", "Time nodes took to answer.", |s| s.query.sum_us),
+        ("pgshunt_database_wait_seconds_total", "Time clients waited for a connection.", |s| {
+            s.wait.sum_us
+        }),
+    ];
+    for (name, help, read) in counts {
+        out.family(name, "counter", help);
+        for (database, sums) in &databases {
+            out.sample(name, &[("database", database)], read(sums));
+        }
+    }
+    for (name, help, read) in times {
+        out.family(name, "counter", help);
+        for (database, sums) in &databases {
+            out.sample(name, &[("database", database)], seconds(read(sums)));
+        }
+    }
 }
 
 fn connections(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
@@ -264,6 +301,8 @@ mod tests {
         r.worker(0).statements(PlanKind::SingleShard).add(2);
         r.worker(1).statements(PlanKind::SingleShard).add(3);
         r.worker(1).hold.record_us(6_000);
+        r.database(1, "d").statements(PlanKind::SingleNode).add(4);
+        r.database(0, "d").query.record_us(500_000);
         let client = r.add_client(NewClient {
             user: "u".into(),
             database: "d".into(),
@@ -282,6 +321,9 @@ mod tests {
             "pgshunt_hold_seconds_bucket{le=\"0.008192\"} 1",
             "pgshunt_hold_seconds_bucket{le=\"+Inf\"} 1",
             "pgshunt_hold_seconds_sum 0.006",
+            "pgshunt_statements_total{plan=\"single_node\"} 4",
+            "pgshunt_database_queries_total{database=\"d\"} 4",
+            "pgshunt_database_query_seconds_total{database=\"d\"} 0.5",
             "pgshunt_clients{state=\"held\"} 1",
             "pgshunt_routing_epoch 9",
             "pgshunt_shards{node=\"no\\\"de\"} 0",

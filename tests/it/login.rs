@@ -166,7 +166,8 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// An authority and a certificate for 127.0.0.1, as `ca.crt`, `server.crt` and `server.key`.
+    /// An authority and a certificate for 127.0.0.1, as `ca.crt`, `server.crt` and `server.key`, and
+    /// one for a client whose name is `ann`.
     pub fn write_to(dir: &Path) {
         let ca_key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
@@ -178,9 +179,18 @@ impl Certificates {
         let key = rcgen::KeyPair::generate().unwrap();
         let names = vec!["127.0.0.1".to_owned()];
         let leaf = rcgen::CertificateParams::new(names).unwrap().signed_by(&key, &issuer).unwrap();
-        for (name, pem) in
-            [("ca.crt", ca.pem()), ("server.crt", leaf.pem()), ("server.key", key.serialize_pem())]
-        {
+        let client_key = rcgen::KeyPair::generate().unwrap();
+        let mut ann = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        ann.distinguished_name = rcgen::DistinguishedName::new();
+        ann.distinguished_name.push(rcgen::DnType::CommonName, "ann");
+        let ann = ann.signed_by(&client_key, &issuer).unwrap();
+        for (name, pem) in [
+            ("ca.crt", ca.pem()),
+            ("server.crt", leaf.pem()),
+            ("server.key", key.serialize_pem()),
+            ("ann.crt", ann.pem()),
+            ("ann.key", client_key.serialize_pem()),
+        ] {
             let path = dir.join(name);
             std::fs::write(&path, pem).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -345,8 +355,9 @@ async fn psql_logs_in_to_us_in_clear_and_bound_to_our_certificate() {
     assert!(theirs.status.success(), "{theirs:?}");
 
     let files = Certificates::new("psql");
-    let tls = ServerTls::from_files(&files.dir.join("server.crt"), &files.dir.join("server.key"))
-        .unwrap();
+    let tls =
+        ServerTls::from_files(&files.dir.join("server.crt"), &files.dir.join("server.key"), None)
+            .unwrap();
     let settings = format!(
         "sslmode=verify-full gssencmode=disable channel_binding=require sslrootcert={}",
         files.dir.join("ca.crt").display()

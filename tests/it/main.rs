@@ -10,6 +10,7 @@ mod demo;
 mod differential;
 mod faults;
 mod hash;
+mod import;
 mod local;
 mod login;
 mod logins;

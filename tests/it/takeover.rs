@@ -257,6 +257,19 @@ async fn who_keeps_a_server_connection_is_told_and_the_old_one_goes_on_if_the_ne
     client.batch_execute("DROP TABLE t").await.unwrap();
 }
 
+#[tokio::test]
+async fn an_old_process_that_still_waits_can_be_ended() {
+    let mut place = Place::new("takeover-ended");
+    let open = connect(place.port).await;
+    open.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let client = connect(place.port).await;
+    let mut old = place.take_over();
+    old.signal(libc::SIGTERM);
+    assert!(old.end().await.success());
+    assert!(open.batch_execute("COMMIT").await.is_err());
+    assert_eq!(value::<i32>(&client, "SELECT 1").await, 1);
+}
+
 /// The program as systemd starts it: sockets from descriptor 3 on, and somebody to report to.
 fn under_systemd(place: &Place, sockets: &[&TcpListener], notify: &Path) -> Program {
     let fds: Vec<_> = sockets.iter().map(|s| s.as_raw_fd()).collect();

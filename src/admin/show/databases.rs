@@ -49,7 +49,8 @@ pub fn databases(ctx: &ConsoleContext) -> Vec<Row> {
                 max,
                 clients(name),
                 i32::from(doors.is_closed(name)),
-                i32::from(doors.is_disabled(name))
+                i32::from(doors.is_disabled(name)),
+                0
             ]
         })
         .collect();
@@ -69,6 +70,7 @@ pub fn databases(ctx: &ConsoleContext) -> Vec<Row> {
         0,
         max,
         clients(ADMIN),
+        0,
         0,
         0
     ]);

@@ -79,6 +79,7 @@ pub fn stats(ctx: &ConsoleContext) -> Vec<Row> {
             quantile(&s.route, 0.99),
             quantile(&s.query, 0.5),
             quantile(&s.query, 0.99),
+            Value::from(s.all_statements()),
         ]);
         row
     };

@@ -28,8 +28,8 @@ enum Hash {
     Sha512,
 }
 
-const SEQUENCE: u8 = 0x30;
-const OID: u8 = 0x06;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const OID: u8 = 0x06;
 /// `[0]`, explicitly tagged.
 const FIRST: u8 = 0xa0;
 
@@ -85,7 +85,7 @@ fn pss_hash(parameters: &[u8]) -> Option<Hash> {
 }
 
 /// Reads one DER element of this tag: its contents, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (&first, rest) = der.split_first()?;
     let (&length, rest) = rest.split_first()?;
     if first != tag {

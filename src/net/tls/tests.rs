@@ -29,7 +29,7 @@ impl Authority {
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        (ServerTls::new(vec![leaf.clone()], key).unwrap(), leaf)
+        (ServerTls::new(vec![leaf.clone()], key, None).unwrap(), leaf)
     }
 }
 
@@ -188,7 +188,7 @@ fn files_are_checked_when_they_are_loaded() {
     let empty = write("empty.pem", "nothing\n");
     let missing = dir.join("missing.pem");
 
-    assert!(ServerTls::from_files(&cert, &key).is_ok());
+    assert!(ServerTls::from_files(&cert, &key, None).is_ok());
     for (cert, key, says) in [
         (&cert, &missing, "missing.pem"),
         (&missing, &key, "missing.pem"),
@@ -196,7 +196,7 @@ fn files_are_checked_when_they_are_loaded() {
         (&cert, &empty, "empty.pem"),
         (&cert, &other_key, "keys"),
     ] {
-        let error = ServerTls::from_files(cert, key).unwrap_err().to_string();
+        let error = ServerTls::from_files(cert, key, None).unwrap_err().to_string();
         assert!(error.to_lowercase().contains(says), "{error}");
     }
 

@@ -200,6 +200,8 @@ async fn a_line_tells_what_its_client_does_now() {
         assert_eq!(lines.len(), 1, "{table}");
         move |name: &str| of(&lines[0], name)
     };
+    // Who has been answered is in the table; who was only let in will be, a moment later.
+    client.batch_execute("SELECT 1").await.unwrap();
     let first = line("CLIENTS", DATABASE).await;
     assert_eq!((first("state"), first("link")), ("idle".into(), String::new()));
     assert_eq!(first("local_port"), p.port().to_string());

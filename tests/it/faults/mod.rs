@@ -1,7 +1,7 @@
 //! What goes wrong around a whole pgshunt: clients that leave or misbehave, nodes that die, lines
 //! that are full, cancels that come late.
 
-mod binary;
+pub mod binary;
 mod bounds;
 mod cancels;
 mod chaos;

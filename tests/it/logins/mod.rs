@@ -2,7 +2,9 @@
 //! the nodes see of it.
 
 mod protocol;
+mod rules;
 pub mod unix;
+mod users;
 
 use crate::faults::wire::{Wire, field, first, query};
 use crate::support::*;

@@ -1,0 +1,108 @@
+//! `pgshunt serve`: the process around a [`Server`], and the signals that end it.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::takeover::{Door, TakeoverError};
+use super::{Server, Source, StartError, successor, systemd};
+use crate::config::Config;
+
+/// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
+pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
+    let door = config.server.takeover_socket.clone();
+    raise_file_limit(&config);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Threads)?;
+    let outcome = runtime.block_on(async {
+        let told = Signals::new().map_err(StartError::Threads)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Threads)?;
+        let mut told = std::pin::pin!(told.wait());
+        let server = tokio::select! {
+            started = Server::start_from(config, Some(source), takeover) => started?,
+            // A start may wait long for a node, and nobody is served yet.
+            () = &mut told => return Ok(()),
+        };
+        let door = match door.map(|path| Door::open(&path).map_err(|e| (path, e))).transpose() {
+            Ok(door) => door,
+            Err((path, error)) if !takeover => {
+                return Err(TakeoverError::Nobody { path, error }.into());
+            }
+            // The clients are here by now, and come first.
+            Err((path, error)) => {
+                tracing::error!(path = %path.display(), %error, "nobody can take over from us");
+                None
+            }
+        };
+        println!("pgshunt listens on {}", server.addr);
+        systemd::ready();
+        loop {
+            tokio::select! {
+                () = &mut told => break,
+                () = server.told_to_stop() => break,
+                _ = hangup.recv() => {
+                    systemd::reloading();
+                    server.reload();
+                    systemd::reloaded();
+                }
+                line = successor::knock(door.as_ref()) => {
+                    if server.offers_itself(&line).await {
+                        tokio::select! {
+                            () = server.leave_to(line) => {}
+                            () = &mut told => tracing::info!("told to end before the last client has"),
+                        }
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        tracing::info!("draining");
+        systemd::stopping();
+        server.shutdown().await;
+        Ok(())
+    });
+    // A thread that still talks to a successor is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Opens as many files as may be: a client is one, and its server connection another.
+fn raise_file_limit(config: &Config) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: reads and writes one struct of ours.
+    let done = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    let wanted = config.limits.max_clients + config.pool.size * config.cluster.nodes.len();
+    if !done || limit.rlim_cur < wanted as libc::rlim_t {
+        tracing::warn!(
+            files = limit.rlim_cur,
+            wanted,
+            "more clients are allowed than files may be open (ulimit -n)"
+        );
+    }
+}
+
+/// SIGTERM and SIGINT, caught from the moment this is made.
+pub struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    /// Within a runtime.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// Until one of them comes.
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! FunctionCall: a function by its number, outside of any statement. libpq and JDBC reach large
+//! objects this way.
+
+use super::link::{Expect, Reply};
+use super::{Env, Flow, Io, Session};
+use crate::router::place::Place;
+use crate::router::plan::Traces;
+use crate::wire::backend::Status;
+
+impl Session {
+    pub(super) fn function_call(
+        &mut self,
+        body: &[u8],
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        if self.status == Status::Failed && self.link.is_none() {
+            self.refuse_query(Self::aborted(), io);
+            return Flow::Done;
+        }
+        let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
+        match self.ensure(&place, env, io) {
+            Ok(None) => {}
+            Ok(Some(need)) => return Flow::Wait(need),
+            Err(report) => {
+                self.refuse_query(report, io);
+                return Flow::Done;
+            }
+        }
+        self.begin_on_link(io);
+        self.movable = false;
+        crate::wire::frame::put(io.server, b'F', |b| b.extend_from_slice(body));
+        if let Some(link) = &mut self.link {
+            link.push(Expect::forward(Reply::Query));
+        }
+        if !is_of_large_objects(body) {
+            self.leaves(&Traces { code: true, ..Traces::default() });
+        }
+        Flow::Done
+    }
+}
+
+/// The functions that libpq and JDBC call this way: `lo_open` and the like (`pg_proc.dat`).
+fn is_of_large_objects(body: &[u8]) -> bool {
+    let oid = body.first_chunk::<4>().map(|b| u32::from_be_bytes(*b));
+    matches!(oid, Some(715 | 764 | 767 | 952..=958 | 964 | 1004 | 3170..=3172 | 3457..=3460))
+}
