@@ -133,6 +133,8 @@ pub struct Traces {
     pub notifies: bool,
     /// It asks which channels the session listens to.
     pub channels: bool,
+    /// It is EXECUTE of the prepared statement of this name.
+    pub executes: Option<String>,
 }
 
 impl Traces {

@@ -53,10 +53,11 @@ pub fn of_call(f: &nodes::FuncCall, cx: Context<'_>) -> Control {
     found.control()
 }
 
-/// DO and EXECUTE: the text tells the parameters that may be set.
-pub fn of_code(cx: Context<'_>) -> Control {
+/// DO, and EXECUTE of the statement of this name: the text tells the parameters that may be set.
+pub fn of_code(cx: Context<'_>, executes: Option<&str>) -> Control {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-    leaves(Traces { code: true, parameters: dotted(text), ..Traces::default() })
+    let executes = executes.map(str::to_owned);
+    leaves(Traces { code: true, parameters: dotted(text), executes, ..Traces::default() })
 }
 
 pub fn leaves(traces: Traces) -> Control {

@@ -300,7 +300,8 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             traces::leaves(left)
         }
         Node::CallStmt(c) => c.funccall().map_or(Control::None, |f| traces::of_call(f, cx)),
-        Node::DoStmt(_) | Node::ExecuteStmt(_) => traces::of_code(cx),
+        Node::DoStmt(_) => traces::of_code(cx, None),
+        Node::ExecuteStmt(e) => traces::of_code(cx, e.name()),
         Node::ViewStmt(v) if v.view().is_some_and(is_temporary) => Control::Pin("a temporary view"),
         Node::CreateSeqStmt(s) if s.sequence().is_some_and(is_temporary) => {
             Control::Pin("a temporary sequence")

@@ -65,12 +65,13 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let Some(link) = &mut self.link else { return };
         let undo = Undo {
             client: Some((name.to_vec(), before)),
             parsed: Some(s.clone()),
             ..Undo::default()
         };
+        let s = &self.as_node_reads(s, env, io);
+        let Some(link) = &mut self.link else { return };
         if name.is_empty() {
             self.counters.server_parses += 1;
             frontend::put_parse(io.server, b"", s.sent(), &s.oids);
@@ -114,9 +115,9 @@ impl Session {
 
     /// Notes a statement as prepared on the link, by this request.
     fn prepared(&mut self, s: &Statement, mut e: Expect) {
-        e.undo.created = Some(s.id);
+        e.undo.created = Some(s.content());
         if let Some(link) = &mut self.link {
-            link.facts.prepared.insert(s.id);
+            link.facts.prepared.insert(s.content());
         }
         self.push(e);
     }
@@ -131,22 +132,23 @@ impl Session {
     ) -> Vec<u8> {
         let Some(link) = &mut self.link else { return Vec::new() };
         if unnamed {
-            if link.unnamed != Some(s.id) {
+            if link.unnamed != Some(s.content()) {
                 self.counters.server_parses += 1;
-                frontend::put_parse(io.server, b"", s.sent(), &s.oids);
+                frontend::put_parse(io.server, b"", s.sent(), &s.types());
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
-                e.undo.unnamed = Some(link.unnamed.replace(s.id));
+                e.undo.unnamed = Some(link.unnamed.replace(s.content()));
                 link.push(e);
             }
             return Vec::new();
         }
-        let name = server_name(&s.id).to_vec();
-        if !link.facts.prepared.touch(&s.id) {
-            self.make_room(env, io);
-            self.counters.server_parses += 1;
-            frontend::put_parse(io.server, &name, s.sent(), &s.oids);
-            self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
+        if let Some(id) = link.facts.prepared.find(&s.content()) {
+            return server_name(&id).to_vec();
         }
+        let name = server_name(&s.content()).to_vec();
+        self.make_room(env, io);
+        self.counters.server_parses += 1;
+        frontend::put_parse(io.server, &name, s.sent(), &s.types());
+        self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
         name
     }
 
@@ -159,7 +161,8 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let name = self.known(s, client_name.is_empty(), env, io);
+        let on_node = self.as_node_reads(s, env, io);
+        let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
         e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
@@ -178,7 +181,8 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let name = self.known(s, client_name.is_empty(), env, io);
+        let on_node = self.as_node_reads(s, env, io);
+        let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());

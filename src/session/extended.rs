@@ -179,6 +179,9 @@ impl Session {
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
+        if let Some(report) = self.refuses_execute(&plan) {
+            return Err(report.into());
+        }
         let home = env.routes.home().id;
         if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
             // The node would say that the table does not exist, and it does.
@@ -251,6 +254,9 @@ impl Session {
         let plan = self.fresh_plan(&statement, env);
         if self.begins_behind(&plan) {
             return Err(Stop::Wait(Need::Quiet));
+        }
+        if let Some(report) = self.refuses_execute(&plan) {
+            return Err(report.into());
         }
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = crate::router::place::place(&plan.kind, &values, env.routes)?;

@@ -168,7 +168,7 @@ impl Session {
             match p {
                 Pending::Parse { statement: s, .. } if s.id == statement.id => {
                     parsed = true;
-                    frontend::put_parse(&mut request, b"", &s.text, &s.oids);
+                    frontend::put_parse(&mut request, b"", &s.text, &s.types());
                 }
                 Pending::DescribeStatement { statement: s, .. }
                     if s.id == statement.id && plan.kind != Kind::Ddl =>
@@ -208,7 +208,7 @@ impl Session {
         if !parsed {
             // Prepared earlier: each node learns it now; its ParseComplete is not the client's.
             let mut whole = Vec::new();
-            frontend::put_parse(&mut whole, b"", &statement.text, &statement.oids);
+            frontend::put_parse(&mut whole, b"", &statement.text, &statement.types());
             whole.extend_from_slice(&request);
             request = whole;
         }

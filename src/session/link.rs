@@ -51,6 +51,8 @@ pub fn server_name(id: &StatementId) -> [u8; 36] {
 #[derive(Debug, Default)]
 pub struct Prepared {
     order: VecDeque<StatementId>,
+    /// Contents that one of them is as well: its parameters turned out to be of those types.
+    same: Vec<(StatementId, StatementId)>,
 }
 
 impl Prepared {
@@ -69,6 +71,22 @@ impl Prepared {
         }
     }
 
+    /// The statement of this content; now it is the most recently used.
+    pub fn find(&mut self, id: &StatementId) -> Option<StatementId> {
+        if self.touch(id) {
+            return Some(*id);
+        }
+        let (_, of) = *self.same.iter().find(|(same, _)| same == id)?;
+        self.touch(&of).then_some(of)
+    }
+
+    /// The statement `of` is of this content too.
+    pub fn is_also(&mut self, id: StatementId, of: StatementId) {
+        if self.order.contains(&of) && self.find(&id).is_none() {
+            self.same.push((id, of));
+        }
+    }
+
     pub fn insert(&mut self, id: StatementId) {
         if !self.touch(&id) {
             self.order.push_back(id);
@@ -77,12 +95,15 @@ impl Prepared {
 
     pub fn remove(&mut self, id: &StatementId) {
         self.order.retain(|s| s != id);
+        self.same.retain(|(_, of)| of != id);
     }
 
     /// The statement to close so that one more does not exceed `limit`, of which there is one
     /// at the least.
     pub fn evict(&mut self, limit: usize) -> Option<StatementId> {
-        if self.order.len() >= limit.max(1) { self.order.pop_front() } else { None }
+        let oldest = *self.order.front().filter(|_| self.order.len() >= limit.max(1))?;
+        self.remove(&oldest);
+        Some(oldest)
     }
 
     /// A statement that was to be closed and was not.
@@ -94,6 +115,7 @@ impl Prepared {
 
     pub fn clear(&mut self) {
         self.order.clear();
+        self.same.clear();
     }
 
     pub fn len(&self) -> usize {
@@ -536,6 +558,21 @@ mod tests {
         link.push(Expect::forward(Reply::Execute));
         link.push(executes(Control::ResetAll));
         assert!(link.may_change_reading(false));
+    }
+
+    #[test]
+    fn a_content_is_known_for_as_long_as_its_statement() {
+        let mut p = Prepared::default();
+        p.is_also([9; 16], [1; 16]);
+        assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
+        p.insert([1; 16]);
+        p.is_also([9; 16], [1; 16]);
+        p.insert([2; 16]);
+        assert_eq!(p.find(&[9; 16]), Some([1; 16]));
+        assert_eq!(p.evict(2), Some([2; 16]), "the other one was used last");
+        p.remove(&[1; 16]);
+        p.insert([1; 16]);
+        assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Session {
         let statements = named.chain(unnamed).map(|(name, s)| Packed {
             name: name.to_vec(),
             text: s.text.clone(),
-            oids: s.oids.clone(),
+            oids: s.types(),
             described: s.described.get(),
             void: s.void.get(),
         });

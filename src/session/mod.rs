@@ -28,6 +28,7 @@
 mod apply;
 mod check;
 mod emit;
+mod execute;
 mod extended;
 mod function_call;
 mod jobs;
@@ -43,9 +44,8 @@ mod reported;
 mod retry;
 mod settings;
 mod simple;
+mod statement;
 
-use std::borrow::Cow;
-use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -67,6 +67,7 @@ pub use listening::Notification;
 pub use luggage::Luggage;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
+pub use statement::Statement;
 
 /// What a session may look at while it decides.
 pub struct Env<'a> {
@@ -139,43 +140,6 @@ pub struct Gather {
     pub limit: u64,
     /// Session parameters to put in force on each connection first.
     pub settings: Settings,
-}
-
-/// A prepared statement of the client.
-#[derive(Debug)]
-pub struct Statement {
-    pub id: StatementId,
-    pub text: Vec<u8>,
-    /// As the server gets it, if not as it is.
-    pub sent: Option<Vec<u8>>,
-    pub oids: Vec<u8>,
-    pub plan: Arc<Plan>,
-    /// The client has been told its result's columns and may go by them.
-    pub described: Cell<bool>,
-    /// The server never carried its Parse out.
-    pub void: Cell<bool>,
-}
-
-impl Statement {
-    fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>) -> Self {
-        let sent = match listening::sent(&plan, text) {
-            Cow::Borrowed(_) => None,
-            Cow::Owned(sent) => Some(sent),
-        };
-        Self {
-            id: link::statement_id(text, oids),
-            text: text.to_vec(),
-            sent,
-            oids: oids.to_vec(),
-            plan,
-            described: Cell::new(false),
-            void: Cell::new(false),
-        }
-    }
-
-    fn sent(&self) -> &[u8] {
-        self.sent.as_deref().unwrap_or(&self.text)
-    }
 }
 
 /// A message of the extended protocol whose place is not known yet.

@@ -173,6 +173,10 @@ impl Session {
             }
         };
         let passes = front.passes();
+        if let (b't', Some(s)) = (h.tag, front.statement.clone()) {
+            link.settle_types(&s, body.get(2..).unwrap_or_default());
+            return if passes { Keep::Forward } else { Keep::Drop };
+        }
         let mut done = None;
         if matches!(h.tag, b'C' | b'I') {
             link.copy_in = false;
@@ -288,9 +292,10 @@ impl Session {
     /// under way when the message in front was sent, and has failed.
     fn unknown_name(&self, error: &[u8]) -> Option<Vec<u8>> {
         let front = self.link.as_ref()?.expects.front()?;
-        let id = front.statement.as_ref()?.id;
+        let s = front.statement.as_ref()?;
         let message = report_field(error, b'M')?;
-        memchr::memmem::find(message, &server_name(&id)).map(|_| front.name.clone())
+        let names = |id| memchr::memmem::find(message, &server_name(&id)).is_some();
+        (names(s.id) || names(s.content())).then(|| front.name.clone())
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
@@ -368,7 +373,7 @@ impl Session {
             return keep;
         }
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
-        self.stale = front.statement.as_ref().filter(|_| stale).map(|s| s.id);
+        self.stale = front.statement.clone().filter(|_| stale).map(|s| link.prepared_as(&s));
         self.skip_segment();
         let Some(link) = &self.link else { return keep };
         if link.outside && self.status == Status::Transaction {

@@ -173,7 +173,7 @@ impl Session {
     /// being tidied up.
     pub(super) fn tries_again(&mut self, error: &[u8], now: Epoch, io: &mut Io<'_>) -> bool {
         let Some(why) = why(error, self.retry.epoch != Some(now)) else { return false };
-        let Some(link) = &self.link else { return false };
+        let Some(link) = &mut self.link else { return false };
         let Some(front) = link.expects.front() else { return false };
         let simple = front.reply == Reply::Query;
         let behind = link
@@ -183,10 +183,10 @@ impl Session {
             .skip_while(|e| !simple && e.reply != Reply::Sync)
             .skip(usize::from(!simple))
             .count();
-        let stale = match (why, &front.statement) {
+        let stale = match (why, front.statement.clone()) {
             (Why::Moved, _) => None,
             // A client that goes by the columns it was told must learn that they have changed.
-            (Why::Stale, Some(s)) if !s.described.get() => Some(s.id),
+            (Why::Stale, Some(s)) if !s.described.get() => Some(link.prepared_as(&s)),
             (Why::Stale, _) => return false,
         };
         let open = self.retry.armed && self.pinned.is_none() && behind == 0;

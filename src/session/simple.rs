@@ -56,6 +56,10 @@ impl Session {
             self.refuse_query(report.hint("Send it by itself."), io);
             return Flow::Done;
         }
+        if plan.statements.iter().any(|s| self.named_by_execute(&s.control).is_some()) {
+            self.refuse_query(super::execute::no_execute(), io);
+            return Flow::Done;
+        }
         match self.answer_control(&plan, text, io) {
             Ok(true) => {
                 self.counters.statements += 1;

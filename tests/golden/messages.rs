@@ -176,7 +176,9 @@ fn client_text(tag: u8, body: &[u8]) -> String {
             let p = frontend::parse(body).unwrap();
             // pgshunt's question what a transaction has left is long, and always the same.
             let text = if p.name == b"pgs_check" { "...".to_owned() } else { lossy(p.text) };
-            format!("Parse {} {text}", shown(p.name))
+            let types = p.oids.chunks(4).map(|o| u32::from_be_bytes(o.try_into().unwrap()));
+            let types: String = types.map(|o| format!(" :{o}")).collect();
+            format!("Parse {} {text}{types}", shown(p.name))
         }
         b'B' => {
             let b = frontend::bind(body).unwrap();

@@ -1,0 +1,93 @@
+//! A prepared statement of the client: its text, and what is known of it.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use super::link::{Link, StatementId, statement_id};
+use super::listening;
+use crate::router::plan::Plan;
+
+/// A prepared statement of the client.
+#[derive(Debug)]
+pub struct Statement {
+    pub id: StatementId,
+    pub text: Vec<u8>,
+    /// As the server gets it, if not as it is.
+    pub sent: Option<Vec<u8>>,
+    pub oids: Vec<u8>,
+    pub plan: Arc<Plan>,
+    /// The client has been told its result's columns and may go by them.
+    pub described: Cell<bool>,
+    /// The server never carried its Parse out.
+    pub void: Cell<bool>,
+    /// What it is with the types that the client was told its parameters have.
+    pub told: RefCell<Option<(StatementId, Vec<u8>)>>,
+}
+
+impl Statement {
+    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>) -> Self {
+        let sent = match listening::sent(&plan, text) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(sent) => Some(sent),
+        };
+        Self {
+            id: statement_id(text, oids),
+            text: text.to_vec(),
+            sent,
+            oids: oids.to_vec(),
+            plan,
+            described: Cell::default(),
+            void: Cell::default(),
+            told: RefCell::default(),
+        }
+    }
+
+    pub(super) fn sent(&self) -> &[u8] {
+        self.sent.as_deref().unwrap_or(&self.text)
+    }
+
+    /// What it is prepared as where it is not yet. A client encodes its values for the types it was
+    /// told, so those hold from then on, whatever the table's columns have become.
+    pub fn content(&self) -> StatementId {
+        self.told.borrow().as_ref().map_or(self.id, |(id, _)| *id)
+    }
+
+    /// The types of its parameters, as far as they are settled.
+    pub fn types(&self) -> Vec<u8> {
+        self.told.borrow().as_ref().map_or(&self.oids, |(_, oids)| oids).clone()
+    }
+
+    /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
+    /// other numbers for them.
+    fn settle_types(&self, told: &[u8]) {
+        const FIRST_MADE: u32 = 16384;
+        let mut oids = Vec::with_capacity(told.len());
+        for (n, oid) in told.chunks_exact(4).enumerate() {
+            let made = u32::from_be_bytes(oid.try_into().unwrap_or_default()) >= FIRST_MADE;
+            let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
+            oids.extend_from_slice(if made { declared } else { oid });
+        }
+        *self.told.borrow_mut() = Some((statement_id(&self.text, &oids), oids));
+    }
+}
+
+impl Link {
+    /// What the statement is prepared as here.
+    pub fn prepared_as(&mut self, s: &Statement) -> StatementId {
+        self.facts.prepared.find(&s.content()).unwrap_or(s.content())
+    }
+
+    /// The server has told the types of a statement's parameters: it is what it would be had the
+    /// client declared them.
+    pub fn settle_types(&mut self, s: &Statement, oids: &[u8]) {
+        let before = s.content();
+        s.settle_types(oids);
+        if self.unnamed == Some(before) {
+            self.unnamed = Some(s.content());
+        }
+        if !self.expects.iter().any(|e| e.undo.created == Some(before)) {
+            self.facts.prepared.is_also(s.content(), before);
+        }
+    }
+}
