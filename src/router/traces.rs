@@ -73,8 +73,16 @@ struct Found {
 
 impl Found {
     fn walk(&mut self, node: Node<'_>, cx: Context<'_>) {
-        if matches!(node, Node::None) {
-            return;
+        match node {
+            Node::None => return,
+            // CREATE TABLE AS EXECUTE. The walker does not know the node.
+            Node::ExecuteStmt(_) => {
+                self.traces.code = true;
+                let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+                self.traces.parameters.extend(dotted(text));
+                return;
+            }
+            _ => {}
         }
         walk_manual::<()>(node, |n| {
             if let Node::FuncCall(f) = n {

@@ -148,7 +148,18 @@ impl SessionSettings {
     pub fn reset(&mut self, name: &str) {
         self.forget_local(name);
         self.forget_role(name);
-        self.edit().retain(|s| s.name != name);
+        self.unset(|n| n == name);
+    }
+
+    /// A parameter that no library defines stays known once it was set, and is empty after RESET;
+    /// RESET makes it so where it was not known either.
+    fn unset(&mut self, goes: impl Fn(&str) -> bool) {
+        let base: Vec<_> = self.base.iter().map(|b| b.name.clone()).collect();
+        let list = self.edit();
+        list.retain(|s| !goes(&s.name) || (s.name.contains('.') && !base.contains(&s.name)));
+        for s in list.iter_mut().filter(|s| goes(&s.name)) {
+            s.sql = format!("RESET {}", ident(&s.name));
+        }
     }
 
     /// SET and RESET SESSION AUTHORIZATION end the role (miscinit.c, SetSessionUserId).
@@ -200,12 +211,12 @@ impl SessionSettings {
     pub fn reset_all(&mut self) {
         self.forget_local("search_path");
         // RESET ALL leaves role and session_authorization alone (they are GUC_NO_RESET_ALL).
-        self.edit().retain(|s| is_role(&s.name));
+        self.unset(|n| !is_role(n));
     }
 
     /// DISCARD ALL, which also ends the role.
     pub fn discard(&mut self) {
-        self.edit().clear();
+        self.unset(|_| true);
         self.commit();
     }
 
@@ -335,8 +346,11 @@ pub(super) fn steps(applied: Option<&Settings>, wanted: &Settings) -> Vec<String
             steps.extend(["RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL"].map(Into::into))
         }
         Some(applied) => {
-            // Roles first: the others may need the rights of the login role to be reset.
-            for s in applied.iter().filter(|s| !keeps(s) && is_role(&s.name)) {
+            // Roles first: the others may need the rights of the login role.
+            let other = |s: &&Setting| !is_role(&s.name);
+            let others = applied.iter().filter(other).any(|s| !keeps(s))
+                || wanted.iter().filter(other).any(|s| !applied.contains(s));
+            for s in applied.iter().filter(|s| (others || !keeps(s)) && is_role(&s.name)) {
                 let what = if s.name == "role" { "ROLE" } else { "SESSION AUTHORIZATION" };
                 steps.push(format!("RESET {what}"));
             }
@@ -426,6 +440,21 @@ mod tests {
         assert!(reset_sql(Some(b.current()), a.current()).starts_with("RESET ROLE\n; "));
         assert!(reset_sql(None, a.current()).contains("'a''b'"));
         assert!(are_in_force(Some(a.current()), a.current()));
+        let role = b.current().clone();
+        b.set("x.y", "SET x.y = '1'");
+        b.commit();
+        let both = "SET x.y = '1'\n; SET ROLE r\n; ";
+        assert_eq!(reset_sql(Some(&role), b.current()), format!("RESET ROLE\n; {both}"));
+        b.reset_all();
+        b.commit();
+        let known = "RESET ROLE\n; RESET \"x\".\"y\"\n; SET ROLE r\n; ";
+        assert_eq!(reset_sql(Some(&role), b.current()), known, "it is empty, not unknown");
+        b.reset("x.y");
+        b.discard();
+        assert_eq!(b.current().last().map(|s| s.sql.as_str()), Some("RESET \"x\".\"y\""));
+        b = startup("search_path", "x, y");
+        b.set("role", "SET ROLE r");
+        b.commit();
         assert!(!are_in_force(Some(b.current()), b.current()), "a role is set each time");
         assert_eq!(reset_sql(Some(b.current()), b.current()), "SET ROLE r\n; ");
     }
