@@ -150,6 +150,16 @@ pub async fn run(
         return Err(Report::fatal("55000", why).hint("ENABLE in the console ends that.").into());
     }
     shared.pools.renew(&user, &credentials);
+    let entry = NewClient {
+        user: startup.user.clone(),
+        database: startup.database.clone(),
+        application_name,
+        addr,
+        local: stream.socket().ends().map(|(_, ours)| ours),
+        remote_pid: stream.socket().peer_pid(),
+        tls: stream.is_tls(),
+        worker: worker.index,
+    };
     if let Some(kind) = &startup.replication {
         let mut parameters = startup.params.clone();
         parameters.push(("replication".to_owned(), kind.clone()));
@@ -159,24 +169,11 @@ pub async fn run(
             .connect_alone(routes.home(), &database, &user, &credentials, &parameters, worker.index)
             .await
             .map_err(|e| fatal(&PoolError::Login(e)))?;
-        for (name, value) in server.facts.reported.list() {
-            backend::put_parameter_status(out.buf(), name, value);
-        }
         let cancel = shared.cancels.register(protocol);
         cancel.linked([server.cancel.clone()]);
-        backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
-        backend::put_ready(out.buf(), backend::Status::Idle);
+        put_welcome(out.buf(), server.facts.reported.list(), &cancel);
         stream.drain(&mut out).await?;
-        let info = shared.registry.add_client(NewClient {
-            user: startup.user,
-            database: startup.database,
-            application_name,
-            addr,
-            local: stream.socket().ends().map(|(_, ours)| ours),
-            remote_pid: stream.socket().peer_pid(),
-            tls: stream.is_tls(),
-            worker: worker.index,
-        });
+        let info = shared.registry.add_client(entry);
         info.set_pin(Some("replication"));
         server.serves(info.id);
         return Ok(Outcome::Replication(Box::new(Through {
@@ -188,24 +185,11 @@ pub async fn run(
         })));
     }
     let status = server_status(worker, &user, &database, &credentials, &startup).await?;
-    for (name, value) in &status {
-        backend::put_parameter_status(out.buf(), name, value);
-    }
     let cancel = shared.cancels.register(protocol);
-    backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
-    backend::put_ready(out.buf(), backend::Status::Idle);
+    put_welcome(out.buf(), &status, &cancel);
     stream.drain(&mut out).await?;
 
-    let info = shared.registry.add_client(NewClient {
-        user: startup.user,
-        database: startup.database,
-        application_name,
-        addr,
-        local: stream.socket().ends().map(|(_, ours)| ours),
-        remote_pid: stream.socket().peer_pid(),
-        tls: stream.is_tls(),
-        worker: worker.index,
-    });
+    let info = shared.registry.add_client(entry);
     let mut session = Session::new(info.id, &startup.params);
     session.told(status);
     let stats = shared.registry.database(worker.index, &database);
@@ -221,6 +205,15 @@ pub async fn run(
         admission,
         input,
     })))
+}
+
+/// The end of a login: the server's parameters, the client's cancel key, ReadyForQuery.
+fn put_welcome(out: &mut Vec<u8>, status: &[(String, String)], cancel: &Registration) {
+    for (name, value) in status {
+        backend::put_parameter_status(out, name, value);
+    }
+    backend::put_backend_key(out, cancel.pid(), cancel.secret());
+    backend::put_ready(out, backend::Status::Idle);
 }
 
 /// The parameters a server connection reports with the client's startup parameters in force.
