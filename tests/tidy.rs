@@ -290,6 +290,38 @@ fn nothing_is_left_half_done() {
 }
 
 /// Two modules beside each other that import each other are one module in two files.
+/// docs/compatibility.md says where each claim is tested: a test's name, or a script and the words it
+/// stands under there, as `file.txt: words`.
+#[test]
+fn every_test_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/compatibility.md")).unwrap();
+    let mut code = String::new();
+    for file in [rust_files(&root.join("src")), rust_files(&root.join("tests"))].concat() {
+        code += &fs::read_to_string(file).unwrap();
+    }
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for row in text.lines().filter(|l| l.starts_with('|')) {
+        let evidence = row.trim_end_matches([' ', '|']).rsplit('|').next().unwrap_or_default();
+        for name in evidence.split('`').skip(1).step_by(2) {
+            named += 1;
+            let there = match name.split_once(": ") {
+                Some((file, words)) => {
+                    let script = fs::read_to_string(root.join("tests/golden").join(file));
+                    script.is_ok_and(|s| s.contains(words))
+                }
+                None => code.contains(&format!("fn {name}(")),
+            };
+            if !there {
+                missing.push(name);
+            }
+        }
+    }
+    assert!(missing.is_empty(), "there is no {missing:#?}");
+    assert!(named > 50, "the table is read wrongly: {named}");
+}
+
 #[test]
 fn arrows_go_one_way() {
     let arrows: BTreeMap<&str, &[&str]> = MODULES.iter().map(|(m, _, a)| (*m, *a)).collect();

@@ -205,6 +205,13 @@ impl Server {
                 }
             }));
         }
+        if let Some((before, next_pid)) = &before {
+            // Nobody is accepted meanwhile: who connects waits at the socket. From its first client
+            // on this process gives no pid twice and passes cancels on.
+            shared.cancels.begin_at(*next_pid);
+            before.serving()?;
+            shared.cancels.set_elsewhere(Some(before.canceller()?));
+        }
         workers.listen(&sockets).map_err(StartError::Threads)?;
         registry.set_ready(true);
         tracing::info!(%addr, workers = count, "serving");
@@ -225,7 +232,7 @@ impl Server {
             tasks,
         };
         Ok(match before {
-            Some(before) => server.succeed(before, plan.adopters)?,
+            Some((before, _)) => server.succeed(before, plan.adopters),
             None => server,
         })
     }

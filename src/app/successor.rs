@@ -9,7 +9,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::takeover::{self, Door, Predecessor};
 use super::workers::Adoption;
-use super::{DDL_RECOVERY, RESUME_DEADLINE, Server, StartError, owner};
+use super::{DDL_RECOVERY, RESUME_DEADLINE, Server, owner};
 use crate::catalog::ddl;
 use crate::catalog::owner::Owner;
 use crate::net::passing::Line;
@@ -37,12 +37,10 @@ impl Server {
     /// Relieves the predecessor: its clients come here, and the catalog is ours when it is gone.
     pub(super) fn succeed(
         mut self,
-        (before, next_pid): (Predecessor, i32),
+        before: Predecessor,
         adopters: Vec<UnboundedSender<Adoption>>,
-    ) -> Result<Self, StartError> {
+    ) -> Self {
         let shared = self.shared.clone();
-        shared.cancels.begin_at(next_pid);
-        shared.cancels.set_elsewhere(Some(before.canceller()?));
         let (mover, gates) = (self.mover.clone(), self.gates.clone());
         let mut turns = adopters.into_iter().cycle();
         let adopt = move |handed, socket| {
@@ -80,7 +78,7 @@ impl Server {
                 owner::keep(owner, gates, store.clone()),
             );
         }));
-        Ok(self)
+        self
     }
 
     /// Hands the sockets to a successor. True: it serves. Otherwise all is as it was.

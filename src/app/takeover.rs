@@ -134,12 +134,16 @@ impl Predecessor {
         .await
     }
 
-    /// We serve: it may let go. Its clients come to `adopt` until it is gone, which ends this.
+    /// We are about to serve: it may let go.
+    pub fn serving(&self) -> Result<(), TakeoverError> {
+        Ok(self.line.send(&ToPredecessor::Serving, &[])?)
+    }
+
+    /// Its clients come to `adopt` until it is gone, which ends this.
     pub async fn relieve(
         &self,
         mut adopt: impl FnMut(Box<Handed>, OwnedFd) + Send + 'static,
     ) -> Result<(), TakeoverError> {
-        self.line.send(&ToPredecessor::Serving, &[])?;
         let line = self.line.try_clone()?;
         let received = tokio::task::spawn_blocking(move || {
             let mut count = 0;
@@ -156,7 +160,7 @@ impl Predecessor {
         received.await.map_err(io::Error::other)?
     }
 
-    /// Passes cancels of its clients on.
+    /// Passes cancels of its clients on; after [`Predecessor::serving`].
     pub fn canceller(&self) -> Result<Elsewhere, TakeoverError> {
         let line = self.line.try_clone()?;
         Ok(Box::new(move |pid, secret| {

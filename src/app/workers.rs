@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Barrier, Notify, mpsc, oneshot};
 use tokio::task::LocalSet;
 
 use crate::client::shared::Shared;
@@ -35,11 +35,14 @@ pub struct Inbox {
     opens: mpsc::UnboundedReceiver<OpenRequest>,
     gate: mpsc::UnboundedReceiver<gate::Command>,
     adoptions: mpsc::UnboundedReceiver<Adoption>,
+    /// Where a worker whose clients have gone waits for the others.
+    ended: Arc<Barrier>,
 }
 
 pub fn channels(count: usize) -> (Outbox, Vec<Inbox>) {
     let mut out = Outbox { openers: Vec::new(), gates: Vec::new(), adopters: Vec::new() };
     let mut inboxes = Vec::new();
+    let ended = Arc::new(Barrier::new(count));
     for _ in 0..count {
         let (opener, opens) = mpsc::unbounded_channel();
         let (commands, gate) = mpsc::unbounded_channel();
@@ -47,7 +50,7 @@ pub fn channels(count: usize) -> (Outbox, Vec<Inbox>) {
         out.openers.push(opener);
         out.gates.push(commands);
         out.adopters.push(adopter);
-        inboxes.push(Inbox { opens, gate, adoptions });
+        inboxes.push(Inbox { opens, gate, adoptions, ended: ended.clone() });
     }
     (out, inboxes)
 }
@@ -203,14 +206,16 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Ve
     // The sender lives as long as the server; its end is a stop too.
     let _ = draining.wait_for(|d| *d).await;
     worker.drain.notify_waiters();
-    if tokio::time::timeout(worker.shared.patience(), live.ended()).await.is_ok() {
-        return;
+    if tokio::time::timeout(worker.shared.patience(), live.ended()).await.is_err() {
+        // Time is up: transactions are ended, as their statements are cancelled (Workers::drain).
+        worker.ending.set(true);
+        worker.drain.notify_waiters();
+        // What has not ended by then is closed with the runtime.
+        let _ = tokio::time::timeout(LAST, live.ended()).await;
     }
-    // Time is up: transactions are ended, as their statements are cancelled (Workers::drain).
-    worker.ending.set(true);
-    worker.drain.notify_waiters();
-    // What has not ended by then is closed with the runtime.
-    let _ = tokio::time::timeout(LAST, live.ended()).await;
+    // A server connection is driven by the runtime that has opened it, also while it is lent to a
+    // client of another worker.
+    inbox.ended.wait().await;
 }
 
 /// Serves whoever connects to this socket, until the process drains.

@@ -54,6 +54,8 @@ pub struct Target<'a> {
     pub node: &'a Node,
     pub database: &'a str,
     pub user: &'a str,
+    /// What the startup packet asks for besides.
+    pub parameters: &'a [(String, String)],
     pub credentials: &'a Credentials,
     pub tls: &'a crate::net::tls::ClientTls,
     /// Where the connection appears in SHOW SERVERS, and the worker whose it is.
@@ -86,7 +88,9 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     let mut out = Out::default();
     startup::put_startup(
         out.buf(),
-        [("user", target.user), ("database", target.database)].into_iter(),
+        [("user", target.user), ("database", target.database)]
+            .into_iter()
+            .chain(target.parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()))),
     );
     stream.drain(&mut out).await.map_err(unreachable)?;
 

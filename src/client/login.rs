@@ -12,6 +12,7 @@ use bytes::BytesMut;
 
 use super::authenticate::Client;
 use super::cancel::Registration;
+use super::replication::Through;
 use super::reported::{Asked, Known, Status};
 use super::shared::Admission;
 use super::worker::Worker;
@@ -28,6 +29,7 @@ use crate::wire::{ProtocolError, frame};
 
 pub enum Outcome {
     Session(Box<Parts>),
+    Replication(Box<Through>),
     Console(Guest),
 }
 
@@ -107,11 +109,6 @@ pub async fn run(
     if !asked_for || !startup.extensions.is_empty() {
         startup::put_negotiate(out.buf(), protocol, &startup.extensions);
     }
-    if startup.replication.is_some() {
-        return Err(Report::fatal("0A000", "replication connections are not supported")
-            .hint("Connect to the node directly.")
-            .into());
-    }
     let console = CONSOLE.contains(&startup.database.as_str());
     let client = Client {
         worker,
@@ -153,6 +150,43 @@ pub async fn run(
         return Err(Report::fatal("55000", why).hint("ENABLE in the console ends that.").into());
     }
     shared.pools.renew(&user, &credentials);
+    if let Some(kind) = &startup.replication {
+        let mut parameters = startup.params.clone();
+        parameters.push(("replication".to_owned(), kind.clone()));
+        let routes = shared.store.routes().load();
+        let server = shared
+            .pools
+            .connect_alone(routes.home(), &database, &user, &credentials, &parameters, worker.index)
+            .await
+            .map_err(|e| fatal(&PoolError::Login(e)))?;
+        for (name, value) in server.facts.reported.list() {
+            backend::put_parameter_status(out.buf(), name, value);
+        }
+        let cancel = shared.cancels.register(protocol);
+        cancel.linked([server.cancel.clone()]);
+        backend::put_backend_key(out.buf(), cancel.pid(), cancel.secret());
+        backend::put_ready(out.buf(), backend::Status::Idle);
+        stream.drain(&mut out).await?;
+        let info = shared.registry.add_client(NewClient {
+            user: startup.user,
+            database: startup.database,
+            application_name,
+            addr,
+            local: stream.socket().ends().map(|(_, ours)| ours),
+            remote_pid: stream.socket().peer_pid(),
+            tls: stream.is_tls(),
+            worker: worker.index,
+        });
+        info.set_pin(Some("replication"));
+        server.serves(info.id);
+        return Ok(Outcome::Replication(Box::new(Through {
+            server,
+            cancel,
+            info,
+            admission,
+            input,
+        })));
+    }
     let status = server_status(worker, &user, &database, &credentials, &startup).await?;
     for (name, value) in &status {
         backend::put_parameter_status(out.buf(), name, value);

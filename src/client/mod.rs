@@ -3,7 +3,7 @@
 //! [`handshake`] reads what comes before the first frame, [`login`] finds out who it is and what
 //! its parameters are, [`relay`] then drives the [`crate::session::Session`] between the two
 //! sockets; [`aside`] is where it waits, [`ending`] how it
-//! ends, [`handover`] how it goes to another process. [`gather`] carries out statements that go to
+//! ends, [`handover`] how it goes to another process. [`replication`] is passed through whole. [`gather`] carries out statements that go to
 //! every node. [`listeners`] listens for all clients, [`mail`] brings them what was heard. A
 //! [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
@@ -20,6 +20,7 @@ mod listeners;
 mod login;
 mod mail;
 mod relay;
+mod replication;
 mod reported;
 mod roles;
 pub mod shared;
@@ -58,6 +59,9 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
     drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
+        Opened::Replication { stream, through } => {
+            through.run(stream, worker.shared.draining.clone()).await;
+        }
         Opened::Console { stream, guest } => {
             let visitor = shared::Visitor {
                 user: guest.user,
@@ -75,6 +79,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
 
 enum Opened {
     Session(Box<relay::Client>),
+    Replication { stream: Stream, through: Box<replication::Through> },
     Console { stream: Stream, guest: login::Guest },
 }
 
@@ -100,6 +105,9 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
             match login::run(worker, &mut stream, startup, input, addr, binding).await {
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
+                }
+                Ok(login::Outcome::Replication(through)) => {
+                    Some(Opened::Replication { stream, through })
                 }
                 Ok(login::Outcome::Console(guest)) => Some(Opened::Console { stream, guest }),
                 Err(login::Failure::Gone) => None,

@@ -79,6 +79,7 @@ impl OpenRequest {
             node: &pool.node,
             database: &pool.key.database,
             user: &pool.key.user,
+            parameters: &[],
             credentials: &credentials,
             tls: &tls,
             registry: &pool.home.registry,
@@ -173,6 +174,32 @@ impl Pools {
             })
         });
         pool.clone()
+    }
+
+    /// A connection to `node` outside of all pools, with these parameters in its startup packet.
+    pub async fn connect_alone(
+        &self,
+        node: &Node,
+        database: &str,
+        user: &str,
+        with: &Credentials,
+        parameters: &[(String, String)],
+        worker: Worker,
+    ) -> Result<Box<ServerConn>, LoginError> {
+        let timeout = self.config.load().connect_timeout;
+        let id = ConnId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let tls = self.tls.load_full();
+        let target = Target {
+            node,
+            database,
+            user,
+            parameters,
+            credentials: with,
+            tls: &tls,
+            registry: &self.registry,
+            worker,
+        };
+        login::connect(target, id, timeout).await
     }
 
     /// A role has logged in: its latest proof is the one that fits its present password.

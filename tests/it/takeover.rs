@@ -210,7 +210,8 @@ async fn a_statement_that_began_before_can_be_cancelled_after() {
     .await;
     let mut old = place.take_over();
     client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
-    let e = sleeps.await.unwrap().unwrap_err();
+    let ended = tokio::time::timeout(PATIENCE, sleeps).await.expect("the cancel arrives");
+    let e = ended.unwrap().unwrap_err();
     assert_eq!(e.code(), Some(&SqlState::QUERY_CANCELED), "{e:?}");
     assert!(old.end().await.success());
     assert_eq!(value::<i32>(&client, "SELECT 1").await, 1, "it goes on with the new process");
@@ -264,6 +265,14 @@ async fn an_old_process_that_still_waits_can_be_ended() {
     open.batch_execute("BEGIN; SELECT 1").await.unwrap();
     let client = connect(place.port).await;
     let mut old = place.take_over();
+    // The console of the moment may be the old process's, which ends it.
+    wait_for("the client that is at rest to have changed over", async || {
+        let console = connect_as(place.port, "pgshunt", SUPERUSER, PASSWORD).await.ok()?;
+        let rows = console.simple_query("SHOW CLIENTS").await.ok()?;
+        let row = |m: &&_| matches!(m, tokio_postgres::SimpleQueryMessage::Row(_));
+        (rows.iter().filter(row).count() == 2).then_some(())
+    })
+    .await;
     old.signal(libc::SIGTERM);
     assert!(old.end().await.success());
     assert!(open.batch_execute("COMMIT").await.is_err());

@@ -295,3 +295,41 @@ fn raise_file_limit() {
         assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &limit), 0);
     }
 }
+
+/// A server connection that one worker has opened and lent to a client of another: the first worker
+/// has no client left when the process drains, and must not take the connection with it.
+#[tokio::test]
+async fn a_lent_connection_outlives_its_workers_last_client() {
+    let mut b = Binary::start(1, "[pool]\nsize = 1\n");
+    let console = Console::open(b.port, "pgshunt").await;
+    let mut of_worker: [Option<Wire>; 2] = [None, None];
+    let mut first = None;
+    while of_worker.iter().any(Option::is_none) {
+        let wire = Wire::login(b.port).await;
+        let lines = console.lines("SHOW CLIENTS").await;
+        let cell = |line: &[(String, Option<String>)], name: &str| -> usize {
+            let found = line.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.as_deref());
+            found.and_then(|v| v.parse().ok()).unwrap_or_else(|| panic!("no {name}: {line:?}"))
+        };
+        let newest = lines.iter().max_by_key(|line| cell(line, "id")).expect("a client");
+        let worker = cell(newest, "worker");
+        // Its login has opened the only connection.
+        first.get_or_insert(worker);
+        of_worker[worker].get_or_insert(wire);
+    }
+    if first == Some(1) {
+        of_worker.reverse();
+    }
+    let [Some(mut opens), Some(mut borrows)] = of_worker else { unreachable!("both are there") };
+    for _ in 0..2 {
+        assert_eq!(opens.ask("SELECT 1").await, "TDCZ");
+        assert_eq!(borrows.ask("SELECT 1").await, "TDCZ");
+    }
+    assert_eq!(borrows.ask("BEGIN; SELECT 1").await, "CTDCZ");
+    b.signal(libc::SIGTERM);
+    assert_eq!(opens.last_words().await.0, "57P01");
+    assert_eq!(borrows.ask("SELECT 1").await, "TDCZ");
+    assert_eq!(borrows.ask("COMMIT").await, "CZ");
+    assert_eq!(borrows.last_words().await.0, "57P01");
+    assert!(b.ended().await.success());
+}

@@ -3,6 +3,8 @@
 
 mod notify;
 mod pins;
+mod replication;
+mod restarts;
 mod search_path;
 mod settings;
 
