@@ -108,13 +108,7 @@ impl Session {
         }
     }
 
-    fn job(
-        &self,
-        kind: &Kind,
-        place: &Place,
-        request: Vec<u8>,
-        env: &Env<'_>,
-    ) -> Job {
+    fn job(&self, kind: &Kind, place: &Place, request: Vec<u8>, env: &Env<'_>) -> Job {
         match (kind, place) {
             (_, Place::Every { group, nodes, merge }) => Job::Gather(Gather {
                 group: *group,
