@@ -279,6 +279,10 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     if let Some(kind) = undermines(node, cx) {
         return (kind, Control::None);
     }
+    if changes_roles(node) && cx.names.routes.nodes().nth(1).is_some() {
+        // All databases of a server have the same roles.
+        return (Kind::Ddl, Control::None);
+    }
     if let Node::CreateStmt(c) = node {
         if let Some(rv) = c.relation().filter(|rv| is_temporary(rv)) {
             let _ = rv;
@@ -387,6 +391,18 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 fn names_temporary(cx: Context<'_>) -> bool {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
     text.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
+}
+
+fn changes_roles(node: Node<'_>) -> bool {
+    match node {
+        Node::CreateRoleStmt(_)
+        | Node::AlterRoleStmt(_)
+        | Node::AlterRoleSetStmt(_)
+        | Node::DropRoleStmt(_)
+        | Node::GrantRoleStmt(_) => true,
+        Node::RenameStmt(r) => r.rename_type == ObjectType::OBJECT_ROLE,
+        _ => false,
+    }
 }
 
 fn changes_functions(node: Node<'_>) -> bool {
