@@ -1,4 +1,4 @@
-//! DDL of distributed tables: handed to the control runtime, which carries it out on all nodes.
+//! DDL of distributed tables and roles: handed to the control runtime, which carries it out on all nodes.
 
 use std::time::Instant;
 
@@ -9,12 +9,7 @@ use crate::wire::backend::{self, Report, Status};
 
 impl Client {
     /// Carries out DDL and writes its answer. The message in front is taken off.
-    pub(super) async fn ddl(
-        &mut self,
-        sql: String,
-        extended: bool,
-        described: bool,
-    ) -> Result<(), End> {
+    pub(super) async fn ddl(&mut self, sql: String, before: &[u8]) -> Result<(), End> {
         let settings = self.parts.session.settings();
         let request = DdlRequest {
             role: self.parts.user.to_string(),
@@ -34,13 +29,7 @@ impl Client {
                     report_of_notice(notice).put(self.out.buf());
                 }
                 let out = self.out.buf();
-                if extended {
-                    backend::put_bare(out, b'1');
-                    backend::put_bare(out, b'2');
-                    if described {
-                        backend::put_bare(out, b'n');
-                    }
-                }
+                out.extend_from_slice(before);
                 backend::put_command_complete(out, outcome.tag);
                 backend::put_ready(out, Status::Idle);
                 self.consume_front();

@@ -375,7 +375,7 @@ impl Client {
     async fn job(&mut self, job: Job) -> Result<(), End> {
         match job {
             Job::Gather(gather) => self.gather(gather).await,
-            Job::Ddl { sql, extended, described } => self.ddl(sql, extended, described).await,
+            Job::Ddl { sql, before } => self.ddl(sql, &before).await,
         }
     }
 

@@ -4,7 +4,7 @@ use super::extended::Stop;
 use super::{Env, Flow, Gather, Job, Need, Pending, Session};
 use crate::router::place::{NoValues, Place};
 use crate::router::plan::{Kind, Merge, Plan};
-use crate::wire::backend::{Report, Status};
+use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
 
 impl Session {
@@ -20,13 +20,11 @@ impl Session {
             (Place::Every { .. }, _) => {
                 let mut request = Vec::with_capacity(text.len() + 6);
                 frontend::put_query(&mut request, text);
-                self.job(&plan.kind, place, request, env, false)
+                self.job(&plan.kind, place, request, env)
             }
-            (_, Kind::Ddl) => Job::Ddl {
-                sql: String::from_utf8_lossy(text).into_owned(),
-                extended: false,
-                described: false,
-            },
+            (_, Kind::Ddl) => {
+                Job::Ddl { sql: String::from_utf8_lossy(text).into_owned(), before: Vec::new() }
+            }
             _ => return None,
         };
         Some(self.job_allowed(&job, env).map(|need| match need {
@@ -66,7 +64,7 @@ impl Session {
                 .hint("Run it outside of the transaction, or add an equality on the distribution column."),
                 Job::Ddl { .. } => Report::error(
                     "25001",
-                    "DDL of a distributed table cannot run inside a transaction block",
+                    "a statement that changes every node cannot run inside a transaction block",
                 )
                 .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),
             });
@@ -103,21 +101,14 @@ impl Session {
             .hint("Send Sync before and after it (leave pipeline mode).")
             .into());
         }
-        let job = self.job(kind, place, Vec::new(), env, false);
+        let job = self.job(kind, place, Vec::new(), env);
         match self.job_allowed(&job, env)? {
             None => Ok(()),
             Some(need) => Err(Stop::Wait(need)),
         }
     }
 
-    fn job(
-        &self,
-        kind: &Kind,
-        place: &Place,
-        request: Vec<u8>,
-        env: &Env<'_>,
-        described: bool,
-    ) -> Job {
+    fn job(&self, kind: &Kind, place: &Place, request: Vec<u8>, env: &Env<'_>) -> Job {
         match (kind, place) {
             (_, Place::Every { group, nodes, merge }) => Job::Gather(Gather {
                 group: *group,
@@ -130,11 +121,9 @@ impl Session {
                 limit: 0,
                 settings: self.settings.current().clone(),
             }),
-            _ => Job::Ddl {
-                sql: String::from_utf8_lossy(&request).into_owned(),
-                extended: true,
-                described,
-            },
+            _ => {
+                Job::Ddl { sql: String::from_utf8_lossy(&request).into_owned(), before: Vec::new() }
+            }
         }
     }
 
@@ -199,11 +188,17 @@ impl Session {
             }
         }
         if plan.kind == Kind::Ddl {
-            return Ok(Some(Job::Ddl {
-                sql: String::from_utf8_lossy(&statement.text).into_owned(),
-                extended: true,
-                described,
-            }));
+            let mut before = Vec::new();
+            // Prepared in an earlier segment, it was answered for there.
+            if parsed {
+                backend::put_bare(&mut before, b'1');
+            }
+            backend::put_bare(&mut before, b'2');
+            if described {
+                backend::put_bare(&mut before, b'n');
+            }
+            let sql = String::from_utf8_lossy(&statement.text).into_owned();
+            return Ok(Some(Job::Ddl { sql, before }));
         }
         if !parsed {
             // Prepared earlier: each node learns it now; its ParseComplete is not the client's.
@@ -213,7 +208,7 @@ impl Session {
             request = whole;
         }
         frontend::put_empty(&mut request, b'S');
-        let mut job = self.job(&plan.kind, &place, request, env, described);
+        let mut job = self.job(&plan.kind, &place, request, env);
         if let Job::Gather(g) = &mut job {
             g.hide_parse = !parsed;
             g.hide_describe = hide_describe;

@@ -119,8 +119,8 @@ pub enum Need {
 pub enum Job {
     /// Run the request on these nodes and merge the answers.
     Gather(Gather),
-    /// Carry out DDL on all nodes; the answer is a command tag.
-    Ddl { sql: String, extended: bool, described: bool },
+    /// Carry out DDL on all nodes; the answer is a command tag, behind these messages.
+    Ddl { sql: String, before: Vec<u8> },
 }
 
 /// A read on several nodes.

@@ -34,7 +34,7 @@ const LOCK_TIMEOUT: &str = "10s";
 /// How our own statements run: names found in pg_catalog only, and names and constants printed so
 /// that every node reads them alike.
 pub(super) const OWN_SETTINGS: &str = "\
-    SET LOCAL ROLE NONE; SET LOCAL search_path = pg_catalog; \
+    SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; SET LOCAL search_path = pg_catalog; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on; \
     SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = postgres; \
     SET LOCAL TimeZone = UTC; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; \

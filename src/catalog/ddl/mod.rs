@@ -1,4 +1,4 @@
-//! DDL on distributed tables: one statement of a client, carried out on all nodes or on none.
+//! DDL on distributed tables and on roles: one statement of a client, carried out on all nodes or on none.
 //!
 //! ```text
 //!   client's text ─► statement (what is asked; refused if not known to be safe)
@@ -25,6 +25,7 @@ mod change;
 mod create;
 mod error;
 mod everywhere;
+mod role_change;
 mod roles;
 mod shape;
 mod statement;
@@ -39,7 +40,6 @@ pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
 pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
-pub use roles::ensure_role_on_nodes;
 pub use shape::{Grant, Sequence, Shape};
 
 use super::Store;
@@ -61,6 +61,8 @@ pub struct DdlRequest {
 #[derive(Debug, Clone)]
 struct Who {
     role: String,
+    /// What SESSION_USER means.
+    login: String,
     superuser: bool,
     /// `pgshunt.shard_count`, if the session has set it.
     shard_count: Option<String>,
@@ -96,8 +98,8 @@ impl From<DbError> for Notice {
     }
 }
 
-/// Carries out one statement that creates, changes or drops a distributed table, on all nodes or on
-/// none, and puts the new routing table in force.
+/// Carries out one statement that creates, changes or drops a distributed table or a role, on all
+/// nodes or on none, and puts the new routing table in force.
 ///
 /// # Errors
 /// Nothing is changed on any node. The one exception is SQLSTATE 08007, when the home node broke off
@@ -106,7 +108,11 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
     let statement = statement::parse(&request.sql)?;
     let _permit = store.permit().await?;
     let mut all = Everywhere::begin(store).await?;
-    let who = who(&all.home, request).await?;
+    match statement {
+        Statement::Roles(_) => as_login(&all.home, request).await?,
+        _ => as_client(&all.home, request).await?,
+    }
+    let who = who(&all.home).await?;
     let tag = match statement {
         Statement::CreateTable { table } => create::table(&mut all, request, &who, &table).await?,
         Statement::DropTable { tables, cascade, .. } => {
@@ -124,6 +130,7 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
         Statement::AlterTable { table, evaluates, .. } => {
             change::alter_table(&mut all, request, &who, &table, &evaluates).await?
         }
+        Statement::Roles(change) => role_change::run(&all, request, &who, &change).await?,
     };
     as_service(&all.home).await?;
     let mut notices: Vec<Notice> = all.home.notices().into_iter().map(Notice::from).collect();
@@ -162,13 +169,23 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
 
 /// Makes the home session act as the client until [`as_service`].
 async fn as_client(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
+    take_on(home, request, "role").await
+}
+
+/// Makes the home session the client's own until [`as_service`], which is more: a role may do with
+/// itself what others may not, and must not drop itself. Only for statements that run no code.
+async fn as_login(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
+    take_on(home, request, "session_authorization").await
+}
+
+async fn take_on(home: &Peer, request: &DdlRequest, identity: &str) -> Result<(), DdlError> {
     home.set("client_min_messages", "notice").await?;
     home.run("SET LOCAL search_path TO DEFAULT").await?;
-    home.set("role", &request.role).await?;
+    home.set(identity, &request.role).await?;
     for (name, sql) in &request.settings {
         match name.to_ascii_lowercase().as_str() {
             // It would change who may return to the service role.
-            "session_authorization" => {
+            "session_authorization" if identity == "role" => {
                 return Err(DdlError::unsupported(
                     "DDL on distributed tables is not possible under SET SESSION AUTHORIZATION",
                 )
@@ -181,15 +198,16 @@ async fn as_client(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
     Ok(())
 }
 
-async fn who(home: &Peer, request: &DdlRequest) -> Result<Who, DdlError> {
-    as_client(home, request).await?;
+/// Who the client is, if the home session acts as it; then it is the service role's.
+async fn who(home: &Peer) -> Result<Who, DdlError> {
     let row = home
         .client
         .query_one(
             "SELECT current_user::pg_catalog.text, \
                pg_catalog.current_setting('pgshunt.shard_count', true), \
                pg_catalog.current_setting('default_transaction_read_only'), \
-               pg_catalog.current_setting('standard_conforming_strings')",
+               pg_catalog.current_setting('standard_conforming_strings'), \
+               session_user::pg_catalog.text",
             &[],
         )
         .await?;
@@ -208,7 +226,12 @@ async fn who(home: &Peer, request: &DdlRequest) -> Result<Who, DdlError> {
         .await?
         .try_get(0)?;
     let shard_count: Option<String> = row.try_get(1)?;
-    Ok(Who { role, superuser, shard_count: shard_count.filter(|s| !s.is_empty()) })
+    Ok(Who {
+        role,
+        login: row.try_get(4)?,
+        superuser,
+        shard_count: shard_count.filter(|s| !s.is_empty()),
+    })
 }
 
 /// The client's own text, at home. As an extended query, so that it can only be one statement.

@@ -1,106 +1,217 @@
-//! Roles and schemas that must be on a node before a table can be: copied from the home node.
+//! Roles and schemas as the home node has them, made so on another node.
 //!
 //! A role is copied with its password's verifier, so whoever can log in at home can log in
-//! everywhere, and with the roles it is a member of. A role that is there already is left alone.
+//! everywhere, with the roles it is a member of, and with its defaults for parameters.
 
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::Client;
 
 use super::{DdlError, Grant};
-use crate::catalog::Store;
 
-/// The roles named, and all they are members of, as statements that each create one; then their
-/// memberships.
-struct Wanted {
-    roles: Vec<(String, String)>,
-    /// (group, member, with admin option).
-    memberships: Vec<(String, String, bool)>,
+/// What of a role is made as it is at home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// With the password.
+    Attributes,
+    /// ALTER ROLE ... SET, for all databases and for the cluster's.
+    Defaults,
+    Memberships,
 }
 
-/// Makes a role of the home node on every other node that lacks it. Returns those nodes' names.
-pub async fn ensure_role_on_nodes(store: &Store, role: &str) -> Result<Vec<String>, DdlError> {
-    let wanted = {
-        let home = store.home_client().await?;
-        let home = home.lock().await;
-        read(&*home, &[role.to_owned()]).await?
-    };
-    let mut made = Vec::new();
-    for node in store.routes().load().nodes().filter(|n| !n.is_home) {
-        let on_node = |e: DdlError| e.on_node(&node.name);
-        let mut client = store.connector().connect(node).await?;
-        let tx = client.transaction().await.map_err(|e| on_node(e.into()))?;
-        if write(&tx, &wanted).await.map_err(on_node)? {
-            made.push(node.name.clone());
-        }
-        tx.commit().await.map_err(|e| on_node(e.into()))?;
-    }
-    Ok(made)
+/// Which of them.
+pub(super) enum Memberships {
+    /// Those of the roles, in others and of others in them.
+    Of(Vec<String>),
+    /// Those of the second in the first.
+    Between(Vec<String>, Vec<String>),
+    /// Those of the roles in others.
+    In(Vec<String>),
 }
 
-/// Makes the roles named on `node`, in its open transaction, as they are on `home`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Membership {
+    group: String,
+    member: String,
+    /// The options, as GRANT takes them.
+    how: String,
+    /// `None`: it was dropped since.
+    grantor: Option<String>,
+}
+
+/// Makes the roles named, and all they are members of, on `node` if they are not there. A role that
+/// is there already is left alone.
 pub(super) async fn copy_roles(
     home: &Client,
     node: &Client,
     roles: &[String],
 ) -> Result<(), DdlError> {
-    let wanted = read(home, roles).await?;
-    write(node, &wanted).await?;
-    Ok(())
-}
-
-async fn read<C: GenericClient + Sync>(home: &C, roles: &[String]) -> Result<Wanted, DdlError> {
     let rows = home.query(ROLES, &[&roles]).await?;
     let found: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
     if let Some(missing) = roles.iter().find(|r| !found.contains(r)) {
         return Err(DdlError::new("42704", format!("role \"{missing}\" does not exist")));
     }
-    let mut wanted = Wanted { roles: Vec::new(), memberships: Vec::new() };
+    let there = present(node, &found).await?;
+    let mut lacked = Vec::new();
     for row in rows {
         let name: String = row.try_get(0)?;
-        let attributes: String = row.try_get(1)?;
-        let password: Option<String> = row.try_get(2)?;
-        let valid_until: Option<String> = row.try_get(3)?;
-        let mut sql = format!("CREATE ROLE {} {attributes}", ident(&name));
-        if let Some(p) = password {
-            sql += &format!(" PASSWORD {}", literal(&p));
-        }
-        if let Some(v) = valid_until {
-            sql += &format!(" VALID UNTIL {}", literal(&v));
-        }
-        wanted.roles.push((name, sql));
-    }
-    for row in home.query(MEMBERSHIPS, &[&found]).await? {
-        wanted.memberships.push((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
-    }
-    Ok(wanted)
-}
-
-async fn write<C: GenericClient + Sync>(node: &C, wanted: &Wanted) -> Result<bool, DdlError> {
-    let names: Vec<&str> = wanted.roles.iter().map(|(name, _)| name.as_str()).collect();
-    let there: Vec<String> = node
-        .query("SELECT rolname::text FROM pg_roles WHERE rolname::text = ANY($1)", &[&names])
-        .await?
-        .iter()
-        .map(|r| r.try_get(0))
-        .collect::<Result<_, _>>()?;
-    let mut sql = Vec::new();
-    let mut lacked = Vec::new();
-    for (name, create) in &wanted.roles {
-        if !there.contains(name) {
-            sql.push(create.clone());
+        if !there.contains(&name) {
+            node.batch_execute(&format!("CREATE ROLE {}", ident(&name))).await?;
             lacked.push(name);
         }
     }
-    for (group, member, admin) in &wanted.memberships {
-        if lacked.contains(&member) {
-            let admin = if *admin { " WITH ADMIN OPTION" } else { "" };
-            sql.push(format!("GRANT {} TO {}{admin}", ident(group), ident(member)));
+    if lacked.is_empty() {
+        return Ok(());
+    }
+    attributes(home, node, &lacked).await?;
+    defaults(home, node, &lacked).await?;
+    memberships(home, node, &Memberships::In(lacked)).await
+}
+
+/// Makes these parts of the roles on `node` what they are at home, and the roles if need be.
+pub(super) async fn bring(
+    home: &Client,
+    node: &Client,
+    roles: &[String],
+    parts: &[Part],
+) -> Result<(), DdlError> {
+    copy_roles(home, node, roles).await?;
+    for part in parts {
+        match part {
+            Part::Attributes => attributes(home, node, roles).await?,
+            Part::Defaults => defaults(home, node, roles).await?,
+            Part::Memberships => {
+                bring_memberships(home, node, &Memberships::Of(roles.to_vec())).await?;
+            }
         }
     }
-    if !sql.is_empty() {
-        node.batch_execute(&sql.join("; ")).await?;
+    Ok(())
+}
+
+/// Makes the memberships on `node` what they are at home, and the roles they join if need be.
+pub(super) async fn bring_memberships(
+    home: &Client,
+    node: &Client,
+    which: &Memberships,
+) -> Result<(), DdlError> {
+    let mut joined: Vec<String> = Vec::new();
+    if let Memberships::Between(groups, members) = which {
+        joined.extend(groups.iter().chain(members).cloned());
     }
-    Ok(!lacked.is_empty())
+    for m in read_memberships(home, which).await? {
+        joined.extend([m.group, m.member]);
+    }
+    joined.sort_unstable();
+    joined.dedup();
+    copy_roles(home, node, &joined).await?;
+    memberships(home, node, which).await
+}
+
+async fn present(node: &Client, roles: &[String]) -> Result<Vec<String>, DdlError> {
+    node.query("SELECT rolname::text FROM pg_roles WHERE rolname::text = ANY($1)", &[&roles])
+        .await?
+        .iter()
+        .map(|r| r.try_get(0).map_err(DdlError::from))
+        .collect()
+}
+
+/// A verifier given as a password is kept as it is.
+async fn attributes(home: &Client, node: &Client, roles: &[String]) -> Result<(), DdlError> {
+    let mut sql = Vec::new();
+    for row in home.query(ATTRIBUTES, &[&roles]).await? {
+        let (name, attributes): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let password: Option<String> = row.try_get(2)?;
+        let valid_until: Option<String> = row.try_get(3)?;
+        let password = password.map_or_else(|| "NULL".into(), |p| literal(&p));
+        let mut alter = format!("ALTER ROLE {} {attributes} PASSWORD {password}", ident(&name));
+        let limited = node
+            .query_opt(
+                "SELECT FROM pg_roles WHERE rolname::text = $1 AND rolvaliduntil IS NOT NULL",
+                &[&name],
+            )
+            .await?
+            .is_some();
+        // It cannot be taken away again, only become infinite.
+        if let Some(until) = valid_until.or_else(|| limited.then(|| "infinity".into())) {
+            alter += &format!(" VALID UNTIL {}", literal(&until));
+        }
+        sql.push(alter);
+    }
+    node.batch_execute(&sql.join("; ")).await?;
+    Ok(())
+}
+
+async fn defaults(home: &Client, node: &Client, roles: &[String]) -> Result<(), DdlError> {
+    for role in roles {
+        set_defaults(home, node, Some(role)).await?;
+    }
+    Ok(())
+}
+
+/// ALTER ROLE ALL SET.
+pub(super) async fn bring_defaults_of_all(home: &Client, node: &Client) -> Result<(), DdlError> {
+    set_defaults(home, node, None).await
+}
+
+/// The rows themselves: their values are not always what SET takes (lists of names are kept quoted),
+/// and the home node has judged them.
+async fn set_defaults(home: &Client, node: &Client, role: Option<&str>) -> Result<(), DdlError> {
+    let rows = home.query(DEFAULTS, &[&role]).await?;
+    node.execute(FORGET_DEFAULTS, &[&role]).await?;
+    for row in rows {
+        let (of_database, config): (bool, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
+        node.execute(PUT_DEFAULTS, &[&role, &of_database, &config]).await?;
+    }
+    Ok(())
+}
+
+async fn read_memberships(node: &Client, which: &Memberships) -> Result<Vec<Membership>, DdlError> {
+    let (condition, a, b): (_, &[String], &[String]) = match which {
+        Memberships::Of(roles) => {
+            ("(g.rolname::text = ANY($1) OR m.rolname::text = ANY($2))", roles, roles)
+        }
+        Memberships::Between(groups, members) => {
+            ("g.rolname::text = ANY($1) AND m.rolname::text = ANY($2)", groups, members)
+        }
+        Memberships::In(roles) => {
+            ("m.rolname::text = ANY($1) AND m.rolname::text = ANY($2)", roles, roles)
+        }
+    };
+    let mut found = Vec::new();
+    for row in node.query(&format!("{MEMBERSHIPS} WHERE {condition}"), &[&a, &b]).await? {
+        found.push(Membership {
+            group: row.try_get(0)?,
+            member: row.try_get(1)?,
+            how: row.try_get(2)?,
+            grantor: row.try_get(3)?,
+        });
+    }
+    Ok(found)
+}
+
+async fn memberships(home: &Client, node: &Client, which: &Memberships) -> Result<(), DdlError> {
+    let mut wanted = read_memberships(home, which).await?;
+    let grantors: Vec<String> = wanted.iter().filter_map(|m| m.grantor.clone()).collect();
+    let grantors = present(node, &grantors).await?;
+    for m in &mut wanted {
+        m.grantor.take_if(|g| !grantors.contains(g));
+    }
+    let there = read_memberships(node, which).await?;
+    let same = |a: &Membership, wanted: &Membership| {
+        (&a.group, &a.member, &a.how) == (&wanted.group, &wanted.member, &wanted.how)
+            && (wanted.grantor.is_none() || a.grantor == wanted.grantor)
+    };
+    let by = |m: &Membership| {
+        m.grantor.as_ref().map(|g| format!(" GRANTED BY {}", ident(g))).unwrap_or_default()
+    };
+    let mut sql = Vec::new();
+    for m in there.iter().filter(|m| !wanted.iter().any(|w| same(m, w))) {
+        sql.push(format!("REVOKE {} FROM {}{} CASCADE", ident(&m.group), ident(&m.member), by(m)));
+    }
+    for w in wanted.iter().filter(|w| !there.iter().any(|m| same(m, w))) {
+        sql.push(format!("GRANT {} TO {}{}{}", ident(&w.group), ident(&w.member), w.how, by(w)));
+    }
+    node.batch_execute(&sql.join("; ")).await?;
+    Ok(())
 }
 
 /// Makes a schema of the home node on `node` if it is not there, with its owner and grants.
@@ -145,6 +256,9 @@ const ROLES: &str = "\
 WITH RECURSIVE wanted AS (
   SELECT oid FROM pg_roles WHERE rolname::text = ANY($1)
   UNION SELECT m.roleid FROM wanted w JOIN pg_auth_members m ON m.member = w.oid)
+SELECT a.rolname::text FROM pg_roles a JOIN wanted USING (oid) ORDER BY a.oid";
+
+const ATTRIBUTES: &str = "\
 SELECT a.rolname::text,
   concat_ws(' ', CASE WHEN a.rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
     CASE WHEN a.rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END,
@@ -155,12 +269,39 @@ SELECT a.rolname::text,
     CASE WHEN a.rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END,
     'CONNECTION LIMIT ' || a.rolconnlimit),
   a.rolpassword, a.rolvaliduntil::text
-FROM pg_authid a JOIN wanted USING (oid) ORDER BY a.oid";
+FROM pg_authid a WHERE a.rolname::text = ANY($1)";
 
+/// Of one role, or of all. The flag tells those of the cluster's database.
+const DEFAULTS: &str = "\
+SELECT setdatabase <> 0, setconfig FROM pg_db_role_setting
+WHERE setrole = CASE WHEN $1::text IS NULL THEN 0::oid
+    ELSE (SELECT oid FROM pg_roles WHERE rolname::text = $1) END
+  AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+const FORGET_DEFAULTS: &str = "\
+DELETE FROM pg_db_role_setting
+WHERE setrole = CASE WHEN $1::text IS NULL THEN 0::oid
+    ELSE (SELECT oid FROM pg_roles WHERE rolname::text = $1) END
+  AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))";
+
+const PUT_DEFAULTS: &str = "\
+INSERT INTO pg_db_role_setting (setdatabase, setrole, setconfig) VALUES (
+  CASE WHEN $2 THEN (SELECT oid FROM pg_database WHERE datname = current_database())
+    ELSE 0::oid END,
+  CASE WHEN $1::text IS NULL THEN 0::oid
+    ELSE (SELECT oid FROM pg_roles WHERE rolname::text = $1) END,
+  $3)";
+
+/// PostgreSQL 16 has more options than the one.
 const MEMBERSHIPS: &str = "\
-SELECT g.rolname::text, m.rolname::text, bool_or(a.admin_option)
+SELECT g.rolname::text, m.rolname::text,
+  CASE WHEN to_jsonb(a) ? 'set_option'
+    THEN format(' WITH ADMIN %s, INHERIT %s, SET %s', a.admin_option,
+      to_jsonb(a) ->> 'inherit_option', to_jsonb(a) ->> 'set_option')
+    WHEN a.admin_option THEN ' WITH ADMIN OPTION' ELSE '' END,
+  w.rolname::text
 FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
-WHERE m.rolname::text = ANY($1) GROUP BY 1, 2";
+  LEFT JOIN pg_roles w ON w.oid = a.grantor";
 
 const SCHEMA_GRANTS: &str = "\
 SELECT a.privilege_type::text, r.rolname::text, a.is_grantable

@@ -9,6 +9,7 @@ use pg_raw_parse::nodes::{
 };
 
 use super::DdlError;
+use super::role_change::RoleChange;
 
 /// A table or index as the client wrote it, folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,7 @@ pub enum Statement {
     CreateIndex { table: Name },
     DropIndex { indexes: Vec<Name>, missing_ok: bool, cascade: bool },
     AlterTable { table: Name, missing_ok: bool, evaluates: Evaluates },
+    Roles(RoleChange),
 }
 
 /// What an ALTER TABLE makes the node compute for each row, as whoever runs it. That is a session
@@ -59,6 +61,9 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
         return Err(DdlError::unsupported("DDL on distributed tables must be a query of its own")
             .hint("Send the statements one by one."));
     };
+    if let Some(change) = RoleChange::parse(first) {
+        return change.map(Statement::Roles);
+    }
     match first {
         Node::CreateStmt(s) => create_table(s),
         Node::DropStmt(s) => drop(s),
@@ -326,7 +331,7 @@ fn name_from(parts: Vec<&str>) -> Result<Name, DdlError> {
 }
 
 /// A tree the grammar does not make.
-fn broken() -> DdlError {
+pub(super) fn broken() -> DdlError {
     DdlError::unsupported("this statement is not understood well enough to run it on all nodes")
 }
 

@@ -1,4 +1,4 @@
-//! DDL on distributed tables: on all nodes or on none, as the client's role.
+//! DDL on distributed tables and roles: on all nodes or on none, as the client's role.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use crate::support::*;
 
 mod recovery;
+mod roles;
 
 /// Some nodes, their catalog, and a role `alice` that may create tables at home.
 struct Cluster {
@@ -543,32 +544,6 @@ async fn the_sessions_settings_are_in_force() {
     assert_eq!(run(&read_only, "DROP TABLE app.t").await.unwrap_err().sqlstate, "25006");
     let other = [("session_authorization".to_owned(), "SET SESSION AUTHORIZATION team".to_owned())];
     assert_eq!(run(&other, "DROP TABLE app.t").await.unwrap_err().sqlstate, "0A000");
-}
-
-#[tokio::test]
-async fn roles_come_with_password_attributes_and_memberships() {
-    let c = Cluster::start(3).await;
-    c.clients[0]
-        .batch_execute(
-            "CREATE ROLE team NOLOGIN; CREATE ROLE \"Bo b\" LOGIN PASSWORD 'pw' CREATEDB \
-             CONNECTION LIMIT 7 VALID UNTIL '2100-01-01' IN ROLE team",
-        )
-        .await
-        .unwrap();
-    assert_eq!(ddl::ensure_role_on_nodes(&c.store, "Bo b").await.unwrap(), ["node2", "node3"]);
-    assert!(ddl::ensure_role_on_nodes(&c.store, "Bo b").await.unwrap().is_empty());
-    let each: Vec<String> = c
-        .on_each(
-            "SELECT concat_ws(' ', rolsuper, rolcreatedb, rolconnlimit, rolpassword, \
-             extract(year FROM rolvaliduntil), pg_has_role('Bo b', 'team', 'member')) \
-             FROM pg_authid WHERE rolname = 'Bo b'",
-        )
-        .await;
-    assert!(each[0].starts_with("f t 7 SCRAM-SHA-256$") && each[0].ends_with("2100 t"), "{each:?}");
-    assert!(each.iter().all(|e| *e == each[0]), "{each:?}");
-    connect_as(c.nodes.nodes[2].port(), DATABASE, "Bo b", "pw").await.unwrap();
-    let e = ddl::ensure_role_on_nodes(&c.store, "nobody_here").await.unwrap_err();
-    assert_eq!(e.sqlstate, "42704");
 }
 
 const CRASH: &str = "PGSHUNT_TEST_DDL_CONFIG";

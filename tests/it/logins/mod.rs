@@ -1,6 +1,7 @@
 //! Logging in, in every way PostgreSQL has: what is negotiated, how one proves who one is, and what
 //! the nodes see of it.
 
+mod everywhere;
 mod protocol;
 mod rules;
 pub mod unix;
