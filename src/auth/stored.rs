@@ -24,9 +24,11 @@ impl StoredSecret {
         Md5Secret::parse(stored).map(Self::Md5).or_else(|| stored.parse().ok().map(Self::Scram))
     }
 
-    /// What a user file says: a secret, or the password itself.
-    pub fn of_file(text: &str) -> Self {
-        Self::of_role(text).unwrap_or_else(|| Self::Clear(text.to_owned()))
+    /// What a user file says: a secret, or the password itself. Nothing is no password, as for
+    /// PgBouncer: such a user is in the file for methods that ask for none.
+    pub fn of_file(text: &str) -> Option<Self> {
+        let clear = || (!text.is_empty()).then(|| Self::Clear(text.to_owned()));
+        Self::of_role(text).or_else(clear)
     }
 
     /// Whether this is the password. Takes as long as hashing it does.
@@ -118,14 +120,16 @@ mod tests {
             assert_eq!(format!("{secret:?}"), kind);
             assert!(secret.is_password("ann", b"pencil"));
             assert!(!secret.is_password("ann", b"pen"));
-            assert_eq!(StoredSecret::of_file(text), secret);
+            assert_eq!(StoredSecret::of_file(text), Some(secret));
         }
         assert!(!StoredSecret::of_role(&md5).unwrap().is_password("bob", b"pencil"));
-        for odd in ["", "md5", "md5zz", &md5[..34], "SCRAM-SHA-256$x", "SCRAM-SHA-256$0:a$b:c"] {
+        assert_eq!((StoredSecret::of_role(""), StoredSecret::of_file("")), (None, None));
+        for odd in ["md5", "md5zz", &md5[..34], "SCRAM-SHA-256$x", "SCRAM-SHA-256$0:a$b:c"] {
             assert_eq!(StoredSecret::of_role(odd), None, "{odd}");
-            assert_eq!(StoredSecret::of_file(odd), StoredSecret::Clear(odd.to_owned()));
-            assert!(StoredSecret::of_file(odd).is_password("ann", odd.as_bytes()));
-            assert!(!StoredSecret::of_file(odd).is_password("ann", b"pencil"));
+            let secret = StoredSecret::of_file(odd).unwrap();
+            assert_eq!(secret, StoredSecret::Clear(odd.to_owned()));
+            assert!(secret.is_password("ann", odd.as_bytes()));
+            assert!(!secret.is_password("ann", b"pencil"));
         }
     }
 }

@@ -61,7 +61,7 @@ impl Client<'_> {
             }
             method @ (AuthMethod::ScramSha256 | AuthMethod::Md5 | AuthMethod::Password) => {
                 let (stored, about) = match config.auth.users.get(user) {
-                    Some(text) => (Some(StoredSecret::of_file(text)), None),
+                    Some(text) => (StoredSecret::of_file(text), None),
                     None => {
                         let about = self.ask().await?;
                         (about.role.as_ref().and_then(|r| r.secret.clone()), Some(about))
@@ -160,7 +160,7 @@ impl Client<'_> {
     async fn known_credentials(&mut self, config: &Config) -> Credentials {
         let user = &self.startup.user;
         let secret = match config.auth.users.get(user) {
-            Some(text) => Some(StoredSecret::of_file(text)),
+            Some(text) => StoredSecret::of_file(text),
             None => self.about().await.ok().and_then(|a| a.role).and_then(|r| r.secret),
         };
         match secret {

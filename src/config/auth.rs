@@ -104,7 +104,7 @@ pub enum RuleType {
 }
 
 impl RuleType {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Local => "local",
             Self::Host => "host",

@@ -91,7 +91,7 @@ fn pair(line: &str) -> Option<(String, String)> {
 }
 
 /// What stands before the quote that ends it, doubled ones made single, and what stands behind.
-fn until_quote(text: &str, quote: char) -> Option<(String, &str)> {
+pub fn until_quote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut rest = text;
     loop {
@@ -133,39 +133,6 @@ pub fn connection(text: &str) -> Result<Vec<(String, String)>, String> {
     Ok(pairs)
 }
 
-/// The users of an auth_file, and what kind of password each has.
-pub fn users(path: &Path) -> Result<Vec<(String, &'static str)>, IniError> {
-    let text = fs::read(path).map_err(|error| IniError::Read { path: path.to_owned(), error })?;
-    let mut users = Vec::new();
-    for (i, line) in String::from_utf8_lossy(&text).lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(';') {
-            continue;
-        }
-        let parsed =
-            line.strip_prefix('"').and_then(|l| until_quote(l, '"')).and_then(|(name, rest)| {
-                let secret = rest.trim_start().strip_prefix('"')?;
-                Some((name, until_quote(secret, '"')?.0))
-            });
-        let Some((name, secret)) = parsed else {
-            let what = "\"user\" \"password\" is expected".to_owned();
-            return Err(IniError::Line { path: path.to_owned(), line: i + 1, what });
-        };
-        users.push((name, kind_of(&secret)));
-    }
-    Ok(users)
-}
-
-fn kind_of(secret: &str) -> &'static str {
-    let md5 = secret.len() == 35 && secret.starts_with("md5");
-    match secret {
-        "" => "no password",
-        s if s.starts_with("SCRAM-SHA-256$") => "a SCRAM verifier",
-        _ if md5 => "an md5 hash",
-        _ => "a password in clear",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,16 +161,6 @@ mod tests {
         for wrong in ["host", "a b=c", "x='unended", "=1"] {
             assert!(connection(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn kinds_of_passwords() {
-        let hash = format!("md5{}", "0".repeat(32));
-        let kinds = ["", "SCRAM-SHA-256$4096:x", &hash, "md5"].map(kind_of);
-        assert_eq!(
-            kinds,
-            ["no password", "a SCRAM verifier", "an md5 hash", "a password in clear"]
-        );
     }
 
     proptest::proptest! {

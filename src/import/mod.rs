@@ -5,6 +5,8 @@
 //! A setting at PgBouncer's default counts as set where pgshunt's default is another one, so that
 //! what people had goes on as it was. Passwords are copied nowhere.
 
+mod auth;
+mod hba;
 mod ini;
 mod plan;
 mod settings;

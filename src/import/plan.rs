@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::auth::{Auth, ClientTls};
 use super::ini::{self, Entry};
 use super::settings::{Fate, OF_DATABASE, SETTINGS, default_of};
 use super::{Finding, ImportError};
@@ -13,12 +14,10 @@ pub struct Plan {
     pub unix_socket_dir: Option<String>,
     pub unix_socket_mode: Option<u32>,
     pub stats_period: u64,
-    pub client_tls: &'static str,
-    pub cert: Option<String>,
-    pub key: Option<String>,
+    pub client_tls: ClientTls,
     pub node_tls: &'static str,
     pub node_roots: Option<String>,
-    pub method: &'static str,
+    pub auth: Auth,
     pub admins: Vec<String>,
     pub stats_users: Vec<String>,
     pub database: String,
@@ -38,7 +37,7 @@ pub struct Plan {
 /// Where PgBouncer says 0 for "never": ten years.
 const NEVER: u64 = 10 * 365 * 86_400;
 
-struct Maker<'a> {
+pub struct Maker<'a> {
     entries: &'a [Entry],
     file: &'a Path,
     findings: Vec<Finding>,
@@ -73,9 +72,9 @@ pub fn make(
     let home = m.home(&databases, database)?;
     m.other_databases(&databases, &home);
     m.users();
-    let (client_tls, cert, key) = m.client_tls();
+    let client_tls = m.client_tls();
+    let auth = m.auth(&client_tls);
     let (node_tls, node_roots) = m.node_tls();
-    let method = m.method()?;
     m.pool_mode();
     let plan = Plan {
         listen: m.listen(),
@@ -83,11 +82,9 @@ pub fn make(
         unix_socket_mode: m.unix_socket_mode(),
         stats_period: m.at_least_one("stats_period"),
         client_tls,
-        cert,
-        key,
         node_tls,
         node_roots,
-        method,
+        auth,
         admins: m.names("admin_users"),
         stats_users: m.names("stats_users"),
         pool_size: match home.pool_size {
@@ -119,7 +116,7 @@ struct Home {
 }
 
 impl Maker<'_> {
-    fn say(&mut self, place: &str, what: impl Into<String>, fate: Fate) {
+    pub fn say(&mut self, place: &str, what: impl Into<String>, fate: Fate) {
         let (advice, is_lack) = match fate {
             Fate::Taken => return,
             Fate::Note(advice) => (advice, false),
@@ -128,14 +125,19 @@ impl Maker<'_> {
         self.tell(place, what, advice, is_lack);
     }
 
-    fn tell(
+    pub fn tell(
         &mut self,
         place: &str,
         what: impl Into<String>,
         advice: impl Into<String>,
         is_lack: bool,
     ) {
-        let (what, advice) = (what.into(), advice.into());
+        let (mut what, advice) = (what.into(), advice.into());
+        // Options of LDAP have a password among them; it is not repeated.
+        if let Some(at) = what.find("ldapbindpasswd") {
+            what.truncate(at);
+            what.push_str("...");
+        }
         self.findings.push(Finding { place: place.to_owned(), what, advice, is_lack });
     }
 
@@ -177,12 +179,12 @@ impl Maker<'_> {
         self.entries.iter().rev().find(|e| e.section == "pgbouncer" && e.key == name)
     }
 
-    fn setting(&self, name: &str) -> &str {
+    pub fn setting(&self, name: &str) -> &str {
         self.entry(name).map_or(default_of(name), |e| e.value.as_str())
     }
 
     /// Where a setting stands, or the file it might stand in.
-    fn place(&self, name: &str) -> String {
+    pub fn place(&self, name: &str) -> String {
         self.entry(name).map_or_else(|| self.file.display().to_string(), |e| e.place.clone())
     }
 
@@ -227,7 +229,7 @@ impl Maker<'_> {
         names.filter(|n| !n.is_empty()).collect()
     }
 
-    fn given(&self, name: &str) -> Option<String> {
+    pub fn given(&self, name: &str) -> Option<String> {
         Some(self.setting(name).to_owned()).filter(|v| !v.is_empty())
     }
 
@@ -357,7 +359,7 @@ impl Maker<'_> {
         }
     }
 
-    /// `[users]`, and the auth_file.
+    /// `[users]`.
     fn users(&mut self) {
         for e in self.entries.iter().filter(|e| e.section == "users") {
             let what = format!("{} for user {}", e.value, e.key);
@@ -365,90 +367,12 @@ impl Maker<'_> {
                           size is the same for all.";
             self.say(&e.place, what, Fate::Lack(advice));
         }
-        let Some(file) = self.given("auth_file") else { return };
-        let beside = self.beside(&file);
-        let place = self.place("auth_file");
-        match ini::users(&beside) {
-            Err(error) => self.tell(
-                &place,
-                format!("auth_file = {file} cannot be read"),
-                format!("{error}. Its users must be roles of the nodes."),
-                true,
-            ),
-            Ok(users) => {
-                let of = |(name, kind): &(String, &str)| format!("{name} ({kind})");
-                let listed: Vec<String> = users.iter().map(of).collect();
-                let advice = "Roles and passwords are PostgreSQL's own, on every node, stored as \
-                              SCRAM-SHA-256: the file is not needed. What is only in it must be made: \
-                              CREATE ROLE ... LOGIN PASSWORD.";
-                let what = format!("auth_file = {file} has {}", listed.join(", "));
-                self.tell(&place, what, advice, false);
-            }
-        }
     }
 
     /// A path as PgBouncer's working directory or the file's own has it.
-    fn beside(&self, name: &str) -> PathBuf {
+    pub fn beside(&self, name: &str) -> PathBuf {
         let beside = self.file.parent().unwrap_or(Path::new("")).join(name);
         if beside.exists() { beside } else { PathBuf::from(name) }
-    }
-
-    fn method(&mut self) -> Result<&'static str, ImportError> {
-        let place = self.place("auth_type");
-        let auth = self.setting("auth_type").to_owned();
-        let what = format!("auth_type = {auth}");
-        Ok(match auth.as_str() {
-            "trust" => "trust",
-            "any" => {
-                let advice = "\"trust\" was taken: each client is the role it names, and no other.";
-                self.say(&place, what, Fate::Lack(advice));
-                "trust"
-            }
-            "scram-sha-256" => "scram-sha-256",
-            "md5" | "plain" => {
-                let advice = "\"scram-sha-256\" was taken: a role whose password is stored as md5 needs it set \
-                              anew (password_encryption = scram-sha-256, then ALTER ROLE ... PASSWORD).";
-                self.say(&place, what, Fate::Lack(advice));
-                "scram-sha-256"
-            }
-            "hba" => {
-                self.rules();
-                "scram-sha-256"
-            }
-            _ => {
-                let advice = "\"scram-sha-256\" was taken: give the roles passwords.";
-                self.say(&place, what, Fate::Lack(advice));
-                "scram-sha-256"
-            }
-        })
-    }
-
-    /// The rules of an auth_hba_file, one by one.
-    fn rules(&mut self) {
-        let Some(file) = self.given("auth_hba_file") else { return };
-        let (path, place) = (self.beside(&file), self.place("auth_hba_file"));
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                let what = format!("auth_hba_file = {file} cannot be read");
-                return self.tell(&place, what, format!("{error}."), true);
-            }
-        };
-        for (i, line) in text.lines().enumerate() {
-            let rule = line.split('#').next().unwrap_or_default();
-            let words: Vec<&str> = rule.split_whitespace().collect();
-            if words.is_empty() {
-                continue;
-            }
-            let place = format!("{}:{}", path.display(), i + 1);
-            // Who may come from where, with a password: the role's own says it in one line.
-            let everybody = matches!(words[..], ["local", "all", "all", "scram-sha-256"]);
-            if !everybody {
-                let advice = "There are no rules by address: [auth] method holds for all clients. Restrict \
-                              [server] listen, a firewall, or the nodes' own pg_hba.conf (by database and role).";
-                self.say(&place, words.join(" "), Fate::Lack(advice));
-            }
-        }
     }
 
     fn listen(&mut self) -> String {
@@ -506,38 +430,6 @@ impl Maker<'_> {
             self.say(&place, what, Fate::Lack("It is not a mode like 0770; 0777 was taken."));
         }
         parsed
-    }
-
-    fn client_tls(&mut self) -> (&'static str, Option<String>, Option<String>) {
-        let (cert, key) = (self.given("client_tls_cert_file"), self.given("client_tls_key_file"));
-        let mode = self.setting("client_tls_sslmode").to_owned();
-        let place = self.place("client_tls_sslmode");
-        let what = format!("client_tls_sslmode = {mode}");
-        let wanted = match mode.as_str() {
-            "disable" => "disable",
-            "allow" | "prefer" => "allow",
-            "require" => "require",
-            "verify-ca" | "verify-full" => {
-                let advice = "Clients are not asked for certificates: \"require\" was taken, and passwords tell who \
-                              they are.";
-                self.say(&place, what.clone(), Fate::Lack(advice));
-                "require"
-            }
-            _ => {
-                self.say(
-                    &place,
-                    what.clone(),
-                    Fate::Lack("PgBouncer has no such mode; \"disable\" was taken."),
-                );
-                "disable"
-            }
-        };
-        if wanted != "disable" && (cert.is_none() || key.is_none()) {
-            let advice = "It needs client_tls_cert_file and client_tls_key_file; TLS is off now.";
-            self.say(&place, what, Fate::Lack(advice));
-            return ("disable", cert, key);
-        }
-        (wanted, cert, key)
     }
 
     fn node_tls(&mut self) -> (&'static str, Option<String>) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::Finding;
 use super::plan::Plan;
+use crate::config::{Address, Rule};
 
 /// TOML with comments; what has no counterpart is listed at its end. Writing to a `String` cannot
 /// fail, so results are dropped.
@@ -27,8 +28,9 @@ pub fn config(p: &Plan, from: &Path, findings: &[Finding]) -> String {
     let _ = writeln!(w, "stats_period = {}", seconds(p.stats_period));
 
     let _ = writeln!(w, "\n[tls]\n# client_tls_sslmode, and what is shown to clients");
-    let _ = writeln!(w, "clients = {}", text(p.client_tls));
-    for (key, file) in [("cert", &p.cert), ("key", &p.key)] {
+    let _ = writeln!(w, "clients = {}", text(p.client_tls.mode));
+    let tls = &p.client_tls;
+    for (key, file) in [("cert", &tls.cert), ("key", &tls.key), ("client_ca", &tls.authority)] {
         if let Some(file) = file {
             let _ = writeln!(w, "{key} = {}", text(file));
         }
@@ -41,9 +43,20 @@ pub fn config(p: &Plan, from: &Path, findings: &[Finding]) -> String {
 
     let _ = writeln!(
         w,
-        "\n[auth]\n# Roles and their passwords are PostgreSQL's own, on the home node."
+        "\n[auth]\n# Roles are PostgreSQL's own; passwords too, but for those in a user_file."
     );
-    let _ = writeln!(w, "method = {}", text(p.method));
+    let _ = writeln!(w, "# auth_type\nmethod = {}", text(p.auth.method));
+    if let Some(file) = &p.auth.user_file {
+        let _ = writeln!(w, "# auth_file\nuser_file = {}", text(&file.to_string_lossy()));
+    }
+    if !p.auth.rules.is_empty() {
+        let _ = writeln!(w, "# auth_hba_file: the first that fits decides, not the method above.");
+        let _ = writeln!(w, "rules = [");
+        for r in &p.auth.rules {
+            let _ = writeln!(w, "  {},", rule(r));
+        }
+        let _ = writeln!(w, "]");
+    }
     let _ = writeln!(w, "admins = {}", list(&p.admins));
     let _ = writeln!(w, "stats_users = {}", list(&p.stats_users));
 
@@ -91,6 +104,23 @@ pub fn config(p: &Plan, from: &Path, findings: &[Finding]) -> String {
     for f in lacks {
         let _ = writeln!(w, "# {}: {}\n#     {}", f.place, one_line(&f.what), one_line(&f.advice));
     }
+    out
+}
+
+/// What is said of all is left out.
+fn rule(r: &Rule) -> String {
+    let mut out = format!("{{ type = {}", text(r.kind.name()));
+    for (key, names) in [("database", &r.database.0), ("user", &r.user.0)] {
+        let _ = match names.as_slice() {
+            [name] if name == "all" => Ok(()),
+            [name] => write!(out, ", {key} = {}", text(name)),
+            names => write!(out, ", {key} = {}", list(names)),
+        };
+    }
+    if let Some(address @ Address::Net { .. }) = r.address {
+        let _ = write!(out, ", address = {}", text(&address.to_string()));
+    }
+    let _ = write!(out, ", method = {} }}", text(r.method.name()));
     out
 }
 

@@ -35,7 +35,8 @@ impl Drop for Files {
 fn imported(name: &str, files: &[(&str, &str)], database: Option<&str>) -> (Config, Imported) {
     let files = Files::new(name, files);
     let imported = import(&files.ini(), database).unwrap();
-    let config = Config::parse(&imported.toml, Path::new("pgshunt.toml"), None).unwrap();
+    // It may be put anywhere.
+    let config = Config::parse(&imported.toml, Path::new("/nowhere/pgshunt.toml"), None).unwrap();
     (config, imported)
 }
 
@@ -81,9 +82,13 @@ fn debians_goes_on_as_it_was() {
     // PgBouncer's defaults, not ours.
     assert_eq!((c.limits.max_clients, c.pool.size, c.pool.queue_timeout.as_secs()), (100, 20, 120));
     assert_eq!((c.limits.login_timeout.as_secs(), c.pool.connect_timeout.as_secs()), (60, 15));
-    assert_eq!(lacks(&imported), ["auth_type = md5"]);
+    assert_eq!(lacks(&imported), [""; 0], "{imported}");
+    assert_eq!((c.auth.method, c.auth.rules.len()), (AuthMethod::Md5, 0));
+    let file = c.auth.user_file.as_deref().unwrap();
+    assert!(file.is_absolute() && file.ends_with("userlist.txt"), "{}", file.display());
+    assert_eq!((c.auth.users.get("bob"), c.auth.users.get("eve")), (Some("secret"), None));
     let told = imported.to_string();
-    assert!(told.contains("ann (an md5 hash), bob (a password in clear)"), "{told}");
+    assert!(told.contains("auth_file = userlist.txt has 2 users"), "{told}");
     assert!(
         !imported.toml.contains("secret") && !told.contains("secret"),
         "no password is repeated"
@@ -149,6 +154,7 @@ listen_addr = 10.0.0.1,10.0.0.2
 listen_port = 7000
 auth_type = hba
 auth_hba_file = hba.conf
+auth_ldap_options = ldapserver=l ldapbindpasswd=secret
 client_tls_sslmode = verify-full
 client_tls_cert_file = /etc/tls/pgb.crt
 client_tls_key_file = /etc/tls/pgb.key
@@ -173,7 +179,7 @@ reports = host=pg1 dbname=shop_reports user=reader password='se''cret'
 logs = host=pg2 port=5433
 legacy = host=pg1
 ";
-    let hba = "# TYPE DATABASE USER ADDRESS METHOD\nlocal all all scram-sha-256\nhostssl shop ann 10.0.0.0/8 scram-sha-256\n";
+    let hba = "# TYPE DATABASE USER ADDRESS METHOD\nlocal all all scram-sha-256\nhostssl shop ann 10.0.0.0/8 ldap ldapserver=l ldapbindpasswd=\"se\"\"cret\"\n";
     let files = [("pgbouncer.ini", ini), ("databases.ini", databases), ("hba.conf", hba)];
     let (c, imported) = imported("lacks", &files, None);
     assert_eq!(c.server.listen.to_string(), "10.0.0.1:7000");
@@ -187,6 +193,7 @@ legacy = host=pg1
     told.sort_unstable();
     let mut wanted = vec![
         "query_timeout = 30",
+        "auth_ldap_options = ldapserver=l ...",
         "max_db_connections = 100",
         "not_a_setting = 1",
         "peer 1",
@@ -196,9 +203,8 @@ legacy = host=pg1
         "password of database reports",
         "database logs is on pg2:5433, not on pg1:5432",
         "pool_mode=session max_user_connections=5 for user app_user",
-        "client_tls_sslmode = verify-full",
         "server_tls_sslmode = verify-ca",
-        "hostssl shop ann 10.0.0.0/8 scram-sha-256",
+        "hostssl shop ann 10.0.0.0/8 ldap ldapserver=l ...",
         "pool_mode = statement",
         "listen_addr = 10.0.0.1,10.0.0.2",
         "server_lifetime = 0",
@@ -207,7 +213,7 @@ legacy = host=pg1
     assert_eq!(told, wanted, "{imported}");
     let place =
         |what: &str| &imported.findings.iter().find(|f| f.what.starts_with(what)).unwrap().place;
-    assert!(place("query_timeout").ends_with("pgbouncer.ini:16"), "{}", place("query_timeout"));
+    assert!(place("query_timeout").ends_with("pgbouncer.ini:17"), "{}", place("query_timeout"));
     assert!(place("password of").ends_with("databases.ini:4"));
     assert!(place("hostssl").ends_with("hba.conf:3"));
     assert!(!imported.toml.contains("cret") && !imported.to_string().contains("cret"));
@@ -215,6 +221,110 @@ legacy = host=pg1
     // Another one of its databases on request.
     let (c, _) = self::imported("lacks-logs", &files, Some("logs"));
     assert_eq!((c.cluster.nodes[0].host.as_str(), c.cluster.nodes[0].port), ("pg2", 5433));
+}
+
+/// With TLS, so that all methods are possible.
+const RULES: &str = "\
+[databases]
+app = host=pg1
+[pgbouncer]
+auth_type = hba
+auth_hba_file = hba.conf
+client_tls_sslmode = verify-ca
+client_tls_cert_file = /etc/tls/pgb.crt
+client_tls_key_file = /etc/tls/pgb.key
+client_tls_ca_file = /etc/tls/ca.crt
+unix_socket_dir = /run/pgb
+unix_socket_mode = 0770
+";
+
+#[test]
+fn the_lines_of_an_hba_file_are_rules_in_their_order() {
+    let hba = "\
+local   all  postgres  peer   # ours
+host    all  @blocked  all    reject
+
+hostssl app,\"all\" ann  10.0.0.0 255.0.0.0  cert
+host    all  all  db.example  trust
+host    all  +staff  all  trust
+local   all  all  peer map=admins
+host    \"my db\"  all  ::1/128  md5
+hostssl all  all  all  password
+";
+    let blocked = "eve # gone\n\n\"mal lory\", all\n";
+    let files = [("pgbouncer.ini", RULES), ("hba.conf", hba), ("blocked", blocked)];
+    let (c, imported) = imported("rules", &files, None);
+    let rules: Vec<String> = c.auth.rules.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rules,
+        [
+            "local all postgres peer",
+            "host all eve,\"mal lory\",all all reject",
+            "hostssl app,\"all\" ann 10.0.0.0/8 cert",
+            // Whom it was for must not come under a later one.
+            "local all all reject",
+            "host \"my db\" all ::1/128 md5",
+            "hostssl all all all password",
+        ]
+    );
+    let lacks = lacks(&imported);
+    assert_eq!(
+        lacks,
+        [
+            "host    all  all  db.example  trust",
+            "host    all  +staff  all  trust",
+            "local   all  all  peer map=admins",
+            "client_tls_sslmode = verify-ca",
+        ],
+        "{imported}"
+    );
+    let advice = |of: &str| &imported.findings.iter().find(|f| f.what.contains(of)).unwrap().advice;
+    assert!(advice("db.example").starts_with("db.example is no address: PgBouncer passes over"));
+    assert!(advice("map=").contains("is rejected now"));
+    assert!(imported.findings.iter().any(|f| f.place.ends_with("hba.conf:7")), "{imported}");
+    assert_eq!(c.tls.client_ca.as_deref(), Some(Path::new("/etc/tls/ca.crt")));
+    assert_eq!(c.server.unix_socket_dir.as_deref(), Some(Path::new("/run/pgb")));
+    assert_eq!(c.server.unix_socket_mode, 0o770);
+}
+
+#[test]
+fn each_auth_type_has_its_method() {
+    use AuthMethod::{Cert, Md5, Password, Peer, ScramSha256, Trust};
+    let tls = RULES.replace("auth_hba_file = hba.conf\n", "");
+    let plain = "[databases]\napp = host=pg1\n[pgbouncer]\nauth_type = hba\n";
+    for (i, (ini, auth, method, lack)) in [
+        (plain, "md5", Md5, None),
+        (plain, "scram-sha-256", ScramSha256, None),
+        (plain, "trust", Trust, None),
+        (plain, "peer", Peer, None),
+        (plain, "plain", Password, Some("auth_type: plain")),
+        (plain, "any", Trust, Some("auth_type = any")),
+        (plain, "cert", ScramSha256, Some("auth_type = cert")),
+        (plain, "pam", ScramSha256, Some("auth_type = pam")),
+        (plain, "hba", ScramSha256, Some("auth_type = hba without auth_hba_file")),
+        (&tls, "cert", Cert, None),
+        (&tls, "plain", Password, Some("client_tls_sslmode = verify-ca")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let ini = ini.replace("auth_type = hba", &format!("auth_type = {auth}"));
+        let (c, imported) = imported(&format!("method-{i}"), &[("pgbouncer.ini", &ini)], None);
+        assert_eq!(c.auth.method, method, "{auth}");
+        assert_eq!(lacks(&imported), Vec::from_iter(lack), "{auth}: {imported}");
+        assert_eq!(c.tls.client_ca.is_some(), ini.contains("verify-ca"));
+    }
+}
+
+#[test]
+fn a_file_of_users_that_cannot_be_read_is_told() {
+    for (name, users) in [("twice", Some("\"a\" \"x\"\n\"a\" \"y\"\n")), ("missing", None)] {
+        let users = users.map(|text| ("userlist.txt", text));
+        let files: Vec<_> = [("pgbouncer.ini", DEBIAN)].into_iter().chain(users).collect();
+        let (c, imported) = imported(&format!("users-{name}"), &files, None);
+        assert_eq!(c.auth.user_file, None);
+        assert_eq!(lacks(&imported), ["auth_file = userlist.txt cannot be read"]);
+    }
 }
 
 #[test]
@@ -262,7 +372,9 @@ fn the_program_says_how_it_ended() {
     let (code, out, err) = run(&["lacks.ini", "--output", "pgshunt.toml"]);
     assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
     assert!(
-        err.contains("Without a counterpart, to be looked at:\n  lacks.ini:14: auth_type = md5\n"),
+        err.contains(
+            "Without a counterpart, to be looked at:\n  lacks.ini:15: auth_file = userlist.txt"
+        ),
         "{err}"
     );
     Config::load(&files.0.join("pgshunt.toml")).unwrap();

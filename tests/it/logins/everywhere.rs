@@ -83,6 +83,13 @@ async fn a_statement_on_roles_is_alone_when_there_are_several_nodes() {
     assert_eq!(code(&root, "CREATE ROLE ann").await, "25001");
     root.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(code(&root, "CREATE ROLE ann; CREATE ROLE bob").await, "0A000");
+    for text in [
+        "DO $$BEGIN CREATE ROLE ann; END$$",
+        "DO $$BEGIN EXECUTE format('create  user %I', 'ann'); END$$",
+    ] {
+        assert_eq!(code(&root, text).await, "0A000", "{text}");
+    }
+    root.batch_execute("DO $$BEGIN PERFORM 'the role of a user'; END$$").await.unwrap();
     let names = "SELECT coalesce(string_agg(rolname, ' ' ORDER BY rolname), '') FROM pg_roles \
         WHERE rolname IN ('ann', 'bob')";
     assert_eq!(on_each(&p, names).await, [""; 2]);
@@ -106,4 +113,5 @@ async fn one_node_does_with_roles_whatever_postgres_does() {
     root.batch_execute("BEGIN; CREATE ROLE ann; ALTER ROLE ann LOGIN; ROLLBACK").await.unwrap();
     root.batch_execute("CREATE ROLE ann; CREATE ROLE bob; GRANT ann TO bob").await.unwrap();
     root.batch_execute("BEGIN; DROP ROLE ann, bob; COMMIT").await.unwrap();
+    root.batch_execute("DO $$BEGIN CREATE ROLE ann; DROP ROLE ann; END$$").await.unwrap();
 }

@@ -61,6 +61,18 @@ async fn a_user_of_the_file_is_checked_against_it_and_logged_in_with_it() {
     client.batch_execute(fresh).await.unwrap();
     let e = ask("fresh", "f").await.unwrap_err();
     assert!(e.starts_with("28000 cannot log in to node node1 as role \"fresh\""), "{e}");
+    // An empty password is none, even where the node would ask for nothing.
+    node_asks(home, "host all all 127.0.0.1/32 trust\n").await;
+    let mut config = (**p.server.shared.config.load()).clone();
+    config.auth.users = Users::parse("\"fresh\" \"\"\n").unwrap();
+    for method in [AuthMethod::Md5, AuthMethod::ScramSha256] {
+        config.auth.method = method;
+        p.server.shared.config.store(config.clone().into());
+        assert_eq!(ask("fresh", "").await, wrong("fresh"));
+    }
+    config.auth.method = AuthMethod::Trust;
+    p.server.shared.config.store(config.into());
+    assert_eq!(ask("fresh", "").await, Ok("fresh".into()));
 }
 
 #[tokio::test]
