@@ -102,15 +102,21 @@ async fn an_idle_server_connection_that_dies_is_replaced_unseen() {
         assert_eq!(show(&a, "work_mem").await, "1MB");
         assert_eq!(show(&b, "work_mem").await, "4MB");
     }
-    does(&node, "ALTER SYSTEM SET idle_session_timeout = '50ms'").await;
+    does(&node, "ALTER SYSTEM SET idle_session_timeout = '200ms'").await;
     does(&node, "SELECT pg_reload_conf()").await;
+    wait_for("the server process to have heard of it", async || {
+        (show(&b, "idle_session_timeout").await == "200ms").then_some(())
+    })
+    .await;
     for _ in 0..5 {
         let held = pid(&b).await;
         let gone = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {held}");
         wait_for("the server to end an idle connection", async || {
             // The one that asks is ended too when it has been idle for so long.
-            let asks = connect(proxy.nodes.nodes[0].port()).await;
-            (value::<i64>(&asks, &gone).await == 0).then_some(())
+            let port = proxy.nodes.nodes[0].port();
+            let asks = connect_as(port, DATABASE, SUPERUSER, PASSWORD).await.ok()?;
+            let row = asks.query_one(&gone, &[]).await.ok()?;
+            (row.get::<_, i64>(0) == 0).then_some(())
         })
         .await;
         assert_eq!(a.query_one(&s, &[]).await.unwrap().get::<_, i32>(0), 7);
