@@ -25,6 +25,7 @@ EXCLUDED = {
     "limit": "uses currval() outside of the transaction that drew: refused with 0A000",
     "sequence": "uses currval() and lastval() outside of the transaction that drew: refused with 0A000",
     "stats": "waits for the counters of the one server process that it believes to have",
+    "temp": "counts on a server process that has not had a temporary schema before",
     "triggers": "switches a variable of a C function in the one server process it believes to have",
 }
 
