@@ -116,7 +116,8 @@ async fn drain(wire: &mut Wire, b: &Binary) -> (u64, u64) {
 
 #[tokio::test]
 async fn results_are_streamed_whatever_their_size_and_whoever_reads_them_late() {
-    const ROOM: u64 = 40;
+    // glibc gives freed memory back from 64 MB on only.
+    const ROOM: u64 = 80;
     let b = Binary::start(2, "");
     let mut wire = Wire::login(b.port).await;
     assert_eq!(wire.ask("CREATE TABLE t (id int) PARTITION BY HASH (id)").await, "CZ");
@@ -178,7 +179,8 @@ async fn a_client_that_never_reads_is_not_answered_into_memory() {
     while tokio::time::timeout(Duration::from_secs(2), wire.send(&many)).await.is_ok() {
         sent += 1;
         let now = b.memory();
-        assert!(now < before + 40, "{before} MB, then {now} MB for {sent} batches");
+        // What is in use stays below one; glibc gives freed memory back from 64 MB on only.
+        assert!(now < before + 80, "{before} MB, then {now} MB for {sent} batches");
         assert!(sent < 400, "never stopped");
     }
 }
