@@ -242,6 +242,16 @@ impl Client {
                 self.input.unsplit(rest);
                 return Ok(Some(need));
             }
+            drop(message);
+            self.taken(h.len);
+        }
+    }
+
+    /// A message of this length has been taken off the input. What a large one needed is not kept for
+    /// the next.
+    fn taken(&mut self, len: usize) {
+        if len > READ_AHEAD {
+            self.input = BytesMut::from(&self.input[..]);
         }
     }
 
@@ -360,6 +370,7 @@ impl Client {
                     return;
                 }
                 self.input.advance(h.len);
+                self.taken(h.len);
                 h.tag
             }
         };
@@ -400,6 +411,7 @@ impl Client {
         if let Ok(Some(h)) = frame::header(&self.input) {
             let n = h.len.min(self.input.len());
             self.input.advance(n);
+            self.taken(n);
         }
     }
 

@@ -283,6 +283,17 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         // All databases of a server have the same roles.
         return (Kind::Ddl, Control::None);
     }
+    if matches!(node, Node::AlterDatabaseSetStmt(_))
+        && !cx.names.routes.is_plain()
+        && cx.names.routes.nodes().nth(1).is_some()
+    {
+        // Statements on the other nodes would go by other defaults.
+        let kind = refused(
+            "ALTER DATABASE ... SET would hold on the home node only",
+            "ALTER ROLE ... SET reaches all nodes; or do it on each node directly.",
+        );
+        return (kind, Control::None);
+    }
     if matches!(node, Node::DoStmt(_))
         && tells_of_roles(cx)
         && cx.names.routes.nodes().nth(1).is_some()
@@ -294,8 +305,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         return (kind, Control::None);
     }
     if let Node::CreateStmt(c) = node {
-        if let Some(rv) = c.relation().filter(|rv| is_temporary(rv)) {
-            let _ = rv;
+        if c.relation().is_some_and(is_temporary) {
             return (Kind::Home, Control::Pin("a temporary table"));
         }
         let hashed = !cx.names.routes.is_plain()

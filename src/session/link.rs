@@ -82,7 +82,9 @@ impl Prepared {
 
     /// The statement `of` is of this content too.
     pub fn is_also(&mut self, id: StatementId, of: StatementId) {
-        if self.order.contains(&of) && self.find(&id).is_none() {
+        // One that has that many is found by its own content only, and prepared once more otherwise.
+        let many = self.same.len() > 4 * self.order.len();
+        if !many && self.order.contains(&of) && self.find(&id).is_none() {
             self.same.push((id, of));
         }
     }

@@ -712,6 +712,7 @@ E SELECT count(*) FROM i4
 ? CREATE FUNCTION lower(int) RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'
 ? ALTER ROLE postgres SET search_path = app
 ? ALTER DATABASE app SET search_path = app
+? ALTER DATABASE app SET timezone = 'Asia/Tokyo'
 ? ALTER SCHEMA app RENAME TO app2
 ? DROP SCHEMA app CASCADE
 ? DROP OWNED BY postgres

@@ -46,6 +46,23 @@ async fn ten_gigabytes_that_nobody_reads_cost_a_bounded_amount() {
     }
 }
 
+/// What a large statement needs is given back, and is not lent to the next client either.
+#[tokio::test]
+async fn who_has_once_said_much_costs_no_more_than_others() {
+    let b = Binary::start(1, "");
+    let before = b.memory();
+    let much = query(&format!("SELECT length('{}')", "x".repeat(20 << 20)));
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        let mut wire = Wire::login(b.port).await;
+        wire.send(&much).await;
+        assert_eq!(wire.ready().await, "TDCZ");
+        clients.push(wire);
+    }
+    let after = b.memory();
+    assert!(after < before + ROOM, "{before} MB, then {after} MB");
+}
+
 /// The client sends all it has to say before it reads a word, as libpq does in pipeline mode when it
 /// is used carelessly.
 #[tokio::test]
