@@ -335,6 +335,10 @@ pub struct Link {
     pub fenced: bool,
     /// The open transaction may have sent notifications.
     pub notified: bool,
+    /// The Query under way has requests in front of it, with which it fails: none may follow it yet.
+    pub prefaced: bool,
+    /// Names of the client's own that it may know statements by, and what it does know by them.
+    pub named: Vec<(Vec<u8>, Option<StatementId>)>,
     /// How many requests were noted, and which of them was the last that does something to the
     /// session: looking through a long pipeline for each of its messages would take too long.
     noted: u64,
@@ -375,6 +379,8 @@ impl Link {
             strange: false,
             fenced: false,
             notified: false,
+            prefaced: false,
+            named: Vec::new(),
             noted: 0,
             last: Last::default(),
         }
@@ -466,11 +472,19 @@ impl Link {
     /// Takes out what the server skips after an error in the extended protocol: everything up to
     /// the next Sync, queries too. The latest is first.
     pub fn take_skipped(&mut self) -> Vec<Expect> {
+        self.forget_names();
         let until = self.expects.iter().position(|e| e.reply == Reply::Sync);
         let n = until.unwrap_or(self.expects.len());
         let mut skipped: Vec<_> = self.expects.drain(..n).collect();
         skipped.reverse();
         skipped
+    }
+
+    /// What the client's own names stand for is not known any more.
+    pub fn forget_names(&mut self) {
+        for (_, id) in &mut self.named {
+            *id = None;
+        }
     }
 
     /// Forgets what a request that was never carried out would have left on the connection.
