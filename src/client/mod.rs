@@ -13,6 +13,7 @@ mod authenticate;
 mod cancel;
 mod ddl;
 mod ending;
+mod front;
 mod gather;
 mod handover;
 mod handshake;

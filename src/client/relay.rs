@@ -23,7 +23,7 @@ use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, Pool, PoolError};
-use crate::session::{Flow, Io, Job, Need, Session};
+use crate::session::{Flow, Io, Job, Need};
 use crate::telemetry::{ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
@@ -34,7 +34,7 @@ pub(super) const CLIENT_HIGH: usize = 64 << 10;
 /// Unsent bytes for the node above which the client's messages are not taken.
 const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
-const READ_AHEAD: usize = 64 << 10;
+pub(super) const READ_AHEAD: usize = 64 << 10;
 
 pub struct Client {
     pub(super) worker: Rc<Worker>,
@@ -247,14 +247,6 @@ impl Client {
         }
     }
 
-    /// A message of this length has been taken off the input. What a large one needed is not kept for
-    /// the next.
-    fn taken(&mut self, len: usize) {
-        if len > READ_AHEAD {
-            self.input = BytesMut::from(&self.input[..]);
-        }
-    }
-
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
         let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
@@ -351,38 +343,6 @@ impl Client {
         Ok(())
     }
 
-    /// Answers the message in front, which could not be taken, with an error.
-    pub(super) fn refuse_front(&mut self, report: Report) {
-        self.end_front(|session, tag, io| session.refuse(tag, report, io));
-    }
-
-    /// Ends the message in front with an error of its job, of whose answer the client has had parts.
-    pub(super) fn fail_front(&mut self, answered: usize, report: Report) {
-        self.end_front(|session, tag, io| session.job_failed(tag, answered, report, io));
-    }
-
-    fn end_front(&mut self, end: impl FnOnce(&mut Session, u8, &mut Io<'_>)) {
-        let tag = match self.again.pop_front() {
-            Some(frame) => frame[0],
-            None => {
-                let Ok(Some(h)) = frame::header(&self.input) else { return };
-                if self.input.len() < h.len {
-                    return;
-                }
-                self.input.advance(h.len);
-                self.taken(h.len);
-                h.tag
-            }
-        };
-        let mut none = Vec::new();
-        let to_server = match &mut self.server {
-            Some(conn) => conn.output.buf(),
-            None => &mut none,
-        };
-        let mut io = Io { client: self.out.buf(), server: to_server };
-        end(&mut self.parts.session, tag, &mut io);
-    }
-
     async fn job(&mut self, job: Job) -> Result<(), End> {
         match job {
             Job::Gather(gather) => self.gather(gather).await,
@@ -401,18 +361,6 @@ impl Client {
     /// A message of COPY data is half read.
     pub(super) fn is_copying(&self) -> bool {
         self.copying.0 > 0
-    }
-
-    /// Takes the message in front off, as its job is done.
-    pub(super) fn consume_front(&mut self) {
-        if self.again.pop_front().is_some() {
-            return;
-        }
-        if let Ok(Some(h)) = frame::header(&self.input) {
-            let n = h.len.min(self.input.len());
-            self.input.advance(n);
-            self.taken(n);
-        }
     }
 
     /// Moves bytes until something has arrived that the session should see.
