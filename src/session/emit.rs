@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, StatementId, Undo, server_name};
+use super::link::{Expect, Fate, Reply, Undo};
+use super::prepared::{StatementId, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;

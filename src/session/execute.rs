@@ -8,7 +8,8 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, server_name, statement_id};
+use super::link::{Expect, Fate, Reply};
+use super::prepared::{server_name, statement_id};
 use super::{Io, Session, Statement, check};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::{Report, Status};

@@ -6,7 +6,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::link::{Fate, Link, Reply, server_name};
+use super::link::{Fate, Link, Reply};
+use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
 use crate::wire::backend::{self, Status, report_field, report_field_at};
