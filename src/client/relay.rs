@@ -125,6 +125,8 @@ impl Client {
             End::Told => true,
             End::Client | End::HandedOver => false,
         };
+        self.parts.session.ends();
+        self.release();
         self.abandon_server().await;
         if told {
             self.farewell().await;

@@ -25,6 +25,7 @@ use crate::backend::login::{self, Credentials, LoginError, Target};
 use crate::backend::server::ServerConn;
 use crate::config;
 use crate::net::tls::ClientTls;
+use crate::session::Followed;
 use crate::telemetry::{PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
@@ -99,7 +100,8 @@ impl OpenRequest {
         let opened = login::connect(target, id, timeout).await;
         let mut fx = Vec::new();
         match opened {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                conn.facts.followed = pool.followed.clone();
                 if id.0 < pool.fresh_from.load(Ordering::Acquire) {
                     conn.info.retire();
                 }
@@ -175,6 +177,7 @@ impl Pools {
                 home: self.clone(),
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
+                followed: Followed::default(),
                 fresh_from: AtomicU64::new(0),
                 shared: Mutex::new(Shared {
                     state: State::new((&**config).into()),
@@ -291,6 +294,7 @@ pub struct Pool {
     key: PoolKey,
     node: Arc<Node>,
     credentials: Mutex<Credentials>,
+    followed: Followed,
     /// What began to be opened before is retired when it is open.
     fresh_from: AtomicU64,
     shared: Mutex<Shared>,

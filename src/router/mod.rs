@@ -11,6 +11,7 @@
 mod analyze;
 mod cache;
 mod constant;
+mod draws;
 mod functions;
 mod node_bound;
 mod path;
@@ -27,4 +28,4 @@ pub use cache::{Literals, Planned, Planner};
 pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
 pub use node_bound::reads_alike;
 pub use scope::Speech;
-pub use traces::mentions_prepared;
+pub use traces::{mentions_last_value, mentions_prepared};

@@ -107,6 +107,8 @@ pub enum Control {
     Leaves(Arc<Traces>),
     /// May end what an earlier statement has left behind.
     Frees,
+    /// DISCARD SEQUENCES
+    DiscardSequences,
     /// LISTEN, and where the word stands in the text.
     Listen {
         channel: String,
@@ -192,6 +194,7 @@ impl Control {
             | Self::Pure
             | Self::SetEach(_)
             | Self::Frees
+            | Self::DiscardSequences
             | Self::Listen { .. }
             | Self::Unlisten(_)
             | Self::ChangesFunctions
@@ -213,6 +216,10 @@ pub struct Statement {
 pub struct Plan {
     pub kind: Kind,
     pub statements: Vec<Statement>,
+    /// It may draw values from sequences.
+    pub draws: bool,
+    /// It asks for those that the session has drawn.
+    pub asks: bool,
 }
 
 impl Plan {
@@ -231,6 +238,7 @@ impl Plan {
     }
 
     pub fn refused(report: Report) -> Self {
-        Self { kind: Kind::Refused(Box::new(report)), statements: Vec::new() }
+        let kind = Kind::Refused(Box::new(report));
+        Self { kind, statements: Vec::new(), draws: false, asks: false }
     }
 }

@@ -28,6 +28,9 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
+        Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_SEQUENCES => {
+            (Kind::Any, Control::DiscardSequences)
+        }
         Node::DiscardStmt(_) | Node::ClosePortalStmt(_) => (Kind::Any, Control::Frees),
         Node::FetchStmt(_) => (Kind::Any, Control::None),
         Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),

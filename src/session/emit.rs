@@ -162,6 +162,7 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
+        self.before_sequences(&s.plan, io);
         let lists = self.put_own_names(&s.plan, io);
         let name = if lists && !client_name.is_empty() {
             client_name.to_vec()

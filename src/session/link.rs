@@ -19,6 +19,7 @@ use crate::wire::backend::{Report, Status};
 use super::Statement;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
+use super::sequences::{Drawn, Followed};
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub struct Facts {
     pub harmless: Harmless,
     /// Of the server process.
     pub pid: i32,
+    /// Who may have drawn values of sequences on it.
+    pub drawn: Drawn,
+    /// Of its database.
+    pub followed: Followed,
 }
 
 impl Default for Facts {
@@ -58,6 +63,8 @@ impl Default for Facts {
             checks: false,
             harmless: Harmless::default(),
             pid: 0,
+            drawn: Drawn::default(),
+            followed: Followed::default(),
         }
     }
 }
@@ -125,6 +132,8 @@ pub struct Undo {
     pub created: Option<StatementId>,
     /// The statement closed on the connection.
     pub closed: Option<StatementId>,
+    /// Who had drawn on the connection before it was made to forget.
+    pub drawn: Option<Drawn>,
 }
 
 /// What a completed statement does.
@@ -382,6 +391,9 @@ impl Link {
     pub fn undo(&mut self, undo: &Undo) {
         if let Some(id) = &undo.created {
             self.facts.prepared.remove(id);
+        }
+        if let Some(drawn) = undo.drawn {
+            self.facts.drawn = drawn;
         }
         if let Some(id) = undo.closed {
             self.facts.prepared.keep(id);

@@ -43,6 +43,7 @@ mod reading;
 mod relay;
 mod reported;
 mod retry;
+mod sequences;
 mod settings;
 mod simple;
 mod statement;
@@ -68,6 +69,7 @@ pub use listening::Notification;
 pub use luggage::Luggage;
 pub use prepared::StatementId;
 use reported::Reported;
+pub use sequences::Followed;
 pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
 
@@ -185,6 +187,7 @@ pub struct Session {
     bound: Option<&'static str>,
     check: check::Check,
     channels: listening::Channels,
+    sequences: sequences::Sequences,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -241,6 +244,7 @@ impl Session {
             bound: None,
             check: check::Check::default(),
             channels: listening::Channels::default(),
+            sequences: sequences::Sequences::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -277,7 +281,15 @@ impl Session {
         self.status
     }
     pub fn pinned(&self) -> Option<&'static str> {
-        self.pinned
+        self.pinned.or(self.sequences.kept.then_some(sequences::SEQUENCES))
+    }
+    /// What its connection keeps for it is nowhere else.
+    pub fn is_bound(&self) -> bool {
+        self.pinned.is_some()
+    }
+    /// The client has gone: what it has drawn is of no use any more.
+    pub fn ends(&mut self) {
+        self.sequences.kept = false;
     }
     pub fn node(&self) -> Option<NodeId> {
         self.link.as_ref().map(|l| l.node)
@@ -406,6 +418,7 @@ impl Session {
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
         self.pinned.is_none()
+            && !self.sequences.kept
             && !self.check.is_due()
             && !self.waits_for_fence()
             && self.link.as_ref().is_some_and(free)

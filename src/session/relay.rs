@@ -103,7 +103,7 @@ impl Session {
         pass(input, &mut run, io);
         self.take_back_names(io);
         self.ask_what_is_left(io);
-        if self.pinned.is_some() && self.is_idle() {
+        if self.pinned().is_some() && self.is_idle() {
             self.renew_ticket(env);
         }
         Ok(())
@@ -357,6 +357,8 @@ impl Session {
                 }
                 if let Some(body) = self.in_clients_words(body) {
                     Keep::Reword(body)
+                } else if let Some(report) = self.unknown_value(body) {
+                    Keep::Replace(Box::new(report))
                 } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {

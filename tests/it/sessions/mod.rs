@@ -8,6 +8,7 @@ mod replication;
 mod restarts;
 mod rotation;
 mod search_path;
+mod sequences;
 mod settings;
 
 use pgshunt::config::Config;
