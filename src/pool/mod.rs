@@ -25,7 +25,7 @@ use crate::backend::login::{self, Credentials, LoginError, Target};
 use crate::backend::server::ServerConn;
 use crate::config;
 use crate::net::tls::ClientTls;
-use crate::session::Followed;
+use crate::session::{Behind, Followed};
 use crate::telemetry::{PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
@@ -102,6 +102,7 @@ impl OpenRequest {
         match opened {
             Ok(mut conn) => {
                 conn.facts.followed = pool.followed.clone();
+                conn.facts.behind = pool.behind.clone();
                 if id.0 < pool.fresh_from.load(Ordering::Acquire) {
                     conn.info.retire();
                 }
@@ -178,6 +179,7 @@ impl Pools {
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
                 followed: Followed::default(),
+                behind: Behind::of_pool(),
                 fresh_from: AtomicU64::new(0),
                 shared: Mutex::new(Shared {
                     state: State::new((&**config).into()),
@@ -295,6 +297,7 @@ pub struct Pool {
     node: Arc<Node>,
     credentials: Mutex<Credentials>,
     followed: Followed,
+    behind: Behind,
     /// What began to be opened before is retired when it is open.
     fresh_from: AtomicU64,
     shared: Mutex<Shared>,

@@ -11,7 +11,7 @@ use super::functions::Functions;
 use super::place::{Given, Values};
 use super::plan::{Control, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{draws, traces, utility};
+use super::{draws, tables, traces, utility};
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
@@ -239,6 +239,7 @@ fn parse_and_plan(
     let home = |text: &[u8]| Plan {
         kind: Kind::Home,
         statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
+        tables: Box::default(),
         draws: true,
         asks: traces::mentions_last_value(text),
     };
@@ -258,7 +259,8 @@ fn parse_and_plan(
         };
         return (plan, false);
     };
-    let mut plan = Plan { kind: Kind::Any, statements: Vec::new(), draws: false, asks: false };
+    let mut plan = Plan::nothing();
+    let mut used = Vec::new();
     let mut by_shape = tree.len() == 1;
     let path = match speech.path {
         None => Some(super::path::DEFAULT.map(str::to_owned).to_vec()),
@@ -288,6 +290,7 @@ fn parse_and_plan(
         );
         let (kind, control) = analyze::statement(node, cx);
         by_shape &= !analyze::calls_set_config(node);
+        tables::used(node, &mut used);
         plan.draws |= draws::may_draw(node, cx);
         plan.asks |= draws::asks(node, cx);
         match &control {
@@ -310,6 +313,7 @@ fn parse_and_plan(
         plan.kind = if plan.statements.is_empty() { kind } else { join(plan.kind, kind) };
         plan.statements.push(Statement { control, span: (start, end) });
     }
+    plan.tables = used.into();
     (plan, by_shape)
 }
 

@@ -1,7 +1,7 @@
 //! What a statement may draw from sequences, and whether it asks for what was drawn.
 //!
-//! A plain read draws nothing unless it calls what may. Of anything else it is assumed: defaults,
-//! triggers and functions are not looked into.
+//! A plain read draws nothing unless it calls what may. Of anything that writes rows it is assumed:
+//! defaults, triggers and functions are not looked into.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::analyze::Context;
 use super::node_bound::name_of;
-use super::traces::mentions_last_value;
+use super::traces::{mentions, mentions_last_value};
 
 pub fn may_draw(node: Node<'_>, cx: Context<'_>) -> bool {
     match node {
@@ -18,31 +18,22 @@ pub fn may_draw(node: Node<'_>, cx: Context<'_>) -> bool {
         Node::ExplainStmt(e) => may_draw(e.query(), cx),
         Node::DeclareCursorStmt(d) => query_draws(d.query(), cx),
         Node::CopyStmt(c) => c.is_from || query_draws(c.query(), cx),
-        Node::TransactionStmt(_)
-        | Node::VariableSetStmt(_)
-        | Node::VariableShowStmt(_)
-        | Node::DeallocateStmt(_)
-        | Node::DiscardStmt(_)
-        | Node::ClosePortalStmt(_)
-        | Node::FetchStmt(_)
-        | Node::ConstraintsSetStmt(_)
-        | Node::ListenStmt(_)
-        | Node::UnlistenStmt(_)
-        | Node::NotifyStmt(_)
-        | Node::PrepareStmt(_)
-        | Node::LockStmt(_)
-        | Node::VacuumStmt(_)
-        | Node::CheckPointStmt(_)
-        | Node::CreateStmt(_)
-        | Node::CreateSeqStmt(_)
-        | Node::AlterSeqStmt(_)
-        | Node::CreateFunctionStmt(_)
-        | Node::ViewStmt(_)
-        | Node::IndexStmt(_)
-        | Node::DropStmt(_)
-        | Node::GrantStmt(_)
-        | Node::CommentStmt(_) => false,
-        _ => true,
+        Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
+        | Node::MergeStmt(_)
+        | Node::TruncateStmt(_)
+        | Node::CreateTableAsStmt(_)
+        | Node::RefreshMatViewStmt(_)
+        | Node::ExecuteStmt(_)
+        | Node::CallStmt(_)
+        | Node::DoStmt(_) => true,
+        // A new column's default. What must stand outside of all transactions has none.
+        Node::AlterTableStmt(_) => {
+            let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+            !mentions(text, b"concurrently")
+        }
+        _ => false,
     }
 }
 

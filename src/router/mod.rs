@@ -25,7 +25,10 @@ mod utility;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};
-pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
+pub use functions::{
+    Function, Functions, Harmless, function_changes, functions_changed, table_changes,
+    tables_changed,
+};
 pub use node_bound::reads_alike;
 pub use scope::Speech;
 pub use traces::{mentions_last_value, mentions_prepared};

@@ -108,6 +108,7 @@ impl Session {
                 self.look_again();
             }
             Control::ChangesFunctions => self.functions_change(),
+            Control::ChangesTables => self.tables_change(),
         }
         self.extend_prelude(done);
     }

@@ -17,6 +17,7 @@ use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::behind::Behind;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
 use super::sequences::{Drawn, Followed};
@@ -51,6 +52,8 @@ pub struct Facts {
     pub drawn: Drawn,
     /// Of its database.
     pub followed: Followed,
+    /// Of its pool.
+    pub behind: Behind,
 }
 
 impl Default for Facts {
@@ -65,6 +68,7 @@ impl Default for Facts {
             pid: 0,
             drawn: Drawn::default(),
             followed: Followed::default(),
+            behind: Behind::default(),
         }
     }
 }
@@ -91,6 +95,8 @@ pub enum Reply {
     Own { closed: bool },
     /// The rows of pgshunt's own question, up to CommandComplete.
     Check,
+    /// The same, of the other question.
+    Behind,
     /// Nothing: these bytes are the client's as soon as it is their turn.
     Ours(Vec<u8>),
     /// Nothing: the client ended its part of a COPY here.

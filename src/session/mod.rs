@@ -26,6 +26,7 @@
 //! What is left out: a second node within a transaction.
 
 mod apply;
+mod behind;
 mod check;
 mod emit;
 mod execute;
@@ -62,6 +63,7 @@ use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
+pub use behind::Behind;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
@@ -186,6 +188,7 @@ pub struct Session {
     /// The same, for what nobody can tell the end of.
     bound: Option<&'static str>,
     check: check::Check,
+    behind: behind::Question,
     channels: listening::Channels,
     sequences: sequences::Sequences,
     settings: settings::SessionSettings,
@@ -243,6 +246,7 @@ impl Session {
             pinned: None,
             bound: None,
             check: check::Check::default(),
+            behind: behind::Question::default(),
             channels: listening::Channels::default(),
             sequences: sequences::Sequences::default(),
             settings: settings::SessionSettings::new(startup),
@@ -360,6 +364,7 @@ impl Session {
                 b'S' if self.skipping => {}
                 _ if link.ending
                     || self.check.is_asked()
+                    || self.behind.is_asked()
                     || (link.opening && link.opening_full)
                     || link.prefaced =>
                 {
@@ -420,6 +425,7 @@ impl Session {
         self.pinned.is_none()
             && !self.sequences.kept
             && !self.check.is_due()
+            && !self.behind.is_due()
             && !self.waits_for_fence()
             && self.link.as_ref().is_some_and(free)
     }

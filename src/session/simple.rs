@@ -117,6 +117,7 @@ impl Session {
         self.portals.retain(|(name, _)| !name.is_empty());
         let prefaced = self.names_own(plan) || self.must_forget(plan);
         self.before_sequences(plan, io);
+        self.uses_tables(plan);
         self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
