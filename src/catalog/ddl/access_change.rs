@@ -30,6 +30,8 @@ pub enum What {
     Named,
     /// GRANT ... ON PARAMETER, to these.
     Parameter { roles: Vec<Spec> },
+    /// DROP POLICY: nothing is left that would tell what it was of.
+    Policy,
     /// REASSIGN OWNED, DROP OWNED: all that belongs to these, and was granted to them.
     Owned { roles: Vec<Spec> },
 }
@@ -53,7 +55,7 @@ impl AccessChange {
                 Ok(tagged("ALTER POLICY")(What::Named))
             }
             Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_POLICY => {
-                Ok(tagged("DROP POLICY")(What::Named))
+                Ok(tagged("DROP POLICY")(What::Policy))
             }
             Node::AlterTableStmt(a) => match alters_access(a) {
                 Ok(false) => return None,
@@ -131,7 +133,8 @@ pub(super) async fn run(
     let home = &all.home.client;
     nothing_else(home, owned).await?;
     for table in routes.tables() {
-        if is_changed(home, table).await? || owned && access::differs(all, table).await? {
+        let told = matches!(change.what, What::Named | What::Parameter { .. });
+        if is_changed(home, table).await? || !told && access::differs(all, table).await? {
             no_move(&all.home, table.group).await?;
             access::can_be_anywhere(home, table).await?;
             access::follow(all, &table.schema, &table.name).await?;
@@ -282,7 +285,7 @@ mod tests {
             ("CREATE POLICY p ON s.t USING (a = 1)", What::Named, "CREATE POLICY"),
             ("ALTER POLICY p ON t TO a", What::Named, "ALTER POLICY"),
             ("ALTER POLICY p ON t RENAME TO q", What::Named, "ALTER POLICY"),
-            ("DROP POLICY IF EXISTS p ON s.t", What::Named, "DROP POLICY"),
+            ("DROP POLICY IF EXISTS p ON s.t", What::Policy, "DROP POLICY"),
             ("ALTER TABLE t OWNER TO a, ENABLE ROW LEVEL SECURITY", What::Named, "ALTER TABLE"),
         ] {
             assert_eq!(parse(sql), Some(Ok(AccessChange { what, tag })), "{sql}");

@@ -229,7 +229,7 @@ async fn policies_and_row_security_reach_all_leaves() {
             "CREATE POLICY \"No w\" ON t AS RESTRICTIVE FOR SELECT TO ann, alice \
              USING (current_setting('app.tenant', true) = who)",
             "CREATE POLICY",
-            "No w f r (current_setting('app.tenant'::text, true) = who) alice,ann",
+            "No w f r (current_setting('app.tenant'::text, true) = who) ann,alice",
         ),
         ("ALTER POLICY mine ON t TO ann USING (who = 'x')", "ALTER POLICY", "(who = 'x'::text)"),
         ("ALTER POLICY mine ON public.t RENAME TO yours", "ALTER POLICY", "yours t * (who"),

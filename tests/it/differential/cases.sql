@@ -704,7 +704,7 @@ E CREATE POLICY p ON i4 USING (true)
 = ALTER POLICY p ON i4 RENAME TO r
 = ALTER TABLE i4 ENABLE ROW LEVEL SECURITY
 = ALTER TABLE i4 FORCE ROW LEVEL SECURITY
-= SELECT * FROM pg_policies
+= SELECT * FROM pg_policies WHERE schemaname = 'public'
 = SELECT count(*) FROM i4
 = SELECT * FROM i4 WHERE k = 5
 = SET row_security = off
