@@ -28,3 +28,4 @@ pub use cache::{Literals, Planned, Planner};
 pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
 pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
+pub use traces::mentions_prepared;

@@ -11,7 +11,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{changes_reading, reads_alike};
-use super::plan::{Control, Kind, Traces};
+use super::plan::{Control, Kind, PREPARE, Traces};
 use super::{rights, traces};
 use crate::topology::RoutingTable;
 
@@ -315,7 +315,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::CreateSeqStmt(s) if s.sequence().is_some_and(is_temporary) => {
             Control::Pin("a temporary sequence")
         }
-        Node::PrepareStmt(_) => Control::Pin("PREPARE"),
+        Node::PrepareStmt(_) => Control::Pin(PREPARE),
         Node::DropdbStmt(_)
         | Node::CreatedbStmt(_)
         | Node::AlterDatabaseStmt(_)

@@ -433,7 +433,7 @@ mod tests {
             "ALTER TABLE t ADD a int CHECK (a > f())",
             "ALTER TABLE t ADD CHECK (a > 0)",
             "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES o",
-            "ALTER TABLE t OWNER TO bob",
+            "ALTER TABLE t OWNER TO bob, DROP COLUMN a",
             "ALTER TABLE t RENAME TO u",
             "ALTER TABLE ONLY t DROP COLUMN a",
             "TRUNCATE ONLY t",
