@@ -135,3 +135,33 @@ async fn a_process_that_only_passes_on_can_be_ended() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_deadline_is_for_who_does_not_come_to_rest() {
+    let mut place = Place::with("takeover-deadline", |text| {
+        let short = text.replace("takeover_timeout = \"10min\"", "takeover_timeout = \"1s\"");
+        assert_ne!(short, text);
+        short
+    });
+    let guest = Guest::open(place.port, true).await;
+    guest.does("BEGIN; CREATE TEMP TABLE own (n int)").await;
+    let busy = connect(place.port).await;
+    let sleeps = tokio::spawn(async move { busy.batch_execute("SELECT pg_sleep(600)").await });
+    let console = Console::open(place.port, "pgshunt").await;
+    wait_for("the statement", async || {
+        let doing = console.column("SHOW CLIENTS", "activity").await;
+        (doing.iter().filter(|d| *d == "active").count() == 2).then_some(())
+    })
+    .await;
+    let mut old = place.take_over();
+    let ended = tokio::time::timeout(PATIENCE, sleeps).await.expect("its time is up").unwrap();
+    assert!(ended.is_err());
+    // The catalog is the new process's once the old one has nobody left but whom it passes on.
+    let ddl = connect(place.port).await;
+    ddl.batch_execute("CREATE TABLE t (id int) PARTITION BY HASH (id)").await.unwrap();
+    guest.does("INSERT INTO own VALUES (1); COMMIT").await;
+    assert_eq!(value::<i64>(&guest.client, "SELECT count(*) FROM own").await, 1);
+    assert!(old.child.try_wait().unwrap().is_none());
+    drop(guest);
+    assert!(old.end().await.success());
+}
