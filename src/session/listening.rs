@@ -179,10 +179,13 @@ impl Session {
         Ok(None)
     }
 
-    /// The same on the connection that the text will be sent on.
+    /// The same on the connection that the text will be sent on. At a LISTEN too: its transaction may
+    /// have notified before, or will.
     pub(super) fn fence_first(&self, plan: &Plan) -> Option<Need> {
         let fenced = self.link.as_ref().is_none_or(|l| l.fenced);
-        (!self.channels.is_empty() && !fenced && notifies(plan)).then_some(Need::Fence)
+        let listens = plan.statements.iter().any(|s| matches!(s.control, Control::Listen { .. }));
+        let own = || notifies(plan) && !self.channels.is_empty();
+        (!fenced && (listens || own())).then_some(Need::Fence)
     }
 
     /// The shared connection listens to these now.

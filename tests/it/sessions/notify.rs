@@ -178,6 +178,34 @@ async fn ones_own_notifications_come_before_ready_for_query_and_bear_ones_own_pi
     tokio::task::spawn_blocking(talk).await.unwrap();
 }
 
+/// Its transaction listens first of all and notifies itself, in either order.
+#[tokio::test]
+async fn who_begins_to_listen_hears_what_the_same_transaction_sends() {
+    let proxy = shared(1).await;
+    let port = proxy.port();
+    let talk = move || {
+        let together = ["LISTEN n; NOTIFY n, 'x'", "NOTIFY n, 'x'; LISTEN n"];
+        for text in together {
+            let mut t = Talk::open(port, &[]);
+            t.say(&format!("Query {text}"));
+            let own = format!("Notification {} n x", t.pid);
+            let heard = t.hear(Until::Ready(1));
+            assert_eq!(heard[2..], [own.as_str(), "Ready I"], "{text}: {heard:?}");
+        }
+        for apart in [["LISTEN n", "NOTIFY n, 'x'"], ["NOTIFY n, 'x'", "LISTEN n"]] {
+            let mut t = Talk::open(port, &[]);
+            for text in ["BEGIN", apart[0], apart[1]] {
+                t.say(&format!("Query {text}"));
+                t.hear(Until::Ready(1));
+            }
+            t.say("Query COMMIT");
+            let own = format!("Notification {} n x", t.pid);
+            assert_eq!(t.hear(Until::Ready(1)), ["Complete COMMIT", &own, "Ready I"], "{apart:?}");
+        }
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap();
+}
+
 #[tokio::test]
 async fn nothing_is_lost_between_many_listeners_and_senders() {
     let proxy = shared(2).await;
