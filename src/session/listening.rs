@@ -16,13 +16,15 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Io, Need, Session};
 use crate::router::plan::{Control, Plan};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
 
 /// A notification, as the shared connection has heard it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
     pub channel: Arc<str>,
     pub payload: Arc<str>,
@@ -30,21 +32,21 @@ pub struct Notification {
     pub pid: i32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Action {
     Listen(String),
     Unlisten(String),
     UnlistenAll,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Open {
     actions: Vec<Action>,
     /// Each savepoint with the number of actions before it, oldest first.
     savepoints: Vec<(String, usize)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Channels {
     /// What the session listens to.
     listens: Vec<String>,
@@ -63,11 +65,6 @@ pub(super) struct Channels {
 impl Channels {
     pub(super) fn is_empty(&self) -> bool {
         self.listens.is_empty()
-    }
-
-    /// Whether nothing of it is left or under way.
-    pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.open.actions.is_empty() && !self.keeps_ready
     }
 
     fn hears(&self, channel: &str) -> bool {
@@ -145,6 +142,11 @@ impl Session {
     /// The pid that the client was told at its login.
     pub fn known_as(&mut self, pid: i32) {
         self.channels.pid = pid;
+    }
+
+    /// The channels that the shared connection listens to for its sake.
+    pub fn listens_to(&self) -> &[String] {
+        &self.channels.held
     }
 
     /// What must be done before a text is sent, for what it listens to.
