@@ -18,6 +18,7 @@ mod path;
 pub mod place;
 pub mod plan;
 mod proof;
+mod rights;
 mod scope;
 mod tables;
 mod traces;
@@ -29,6 +30,6 @@ pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,
     tables_changed,
 };
-pub use node_bound::reads_alike;
+pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
 pub use traces::{mentions_last_value, mentions_prepared};

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 
 use super::link::{Expect, Fate, Reply};
 use super::{Io, Session};
@@ -104,13 +105,14 @@ impl Behind {
 }
 
 /// What is to be found out.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Question {
     due: bool,
     /// It is under way; asked after so many changes.
     asked: Option<u64>,
     /// Tables that were used before the answer.
     used: Vec<String>,
+    #[serde(skip)]
     functions: HashMap<String, Vec<String>>,
 }
 

@@ -420,6 +420,14 @@ impl Session {
         self.let_go = false;
     }
 
+    /// What the connections of its pool know together holds for the one that came along.
+    pub fn shares(&mut self, of_pool: &Facts) {
+        if let Some(link) = &mut self.link {
+            link.facts.followed = of_pool.followed.clone();
+            link.facts.behind = of_pool.behind.clone();
+        }
+    }
+
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
         self.pinned.is_none()

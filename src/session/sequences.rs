@@ -14,8 +14,11 @@
 //! In a database with distributed tables nobody keeps a connection for this: the session's next
 //! statement may need another node. There the answer is right within the transaction that drew.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use serde::{Deserialize, Serialize};
 
 use super::link::{Expect, Undo};
 use super::{Env, Io, Session};
@@ -30,7 +33,7 @@ pub const SEQUENCES: &str = "a sequence's value";
 pub struct Followed(Arc<AtomicBool>);
 
 /// Who may have drawn on a connection since it was made to forget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Drawn {
     #[default]
     Nobody,
@@ -39,7 +42,7 @@ pub enum Drawn {
     Several,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Sequences {
     /// The mark of what it drew last; `None`: it has drawn nothing.
     last: Option<u64>,
@@ -59,8 +62,10 @@ impl Sequences {
     }
 }
 
+/// One that no other draw has, nor had in a process before this one.
 fn new_mark() -> u64 {
-    static MARKS: AtomicU64 = AtomicU64::new(1);
+    static MARKS: LazyLock<AtomicU64> =
+        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(())));
     MARKS.fetch_add(1, Ordering::Relaxed)
 }
 
