@@ -26,7 +26,7 @@ use crate::backend::server::{Given, ServerConn};
 use crate::config;
 use crate::net::Stream;
 use crate::net::tls::ClientTls;
-use crate::session::{Behind, Facts, Followed};
+use crate::session::{Behind, Followed};
 use crate::telemetry::{NewServer, PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
@@ -375,12 +375,6 @@ impl Pool {
         self.act(shared, fx, None);
         let deadline = Box::pin(tokio::time::sleep_until((now + patience).into()));
         Lease::Later(Waiting { pool: self.clone(), worker, id, rx, deadline, expired: false })
-    }
-
-    /// What all its connections know together.
-    fn share(&self, facts: &mut Facts) {
-        facts.followed = self.followed.clone();
-        facts.behind = self.behind.clone();
     }
 
     /// A connection that a client has brought along from another process, leased to it here.
