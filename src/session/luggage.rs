@@ -32,7 +32,6 @@ struct Packed {
     #[serde(with = "text")]
     oids: Vec<u8>,
     described: bool,
-    void: bool,
 }
 
 /// Bytes as base64.
@@ -74,7 +73,6 @@ impl Session {
             text: s.text.clone(),
             oids: s.types(),
             described: s.described.get(),
-            void: s.void.get(),
         });
         Some(Luggage {
             startup,
@@ -93,7 +91,6 @@ impl Session {
             let plan = env.planner.plan_text(&p.text, env.routes, session.speech());
             let statement = Rc::new(Statement::new(&p.text, &p.oids, plan));
             statement.described.set(p.described);
-            statement.void.set(p.void);
             if p.name.is_empty() {
                 session.unnamed = Some(statement);
             } else {
