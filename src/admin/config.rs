@@ -17,6 +17,11 @@ enum Field {
     Seconds(fn(&mut Config) -> &mut Duration),
     /// At least 1.
     Count(fn(&mut Config) -> &mut usize),
+    /// Or none.
+    Number(fn(&mut Config) -> &mut usize),
+    Flag(fn(&mut Config) -> &mut bool),
+    /// A flag as PgBouncer shows it: 0 or 1.
+    Bit(fn(&mut Config) -> &mut bool),
     /// A size in bytes, at least this.
     Size(fn(&mut Config) -> &mut usize, usize),
     Names(fn(&mut Config) -> &mut Vec<String>),
@@ -27,7 +32,7 @@ enum Field {
     Given(fn(&Config) -> String),
 }
 
-use Field::{Count, Given, Names, Seconds, Shown, Size, Text, Time};
+use Field::{Bit, Count, Flag, Given, Names, Number, Seconds, Shown, Size, Text, Time};
 
 struct Key {
     name: &'static str,
@@ -70,8 +75,10 @@ const KEYS: &[Key] = &[
     live("pool.connect_timeout", Time(|c| &mut c.pool.connect_timeout)),
     live("pool.idle_timeout", Time(|c| &mut c.pool.idle_timeout)),
     live("pool.max_prepared", Count(|c| &mut c.pool.max_prepared)),
+    live("pool.min_size", Number(|c| &mut c.pool.min_size)),
     live("pool.queue_timeout", Time(|c| &mut c.pool.queue_timeout)),
     live("pool.server_lifetime", Time(|c| &mut c.pool.server_lifetime)),
+    live("pool.server_round_robin", Flag(|c| &mut c.pool.server_round_robin)),
     live("pool.size", Count(|c| &mut c.pool.size)),
     fixed("server.listen", Shown(|c| c.server.listen.to_string())),
     fixed("server.metrics_listen", Shown(metrics)),
@@ -103,13 +110,14 @@ const KEYS: &[Key] = &[
     live("max_prepared_statements", Count(|c| &mut c.pool.max_prepared)),
     fixed("max_user_client_connections", Shown(|_| "0".into())),
     fixed("max_user_connections", Shown(|_| "0".into())),
-    fixed("min_pool_size", Shown(|_| "0".into())),
+    live("min_pool_size", Number(|c| &mut c.pool.min_size)),
     fixed("pool_mode", Shown(|_| "transaction".into())),
     live("query_wait_timeout", Seconds(|c| &mut c.pool.queue_timeout)),
     fixed("reserve_pool_size", Shown(|_| "0".into())),
     live("server_connect_timeout", Seconds(|c| &mut c.pool.connect_timeout)),
     live("server_idle_timeout", Seconds(|c| &mut c.pool.idle_timeout)),
     live("server_lifetime", Seconds(|c| &mut c.pool.server_lifetime)),
+    live("server_round_robin", Bit(|c| &mut c.pool.server_round_robin)),
     live("stats_period", Seconds(|c| &mut c.server.stats_period)),
     live("stats_users", Names(|c| &mut c.auth.stats_users)),
     fixed("unix_socket_dir", Shown(|c| path(&c.server.unix_socket_dir))),
@@ -158,7 +166,9 @@ impl Field {
         match self {
             Time(of) => time(*of(c)),
             Seconds(of) => of(c).as_secs().to_string(),
-            Count(of) | Size(of, _) => of(c).to_string(),
+            Count(of) | Number(of) | Size(of, _) => of(c).to_string(),
+            Flag(of) => of(c).to_string(),
+            Bit(of) => u8::from(*of(c)).to_string(),
             Names(of) => of(c).join(", "),
             Text(of) => of(c).clone(),
             Shown(of) | Given(of) => of(c),
@@ -181,6 +191,16 @@ impl Field {
             Count(of) => {
                 let n = value.parse().ok().filter(|&n: &usize| n > 0);
                 *of(c) = n.ok_or(SetError::Value("It is a number, at least 1."))?;
+            }
+            Number(of) => {
+                *of(c) = value.parse().map_err(|_| SetError::Value("It is a number, or 0."))?;
+            }
+            Flag(of) | Bit(of) => {
+                *of(c) = match value.to_ascii_lowercase().as_str() {
+                    "1" | "true" | "on" | "yes" => true,
+                    "0" | "false" | "off" | "no" => false,
+                    _ => return Err(SetError::Value("It is on (true, 1) or off (false, 0).")),
+                };
             }
             Size(of, least) => {
                 let size = units::parse_size(value).and_then(|n| usize::try_from(n).ok());
@@ -295,11 +315,19 @@ mod tests {
         assert_eq!(c.limits.max_message, 1 << 20);
         set(&mut c, "stats_users", "a, b").unwrap();
         assert_eq!(c.auth.stats_users, ["a", "b"]);
+        set(&mut c, "server_round_robin", "1").unwrap();
+        assert!(c.pool.server_round_robin);
+        set(&mut c, "pool.server_round_robin", "off").unwrap();
+        assert!(!c.pool.server_round_robin);
         assert_eq!(set(&mut c, "server.workers", "3"), Err(SetError::Fixed));
         assert_eq!(set(&mut c, "work_mem", "3"), Err(SetError::Unknown));
-        for (key, value) in
-            [("pool.size", "0"), ("stats_period", "1min"), ("pool.idle_timeout", "5")]
-        {
+        for (key, value) in [
+            ("pool.size", "0"),
+            ("pool.min_size", "-1"),
+            ("server_round_robin", "2"),
+            ("stats_period", "1min"),
+            ("pool.idle_timeout", "5"),
+        ] {
             assert!(matches!(set(&mut c, key, value), Err(SetError::Value(_))), "{key}");
         }
         let shown = rows(&c);

@@ -187,6 +187,10 @@ fn default_port() -> u16 {
 pub struct Pool {
     /// Server connections per node, database and role.
     pub size: usize,
+    /// What a pool in use is brought up to, whoever needs it.
+    pub min_size: usize,
+    /// Lend the connection that has been idle the longest, not the one that was used last.
+    pub server_round_robin: bool,
     /// How long a client waits for a server connection before 53300.
     #[serde(deserialize_with = "units::duration")]
     pub queue_timeout: Duration,
@@ -204,6 +208,8 @@ impl Default for Pool {
     fn default() -> Self {
         Self {
             size: 20,
+            min_size: 0,
+            server_round_robin: false,
             queue_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),

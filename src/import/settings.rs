@@ -102,13 +102,7 @@ pub const SETTINGS: &[(&str, &str, Fate)] = &[
     ("max_prepared_statements", "200", Taken),
     ("max_user_client_connections", "0", Lack(CLIENT_LIMIT)),
     ("max_user_connections", "0", Lack(PER_NODE)),
-    (
-        "min_pool_size",
-        "0",
-        Lack(
-            "Server connections are opened when they are needed, and kept for [pool] idle_timeout.",
-        ),
-    ),
+    ("min_pool_size", "0", Taken),
     (
         "peer_id",
         "0",
@@ -147,11 +141,7 @@ pub const SETTINGS: &[(&str, &str, Fate)] = &[
     ),
     ("server_reset_query", "DISCARD ALL", Note(TRACKED)),
     ("server_reset_query_always", "0", Note(TRACKED)),
-    (
-        "server_round_robin",
-        "0",
-        Lack("The connection that was used last is used first, so that the others may time out."),
-    ),
+    ("server_round_robin", "0", Taken),
     ("server_tls13_ciphers", "", Lack(TLS)),
     ("server_tls_ca_file", "", Taken),
     (
@@ -228,12 +218,7 @@ pub const OF_DATABASE: &[(&str, Fate)] = &[
     ("load_balance_hosts", Lack("A node has one host.")),
     ("max_db_client_connections", Lack(CLIENT_LIMIT)),
     ("max_db_connections", Lack(PER_NODE)),
-    (
-        "min_pool_size",
-        Lack(
-            "Server connections are opened when they are needed, and kept for [pool] idle_timeout.",
-        ),
-    ),
+    ("min_pool_size", Lack("[pool] min_size holds for all databases.")),
     (
         "pool_mode",
         Note("A session keeps its server connection only for as long as it has state there."),

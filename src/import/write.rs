@@ -83,6 +83,8 @@ pub fn config(p: &Plan, from: &Path, findings: &[Finding]) -> String {
         "\n[pool]\n# default_pool_size or the database's pool_size: per node, database and role."
     );
     let _ = writeln!(w, "size = {}", p.pool_size);
+    let _ = writeln!(w, "# min_pool_size\nmin_size = {}", p.min_pool_size);
+    let _ = writeln!(w, "server_round_robin = {}", p.server_round_robin);
     for (key, from, value) in [
         ("queue_timeout", "query_wait_timeout", p.queue_timeout),
         ("idle_timeout", "server_idle_timeout", p.idle_timeout),

@@ -30,13 +30,24 @@ use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 pub use doors::Doors;
 pub use leased::Leased;
-use state::{ConnId, Effect, State, WaiterId, Worker};
+use state::{ConnId, Effect, State, Terms, WaiterId, Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PoolKey {
     pub node: NodeId,
     pub database: Arc<str>,
     pub user: Arc<str>,
+}
+
+impl From<&config::Pool> for Terms {
+    fn from(c: &config::Pool) -> Self {
+        Self {
+            limit: c.size,
+            least: c.min_size,
+            idle_timeout: c.idle_timeout,
+            round_robin: c.server_round_robin,
+        }
+    }
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -150,7 +161,7 @@ impl Pools {
             let mut fx = Vec::new();
             let mut shared = pool.lock();
             shared.bury_dead();
-            shared.state.resize(config.size, config.idle_timeout, &mut fx);
+            shared.state.change(config.into(), &mut fx);
             pool.act(shared, fx, None);
         }
     }
@@ -166,7 +177,7 @@ impl Pools {
                 credentials: Mutex::new(with.clone()),
                 fresh_from: AtomicU64::new(0),
                 shared: Mutex::new(Shared {
-                    state: State::new(config.size, config.idle_timeout),
+                    state: State::new((&**config).into()),
                     idle: HashMap::new(),
                     waiters: HashMap::new(),
                 }),
@@ -381,8 +392,11 @@ impl Pool {
 
     fn tick(self: &Arc<Self>, now: Instant) {
         let mut fx = Vec::new();
+        let lifetime = self.home.config.load().server_lifetime;
         let mut shared = self.lock();
-        shared.bury_dead();
+        shared.bury(|conn| {
+            now.saturating_duration_since(conn.opened) < lifetime && still_alive(conn)
+        });
         shared.state.tick(now, &mut fx);
         self.act(shared, fx, None);
     }
@@ -435,13 +449,18 @@ impl Shared {
     /// Forgets the idle connections their node has closed, so that the next decision hands out none
     /// of them.
     fn bury_dead(&mut self) {
+        self.bury(still_alive);
+    }
+
+    /// Closes the idle connections that are not to be kept.
+    fn bury(&mut self, mut keep: impl FnMut(&mut ServerConn) -> bool) {
         let Self { idle, state, .. } = self;
         idle.retain(|id, conn| {
-            let alive = still_alive(conn);
-            if !alive {
+            let kept = keep(conn);
+            if !kept {
                 state.idle_died(*id);
             }
-            alive
+            kept
         });
     }
 

@@ -9,6 +9,9 @@
 //!                          └─(deadline)──────► Fail
 //! ```
 //!
+//! With [`Terms::round_robin`] the connection that has been idle the longest is granted first, whichever
+//! worker opened it, and one is opened only where none is idle.
+//!
 //! The line is fair: a connection that comes back goes to whoever has waited longest, and a
 //! newcomer never overtakes the line.
 
@@ -53,23 +56,36 @@ struct Waiter {
     deadline: Instant,
 }
 
+/// What a pool is held to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    pub limit: usize,
+    /// So many are opened as soon as one is taken, and kept although they are idle.
+    pub least: usize,
+    pub idle_timeout: Duration,
+    pub round_robin: bool,
+}
+
 #[derive(Debug)]
 pub struct State {
-    limit: usize,
-    idle_timeout: Duration,
-    /// Last in, first out: the warmest connection is used, the coldest times out.
+    terms: Terms,
+    /// The one that came last is last. Last in, first out, as long as the terms do not say otherwise:
+    /// the warmest connection is used, the coldest times out.
     idle: Vec<Idle>,
     waiting: VecDeque<Waiter>,
     /// Handed out.
     busy: usize,
     opening: usize,
+    /// Whether those that are missing to the least are opened now: not again right after an open has
+    /// failed.
+    filling: bool,
 }
 
 impl State {
-    pub fn new(limit: usize, idle_timeout: Duration) -> Self {
+    pub fn new(terms: Terms) -> Self {
         Self {
-            limit,
-            idle_timeout,
+            terms,
+            filling: true,
             idle: Vec::new(),
             waiting: VecDeque::new(),
             busy: 0,
@@ -101,12 +117,26 @@ impl State {
         self.idle.len() + self.busy + self.opening
     }
 
-    /// The way of almost every transaction: an idle connection of the own worker, nobody in line.
+    /// Connections to be opened though nobody waits for them.
+    fn missing(&self) -> usize {
+        let least = self.terms.least.min(self.terms.limit);
+        if self.filling { least.saturating_sub(self.total()) } else { 0 }
+    }
+
+    /// The idle connection that this worker is granted.
+    fn choice(&self, worker: Worker) -> Option<usize> {
+        if self.terms.round_robin {
+            return (!self.idle.is_empty()).then_some(0);
+        }
+        self.idle.iter().rposition(|i| i.worker == worker)
+    }
+
+    /// The way of almost every transaction: an idle connection, nobody in line, nothing to be opened.
     pub fn take_now(&mut self, worker: Worker) -> Option<ConnId> {
-        if !self.waiting.is_empty() {
+        if !self.waiting.is_empty() || self.missing() > 0 {
             return None;
         }
-        let at = self.idle.iter().rposition(|i| i.worker == worker)?;
+        let at = self.choice(worker)?;
         self.busy += 1;
         Some(self.idle.remove(at).conn)
     }
@@ -123,6 +153,9 @@ impl State {
         let deadline = now + patience;
         self.waiting.push_back(Waiter { id: waiter, worker, since: now, deadline });
         self.serve(fx);
+        for _ in 0..self.missing() {
+            self.open(worker, fx);
+        }
     }
 
     /// The waiter went away before it was served.
@@ -135,10 +168,10 @@ impl State {
         self.waiting.drain(..).map(|w| w.id).collect()
     }
 
-    /// Other limits from now on. What is handed out beyond them is closed when it comes back.
-    pub fn resize(&mut self, limit: usize, idle_timeout: Duration, fx: &mut Vec<Effect>) {
-        (self.limit, self.idle_timeout) = (limit, idle_timeout);
-        let surplus = self.total().saturating_sub(limit).min(self.idle.len());
+    /// Other terms from now on. What is handed out beyond them is closed when it comes back.
+    pub fn change(&mut self, terms: Terms, fx: &mut Vec<Effect>) {
+        self.terms = terms;
+        let surplus = self.total().saturating_sub(terms.limit).min(self.idle.len());
         fx.extend(self.idle.drain(..surplus).map(|i| Effect::Close { conn: i.conn }));
         self.serve(fx);
     }
@@ -146,7 +179,7 @@ impl State {
     /// A connection comes back in a clean state.
     pub fn give(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
         self.busy = self.busy.saturating_sub(1);
-        if self.total() >= self.limit {
+        if self.total() >= self.terms.limit {
             fx.push(Effect::Close { conn });
             return self.serve(fx);
         }
@@ -169,6 +202,7 @@ impl State {
     /// An open failed: the first in line is told why, the next one tries anew.
     pub fn open_failed(&mut self, fx: &mut Vec<Effect>) {
         self.opening = self.opening.saturating_sub(1);
+        self.filling = false;
         if let Some(w) = self.waiting.pop_front() {
             fx.push(Effect::Fail { waiter: w.id });
         }
@@ -190,10 +224,13 @@ impl State {
             }
             keep
         });
-        let timeout = self.idle_timeout;
+        self.filling = true;
+        let timeout = self.terms.idle_timeout;
+        let mut spare = self.total().saturating_sub(self.terms.least);
         self.idle.retain(|i| {
-            let keep = now.duration_since(i.since) < timeout;
+            let keep = spare == 0 || now.duration_since(i.since) < timeout;
             if !keep {
+                spare -= 1;
                 fx.push(Effect::Close { conn: i.conn });
             }
             keep
@@ -203,10 +240,10 @@ impl State {
 
     fn serve(&mut self, fx: &mut Vec<Effect>) {
         while let Some(first) = self.waiting.front() {
-            let own = self.idle.iter().rposition(|i| i.worker == first.worker);
+            let chosen = self.choice(first.worker);
             // Borrowing across workers costs wake-ups, so it comes after opening one of our own.
-            let room = self.total() < self.limit;
-            let at = own.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
+            let room = self.total() < self.terms.limit;
+            let at = chosen.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
             let Some(at) = at else { break };
             let conn = self.idle.remove(at).conn;
             self.busy += 1;
@@ -217,18 +254,24 @@ impl State {
         let unserved: Vec<Worker> =
             self.waiting.iter().skip(self.opening).map(|w| w.worker).collect();
         for worker in unserved {
-            if self.total() >= self.limit {
+            if self.total() >= self.terms.limit {
                 break;
             }
-            self.opening += 1;
-            fx.push(Effect::Open { worker });
+            self.open(worker, fx);
         }
+    }
+
+    fn open(&mut self, worker: Worker, fx: &mut Vec<Effect>) {
+        self.opening += 1;
+        fx.push(Effect::Open { worker });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
 
     struct Story {
         pool: State,
@@ -238,7 +281,10 @@ mod tests {
 
     impl Story {
         fn new(limit: usize) -> Self {
-            let pool = State::new(limit, Duration::from_secs(60));
+            Self::on(Terms { limit, least: 0, idle_timeout: MINUTE, round_robin: false })
+        }
+        fn on(terms: Terms) -> Self {
+            let pool = State::new(terms);
             Self { pool, now: Instant::now(), fx: Vec::new() }
         }
         fn take(&mut self, worker: Worker, waiter: u64) -> Vec<Effect> {
@@ -310,8 +356,9 @@ mod tests {
         s.take(0, 1);
         s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx));
         assert_eq!(s.take(0, 2), []);
-        let day = Duration::from_secs(86_400);
-        assert_eq!(s.then(|p, _, fx| p.resize(3, day, fx)), [Effect::Open { worker: 0 }]);
+        let terms = |limit| Terms { limit, ..s.pool.terms };
+        let (three, one) = (terms(3), terms(1));
+        assert_eq!(s.then(|p, _, fx| p.change(three, fx)), [Effect::Open { worker: 0 }]);
         s.then(|p, now, fx| p.opened(now, ConnId(2), 0, fx));
         s.then(|p, now, fx| p.give(now, ConnId(2), 0, fx));
         s.take(0, 3);
@@ -320,7 +367,7 @@ mod tests {
         s.then(|p, now, fx| p.give(now, ConnId(3), 0, fx));
         // Connections 1 and 2 are handed out, 3 is idle.
         let close = |n| Effect::Close { conn: ConnId(n) };
-        assert_eq!(s.then(|p, _, fx| p.resize(1, day, fx)), [close(3)]);
+        assert_eq!(s.then(|p, _, fx| p.change(one, fx)), [close(3)]);
         assert_eq!(s.take(0, 5), []);
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(2), 0, fx)), [close(2)]);
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx)), [grant(5, 1)]);
@@ -342,5 +389,68 @@ mod tests {
         s.now += Duration::from_secs(61);
         assert_eq!(s.then(|p, now, fx| p.tick(now, fx)), [Effect::Close { conn: ConnId(1) }]);
         assert_eq!(s.pool.idle(), 0);
+    }
+
+    #[test]
+    fn round_robin_lends_what_has_been_idle_the_longest_of_whichever_worker() {
+        let terms = Terms { limit: 4, least: 0, idle_timeout: MINUTE, round_robin: true };
+        let mut s = Story::on(terms);
+        for n in 1..=3 {
+            assert_eq!(s.take(0, n), [Effect::Open { worker: 0 }]);
+        }
+        for n in 1..=3 {
+            assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(n), 0, fx)), [grant(n, n)]);
+        }
+        for n in [2, 3, 1] {
+            s.then(|p, now, fx| p.give(now, ConnId(n), 0, fx));
+        }
+        let mut lent = Vec::new();
+        for worker in [1, 0, 1, 1] {
+            let ConnId(n) = s.pool.take_now(worker).expect("all are idle");
+            lent.push(n);
+            s.then(|p, now, fx| p.give(now, ConnId(n), worker, fx));
+        }
+        assert_eq!(lent, [2, 3, 1, 2]);
+        assert_eq!(s.take(1, 4), [grant(4, 3)], "so does the line, and nothing is opened");
+        let last_first = Terms { round_robin: false, ..terms };
+        s.then(|p, _, fx| p.change(last_first, fx));
+        assert_eq!(s.pool.take_now(1), Some(ConnId(2)), "from now on the other way round");
+    }
+
+    #[test]
+    fn a_pool_in_use_has_its_least_and_keeps_it() {
+        let terms = Terms { limit: 5, least: 3, idle_timeout: MINUTE, round_robin: false };
+        let mut s = Story::on(terms);
+        let open = Effect::Open { worker: 0 };
+        assert_eq!(s.then(|p, now, fx| p.tick(now, fx)), [], "nobody uses it");
+        assert_eq!(s.take(0, 1), [open.clone(), open.clone(), open.clone()]);
+        assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(1), 0, fx)), [grant(1, 1)]);
+        s.then(|p, now, fx| p.opened(now, ConnId(2), 0, fx));
+        assert_eq!(s.then(|p, _, fx| p.open_failed(fx)), []);
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        assert_eq!(s.pool.take_now(0), Some(ConnId(1)), "not every transaction tries it again");
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        assert_eq!(s.then(|p, now, fx| p.tick(now, fx)), []);
+        assert_eq!(s.pool.take_now(0), None, "one is missing, and may be had by now");
+        assert_eq!(s.take(0, 2), [grant(2, 1), open]);
+        s.then(|p, now, fx| p.opened(now, ConnId(3), 0, fx));
+        s.then(|p, now, fx| p.opened(now, ConnId(4), 0, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx));
+        s.now += 2 * MINUTE;
+        let closed = s.then(|p, now, fx| p.tick(now, fx));
+        assert_eq!(
+            closed,
+            [Effect::Close { conn: ConnId(2) }],
+            "what is beyond the least times out"
+        );
+        assert_eq!(s.pool.idle(), 3);
+    }
+
+    #[test]
+    fn the_least_is_bounded_by_the_limit() {
+        let mut s =
+            Story::on(Terms { limit: 2, least: 9, idle_timeout: MINUTE, round_robin: false });
+        assert_eq!(s.take(0, 1), [Effect::Open { worker: 0 }, Effect::Open { worker: 0 }]);
+        assert_eq!(s.take(0, 2), []);
     }
 }

@@ -167,6 +167,8 @@ server_lifetime = 0
 max_db_connections = 100
 default_pool_size = many
 tcp_keepalive = 0
+min_pool_size = 3
+server_round_robin = 1
 not_a_setting = 1
 [peers]
 1 = host=/tmp/1
@@ -185,6 +187,7 @@ legacy = host=pg1
     assert_eq!(c.server.listen.to_string(), "10.0.0.1:7000");
     assert_eq!((c.cluster.database.as_str(), c.cluster.nodes[0].host.as_str()), ("shop", "pg1"));
     assert_eq!((c.pool.size, c.pool.server_lifetime.as_secs()), (77, 1));
+    assert_eq!((c.pool.min_size, c.pool.server_round_robin), (3, true));
     assert_eq!((c.tls.clients, c.tls.nodes), (ClientTls::Require, NodeTls::VerifyFull));
     assert_eq!(c.tls.cert.as_deref(), Some(Path::new("/etc/tls/pgb.crt")));
     assert_eq!(c.tls.node_roots.as_deref(), Some(Path::new("/etc/tls/nodes.crt")));

@@ -39,7 +39,7 @@ pub fn databases(ctx: &ConsoleContext) -> Vec<Row> {
                 name.as_str(),
                 none.clone(),
                 config.pool.size,
-                0,
+                config.pool.min_size,
                 0,
                 lifetime,
                 "transaction",

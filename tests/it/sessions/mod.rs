@@ -5,18 +5,22 @@ mod notify;
 mod pins;
 mod replication;
 mod restarts;
+mod rotation;
 mod search_path;
 mod settings;
 
 use pgshunt::config::Config;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::*;
 
-/// pgshunt over one node, with so few server connections that clients must share them.
+/// pgshunt over one node, with so few server connections that clients must share them. All of them are
+/// there, and take turns.
 async fn shared(size: usize) -> Proxy {
     Proxy::start_with(1, 1, |c: &mut Config| {
         c.pool.size = size;
+        c.pool.min_size = size;
+        c.pool.server_round_robin = true;
         // One thread: what is let go of is taken by the next at once.
         c.server.workers = 1;
     })
@@ -32,9 +36,46 @@ async fn two_on_one() -> (Proxy, Client, Client) {
     (proxy, a, b)
 }
 
+/// Two clients on three server connections, and no transaction on that of the one before.
+async fn two_on_three() -> (Proxy, Client, Client) {
+    let proxy = shared(3).await;
+    let (a, b) = (proxy.client().await, proxy.client().await);
+    rotating(&a, 3).await;
+    (proxy, a, b)
+}
+
+/// The two ways to share: everything is on one server connection, or nothing on that of the transaction
+/// before.
+async fn worlds() -> [(Proxy, Client, Client); 2] {
+    [two_on_one().await, two_on_three().await]
+}
+
+/// Waits until the client's transactions have so many server connections, in turn.
+async fn rotating(client: &Client, of: usize) -> Vec<i32> {
+    wait_for("the pool to be filled", async || {
+        let mut turn = Vec::new();
+        for _ in 0..of {
+            turn.push(simply_pid(client).await);
+        }
+        let distinct: std::collections::BTreeSet<_> = turn.iter().collect();
+        (distinct.len() == of).then_some(turn)
+    })
+    .await
+}
+
 /// The server connection that serves the client now.
 async fn pid(client: &Client) -> i32 {
     value(client, "SELECT pg_backend_pid()").await
+}
+
+/// The same, in one transaction and not in one each for Parse and Execute.
+async fn simply_pid(client: &Client) -> i32 {
+    let answer = client.simple_query("SELECT pg_backend_pid()").await.unwrap();
+    let mut rows = answer.iter().filter_map(|m| match m {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    rows.next().expect("a row").parse().unwrap()
 }
 
 async fn does(client: &Client, sql: &str) {
