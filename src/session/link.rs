@@ -20,6 +20,7 @@ use crate::wire::backend::{Report, Status};
 
 use super::Statement;
 use super::order::Order;
+use super::prepared::Prepared;
 use super::reported::Reported;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
@@ -46,89 +47,6 @@ pub fn server_name(id: &StatementId) -> [u8; 36] {
         name[5 + 2 * i] = hex(byte & 15);
     }
     name
-}
-
-/// Statements prepared on one connection, least recently used first.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    order: VecDeque<StatementId>,
-    /// Contents that one of them is as well: its parameters turned out to be of those types.
-    same: Vec<(StatementId, StatementId)>,
-}
-
-impl Prepared {
-    /// Whether the statement is there; if so it is now the most recently used.
-    pub fn touch(&mut self, id: &StatementId) -> bool {
-        if self.order.back() == Some(id) {
-            return true;
-        }
-        match self.order.iter().position(|s| s == id) {
-            Some(at) => {
-                self.order.remove(at);
-                self.order.push_back(*id);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The statement of this content; now it is the most recently used.
-    pub fn find(&mut self, id: &StatementId) -> Option<StatementId> {
-        if self.touch(id) {
-            return Some(*id);
-        }
-        let (_, of) = *self.same.iter().find(|(same, _)| same == id)?;
-        self.touch(&of).then_some(of)
-    }
-
-    /// The statement `of` is of this content too.
-    pub fn is_also(&mut self, id: StatementId, of: StatementId) {
-        // One that has that many is found by its own content only, and prepared once more otherwise.
-        let many = self.same.len() > 4 * self.order.len();
-        if !many && self.order.contains(&of) && self.find(&id).is_none() {
-            self.same.push((id, of));
-        }
-    }
-
-    pub fn insert(&mut self, id: StatementId) {
-        if !self.touch(&id) {
-            self.order.push_back(id);
-        }
-    }
-
-    /// Whether it was there.
-    pub fn remove(&mut self, id: &StatementId) -> bool {
-        let before = self.order.len();
-        self.order.retain(|s| s != id);
-        self.same.retain(|(_, of)| of != id);
-        self.order.len() < before
-    }
-
-    /// The statement to close so that one more does not exceed `limit`, of which there is one
-    /// at the least.
-    pub fn oldest(&self, limit: usize) -> Option<StatementId> {
-        self.order.front().filter(|_| self.order.len() >= limit.max(1)).copied()
-    }
-
-    /// A statement that was to be closed and was not.
-    pub fn keep(&mut self, id: StatementId) {
-        if !self.order.contains(&id) {
-            self.order.push_front(id);
-        }
-    }
-
-    pub fn clear(&mut self) {
-        self.order.clear();
-        self.same.clear();
-    }
-
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
 }
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
@@ -493,23 +411,6 @@ mod tests {
     use super::*;
     use crate::gate::machine::Gate;
 
-    #[test]
-    fn the_least_recently_used_statement_goes_first() {
-        let mut p = Prepared::default();
-        for n in 1..=3 {
-            p.insert([n; 16]);
-        }
-        assert!(p.touch(&[1; 16]));
-        assert_eq!(p.oldest(3), Some([2; 16]));
-        assert!(p.remove(&[2; 16]) && !p.remove(&[2; 16]));
-        assert_eq!(p.oldest(3), None);
-        assert!(!p.touch(&[2; 16]));
-        assert_eq!(p.len(), 2);
-        assert_eq!(p.oldest(0), Some([3; 16]));
-        p.clear();
-        assert_eq!(p.oldest(0), None, "the next one may always come");
-    }
-
     fn link() -> Link {
         let ticket = Gate::default().ticket(std::time::Instant::now(), 1);
         Link::new(NodeId(1), Facts::default(), ticket)
@@ -587,21 +488,6 @@ mod tests {
         link.push(Expect::forward(Reply::Execute));
         link.push(executes(Control::ResetAll));
         assert!(link.may_change_reading(false));
-    }
-
-    #[test]
-    fn a_content_is_known_for_as_long_as_its_statement() {
-        let mut p = Prepared::default();
-        p.is_also([9; 16], [1; 16]);
-        assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
-        p.insert([1; 16]);
-        p.is_also([9; 16], [1; 16]);
-        p.insert([2; 16]);
-        assert_eq!(p.find(&[9; 16]), Some([1; 16]));
-        assert_eq!(p.oldest(2), Some([2; 16]), "the other one was used last");
-        p.remove(&[1; 16]);
-        p.insert([1; 16]);
-        assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
     }
 
     #[test]

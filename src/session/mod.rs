@@ -38,6 +38,7 @@ mod luggage;
 mod opening;
 mod order;
 mod pending;
+mod prepared;
 mod reach;
 mod reading;
 mod relay;

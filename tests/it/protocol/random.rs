@@ -161,7 +161,8 @@ pub fn run(pair: &Pair) {
 fn fails(pair: &Pair, lines: &[Vec<String>]) -> Option<String> {
     let mut both = Both::open(pair, &[("application_name".to_owned(), "random".to_owned())]);
     for key in pair.keys {
-        both.say(&format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}"), Until::Ready(1)).ok();
+        both.say(&format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}"), Until::Ready(1))
+            .ok();
     }
     both.loosely = std::env::var("PGSHUNT_PROTOCOL_LOOSE").is_ok();
     for line in lines.iter().filter(|l| !l.is_empty()) {
