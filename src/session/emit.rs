@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, StatementId, Undo, server_name};
+use super::link::{Expect, Fate, Reply, Undo};
+use super::prepared::{StatementId, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;
@@ -66,7 +67,7 @@ impl Session {
             self.begin_on_link(io);
         }
         let undo = Undo { client: Some((name.to_vec(), before)), ..Undo::default() };
-        let s = &self.as_node_reads(s, env, io);
+        let s = &self.as_node_reads(s, io);
         let Some(link) = &mut self.link else { return };
         if name.is_empty() {
             self.counters.server_parses += 1;
@@ -161,8 +162,13 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let on_node = self.as_node_reads(s, env, io);
-        let name = self.known(&on_node, client_name.is_empty(), env, io);
+        let lists = self.put_own_names(&s.plan, io);
+        let name = if lists && !client_name.is_empty() {
+            client_name.to_vec()
+        } else {
+            let on_node = self.as_node_reads(s, io);
+            self.known(&on_node, client_name.is_empty(), env, io)
+        };
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
         e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
@@ -181,7 +187,7 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let on_node = self.as_node_reads(s, env, io);
+        let on_node = self.as_node_reads(s, io);
         let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);
@@ -196,9 +202,7 @@ impl Session {
         let controls = statement.and_then(|s| controls(&s.plan, &s.text, |n| spans(&s, n)));
         let control = controls.as_ref().and_then(|c| c.first()).map(|d| d.control.clone());
         let mut e = Expect::forward(Reply::Execute);
-        if let Some(Control::Deallocate(Some(name))) = &control {
-            self.put_scratch(name.as_bytes(), io);
-        }
+        control.iter().for_each(|c| self.put_deallocated(c, io));
         crate::wire::frame::put(io.server, b'E', |b| {
             b.extend_from_slice(portal);
             b.push(0);
@@ -215,30 +219,5 @@ impl Session {
         for sql in restores {
             self.put_own_behind(&sql, io);
         }
-    }
-
-    /// The server knows a statement of the protocol by another name than the client: DEALLOCATE of
-    /// it finds an empty one by the client's.
-    pub(super) fn put_scratch(&mut self, name: &[u8], io: &mut Io<'_>) {
-        if !self.statements.contains_key(name) {
-            return;
-        }
-        let Some(link) = &mut self.link else { return };
-        frontend::put_named(io.server, b'C', b'S', name);
-        link.push(Expect::new(Reply::Close, Fate::Swallow));
-        frontend::put_parse(io.server, name, b"", b"");
-        link.push(Expect::new(Reply::Parse, Fate::Swallow));
-        self.scratch.push(name.to_vec());
-    }
-
-    /// Closes what DEALLOCATE may not have come to.
-    pub(super) fn close_scratch(&mut self, io: &mut Io<'_>) {
-        let Some(link) = self.link.as_mut().filter(|_| !self.scratch.is_empty()) else { return };
-        for name in self.scratch.drain(..) {
-            frontend::put_named(io.server, b'C', b'S', &name);
-            link.push(Expect::new(Reply::Close, Fate::Tidy));
-        }
-        frontend::put_empty(io.server, b'S');
-        link.push(Expect::new(Reply::Sync, Fate::Tidy));
     }
 }

@@ -527,7 +527,6 @@ impl Session {
                 if let Some(id) = self.stale.take() {
                     self.close_stale(id, io);
                 }
-                self.close_scratch(io);
             }
             _ => {
                 self.let_go = true;

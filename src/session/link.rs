@@ -10,8 +10,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::gate::machine::TicketId;
 use crate::router::Harmless;
 use crate::router::plan::Control;
@@ -20,34 +18,8 @@ use crate::wire::backend::{Report, Status};
 
 use super::Statement;
 use super::order::Order;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
-
-/// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
-pub type StatementId = [u8; 16];
-
-/// SHA-256 of text and types, cut to 128 bits: two contents never share it by accident or design.
-pub fn statement_id(text: &[u8], oids: &[u8]) -> StatementId {
-    let digest = Sha256::new()
-        .chain_update((text.len() as u64).to_be_bytes())
-        .chain_update(text)
-        .chain_update(oids)
-        .finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    id
-}
-
-/// The name a statement bears on server connections.
-pub fn server_name(id: &StatementId) -> [u8; 36] {
-    let mut name = *b"pgs_00000000000000000000000000000000";
-    for (i, byte) in id.iter().enumerate() {
-        let hex = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
-        name[4 + 2 * i] = hex(byte >> 4);
-        name[5 + 2 * i] = hex(byte & 15);
-    }
-    name
-}
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,6 +225,10 @@ pub struct Link {
     pub fenced: bool,
     /// The open transaction may have sent notifications.
     pub notified: bool,
+    /// The Query under way has requests in front of it, with which it fails: none may follow it yet.
+    pub prefaced: bool,
+    /// Names of the client's own that it may know statements by, and what it does know by them.
+    pub named: Vec<(Vec<u8>, Option<StatementId>)>,
     pub order: Order,
 }
 
@@ -283,6 +259,8 @@ impl Link {
             strange: false,
             fenced: false,
             notified: false,
+            prefaced: false,
+            named: Vec::new(),
             order: Order::default(),
         }
     }
@@ -372,11 +350,19 @@ impl Link {
     /// Takes out what the server skips after an error in the extended protocol: everything up to
     /// the next Sync, queries too. The latest is first.
     pub fn take_skipped(&mut self) -> Vec<Expect> {
+        self.forget_names();
         let until = self.expects.iter().position(|e| e.reply == Reply::Sync);
         let n = until.unwrap_or(self.expects.len());
         let mut skipped: Vec<_> = self.expects.drain(..n).collect();
         skipped.reverse();
         skipped
+    }
+
+    /// What the client's own names stand for is not known any more.
+    pub fn forget_names(&mut self) {
+        for (_, id) in &mut self.named {
+            *id = None;
+        }
     }
 
     /// Forgets what a request that was never carried out would have left on the connection.
@@ -488,13 +474,5 @@ mod tests {
         link.push(Expect::forward(Reply::Execute));
         link.push(executes(Control::ResetAll));
         assert!(link.may_change_reading(false));
-    }
-
-    #[test]
-    fn server_names_are_hex() {
-        let mut id = [0; 16];
-        id[0] = 0xaf;
-        id[15] = 0x01;
-        assert_eq!(&server_name(&id)[..], b"pgs_af000000000000000000000000000001");
     }
 }

@@ -63,10 +63,11 @@ use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
 use link::Expect;
-pub use link::{Facts, Setting, Settings, StatementId};
+pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
+pub use prepared::StatementId;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
@@ -197,9 +198,9 @@ pub struct Session {
     retry: retry::Retry,
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
-    /// Names under which something was prepared on the connection for DEALLOCATE to find.
-    scratch: Vec<Vec<u8>>,
     told: Reported,
+    /// It has a PREPARE of SQL that reads pg_prepared_statements.
+    prepares_listing: bool,
     /// A database that is to be left by idle server connections.
     vacate: Option<String>,
     pub counters: Counters,
@@ -250,7 +251,7 @@ impl Session {
             epoch: None,
             retry: retry::Retry::default(),
             stale: None,
-            scratch: Vec::new(),
+            prepares_listing: false,
             vacate: None,
             counters: Counters::default(),
             told: Reported::default(),
@@ -339,6 +340,9 @@ impl Session {
         if self.waits_for_fence() && header.tag != b'X' {
             return Ok(Flow::Wait(Need::Fence));
         }
+        if let Some(link) = &mut self.link {
+            link.prefaced &= !link.is_quiet();
+        }
         if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
@@ -348,9 +352,10 @@ impl Session {
                     return Err(ProtocolError("unexpected message type during COPY from stdin"));
                 }
                 b'S' if self.skipping => {}
-                _ if link.ending
-                    || self.check.is_asked()
+                _ if self.check.is_asked()
                     || self.is_spoiling()
+                    || link.ending
+                    || link.prefaced
                     || (link.opening && link.opening_full) =>
                 {
                     return Ok(Flow::Wait(Need::Quiet));
@@ -406,7 +411,7 @@ impl Session {
     }
 
     fn can_release(&self) -> bool {
-        let free = |l: &Link| l.is_free() && (l.started || self.let_go);
+        let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
         self.pinned.is_none()
             && !self.check.is_due()
             && !self.waits_for_fence()
@@ -434,7 +439,6 @@ impl Session {
         self.broken = None;
         self.epoch = None;
         self.portals.clear();
-        self.scratch.clear();
         self.counters.transactions += 1;
         Some(link.facts)
     }

@@ -12,7 +12,8 @@ use std::hash::Hash;
 
 use hashbrown::HashMap;
 
-use super::link::{Expect, Reply, StatementId};
+use super::link::{Expect, Reply};
+use super::prepared::StatementId;
 use crate::router::plan::Control;
 
 /// Below this many numbers of names none is thrown away.

@@ -1,8 +1,36 @@
-//! The statements that are prepared on a server connection, and which of them is closed for another.
+//! The prepared statements of one server connection, by content.
+//!
+//! Clients with the same statement share it there, whatever each of them calls it.
 
 use std::collections::VecDeque;
 
-use super::link::StatementId;
+use sha2::{Digest, Sha256};
+
+/// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
+pub type StatementId = [u8; 16];
+
+/// SHA-256 of text and types, cut to 128 bits: two contents never share it by accident or design.
+pub fn statement_id(text: &[u8], oids: &[u8]) -> StatementId {
+    let digest = Sha256::new()
+        .chain_update((text.len() as u64).to_be_bytes())
+        .chain_update(text)
+        .chain_update(oids)
+        .finalize();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
+/// The name a statement bears on server connections.
+pub fn server_name(id: &StatementId) -> [u8; 36] {
+    let mut name = *b"pgs_00000000000000000000000000000000";
+    for (i, byte) in id.iter().enumerate() {
+        let hex = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
+        name[4 + 2 * i] = hex(byte >> 4);
+        name[5 + 2 * i] = hex(byte & 15);
+    }
+    name
+}
 
 /// Statements prepared on one connection, least recently used first.
 #[derive(Debug, Default)]
@@ -121,5 +149,13 @@ mod tests {
         p.remove(&[1; 16]);
         p.insert([1; 16]);
         assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
+    }
+
+    #[test]
+    fn server_names_are_hex() {
+        let mut id = [0; 16];
+        id[0] = 0xaf;
+        id[15] = 0x01;
+        assert_eq!(&server_name(&id)[..], b"pgs_af000000000000000000000000000001");
     }
 }

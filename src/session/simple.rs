@@ -51,9 +51,14 @@ impl Session {
             self.refuse_query(report.hint("Send them one by one, or COMMIT first."), io);
             return Flow::Done;
         }
-        if plan.statements.iter().any(|s| self.named_by_execute(&s.control).is_some()) {
-            self.refuse_query(super::execute::no_execute(), io);
+        if let Some(report) = self.refuses_execute(&plan) {
+            self.refuse_query(report, io);
             return Flow::Done;
+        }
+        let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
+        if busy && self.names_own(&plan) {
+            // The server skips what is in front of a Query with it, and only that.
+            return Flow::Wait(Need::Quiet);
         }
         if self.answer_control(&plan, text, io) {
             self.counters.statements += 1;
@@ -120,15 +125,16 @@ impl Session {
     /// Writes the client's text, with what a RESET in it needs behind it.
     fn put_text(&mut self, plan: &Plan, text: &[u8], controls: Option<Vec<Done>>, io: &mut Io<'_>) {
         for done in controls.iter().flatten() {
-            if let Control::Deallocate(Some(name)) = &done.control {
-                self.put_scratch(name.as_bytes(), io);
-            }
+            self.put_deallocated(&done.control, io);
         }
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
         self.portals.retain(|(name, _)| !name.is_empty());
+        let prefaced = self.names_own(plan);
+        self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
+        link.prefaced = prefaced;
         expect.undo.unnamed = Some(link.unnamed.take());
         let restores = controls.iter().flatten().map(|d| self.settings.restores(&d.control));
         let restores: Vec<_> = restores.collect();
@@ -162,7 +168,6 @@ impl Session {
             expect.controls = Some(all.into());
             link.push(expect);
         }
-        self.close_scratch(io);
     }
 
     /// Answers what needs no node: BEGIN before the first statement, and its end without one, and
