@@ -31,7 +31,13 @@ impl Session {
         let mut place = place(&plan.kind, &planned.literals, env.routes);
         let mut fails = false;
         if let Some(failed) = self.place_to_fail() {
-            if plan.single().is_some_and(|c| !c.ends_block()) {
+            // Nothing behind the first statement is come to if that fails.
+            let first = plan.statements.first().map(|s| &s.control);
+            let in_vain = first.is_some_and(|c| match c {
+                Control::RollbackTo(name) => !self.settings.has_savepoint(name),
+                c => !c.ends_block(),
+            });
+            if in_vain {
                 (place, fails) = (Ok(failed), true);
             } else if let Ok(Place::Node { node, .. }) = &place
                 && self.ends_elsewhere(&plan, *node, io)
