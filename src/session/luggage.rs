@@ -65,6 +65,7 @@ struct Held {
     discarded: bool,
     failed: bool,
     strange: bool,
+    fenced: bool,
     notified: bool,
     named: Vec<(Vec<u8>, Option<StatementId>)>,
 }
@@ -143,8 +144,7 @@ impl Held {
             discarded,
             failed,
             strange,
-            // What the other process has heard when is not known to it.
-            fenced: _,
+            fenced,
             notified,
             prefaced: _,
             named,
@@ -163,6 +163,7 @@ impl Held {
             discarded: *discarded,
             failed: *failed,
             strange: *strange,
+            fenced: *fenced,
             notified: *notified,
             named: named.clone(),
         }
@@ -180,6 +181,7 @@ impl Held {
         link.discarded = self.discarded;
         link.failed = self.failed;
         link.strange = self.strange;
+        link.fenced = self.fenced;
         link.notified = self.notified;
         link.named = self.named;
         link
@@ -192,8 +194,6 @@ impl Session {
         let link_travels = |l: &Link| {
             l.is_quiet()
                 && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0)
-                // Its own notifications are known by the connection that has sent them.
-                && (!l.notified || self.channels.is_empty())
                 // It is about to be asked what the transaction has left.
                 && (l.status != Status::Idle || !self.check.is_due())
         };

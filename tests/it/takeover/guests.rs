@@ -153,7 +153,7 @@ async fn an_open_transaction_goes_on_where_it_was() {
     let mut listens = Guest::open(port, false).await;
     let node = connect(place.cluster.nodes[0].port()).await;
     listens.does("LISTEN news").await;
-    listens.does("BEGIN; LISTEN more; SELECT 1").await;
+    listens.does("BEGIN; LISTEN more; NOTIFY more, 'own'").await;
     node.batch_execute("NOTIFY news, 'one'").await.unwrap();
 
     let mut old = place.take_over();
@@ -162,8 +162,9 @@ async fn an_open_transaction_goes_on_where_it_was() {
     node.batch_execute("NOTIFY news, 'two'").await.unwrap();
     listens.does("SELECT 1").await;
     assert!(listens.heard.try_recv().is_err(), "not within the transaction");
-    listens.does("COMMIT; NOTIFY more, 'three'").await;
-    for said in ["one", "two", "three"] {
+    listens.does("COMMIT").await;
+    listens.does("NOTIFY more, 'three'").await;
+    for said in ["one", "two", "own", "three"] {
         assert_eq!(listens.hears().await, said);
     }
     assert_eq!(some(2).await, [3, 4]);
