@@ -31,6 +31,7 @@ pub struct Luggage {
     /// repeated on another node.
     #[serde(with = "base64")]
     begin: Vec<u8>,
+    unspoilable: bool,
     #[serde(with = "base64")]
     opened: Vec<u8>,
     prelude: Vec<String>,
@@ -219,8 +220,7 @@ impl Session {
             link,
             status,
             begin,
-            // Found out again.
-            unspoilable: _,
+            unspoilable,
             opened,
             prelude,
             movable,
@@ -248,6 +248,7 @@ impl Session {
         Some(Luggage {
             status: *status,
             begin: begin.clone(),
+            unspoilable: *unspoilable,
             opened: opened.clone(),
             prelude: prelude.clone(),
             movable: *movable,
@@ -274,6 +275,7 @@ impl Session {
         session.channels = luggage.channels;
         session.status = luggage.status;
         session.begin = luggage.begin;
+        session.unspoilable = luggage.unspoilable;
         session.opened = luggage.opened;
         session.prelude = luggage.prelude;
         session.movable = luggage.movable;
