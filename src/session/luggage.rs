@@ -33,6 +33,7 @@ pub struct Luggage {
     /// repeated on another node.
     #[serde(with = "base64")]
     begin: Vec<u8>,
+    unspoilable: bool,
     #[serde(with = "base64")]
     opened: Vec<u8>,
     prelude: Vec<String>,
@@ -88,20 +89,17 @@ struct Packed {
     #[serde(with = "base64")]
     oids: Vec<u8>,
     described: bool,
-    void: bool,
 }
 
 impl Packed {
     fn of(s: &Statement) -> Self {
-        let (described, void) = (s.described.get(), s.void.get());
-        Self { text: s.text.clone(), oids: s.types(), described, void }
+        Self { text: s.text.clone(), oids: s.types(), described: s.described.get() }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
         let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
         let statement = Statement::new(&self.text, &self.oids, plan);
         statement.described.set(self.described);
-        statement.void.set(self.void);
         Rc::new(statement)
     }
 }
@@ -155,8 +153,7 @@ impl Held {
             notified,
             prefaced: _,
             named,
-            noted: _,
-            last: _,
+            order: _,
         } = link;
         Self {
             node: *node,
@@ -228,6 +225,7 @@ impl Session {
             link,
             status,
             begin,
+            unspoilable,
             opened,
             prelude,
             movable,
@@ -257,6 +255,7 @@ impl Session {
         Some(Luggage {
             status: *status,
             begin: begin.clone(),
+            unspoilable: *unspoilable,
             opened: opened.clone(),
             prelude: prelude.clone(),
             movable: *movable,
@@ -285,6 +284,7 @@ impl Session {
         session.channels = luggage.channels;
         session.status = luggage.status;
         session.begin = luggage.begin;
+        session.unspoilable = luggage.unspoilable;
         session.opened = luggage.opened;
         session.prelude = luggage.prelude;
         session.movable = luggage.movable;

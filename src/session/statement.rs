@@ -20,8 +20,6 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
-    /// The server never carried its Parse out.
-    pub void: Cell<bool>,
     /// What it is with the types that the client was told its parameters have.
     pub told: RefCell<Option<(StatementId, Vec<u8>)>>,
 }
@@ -39,7 +37,6 @@ impl Statement {
             oids: oids.to_vec(),
             plan,
             described: Cell::default(),
-            void: Cell::default(),
             told: RefCell::default(),
         }
     }
@@ -87,7 +84,7 @@ impl Link {
         if self.unnamed == Some(before) {
             self.unnamed = Some(s.content());
         }
-        if !self.expects.iter().any(|e| e.undo.created == Some(before)) {
+        if !self.expects.iter().any(|e| e.undo.content == Some((before, false))) {
             self.facts.prepared.is_also(s.content(), before);
         }
     }
