@@ -33,3 +33,4 @@ pub use functions::{
 pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
 pub use traces::{mentions_last_value, mentions_prepared};
+pub use utility::first_word;
