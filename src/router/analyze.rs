@@ -73,6 +73,14 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
                 Err(report) => Kind::Refused(report),
             };
             let mut left = traces::of(d.query(), cx);
+            if left.prepared {
+                // It is read by FETCH, and may be so in parts.
+                let kind = refused(
+                    "a cursor over pg_prepared_statements is not supported",
+                    "Fetch all rows at once.",
+                );
+                return (kind, Control::None);
+            }
             if d.options & CURSOR_OPT_HOLD != 0 {
                 left.pin = Some("a cursor WITH HOLD");
             }

@@ -27,3 +27,4 @@ pub use cache::{Literals, Planned, Planner};
 pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
 pub use node_bound::reads_alike;
 pub use scope::Speech;
+pub use traces::mentions_prepared;

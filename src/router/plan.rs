@@ -118,6 +118,9 @@ pub enum Control {
     ChangesFunctions,
 }
 
+/// The pin of statements that SQL has prepared.
+pub const PREPARE: &str = "PREPARE";
+
 /// Where to look for what a statement may have left behind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Traces {
@@ -133,6 +136,8 @@ pub struct Traces {
     pub notifies: bool,
     /// It asks which channels the session listens to.
     pub channels: bool,
+    /// It asks which statements the session has prepared.
+    pub prepared: bool,
     /// It is EXECUTE of the prepared statement of this name.
     pub executes: Option<String>,
 }

@@ -57,7 +57,14 @@ pub fn of_call(f: &nodes::FuncCall, cx: Context<'_>) -> Control {
 pub fn of_code(cx: Context<'_>, executes: Option<&str>) -> Control {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
     let executes = executes.map(str::to_owned);
-    leaves(Traces { code: true, parameters: dotted(text), executes, ..Traces::default() })
+    let prepared = mentions_prepared(text);
+    leaves(Traces { code: true, parameters: dotted(text), prepared, executes, ..Traces::default() })
+}
+
+/// Whether a text may ask which statements the session has prepared.
+pub fn mentions_prepared(text: &[u8]) -> bool {
+    const NAME: &[u8] = b"pg_prepared_statement";
+    text.windows(NAME.len()).any(|w| w.eq_ignore_ascii_case(NAME))
 }
 
 pub fn leaves(traces: Traces) -> Control {
@@ -85,8 +92,13 @@ impl Found {
             _ => {}
         }
         walk_manual::<()>(node, |n| {
-            if let Node::FuncCall(f) = n {
-                self.call(f, cx);
+            match n {
+                Node::FuncCall(f) => self.call(f, cx),
+                Node::RangeVar(rv) => {
+                    self.traces.prepared |= rv.relname() == Some("pg_prepared_statements")
+                        && rv.schemaname().is_none_or(|s| s == "pg_catalog");
+                }
+                _ => {}
             }
             Recurse::yes()
         });
@@ -105,6 +117,7 @@ impl Found {
         self.frees |= frees(name);
         self.traces.notifies |= name == "pg_notify";
         self.traces.channels |= name == "pg_listening_channels";
+        self.traces.prepared |= name == "pg_prepared_statement";
         if let Some(why) = pins(name) {
             self.traces.pin.get_or_insert(why);
         }

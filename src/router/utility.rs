@@ -12,7 +12,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{READING, reads_alike};
-use super::plan::{Control, Kind, Traces};
+use super::plan::{Control, Kind, PREPARE, Traces};
 use super::traces;
 use crate::topology::RoutingTable;
 
@@ -330,7 +330,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::CreateSeqStmt(s) if s.sequence().is_some_and(is_temporary) => {
             Control::Pin("a temporary sequence")
         }
-        Node::PrepareStmt(_) => Control::Pin("PREPARE"),
+        Node::PrepareStmt(_) => Control::Pin(PREPARE),
         Node::DropdbStmt(_)
         | Node::CreatedbStmt(_)
         | Node::AlterDatabaseStmt(_)

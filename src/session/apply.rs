@@ -2,9 +2,10 @@
 
 use std::rc::Rc;
 
-use super::link::{Done, Expect, Reply, Undo};
+use super::link::{Done, Expect, Link, Reply, Undo};
 use super::{Session, Statement};
-use crate::router::plan::Control;
+use crate::router::mentions_prepared;
+use crate::router::plan::{Control, PREPARE};
 
 impl Session {
     pub(super) fn forget_statement(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
@@ -79,6 +80,7 @@ impl Session {
             }
             Control::Deallocate(Some(name)) => {
                 self.forget_statement(name.as_bytes());
+                self.link.iter_mut().for_each(Link::forget_names);
                 self.look_again();
             }
             Control::Deallocate(None) => {
@@ -86,6 +88,7 @@ impl Session {
                 self.look_again();
             }
             Control::Pin(why) => {
+                self.prepares_listing |= *why == PREPARE && mentions_prepared(sql.as_bytes());
                 self.pinned.get_or_insert(why);
                 self.look_again();
             }
@@ -111,6 +114,7 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.facts.prepared.clear();
             link.facts.checks = false;
+            link.forget_names();
         }
     }
 

@@ -11,13 +11,13 @@
 
 use super::link::{Done, Expect, Fate, Reply};
 use super::{Io, Session};
-use crate::router::plan::Traces;
+use crate::router::plan::{PREPARE, Traces};
 use crate::router::{function_changes, functions_changed};
 use crate::wire::backend::data_row;
 use crate::wire::{frame, frontend};
 
 /// The statement's name on server connections.
-const NAME: &[u8] = b"pgs_check";
+pub(super) const NAME: &[u8] = b"pgs_check";
 
 /// Everything is written with its schema: the session's search_path is in force.
 /// $1: look at all parameters; $2: at these; $3: at those named in the code of these functions;
@@ -89,7 +89,7 @@ pub(super) struct Check {
 
 /// What binds a session for as long as the server says so.
 const PINS: [&str; 5] =
-    ["a session advisory lock", "a temporary object", "a cursor WITH HOLD", "PREPARE", "LISTEN"];
+    ["a session advisory lock", "a temporary object", "a cursor WITH HOLD", PREPARE, "LISTEN"];
 
 /// Reasons of the text, which says more than the server.
 const TEMPORARY: [&str; 4] =

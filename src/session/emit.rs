@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::link::{Expect, Fate, Reply, StatementId, Undo, server_name};
+use super::link::{Expect, Fate, Reply, Undo};
+use super::prepared::{StatementId, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;
@@ -70,7 +71,7 @@ impl Session {
             parsed: Some(s.clone()),
             ..Undo::default()
         };
-        let s = &self.as_node_reads(s, env, io);
+        let s = &self.as_node_reads(s, io);
         let Some(link) = &mut self.link else { return };
         if name.is_empty() {
             self.counters.server_parses += 1;
@@ -161,8 +162,13 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
-        let on_node = self.as_node_reads(s, env, io);
-        let name = self.known(&on_node, client_name.is_empty(), env, io);
+        let lists = self.put_own_names(&s.plan, io);
+        let name = if lists && !client_name.is_empty() {
+            client_name.to_vec()
+        } else {
+            let on_node = self.as_node_reads(s, io);
+            self.known(&on_node, client_name.is_empty(), env, io)
+        };
         frontend::put_bind(io.server, portal, &name, rest);
         let mut e = Expect::forward(Reply::Bind);
         e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
@@ -181,7 +187,7 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let on_node = self.as_node_reads(s, env, io);
+        let on_node = self.as_node_reads(s, io);
         let name = self.known(&on_node, client_name.is_empty(), env, io);
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::forward(Reply::Describe);

@@ -1,144 +1,161 @@
-//! SQL's `EXECUTE name` of a statement that the client prepared by the protocol.
+//! The client's prepared statements under the names that the client gave them.
 //!
-//! To the client both are one namespace. On server connections such a statement bears another name,
-//! and may not be there yet: it is prepared first, and called by that name.
+//! On server connections a statement of the protocol bears a name made from its content, and may not
+//! be there yet. Where SQL names one (`EXECUTE`, `DEALLOCATE` among others), and where
+//! pg_prepared_statements is read, it is prepared under the client's own name too, in the same write
+//! and before what needs it. Such names go when the connection is free again, unseen by the client,
+//! and before the connection serves anybody else.
 
 use std::rc::Rc;
 
-use super::{Env, Io, Session, Statement};
+use super::link::{Expect, Fate, Reply};
+use super::prepared::{server_name, statement_id};
+use super::{Io, Session, Statement, check};
 use crate::router::plan::{Control, Kind, Plan};
-use crate::wire::backend::Report;
+use crate::wire::backend::{Report, Status};
+use crate::wire::frontend;
 
 impl Session {
     /// The statement of the protocol that an EXECUTE names.
-    pub(super) fn named_by_execute(&self, control: &Control) -> Option<&Rc<Statement>> {
+    fn named_by_execute(&self, control: &Control) -> Option<(&[u8], &Rc<Statement>)> {
         match control {
-            Control::Leaves(traces) => self.statements.get(traces.executes.as_ref()?.as_bytes()),
+            Control::Leaves(traces) => {
+                let name = traces.executes.as_ref()?.as_bytes();
+                self.statements.get_key_value(name).map(|(name, s)| (name.as_slice(), s))
+            }
             _ => None,
         }
-    }
-
-    fn executed(&self, plan: &Plan) -> Option<&Rc<Statement>> {
-        self.named_by_execute(plan.single()?)
     }
 
     /// Why an EXECUTE cannot be carried out, if so: what it leads to is not looked at again.
     pub(super) fn refuses_execute(&self, plan: &Plan) -> Option<Report> {
-        let inner = &self.executed(plan)?.plan;
-        let placeless = matches!(inner.kind, Kind::Home | Kind::Any);
-        let harmless = matches!(inner.single(), Some(Control::None | Control::Pure));
-        (!placeless || !harmless).then(no_execute)
+        let refused = |inner: &Plan| {
+            let placeless = matches!(inner.kind, Kind::Home | Kind::Any);
+            let harmless = matches!(inner.single(), Some(Control::None | Control::Pure));
+            !placeless || !harmless
+        };
+        let mut named = plan.statements.iter().filter_map(|s| self.named_by_execute(&s.control));
+        named.any(|(_, s)| refused(&s.plan)).then(|| {
+            let what = "EXECUTE of this statement, prepared by the protocol, is not supported";
+            Report::error("0A000", what).hint("Bind and execute it by the protocol.")
+        })
     }
 
-    /// The statement as the node must read it.
-    pub(super) fn as_node_reads(
-        &mut self,
-        s: &Rc<Statement>,
-        env: &Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Rc<Statement> {
-        let Some(inner) = self.executed(&s.plan).cloned() else { return s.clone() };
-        let Some((before, after)) = around_name(&s.text) else { return s.clone() };
-        let name = self.known(&inner, false, env, io);
-        let text = [before, &name, after].concat();
-        Rc::new(Statement::new(&text, &s.oids, s.plan.clone()))
+    /// The statement as it is prepared on the node. An EXECUTE of the same text is another statement
+    /// for each statement that bears the name.
+    pub(super) fn as_node_reads(&mut self, s: &Rc<Statement>, io: &mut Io<'_>) -> Rc<Statement> {
+        let inner = s.plan.single().and_then(|c| self.named_by_execute(c));
+        let Some((name, inner)) = inner.map(|(name, inner)| (name.to_vec(), inner.clone())) else {
+            return s.clone();
+        };
+        self.put_own_name(&name, &inner, Fate::Swallow, io);
+        let mut read = Statement::new(&s.text, &s.oids, s.plan.clone());
+        read.id = statement_id(&s.text, &[&inner.content()[..], &s.oids].concat());
+        Rc::new(read)
     }
-}
 
-pub(super) fn no_execute() -> Report {
-    Report::error("0A000", "EXECUTE of this statement, prepared by the protocol, is not supported")
-        .hint("Bind and execute it by the protocol.")
-}
-
-/// The text before and behind the name in `EXECUTE name ...`.
-fn around_name(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = behind_space(text);
-    let (word, rest) = rest.split_at_checked(b"execute".len())?;
-    if !word.eq_ignore_ascii_case(b"execute") {
-        return None;
-    }
-    let rest = behind_space(rest);
-    let before = text.len() - rest.len();
-    let length = match rest.first()? {
-        b'"' => {
-            let mut at = 1;
-            loop {
-                at += memchr::memchr(b'"', rest.get(at..)?)? + 1;
-                if rest.get(at) != Some(&b'"') {
-                    break at;
-                }
-                at += 1;
+    /// Puts in front of a text what it names. True: the connection's list of statements is the
+    /// client's own.
+    pub(super) fn put_own_names(&mut self, plan: &Plan, io: &mut Io<'_>) -> bool {
+        let failed = self.link.as_ref().is_none_or(|l| l.status == Status::Failed);
+        if failed || !self.names_own(plan) {
+            return false;
+        }
+        let lists = plan.statements.iter().any(|s| self.lists_statements(&s.control));
+        if lists {
+            self.put_own_list(io);
+            return true;
+        }
+        for s in &plan.statements {
+            let named = self.named_in(plan, &s.control);
+            if let Some((name, s)) = named.map(|(name, s)| (name.to_vec(), s.clone())) {
+                self.put_own_name(&name, &s, Fate::Swallow, io);
             }
         }
-        _ => {
-            let in_name = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | 0x80..);
-            rest.iter().position(|b| !in_name(b)).unwrap_or(rest.len())
-        }
-    };
-    // U&"..." is a name too, whose end is not where it seems.
-    let after = rest.get(length..)?;
-    (length > 0 && !after.starts_with(b"&")).then(|| (&text[..before], after))
-}
+        false
+    }
 
-/// Behind white space and comments.
-fn behind_space(mut text: &[u8]) -> &[u8] {
-    loop {
-        let next = match text {
-            [b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c, rest @ ..] => Some(rest),
-            [b'-', b'-', rest @ ..] => {
-                let end = rest.iter().position(|b| matches!(b, b'\n' | b'\r'));
-                Some(end.and_then(|at| rest.get(at..)).unwrap_or_default())
+    /// Whether the text needs anything under a name of the client's own.
+    pub(super) fn names_own(&self, plan: &Plan) -> bool {
+        plan.statements
+            .iter()
+            .any(|s| self.lists_statements(&s.control) || self.named_in(plan, &s.control).is_some())
+    }
+
+    fn named_in(&self, plan: &Plan, control: &Control) -> Option<(&[u8], &Rc<Statement>)> {
+        match control {
+            // Alone in its text it is carried out without the server.
+            Control::Deallocate(Some(name)) if plan.statements.len() > 1 => {
+                let name = name.as_bytes();
+                self.statements.get_key_value(name).map(|(name, s)| (name.as_slice(), s))
             }
-            [b'/', b'*', rest @ ..] => behind_comment(rest),
-            _ => None,
-        };
-        match next {
-            Some(rest) => text = rest,
-            None => return text,
+            control => self.named_by_execute(control),
         }
     }
-}
 
-/// Behind the end of a comment, which may hold others; `None` when it has no end.
-fn behind_comment(mut text: &[u8]) -> Option<&[u8]> {
-    let mut depth = 1;
-    while depth > 0 {
-        match text {
-            [b'*', b'/', rest @ ..] => (depth, text) = (depth - 1, rest),
-            [b'/', b'*', rest @ ..] => (depth, text) = (depth + 1, rest),
-            [_, rest @ ..] => text = rest,
-            [] => return None,
+    fn lists_statements(&self, control: &Control) -> bool {
+        matches!(control, Control::Leaves(t)
+            if t.prepared || t.executes.is_some() && self.prepares_listing)
+    }
+
+    /// The connection knows the client's statements, and no others but those of SQL's PREPARE.
+    fn put_own_list(&mut self, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        while let Some(id) = link.facts.prepared.evict(0) {
+            frontend::put_named(io.server, b'C', b'S', &server_name(&id));
+            let mut e = Expect::new(Reply::Close, Fate::Swallow);
+            e.undo.closed = Some(id);
+            link.push(e);
+        }
+        let checks = std::mem::take(&mut link.facts.checks).then(|| check::NAME.to_vec());
+        let named = std::mem::take(&mut link.named).into_iter().map(|(name, _)| name);
+        for name in checks.into_iter().chain(named) {
+            frontend::put_named(io.server, b'C', b'S', &name);
+            link.push(Expect::new(Reply::Close, Fate::Swallow));
+        }
+        let mut all: Vec<_> =
+            self.statements.iter().map(|(name, s)| (name.clone(), s.clone())).collect();
+        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for (name, s) in all {
+            let shown = String::from_utf8_lossy(&name);
+            let what = "pg_prepared_statements cannot be read in this session";
+            let report = Report::error("0A000", what)
+                .detail(format!("\"{shown}\" could not be prepared once more."))
+                .hint("Deallocate it first: what it was made for is not there any more.");
+            self.put_own_name(&name, &s, Fate::Refuse(Box::new(report)), io);
         }
     }
-    Some(text)
-}
 
-#[cfg(test)]
-mod tests {
-    use super::around_name;
-
-    #[test]
-    fn the_name_is_found() {
-        let renamed = |text: &str| {
-            let (before, after) = around_name(text.as_bytes())?;
-            Some([before, b"X", after].concat()).map(|t| String::from_utf8(t).unwrap())
-        };
-        for (text, wanted) in [
-            ("EXECUTE a", Some("EXECUTE X")),
-            ("execute\ta;", Some("execute\tX;")),
-            ("execute ab_1$(1, 'a')", Some("execute X(1, 'a')")),
-            ("execute\"a \"\"b\"\"\"(1)", Some("executeX(1)")),
-            (
-                " -- c\n /* a /* b */ */ execute /**/ ü -- d",
-                Some(" -- c\n /* a /* b */ */ execute /**/ X -- d"),
-            ),
-            ("execute U&\"a\"", None),
-            ("execute \"a", None),
-            ("execute", None),
-            ("/* execute a", None),
-            ("select a", None),
-        ] {
-            assert_eq!(renamed(text).as_deref(), wanted, "{text}");
+    fn put_own_name(&mut self, name: &[u8], s: &Statement, fate: Fate, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        if link.status == Status::Failed {
+            return;
         }
+        let id = Some(s.content());
+        match link.named.iter_mut().find(|(n, _)| n == name) {
+            Some((_, known)) if *known == id => return,
+            Some((_, known)) => {
+                *known = id;
+                frontend::put_named(io.server, b'C', b'S', name);
+                link.push(Expect::new(Reply::Close, Fate::Swallow));
+            }
+            None => link.named.push((name.to_vec(), id)),
+        }
+        self.counters.server_parses += 1;
+        frontend::put_parse(io.server, name, &s.text, &s.types());
+        link.push(Expect::new(Reply::Parse, fate));
+    }
+
+    /// Takes the client's names off the connection again.
+    pub(super) fn take_back_names(&mut self, io: &mut Io<'_>) {
+        let Some(link) = self.link.as_mut().filter(|l| !l.named.is_empty() && l.is_free()) else {
+            return;
+        };
+        for (name, _) in std::mem::take(&mut link.named) {
+            frontend::put_named(io.server, b'C', b'S', &name);
+            link.push(Expect::new(Reply::Close, Fate::Tidy));
+        }
+        frontend::put_empty(io.server, b'S');
+        link.push(Expect::new(Reply::Sync, Fate::Tidy));
     }
 }

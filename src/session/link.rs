@@ -10,8 +10,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::gate::machine::TicketId;
 use crate::router::Harmless;
 use crate::router::plan::Control;
@@ -19,115 +17,8 @@ use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
-
-/// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
-pub type StatementId = [u8; 16];
-
-/// SHA-256 of text and types, cut to 128 bits: two contents never share it by accident or design.
-pub fn statement_id(text: &[u8], oids: &[u8]) -> StatementId {
-    let digest = Sha256::new()
-        .chain_update((text.len() as u64).to_be_bytes())
-        .chain_update(text)
-        .chain_update(oids)
-        .finalize();
-    let mut id = [0; 16];
-    id.copy_from_slice(&digest[..16]);
-    id
-}
-
-/// The name a statement bears on server connections.
-pub fn server_name(id: &StatementId) -> [u8; 36] {
-    let mut name = *b"pgs_00000000000000000000000000000000";
-    for (i, byte) in id.iter().enumerate() {
-        let hex = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
-        name[4 + 2 * i] = hex(byte >> 4);
-        name[5 + 2 * i] = hex(byte & 15);
-    }
-    name
-}
-
-/// Statements prepared on one connection, least recently used first.
-#[derive(Debug, Default)]
-pub struct Prepared {
-    order: VecDeque<StatementId>,
-    /// Contents that one of them is as well: its parameters turned out to be of those types.
-    same: Vec<(StatementId, StatementId)>,
-}
-
-impl Prepared {
-    /// Whether the statement is there; if so it is now the most recently used.
-    pub fn touch(&mut self, id: &StatementId) -> bool {
-        if self.order.back() == Some(id) {
-            return true;
-        }
-        match self.order.iter().position(|s| s == id) {
-            Some(at) => {
-                self.order.remove(at);
-                self.order.push_back(*id);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The statement of this content; now it is the most recently used.
-    pub fn find(&mut self, id: &StatementId) -> Option<StatementId> {
-        if self.touch(id) {
-            return Some(*id);
-        }
-        let (_, of) = *self.same.iter().find(|(same, _)| same == id)?;
-        self.touch(&of).then_some(of)
-    }
-
-    /// The statement `of` is of this content too.
-    pub fn is_also(&mut self, id: StatementId, of: StatementId) {
-        // One that has that many is found by its own content only, and prepared once more otherwise.
-        let many = self.same.len() > 4 * self.order.len();
-        if !many && self.order.contains(&of) && self.find(&id).is_none() {
-            self.same.push((id, of));
-        }
-    }
-
-    pub fn insert(&mut self, id: StatementId) {
-        if !self.touch(&id) {
-            self.order.push_back(id);
-        }
-    }
-
-    pub fn remove(&mut self, id: &StatementId) {
-        self.order.retain(|s| s != id);
-        self.same.retain(|(_, of)| of != id);
-    }
-
-    /// The statement to close so that one more does not exceed `limit`, of which there is one
-    /// at the least.
-    pub fn evict(&mut self, limit: usize) -> Option<StatementId> {
-        let oldest = *self.order.front().filter(|_| self.order.len() >= limit.max(1))?;
-        self.remove(&oldest);
-        Some(oldest)
-    }
-
-    /// A statement that was to be closed and was not.
-    pub fn keep(&mut self, id: StatementId) {
-        if !self.order.contains(&id) {
-            self.order.push_front(id);
-        }
-    }
-
-    pub fn clear(&mut self) {
-        self.order.clear();
-        self.same.clear();
-    }
-
-    pub fn len(&self) -> usize {
-        self.order.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
-    }
-}
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -335,6 +226,10 @@ pub struct Link {
     pub fenced: bool,
     /// The open transaction may have sent notifications.
     pub notified: bool,
+    /// The Query under way has requests in front of it, with which it fails: none may follow it yet.
+    pub prefaced: bool,
+    /// Names of the client's own that it may know statements by, and what it does know by them.
+    pub named: Vec<(Vec<u8>, Option<StatementId>)>,
     /// How many requests were noted, and which of them was the last that does something to the
     /// session: looking through a long pipeline for each of its messages would take too long.
     noted: u64,
@@ -375,6 +270,8 @@ impl Link {
             strange: false,
             fenced: false,
             notified: false,
+            prefaced: false,
+            named: Vec::new(),
             noted: 0,
             last: Last::default(),
         }
@@ -466,11 +363,19 @@ impl Link {
     /// Takes out what the server skips after an error in the extended protocol: everything up to
     /// the next Sync, queries too. The latest is first.
     pub fn take_skipped(&mut self) -> Vec<Expect> {
+        self.forget_names();
         let until = self.expects.iter().position(|e| e.reply == Reply::Sync);
         let n = until.unwrap_or(self.expects.len());
         let mut skipped: Vec<_> = self.expects.drain(..n).collect();
         skipped.reverse();
         skipped
+    }
+
+    /// What the client's own names stand for is not known any more.
+    pub fn forget_names(&mut self) {
+        for (_, id) in &mut self.named {
+            *id = None;
+        }
     }
 
     /// Forgets what a request that was never carried out would have left on the connection.
@@ -495,21 +400,6 @@ impl Link {
 mod tests {
     use super::*;
     use crate::gate::machine::Gate;
-
-    #[test]
-    fn the_least_recently_used_statement_goes_first() {
-        let mut p = Prepared::default();
-        for n in 1..=3 {
-            p.insert([n; 16]);
-        }
-        assert!(p.touch(&[1; 16]));
-        assert_eq!(p.evict(3), Some([2; 16]));
-        assert_eq!(p.evict(3), None);
-        assert!(!p.touch(&[2; 16]));
-        assert_eq!(p.len(), 2);
-        assert_eq!((p.evict(0), p.evict(0)), (Some([3; 16]), Some([1; 16])));
-        assert_eq!(p.evict(0), None, "the next one may always come");
-    }
 
     fn link() -> Link {
         let ticket = Gate::default().ticket(std::time::Instant::now(), 1);
@@ -560,28 +450,5 @@ mod tests {
         link.push(Expect::forward(Reply::Execute));
         link.push(executes(Control::ResetAll));
         assert!(link.may_change_reading(false));
-    }
-
-    #[test]
-    fn a_content_is_known_for_as_long_as_its_statement() {
-        let mut p = Prepared::default();
-        p.is_also([9; 16], [1; 16]);
-        assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
-        p.insert([1; 16]);
-        p.is_also([9; 16], [1; 16]);
-        p.insert([2; 16]);
-        assert_eq!(p.find(&[9; 16]), Some([1; 16]));
-        assert_eq!(p.evict(2), Some([2; 16]), "the other one was used last");
-        p.remove(&[1; 16]);
-        p.insert([1; 16]);
-        assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
-    }
-
-    #[test]
-    fn server_names_are_hex() {
-        let mut id = [0; 16];
-        id[0] = 0xaf;
-        id[15] = 0x01;
-        assert_eq!(&server_name(&id)[..], b"pgs_af000000000000000000000000000001");
     }
 }

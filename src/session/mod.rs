@@ -37,6 +37,7 @@ mod listening;
 mod luggage;
 mod opening;
 mod pending;
+mod prepared;
 mod reach;
 mod reading;
 mod relay;
@@ -61,10 +62,11 @@ use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
 use link::Expect;
-pub use link::{Facts, Setting, Settings, StatementId};
+pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
+pub use prepared::StatementId;
 use reported::Reported;
 pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
@@ -194,6 +196,8 @@ pub struct Session {
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
     told: Reported,
+    /// It has a PREPARE of SQL that reads pg_prepared_statements.
+    prepares_listing: bool,
     /// A database that is to be left by idle server connections.
     vacate: Option<String>,
     pub counters: Counters,
@@ -243,6 +247,7 @@ impl Session {
             epoch: None,
             retry: retry::Retry::default(),
             stale: None,
+            prepares_listing: false,
             vacate: None,
             counters: Counters::default(),
             told: Reported::default(),
@@ -331,7 +336,8 @@ impl Session {
         if self.waits_for_fence() && header.tag != b'X' {
             return Ok(Flow::Wait(Need::Fence));
         }
-        if let Some(link) = &self.link {
+        if let Some(link) = &mut self.link {
+            link.prefaced &= !link.is_quiet();
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
                 // Within a COPY PostgreSQL passes over these, and ends the connection at any other.
@@ -342,7 +348,8 @@ impl Session {
                 b'S' if self.skipping => {}
                 _ if link.ending
                     || self.check.is_asked()
-                    || (link.opening && link.opening_full) =>
+                    || (link.opening && link.opening_full)
+                    || link.prefaced =>
                 {
                     return Ok(Flow::Wait(Need::Quiet));
                 }
@@ -397,7 +404,7 @@ impl Session {
     }
 
     fn can_release(&self) -> bool {
-        let free = |l: &Link| l.is_free() && (l.started || self.let_go);
+        let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
         self.pinned.is_none()
             && !self.check.is_due()
             && !self.waits_for_fence()

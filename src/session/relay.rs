@@ -6,12 +6,13 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::link::{Fate, Link, Reply, server_name};
+use super::link::{Fate, Link, Reply};
+use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::wire::backend::{self, Report, Status, report_field};
+use crate::wire::backend::{self, Status, report_field, report_field_at};
 use crate::wire::frame::{self, Header};
-use crate::wire::{FENCED, ProtocolError};
+use crate::wire::{FENCED, ProtocolError, frontend};
 
 /// An inspected message is held whole; none that a server sends is near this.
 const MAX_INSPECTED: usize = 1 << 20;
@@ -78,6 +79,11 @@ impl Session {
                     input.advance(h.len);
                     report.put(io.client);
                 }
+                Keep::Reword(body) => {
+                    pass(input, &mut run, io);
+                    input.advance(h.len);
+                    frame::put(io.client, b'E', |b| b.extend_from_slice(&body));
+                }
                 Keep::Tag(tag) => {
                     pass(input, &mut run, io);
                     input.advance(h.len);
@@ -95,6 +101,7 @@ impl Session {
             }
         }
         pass(input, &mut run, io);
+        self.take_back_names(io);
         self.ask_what_is_left(io);
         if self.pinned.is_some() && self.is_idle() {
             self.renew_ticket(env);
@@ -288,14 +295,17 @@ impl Session {
         Keep::Forward
     }
 
-    /// The name by which the client knows the statement that the server does not know: its Parse was
-    /// under way when the message in front was sent, and has failed.
-    fn unknown_name(&self, error: &[u8]) -> Option<Vec<u8>> {
+    /// The error with the name that the client has given to the statement in front, if the server
+    /// has named it.
+    fn in_clients_words(&self, error: &[u8]) -> Option<Vec<u8>> {
         let front = self.link.as_ref()?.expects.front()?;
-        let s = front.statement.as_ref()?;
-        let message = report_field(error, b'M')?;
-        let names = |id| memchr::memmem::find(message, &server_name(&id)).is_some();
-        (names(s.id) || names(s.content())).then(|| front.name.clone())
+        front.statement.as_ref()?;
+        let message = report_field_at(error, b'M')?;
+        let at = message.start + memchr::memmem::find(error.get(message)?, b"\"pgs_")? + 1;
+        let (before, rest) = error.split_at_checked(at)?;
+        let (name, after) = rest.split_at_checked(server_name(&[0; 16]).len())?;
+        let ours = name[4..].iter().all(u8::is_ascii_hexdigit) && after.starts_with(b"\"");
+        ours.then(|| [before, &front.name, after].concat())
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
@@ -345,8 +355,8 @@ impl Session {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                if let (b"26000", Some(name)) = (sqlstate, self.unknown_name(body)) {
-                    Keep::Replace(Box::new(Report::no_statement(&name)))
+                if let Some(body) = self.in_clients_words(body) {
+                    Keep::Reword(body)
                 } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {
@@ -372,10 +382,21 @@ impl Session {
             }
             return keep;
         }
+        let in_front = matches!(front.fate, Fate::Swallow | Fate::Refuse(_));
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
         self.stale = front.statement.clone().filter(|_| stale).map(|s| link.prepared_as(&s));
+        // What was put in front of a Query has failed, and the server skips that too.
+        let query = in_front && {
+            let ends = |e: &&super::Expect| matches!(e.reply, Reply::Query | Reply::Sync);
+            link.expects.iter().find(ends).is_some_and(|e| e.reply == Reply::Query)
+        };
         self.skip_segment();
-        let Some(link) = &self.link else { return keep };
+        let Some(link) = &mut self.link else { return keep };
+        if query {
+            frontend::put_empty(io.server, b'S');
+            link.push(super::Expect::forward(Reply::Sync));
+            return keep;
+        }
         if link.outside && self.status == Status::Transaction {
             self.status = Status::Failed;
         }
@@ -394,6 +415,8 @@ enum Keep {
     Forward,
     Drop,
     Replace(Box<backend::Report>),
+    /// The error with this body.
+    Reword(Vec<u8>),
     /// CommandComplete with another tag.
     Tag(&'static str),
     /// ReadyForQuery, of the client's transaction and not the server's.

@@ -5,7 +5,8 @@
 //! given to the session again and routed anew. Answers that say nothing of the data (ParseComplete
 //! and the like) may have been passed on already; they are not passed on twice.
 
-use super::link::{Expect, Fate, Reply, server_name};
+use super::link::{Expect, Fate, Reply};
+use super::prepared::server_name;
 use super::{Io, Session};
 use crate::topology::Epoch;
 use crate::wire::backend::{Report, report_field};

@@ -43,22 +43,14 @@ impl Session {
             self.refuse_query(report.hint("Send them one by one, or COMMIT first."), io);
             return Flow::Done;
         }
-        let deallocates = |s: &crate::router::plan::Statement| match &s.control {
-            Control::Deallocate(Some(name)) => self.statements.contains_key(name.as_bytes()),
-            _ => false,
-        };
-        if plan.statements.len() > 1 && plan.statements.iter().any(deallocates) {
-            // The server knows it by another name.
-            let report = Report::error(
-                "0A000",
-                "DEALLOCATE of a statement prepared by the protocol must stand alone in its text",
-            );
-            self.refuse_query(report.hint("Send it by itself."), io);
+        if let Some(report) = self.refuses_execute(&plan) {
+            self.refuse_query(report, io);
             return Flow::Done;
         }
-        if plan.statements.iter().any(|s| self.named_by_execute(&s.control).is_some()) {
-            self.refuse_query(super::execute::no_execute(), io);
-            return Flow::Done;
+        let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
+        if busy && self.names_own(&plan) {
+            // The server skips what is in front of a Query with it, and only that.
+            return Flow::Wait(Need::Quiet);
         }
         match self.answer_control(&plan, text, io) {
             Ok(true) => {
@@ -116,8 +108,11 @@ impl Session {
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
         self.portals.retain(|(name, _)| !name.is_empty());
+        let prefaced = self.names_own(plan);
+        self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
+        link.prefaced = prefaced;
         expect.undo.unnamed = Some(link.unnamed.take());
         let restores = controls.iter().flatten().map(|d| self.settings.restores(&d.control));
         let restores: Vec<_> = restores.collect();

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use super::link::{Link, StatementId, statement_id};
+use super::link::Link;
 use super::listening;
+use super::prepared::{StatementId, statement_id};
 use crate::router::plan::Plan;
 
 /// A prepared statement of the client.

@@ -111,16 +111,21 @@ impl Report {
 
 /// One field (`C` SQLSTATE, `M` message, ...) of an ErrorResponse or NoticeResponse body.
 pub fn report_field(body: &[u8], code: u8) -> Option<&[u8]> {
-    let mut rest = body;
-    while let [c, tail @ ..] = rest {
+    body.get(report_field_at(body, code)?)
+}
+
+/// Where the field is in the body.
+pub fn report_field_at(body: &[u8], code: u8) -> Option<std::ops::Range<usize>> {
+    let mut at = 0;
+    while let [c, tail @ ..] = body.get(at..)? {
         if *c == 0 {
             return None;
         }
-        let end = memchr::memchr(0, tail)?;
+        let end = at + 1 + memchr::memchr(0, tail)?;
         if *c == code {
-            return Some(&tail[..end]);
+            return Some(at + 1..end);
         }
-        rest = &tail[end + 1..];
+        at = end + 1;
     }
     None
 }

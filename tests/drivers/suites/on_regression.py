@@ -19,8 +19,6 @@ SECONDS = 220
 # Files that cannot say the same, and why.
 EXCLUDED = {
     "guc": "sets a placeholder that no server process takes once it has loaded plpgsql",
-    "prepare": "lists pg_prepared_statements, with those that pgshunt has on the server connection",
-    "sysviews": "counts pg_prepared_statements, with those that pgshunt has on the server connection",
     "constraints": "defaults use currval(), the last value that the server connection has drawn",
     "limit": "uses currval() outside of the transaction that drew: refused with 0A000",
     "sequence": "uses currval() and lastval() outside of the transaction that drew: refused with 0A000",

@@ -3,6 +3,7 @@
 
 mod notify;
 mod pins;
+mod prepared;
 mod replication;
 mod restarts;
 mod rotation;
