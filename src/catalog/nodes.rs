@@ -5,7 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_postgres::Client;
 
-use super::ddl::{DdlError, Everywhere, Peer, Shape, make_parent, recover_node, sequence_stride};
+use super::ddl::{
+    DdlError, Everywhere, Peer, Shape, Which, bring_access, bring_built_in, bring_database,
+    bring_roles, make_parent, recover_node, sequence_stride,
+};
 use super::{Store, raise_epoch};
 use crate::topology::{Node, NodeId};
 
@@ -181,12 +184,16 @@ pub async fn add(
 
     all.join(store, node.clone()).await?;
     let stride = sequence_stride(&all.home.client).await?;
-    let home = all.home.node.id;
     if let Some(peer) = all.others.last() {
+        let (home, new) = (&all.home.client, &peer.client);
+        let done = async {
+            bring_roles(home, new).await?;
+            bring_database(home, new, Which::All).await?;
+            bring_built_in(home, new, Which::All).await
+        };
+        done.await.map_err(|e| e.on_node(name))?;
         for table in all.routes.tables() {
-            let oid: u32 = all
-                .home
-                .client
+            let oid: u32 = home
                 .query_one(
                     "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                      WHERE n.nspname::text = $1 AND c.relname::text = $2",
@@ -194,10 +201,12 @@ pub async fn add(
                 )
                 .await?
                 .try_get(0)?;
-            let shape = Shape::read(&all.home.client, oid).await?;
+            let shape = Shape::read(home, oid).await?;
             let declared: Vec<_> =
-                shape.sequences.iter().map(|s| s.out_of_slot(home.0, stride)).collect();
-            make_parent(&all.home.client, peer, &shape, &declared, stride).await?;
+                shape.sequences.iter().map(|s| s.out_of_slot(all.home.node.id.0, stride)).collect();
+            make_parent(home, peer, &shape, &declared, stride).await?;
+            let done = bring_access(home, new, &table.schema, &table.name);
+            done.await.map_err(|e| e.on_node(name))?;
         }
     }
     all.home

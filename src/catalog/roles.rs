@@ -17,6 +17,8 @@ pub struct Role {
     pub can_login: bool,
     /// The roles it is a member of, directly or not, and itself.
     pub groups: Vec<String>,
+    /// The databases it has no CONNECT for. A server connection that is there already would let it in.
+    pub barred: Vec<String>,
 }
 
 /// Reads roles on a connection of its own: logins must not wait for a transaction of the catalog.
@@ -42,7 +44,9 @@ SELECT r.rolname,
   s.iterations, s.encryption, r.rolcanlogin,
   ARRAY(WITH RECURSIVE m(oid) AS (SELECT r.oid UNION
       SELECT a.roleid FROM pg_catalog.pg_auth_members a JOIN m ON a.member = m.oid)
-    SELECT g.rolname::text FROM m, pg_catalog.pg_authid g WHERE g.oid = m.oid)
+    SELECT g.rolname::text FROM m, pg_catalog.pg_authid g WHERE g.oid = m.oid),
+  ARRAY(SELECT d.datname::text FROM pg_catalog.pg_database d
+    WHERE NOT pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'))
 FROM (SELECT current_setting('scram_iterations', true) AS iterations,
     current_setting('password_encryption') AS encryption) s
 LEFT JOIN pg_catalog.pg_authid r ON r.rolname = ANY($1::text[])";
@@ -69,7 +73,8 @@ impl RoleReader {
             let name: String = r.get::<_, Option<_>>(0)?;
             let stored: Option<String> = r.get(1);
             let secret = stored.as_deref().and_then(StoredSecret::of_role);
-            Some((name, Role { secret, can_login: r.get(4), groups: r.get(5) }))
+            let (can_login, groups, barred) = (r.get(4), r.get(5), r.get(6));
+            Some((name, Role { secret, can_login, groups, barred }))
         };
         Ok(Roles { found: rows.iter().filter_map(role).collect(), iterations, new_are_md5 })
     }

@@ -177,7 +177,16 @@ impl Client<'_> {
         let problem = match about.role {
             None if self.console => return Ok(()),
             None => "does not exist",
-            Some(role) if role.can_login => return Ok(()),
+            Some(role) if role.can_login => {
+                let database = &self.startup.database;
+                if self.is_physical() || !role.barred.contains(database) {
+                    return Ok(());
+                }
+                let message = format!("permission denied for database \"{database}\"");
+                return Err(
+                    Report::fatal("42501", message).detail("User does not have CONNECT privilege.")
+                );
+            }
             Some(_) => "is not permitted to log in",
         };
         Err(Report::fatal("28000", format!("role \"{user}\" {problem}")))

@@ -140,7 +140,18 @@ const FINGERPRINT: &str = "
     UNION ALL SELECT format('constraint %s %s', conname, pg_get_constraintdef(c.oid))
               FROM pg_constraint c, t WHERE conrelid = t.oid AND contype <> 't'
     UNION ALL SELECT 'trigger ' || pg_get_triggerdef(g.oid) FROM pg_trigger g, t
-              WHERE tgrelid = t.oid AND NOT tgisinternal";
+              WHERE tgrelid = t.oid AND NOT tgisinternal
+    UNION ALL SELECT format('grant %s of %s', g, pg_get_userbyid(relowner))
+              FROM t JOIN pg_class c USING (oid), unnest(relacl) g
+    UNION ALL SELECT format('grant %s on column %s', g, attname)
+              FROM t JOIN pg_attribute a ON attrelid = oid, unnest(attacl) g
+    UNION ALL SELECT 'row security' FROM t JOIN pg_class c USING (oid) WHERE relrowsecurity
+    UNION ALL SELECT 'row security for its owner' FROM t JOIN pg_class c USING (oid)
+              WHERE relforcerowsecurity
+    UNION ALL SELECT format('policy %s: %s %s to %s using %s check %s', polname, polpermissive, polcmd,
+                  array(SELECT pg_get_userbyid(r) FROM unnest(polroles) r ORDER BY 1),
+                  pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+              FROM pg_policy, t WHERE polrelid = t.oid";
 
 /// What the source says about a leaf; `None`: it has none.
 pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<LeafFacts>, StepError> {

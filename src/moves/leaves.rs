@@ -13,6 +13,7 @@ use super::error::StepError;
 use super::link::Link;
 use super::plan::{Plan, PlanTable};
 use super::sql::{ident, literal};
+use crate::catalog::ddl::Access;
 use crate::hash::KeyType;
 
 /// The CHECK that spares ATTACH its scan: equal to the leaf's partition constraint. It names the
@@ -64,20 +65,12 @@ async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
     if there {
         return Ok(());
     }
-    let parent = ctx
-        .target
-        .one(
-            doing,
-            "SELECT c.oid, quote_ident(pg_get_userbyid(c.relowner)) FROM pg_class c WHERE c.oid = $1::text::regclass",
-            &[&t.parent],
-        )
-        .await?;
-    let (oid, owner): (u32, String) = (parent.get(0), parent.get(1));
+    let parent = ctx.target.one(doing, "SELECT $1::text::regclass::oid", &[&t.parent]).await?;
+    let oid: u32 = parent.get(0);
     let mut sql = format!(
         "CREATE TABLE {leaf} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
          INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING STATISTICS) \
-         WITH (autovacuum_enabled = false); \
-         ALTER TABLE {leaf} OWNER TO {owner}; {}",
+         WITH (autovacuum_enabled = false); {}",
         add_check(&ctx.plan, t, oid, ""),
         leaf = t.leaf,
         parent = t.parent,
@@ -87,6 +80,11 @@ async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
         sql += &line;
     }
     for line in key_words(&ctx.source, t).await? {
+        sql += "; ";
+        sql += &line;
+    }
+    let access = ctx.source.told(doing, Access::of(&ctx.source.client, &t.leaf).await)?;
+    for line in access.map(|a| a.statements(&t.leaf, None)).unwrap_or_default() {
         sql += "; ";
         sql += &line;
     }
@@ -121,7 +119,7 @@ fn key_word(column: &str, ty: KeyType) -> String {
     }
 }
 
-/// Storage parameters and grants of the source's leaf, as statements.
+/// Storage parameters of the source's leaf, as statements.
 async fn leaf_words(source: &Link, t: &PlanTable) -> Result<Vec<String>, StepError> {
     let rows = source
         .query(
@@ -129,19 +127,7 @@ async fn leaf_words(source: &Link, t: &PlanTable) -> Result<Vec<String>, StepErr
             "SELECT format('ALTER TABLE %s SET (%I = %L)', $1::text, split_part(o, '=', 1),
                            substr(o, strpos(o, '=') + 1))
              FROM pg_class c, unnest(c.reloptions) o
-             WHERE c.oid = $1::text::regclass AND o NOT LIKE 'autovacuum_enabled=%'
-             UNION ALL
-             SELECT format('GRANT %s ON %s TO %s%s', privilege_type, $1::text,
-                           CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,
-                           CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
-             FROM pg_class c, aclexplode(c.relacl)
-             WHERE c.oid = $1::text::regclass AND grantee <> c.relowner
-             UNION ALL
-             SELECT format('GRANT %s (%I) ON %s TO %s%s', privilege_type, attname, $1::text,
-                           CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END,
-                           CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END)
-             FROM pg_attribute a, aclexplode(a.attacl)
-             WHERE a.attrelid = $1::text::regclass AND NOT attisdropped",
+             WHERE c.oid = $1::text::regclass AND o NOT LIKE 'autovacuum_enabled=%'",
             &[&t.leaf],
         )
         .await?;

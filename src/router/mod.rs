@@ -17,6 +17,7 @@ mod path;
 pub mod place;
 pub mod plan;
 mod proof;
+mod rights;
 mod scope;
 mod tables;
 mod traces;
@@ -25,6 +26,6 @@ mod writes;
 
 pub use cache::{Literals, Planned, Planner};
 pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
-pub use node_bound::reads_alike;
+pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
 pub use traces::mentions_prepared;

@@ -118,6 +118,11 @@ fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
 pub const READING: [&str; 4] =
     ["search_path", "standard_conforming_strings", "client_encoding", "session_replication_role"];
 
+/// Whether a default for this parameter would change what texts mean without the session's doing.
+pub fn changes_reading(name: &str) -> bool {
+    READING.contains(&name) || name == "role"
+}
+
 /// Whether texts under this setting mean what they mean to the planner.
 pub fn reads_alike(name: &str, value: &str) -> bool {
     match name.to_ascii_lowercase().as_str() {

@@ -5,15 +5,14 @@
 //! pgshunt carries out on all nodes, or is refused; it is never run on one node alone.
 
 use pg_raw_parse::raw::{
-    DiscardMode, GrantTargetType, ObjectType, PartitionStrategy, TransactionStmtKind,
-    VariableSetKind,
+    DiscardMode, ObjectType, PartitionStrategy, TransactionStmtKind, VariableSetKind,
 };
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, is_temporary, refused};
-use super::node_bound::{READING, reads_alike};
+use super::node_bound::{changes_reading, reads_alike};
 use super::plan::{Control, Kind, PREPARE, Traces};
-use super::traces;
+use super::{rights, traces};
 use crate::topology::RoutingTable;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -181,7 +180,7 @@ fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         _ => None,
     };
     if let Some(name) = set.and_then(|s| s.name()).map(str::to_ascii_lowercase)
-        && (READING.contains(&name.as_str()) || name == "role")
+        && changes_reading(&name)
     {
         return Some(refused(
             format!("a default for {name} is not supported beside distributed tables"),
@@ -215,12 +214,6 @@ fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         ));
     }
     match node {
-        Node::GrantStmt(g) if g.targtype == GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA => {
-            Some(refused(
-                "GRANT on all objects of a schema would change distributed tables on one node only",
-                "Do it on each node directly.",
-            ))
-        }
         Node::RenameStmt(r)
             if r.rename_type == ObjectType::OBJECT_SCHEMA && r.subname().is_some_and(holds) =>
         {
@@ -283,23 +276,15 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         // All databases of a server have the same roles.
         return (Kind::Ddl, Control::None);
     }
-    if matches!(node, Node::AlterDatabaseSetStmt(_))
-        && !cx.names.routes.is_plain()
-        && cx.names.routes.nodes().nth(1).is_some()
-    {
-        // Statements on the other nodes would go by other defaults.
-        let kind = refused(
-            "ALTER DATABASE ... SET would hold on the home node only",
-            "ALTER ROLE ... SET reaches all nodes; or do it on each node directly.",
-        );
+    if let Some(kind) = rights::place(node, cx) {
         return (kind, Control::None);
     }
     if matches!(node, Node::DoStmt(_))
-        && tells_of_roles(cx)
         && cx.names.routes.nodes().nth(1).is_some()
+        && (tells_of_roles(cx) || rights::are_told_of(cx))
     {
         let kind = refused(
-            "a statement on roles inside of DO would change the home node only",
+            "a statement on roles or their rights inside of DO would change the home node only",
             "Send it as a statement of its own, which reaches all nodes.",
         );
         return (kind, Control::None);
@@ -348,15 +333,6 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
                 && cx.names.routes.tables().next().is_some() =>
         {
             return (Kind::Ddl, Control::None);
-        }
-        Node::DropOwnedStmt(_) | Node::ReassignOwnedStmt(_)
-            if cx.names.routes.tables().next().is_some() =>
-        {
-            let kind = refused(
-                "this would change distributed tables on one node only",
-                "Name the objects, or do it on each node.",
-            );
-            return (kind, Control::None);
         }
         Node::DropStmt(_) if names_temporary(cx) => Control::Frees,
         _ if names_temporary(cx) => Control::Pin("a temporary object"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use postgres_protocol::escape::escape_identifier as ident;
+use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 use tokio_postgres::Client;
 
 use super::statement::{Evaluates, Name};
@@ -131,7 +131,21 @@ pub(super) async fn drop_tables(
         .await?;
     }
     raise_epoch(home).await?;
+    let schemas: Vec<&str> = found.iter().map(|f| f.table.schema.as_str()).collect();
+    on_others(all, &drop_if_empty(&schemas)).await?;
     Ok(TAG)
+}
+
+/// A schema came to the other nodes with its first distributed table, and goes with the last: there it
+/// would keep grants that nobody takes back.
+fn drop_if_empty(schemas: &[&str]) -> String {
+    let names = schemas.iter().map(|s| literal(s)).collect::<Vec<_>>().join(", ");
+    format!(
+        "DO $do$ DECLARE s name; BEGIN FOR s IN SELECT nspname FROM pg_namespace n \
+           WHERE nspname IN ({names}) AND nspname <> 'public' AND NOT EXISTS (SELECT FROM pg_depend d \
+             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid) \
+         LOOP EXECUTE format('DROP SCHEMA %I', s); END LOOP; END $do$"
+    )
 }
 
 pub(super) async fn truncate(

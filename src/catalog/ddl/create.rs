@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
-use super::roles::{copy_roles, copy_schema};
+use super::access;
+use super::roles::copy_all;
 use super::statement::Name;
 use super::{
     DdlError, DdlRequest, Everywhere, Peer, Sequence, Shape, Who, as_client, as_service, no_move,
@@ -93,10 +94,13 @@ pub(super) async fn table(
     let placed = placed(&home.client, group).await?;
     leaves(home, &shape, &placed).await?;
     try_join_all(all.others.iter().map(|peer| async {
+        let roles = copy_all(&home.client, &peer.client).await;
+        roles.map_err(|e| e.on_node(&peer.node.name))?;
         parent(&home.client, peer, &shape, &shape.sequences, stride).await?;
         leaves(peer, &shape, &placed).await
     }))
     .await?;
+    access::follow(all, &shape.schema, &shape.name).await?;
     Ok(TAG)
 }
 
@@ -124,7 +128,7 @@ fn slotted(declared: &[Sequence], node: NodeId, stride: i64) -> Result<Vec<Seque
     declared.iter().map(|s| s.in_slot(node.0, stride)).collect()
 }
 
-/// Makes the parent on a node that is not the home node.
+/// Makes the parent on a node that is not the home node. Owner and grants are brought afterwards.
 pub(in crate::catalog) async fn parent(
     home: &Client,
     peer: &Peer,
@@ -133,8 +137,7 @@ pub(in crate::catalog) async fn parent(
     stride: i64,
 ) -> Result<(), DdlError> {
     let on_node = |e: DdlError| e.on_node(&peer.node.name);
-    copy_roles(home, &peer.client, &shape.roles()).await.map_err(on_node)?;
-    copy_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
+    access::bring_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
     let sequences = slotted(declared, peer.node.id, stride)?;
     peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(DdlError::only_at_home)
 }

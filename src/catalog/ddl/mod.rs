@@ -1,4 +1,4 @@
-//! DDL on distributed tables and on roles: one statement of a client, carried out on all nodes or on none.
+//! DDL on distributed tables, on roles and their rights: one statement of a client, carried out on all nodes or on none.
 //!
 //! ```text
 //!   client's text ─► statement (what is asked; refused if not known to be safe)
@@ -21,6 +21,8 @@
 //!
 //! While a move of the group runs or soaks, its tables cannot be changed: the copy would lag behind.
 
+mod access;
+mod access_change;
 mod change;
 mod create;
 mod error;
@@ -36,11 +38,14 @@ use std::time::Duration;
 use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::error::DbError;
 
+pub use access::Access;
+pub(super) use access::{Which, bring as bring_access, bring_built_in, bring_database};
 pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
 pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
-pub use shape::{Grant, Sequence, Shape};
+pub(super) use roles::bring_all as bring_roles;
+pub use shape::{Sequence, Shape};
 
 use super::Store;
 use crate::topology::GroupId;
@@ -109,7 +114,7 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
     let _permit = store.permit().await?;
     let mut all = Everywhere::begin(store).await?;
     match statement {
-        Statement::Roles(_) => as_login(&all.home, request).await?,
+        Statement::Roles(_) | Statement::Access(_) => as_login(&all.home, request).await?,
         _ => as_client(&all.home, request).await?,
     }
     let who = who(&all.home).await?;
@@ -131,6 +136,7 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
             change::alter_table(&mut all, request, &who, &table, &evaluates).await?
         }
         Statement::Roles(change) => role_change::run(&all, request, &who, &change).await?,
+        Statement::Access(change) => access_change::run(&mut all, request, &change, &who).await?,
     };
     as_service(&all.home).await?;
     let mut notices: Vec<Notice> = all.home.notices().into_iter().map(Notice::from).collect();

@@ -14,8 +14,9 @@ use postgres_protocol::escape::escape_identifier as ident;
 
 use super::roles::{Memberships, Part};
 use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Who, as_login, as_service, roles, run_as_client,
+    DdlError, DdlRequest, Everywhere, Peer, Who, access, as_login, as_service, roles, run_as_client,
 };
+use crate::router::changes_reading;
 
 /// A role as a statement may write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,50 @@ pub enum Spec {
     Name(String),
     CurrentUser,
     SessionUser,
+}
+
+impl Spec {
+    /// Who is meant.
+    pub(super) fn name(&self, who: &Who) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::CurrentUser => who.role.clone(),
+            Self::SessionUser => who.login.clone(),
+        }
+    }
+}
+
+/// Which default is set, and in which database; `None` is any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub parameter: Option<String>,
+    pub database: Option<String>,
+}
+
+impl Setting {
+    fn new(set: Option<&nodes::VariableSetStmt>, database: Option<&str>) -> Self {
+        let parameter = set.and_then(|s| s.name()).map(str::to_ascii_lowercase);
+        Self { parameter, database: database.map(Into::into) }
+    }
+
+    /// Refuses defaults the router would have to know, as it does for a session of the cluster's own
+    /// database before it comes here.
+    async fn is_allowed(&self, all: &Everywhere) -> Result<(), DdlError> {
+        let known = self.parameter.as_deref().filter(|p| changes_reading(p));
+        let Some(parameter) = known.filter(|_| all.routes.tables().next().is_some()) else {
+            return Ok(());
+        };
+        let sql = "SELECT $1 = current_database()::text";
+        if let Some(database) = &self.database
+            && !all.home.client.query_one(sql, &[database]).await?.try_get(0)?
+        {
+            return Ok(());
+        }
+        Err(DdlError::unsupported(format!(
+            "a default for {parameter} is not supported beside distributed tables"
+        ))
+        .hint("Let each session SET it."))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +86,11 @@ pub enum RoleChange {
     /// `None` is ALL.
     Set {
         role: Option<Spec>,
+        setting: Setting,
+    },
+    /// ALTER DATABASE ... SET: the defaults of all roles in one database.
+    SetForDatabase {
+        setting: Setting,
     },
     Drop {
         roles: Vec<Spec>,
@@ -60,7 +110,11 @@ impl RoleChange {
             Node::AlterRoleStmt(s) => alter(s),
             Node::RenameStmt(s) if s.rename_type == ObjectType::OBJECT_ROLE => rename(s),
             Node::AlterRoleSetStmt(s) => {
-                s.role().map(spec).transpose().map(|role| Self::Set { role })
+                let setting = Setting::new(s.setstmt(), s.database());
+                s.role().map(spec).transpose().map(|role| Self::Set { role, setting })
+            }
+            Node::AlterDatabaseSetStmt(s) => {
+                Ok(Self::SetForDatabase { setting: Setting::new(s.setstmt(), s.dbname()) })
             }
             Node::DropRoleStmt(s) => specs(s.roles()).map(|roles| Self::Drop { roles }),
             Node::GrantRoleStmt(s) => grant(s),
@@ -72,6 +126,7 @@ impl RoleChange {
         match self {
             Self::Create { .. } => "CREATE ROLE",
             Self::Alter { .. } | Self::Rename { .. } | Self::Set { .. } => "ALTER ROLE",
+            Self::SetForDatabase { .. } => "ALTER DATABASE",
             Self::Drop { .. } => "DROP ROLE",
             Self::Grant { is_grant: true, .. } => "GRANT ROLE",
             Self::Grant { is_grant: false, .. } => "REVOKE ROLE",
@@ -109,7 +164,7 @@ fn named(name: Option<&str>) -> Result<String, DdlError> {
     name.map(str::to_owned).ok_or_else(super::statement::broken)
 }
 
-fn specs(list: &NodeList) -> Result<Vec<Spec>, DdlError> {
+pub(super) fn specs(list: &NodeList) -> Result<Vec<Spec>, DdlError> {
     list.iter()
         .map(|n| match n {
             Node::RoleSpec(s) => spec(s),
@@ -118,7 +173,7 @@ fn specs(list: &NodeList) -> Result<Vec<Spec>, DdlError> {
         .collect()
 }
 
-fn spec(s: &nodes::RoleSpec) -> Result<Spec, DdlError> {
+pub(super) fn spec(s: &nodes::RoleSpec) -> Result<Spec, DdlError> {
     Ok(match s.roletype {
         RoleSpecType::ROLESPEC_CSTRING => Spec::Name(named(s.rolename())?),
         RoleSpecType::ROLESPEC_CURRENT_USER | RoleSpecType::ROLESPEC_CURRENT_ROLE => {
@@ -146,15 +201,14 @@ pub(super) async fn run(
     who: &Who,
     change: &RoleChange,
 ) -> Result<&'static str, DdlError> {
+    if let RoleChange::Set { setting, .. } | RoleChange::SetForDatabase { setting } = change {
+        setting.is_allowed(all).await?;
+    }
     as_login(&all.home, request).await?;
     run_as_client(&all.home, request).await?;
     as_service(&all.home).await?;
 
-    let name = |s: &Spec| match s {
-        Spec::Name(name) => name.clone(),
-        Spec::CurrentUser => who.role.clone(),
-        Spec::SessionUser => who.login.clone(),
-    };
+    let name = |s: &Spec| s.name(who);
     let names = |specs: &[Spec]| specs.iter().map(name).collect::<Vec<_>>();
     let follow = match change {
         RoleChange::Create { role } => Follow::Roles {
@@ -168,10 +222,12 @@ pub(super) async fn run(
             Follow::Memberships(Memberships::Between(vec![name(role)], names(members)))
         }
         RoleChange::Rename { from, to } => Follow::Renamed { from: from.clone(), to: to.clone() },
-        RoleChange::Set { role: Some(role) } => {
+        RoleChange::Set { role: Some(role), .. } => {
             Follow::Roles { roles: vec![name(role)], parts: &[Part::Defaults] }
         }
-        RoleChange::Set { role: None } => Follow::DefaultsOfAll,
+        RoleChange::Set { role: None, .. } | RoleChange::SetForDatabase { .. } => {
+            Follow::DefaultsOfAll
+        }
         RoleChange::Drop { roles } => Follow::Dropped(names(roles)),
         RoleChange::Grant { groups, members, .. } => {
             Follow::Memberships(Memberships::Between(groups.clone(), names(members)))
@@ -201,6 +257,8 @@ async fn on_node(home: &Peer, node: &Peer, follow: &Follow) -> Result<(), DdlErr
             roles::bring(home, node, std::slice::from_ref(to), &[Part::Attributes]).await
         }
         Follow::Dropped(roles) => {
+            // What the home node's schemas do not say of them any more.
+            access::bring_schemas(home, node, access::Which::All).await?;
             let list = roles.iter().map(|r| ident(r)).collect::<Vec<_>>().join(", ");
             Ok(node.batch_execute(&format!("DROP ROLE IF EXISTS {list}")).await?)
         }
@@ -239,13 +297,30 @@ mod tests {
             parse("ALTER ROLE \"A\" RENAME TO b"),
             RoleChange::Rename { from: "A".into(), to: "b".into() }
         );
+        let setting = |parameter: Option<&str>, database: Option<&str>| Setting {
+            parameter: parameter.map(Into::into),
+            database: database.map(Into::into),
+        };
         assert_eq!(
-            parse("ALTER ROLE SESSION_USER SET work_mem = '1MB'"),
-            RoleChange::Set { role: Some(Spec::SessionUser) }
+            parse("ALTER ROLE SESSION_USER SET Work_mem = '1MB'"),
+            RoleChange::Set {
+                role: Some(Spec::SessionUser),
+                setting: setting(Some("work_mem"), None)
+            }
         );
-        for sql in ["ALTER ROLE ALL RESET ALL", "ALTER USER ALL IN DATABASE d SET work_mem = 64"] {
-            assert_eq!(parse(sql), RoleChange::Set { role: None }, "{sql}");
-        }
+        assert_eq!(
+            parse("ALTER ROLE ALL RESET ALL"),
+            RoleChange::Set { role: None, setting: setting(None, None) }
+        );
+        let in_d = setting(Some("work_mem"), Some("d"));
+        assert_eq!(
+            parse("ALTER USER ALL IN DATABASE d SET work_mem = 64"),
+            RoleChange::Set { role: None, setting: in_d.clone() }
+        );
+        assert_eq!(
+            parse("ALTER DATABASE d SET work_mem = 64"),
+            RoleChange::SetForDatabase { setting: in_d }
+        );
         assert_eq!(
             parse("DROP USER IF EXISTS a, b"),
             RoleChange::Drop { roles: vec![name("a"), name("b")] }

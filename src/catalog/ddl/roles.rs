@@ -1,4 +1,4 @@
-//! Roles and schemas as the home node has them, made so on another node.
+//! Roles as the home node has them, made so on another node.
 //!
 //! A role is copied with its password's verifier, so whoever can log in at home can log in
 //! everywhere, with the roles it is a member of, and with its defaults for parameters.
@@ -6,7 +6,7 @@
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 use tokio_postgres::Client;
 
-use super::{DdlError, Grant};
+use super::DdlError;
 
 /// What of a role is made as it is at home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +104,34 @@ pub(super) async fn bring_memberships(
     joined.dedup();
     copy_roles(home, node, &joined).await?;
     memberships(home, node, which).await
+}
+
+/// Makes the roles on `node` that it lacks. Whoever can log in at home may read what PUBLIC may.
+pub(super) async fn copy_all(home: &Client, node: &Client) -> Result<(), DdlError> {
+    let rows =
+        home.query("SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_'", &[]).await?;
+    let all: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
+    copy_roles(home, node, &all).await
+}
+
+/// Makes all roles of the home node on a new one, with their passwords, memberships and defaults, and
+/// what they may do with parameters. The service role keeps what it logs in with if it has no
+/// password at home.
+pub(in crate::catalog) async fn bring_all(home: &Client, node: &Client) -> Result<(), DdlError> {
+    const ALL: &str = "\
+        SELECT rolname::text FROM pg_authid WHERE rolname !~ '^pg_' \
+          AND (rolname <> session_user OR rolpassword IS NOT NULL) ORDER BY oid";
+    let rows = home.query(ALL, &[]).await?;
+    let all: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
+    bring(home, node, &all, &[Part::Attributes, Part::Defaults, Part::Memberships]).await?;
+    bring_defaults_of_all(home, node).await?;
+    let has_parameters = "SELECT FROM pg_class WHERE oid = to_regclass('pg_parameter_acl')";
+    if home.query_opt(has_parameters, &[]).await?.is_some() {
+        let rows = home.query(PARAMETERS, &[]).await?;
+        let sql: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
+        node.batch_execute(&sql.join("; ")).await?;
+    }
+    Ok(())
 }
 
 async fn present(node: &Client, roles: &[String]) -> Result<Vec<String>, DdlError> {
@@ -214,44 +242,6 @@ async fn memberships(home: &Client, node: &Client, which: &Memberships) -> Resul
     Ok(())
 }
 
-/// Makes a schema of the home node on `node` if it is not there, with its owner and grants.
-pub(super) async fn copy_schema(
-    home: &Client,
-    node: &Client,
-    schema: &str,
-) -> Result<(), DdlError> {
-    let there = node
-        .query_opt("SELECT FROM pg_namespace WHERE nspname::text = $1", &[&schema])
-        .await?
-        .is_some();
-    if there {
-        return Ok(());
-    }
-    let owner: String = home
-        .query_one(
-            "SELECT pg_get_userbyid(nspowner)::text FROM pg_namespace WHERE nspname::text = $1",
-            &[&schema],
-        )
-        .await?
-        .try_get(0)?;
-    let mut grants = Vec::new();
-    for row in home.query(SCHEMA_GRANTS, &[&schema]).await? {
-        grants.push(Grant {
-            privilege: row.try_get(0)?,
-            grantee: row.try_get(1)?,
-            grantable: row.try_get(2)?,
-        });
-    }
-    let mut roles: Vec<String> = grants.iter().filter_map(|g| g.grantee.clone()).collect();
-    roles.push(owner.clone());
-    copy_roles(home, node, &roles).await?;
-    let schema = ident(schema);
-    let mut sql = vec![format!("CREATE SCHEMA {schema} AUTHORIZATION {}", ident(&owner))];
-    sql.extend(grants.iter().map(|g| g.on("SCHEMA", &schema)));
-    node.batch_execute(&sql.join("; ")).await?;
-    Ok(())
-}
-
 const ROLES: &str = "\
 WITH RECURSIVE wanted AS (
   SELECT oid FROM pg_roles WHERE rolname::text = ANY($1)
@@ -303,7 +293,10 @@ SELECT g.rolname::text, m.rolname::text,
 FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
   LEFT JOIN pg_roles w ON w.oid = a.grantor";
 
-const SCHEMA_GRANTS: &str = "\
-SELECT a.privilege_type::text, r.rolname::text, a.is_grantable
-FROM pg_namespace n, LATERAL aclexplode(n.nspacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-WHERE n.nspname::text = $1 AND a.grantee <> n.nspowner";
+/// The grantors are superusers, or hold a grant of one with the option.
+const PARAMETERS: &str = "\
+SELECT format('GRANT %s ON PARAMETER %s TO %s%s', a.privilege_type,
+  (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(p.parname, '.')) part),
+  CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+  CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
+FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> a.grantor";

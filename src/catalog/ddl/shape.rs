@@ -4,7 +4,7 @@
 //! The client's own CREATE TABLE runs on the home node only. There PostgreSQL judges it, resolves
 //! its names and says what came of it; the other nodes, and every node added later, are given what
 //! the home node says. So all parents agree whatever search path or grammar made the first one.
-//! Must be read with `search_path = pg_catalog`: then PostgreSQL qualifies every name it prints.
+//! Owner, grants and row security are not part of it (see `access`). Must be read with `search_path = pg_catalog`: then PostgreSQL qualifies every name it prints.
 
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 use tokio_postgres::{GenericClient, Row};
@@ -102,7 +102,6 @@ pub struct Shape {
     pub oid: u32,
     pub schema: String,
     pub name: String,
-    pub owner: String,
     pub column_names: Vec<String>,
     pub column_types: Vec<u32>,
     key: Vec<KeyColumn>,
@@ -112,25 +111,6 @@ pub struct Shape {
     constraints: Vec<String>,
     indexes: Vec<String>,
     pub sequences: Vec<Sequence>,
-    /// `GRANT` statements but for the table's name: ("SELECT", grantee or PUBLIC, with grant option).
-    pub grants: Vec<Grant>,
-}
-
-/// One privilege on a table, beyond the owner's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    pub privilege: String,
-    /// `None`: PUBLIC.
-    pub grantee: Option<String>,
-    pub grantable: bool,
-}
-
-impl Grant {
-    pub fn on(&self, kind: &str, object: &str) -> String {
-        let to = self.grantee.as_deref().map_or_else(|| "PUBLIC".into(), ident);
-        let option = if self.grantable { " WITH GRANT OPTION" } else { "" };
-        format!("GRANT {} ON {kind} {object} TO {to}{option}", self.privilege)
-    }
 }
 
 impl Shape {
@@ -140,8 +120,7 @@ impl Shape {
             oid,
             schema: row.try_get(0)?,
             name: row.try_get(1)?,
-            owner: row.try_get(2)?,
-            partition_key: row.try_get(3)?,
+            partition_key: row.try_get(2)?,
             column_names: Vec::new(),
             column_types: Vec::new(),
             key: Vec::new(),
@@ -150,9 +129,8 @@ impl Shape {
             constraints: Vec::new(),
             indexes: Vec::new(),
             sequences: Vec::new(),
-            grants: Vec::new(),
         };
-        let unknown: Option<String> = row.try_get(4)?;
+        let unknown: Option<String> = row.try_get(3)?;
         if let Some(what) = unknown {
             return Err(DdlError::unsupported(format!(
                 "table \"{}\" has {what}, which pgshunt cannot make on all nodes",
@@ -180,13 +158,6 @@ impl Shape {
         }
         for row in client.query(INDEXES, &[&oid]).await? {
             shape.indexes.push(row.try_get(0)?);
-        }
-        for row in client.query(GRANTS, &[&oid]).await? {
-            shape.grants.push(Grant {
-                privilege: row.try_get(0)?,
-                grantee: row.try_get(1)?,
-                grantable: row.try_get(2)?,
-            });
         }
         Ok(shape)
     }
@@ -265,16 +236,6 @@ impl Shape {
         self.key.iter().map(|k| k.checked()).collect()
     }
 
-    /// Everyone named in the table's definition: must exist wherever the table is made.
-    pub fn roles(&self) -> Vec<String> {
-        let mut roles: Vec<String> = std::iter::once(self.owner.clone())
-            .chain(self.grants.iter().filter_map(|g| g.grantee.clone()))
-            .collect();
-        roles.sort_unstable();
-        roles.dedup();
-        roles
-    }
-
     /// What makes this parent on a node that has neither it nor its sequences.
     pub fn create_statements(&self, sequences: &[Sequence]) -> Vec<String> {
         let mut statements = Vec::new();
@@ -324,15 +285,13 @@ impl Shape {
             }
         }
         statements.extend(self.indexes.iter().cloned());
-        statements.push(format!("ALTER TABLE {} OWNER TO {}", self.quoted(), ident(&self.owner)));
-        statements.extend(self.grants.iter().map(|g| g.on("TABLE", &self.quoted())));
         statements
     }
 
     /// What makes the leaf of one shard, attached to the parent. `schema` is the shard's.
     pub fn leaf_statements(&self, schema: &str, modulus: u32, remainder: u32) -> Vec<String> {
         let leaf = format!("{schema}.{}", ident(&self.name));
-        let mut statements = vec![
+        vec![
             format!("CREATE SCHEMA IF NOT EXISTS {schema}"),
             format!("GRANT USAGE ON SCHEMA {schema} TO PUBLIC"),
             format!(
@@ -340,10 +299,7 @@ impl Shape {
                  FOR VALUES WITH (MODULUS {modulus}, REMAINDER {remainder})",
                 self.quoted()
             ),
-            format!("ALTER TABLE {leaf} OWNER TO {}", ident(&self.owner)),
-        ];
-        statements.extend(self.grants.iter().map(|g| g.on("TABLE", &leaf)));
-        statements
+        ]
     }
 }
 
@@ -415,16 +371,13 @@ fn sequence(row: &Row) -> Result<Sequence, DdlError> {
 }
 
 const TABLE: &str = "\
-SELECT n.nspname::text, c.relname::text, pg_get_userbyid(c.relowner)::text, pg_get_partkeydef(c.oid),
+SELECT n.nspname::text, c.relname::text, pg_get_partkeydef(c.oid),
   CASE WHEN c.relpersistence <> 'p' THEN 'another persistence than permanent'
-    WHEN c.relrowsecurity OR EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid) THEN 'row security'
     WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) THEN 'triggers'
     WHEN EXISTS (SELECT FROM pg_constraint WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
       THEN 'foreign keys'
     WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a parent'
     WHEN c.reltablespace <> 0 THEN 'a tablespace'
-    WHEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attacl IS NOT NULL)
-      THEN 'grants on columns'
     -- A default that draws from somebody else's sequence: it exists here only, or collides.
     WHEN EXISTS (
       SELECT FROM pg_attrdef d
@@ -482,11 +435,6 @@ FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
   JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
   AND d.deptype IN ('a', 'i') ORDER BY a.attnum, s.oid";
-
-const GRANTS: &str = "\
-SELECT a.privilege_type::text, r.rolname::text, a.is_grantable
-FROM pg_class c, LATERAL aclexplode(c.relacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
-WHERE c.oid = $1 AND a.grantee <> c.relowner ORDER BY 2, 1";
 
 #[cfg(test)]
 mod tests {

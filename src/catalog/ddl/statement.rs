@@ -9,6 +9,7 @@ use pg_raw_parse::nodes::{
 };
 
 use super::DdlError;
+use super::access_change::AccessChange;
 use super::role_change::RoleChange;
 
 /// A table or index as the client wrote it, folded.
@@ -38,6 +39,7 @@ pub enum Statement {
     DropIndex { indexes: Vec<Name>, missing_ok: bool, cascade: bool },
     AlterTable { table: Name, missing_ok: bool, evaluates: Evaluates },
     Roles(RoleChange),
+    Access(AccessChange),
 }
 
 /// What an ALTER TABLE makes the node compute for each row, as whoever runs it. That is a session
@@ -63,6 +65,9 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
     };
     if let Some(change) = RoleChange::parse(first) {
         return change.map(Statement::Roles);
+    }
+    if let Some(change) = AccessChange::parse(first) {
+        return change.map(Statement::Access);
     }
     match first {
         Node::CreateStmt(s) => create_table(s),
@@ -428,7 +433,7 @@ mod tests {
             "ALTER TABLE t ADD a int CHECK (a > f())",
             "ALTER TABLE t ADD CHECK (a > 0)",
             "ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES o",
-            "ALTER TABLE t OWNER TO bob",
+            "ALTER TABLE t OWNER TO bob, DROP COLUMN a",
             "ALTER TABLE t RENAME TO u",
             "ALTER TABLE ONLY t DROP COLUMN a",
             "TRUNCATE ONLY t",

@@ -12,6 +12,7 @@ use tokio_postgres::Client;
 use crate::support::*;
 
 mod recovery;
+mod rights;
 mod roles;
 
 /// Some nodes, their catalog, and a role `alice` that may create tables at home.

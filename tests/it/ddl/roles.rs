@@ -27,7 +27,7 @@ impl Cluster {
         each[0].clone()
     }
 
-    async fn root(&self, sql: &str) -> &'static str {
+    pub(super) async fn root(&self, sql: &str) -> &'static str {
         match self.run_as(SUPERUSER, sql).await {
             Ok(outcome) => outcome.tag,
             Err(e) => panic!("{sql}: {e:?}"),

@@ -669,6 +669,69 @@ E SELECT count(*) FROM i4
 ? DELETE FROM i4 WHERE k = NULL
 ? RESET transform_null_equals
 
+-- Rights.
+= GRANT SELECT ON i4 TO pg_monitor
+= GRANT SELECT, UPDATE (v) ON TABLE public.i4, loc TO pg_monitor WITH GRANT OPTION
+= GRANT ALL ON i4, loc TO PUBLIC
+= SELECT relacl::text FROM pg_class WHERE oid = 'public.i4'::regclass
+= SELECT attname, attacl::text FROM pg_attribute WHERE attrelid = 'public.i4'::regclass AND attacl IS NOT NULL
+= SELECT grantee, privilege_type, is_grantable FROM information_schema.role_table_grants WHERE table_schema = 'public' AND table_name IN ('i4', 'loc')
+= REVOKE GRANT OPTION FOR SELECT ON i4 FROM pg_monitor CASCADE
+= REVOKE ALL ON i4, loc FROM PUBLIC
+= GRANT SELECT ON ALL TABLES IN SCHEMA public TO pg_monitor
+= REVOKE ALL ON ALL TABLES IN SCHEMA public FROM pg_monitor
+= SELECT relacl::text FROM pg_class WHERE oid = 'public.i4'::regclass
+= GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO pg_monitor
+= REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM pg_monitor
+= GRANT CREATE ON SCHEMA app, public TO pg_monitor
+= SELECT nspname, nspacl::text FROM pg_namespace WHERE nspname IN ('app', 'public')
+= REVOKE CREATE ON SCHEMA app, public FROM pg_monitor
+= GRANT EXECUTE ON FUNCTION pg_sleep(float8), length(text) TO pg_monitor
+= GRANT USAGE ON TYPE posint TO pg_monitor
+= ALTER DEFAULT PRIVILEGES IN SCHEMA app GRANT SELECT ON TABLES TO pg_monitor
+= ALTER DEFAULT PRIVILEGES IN SCHEMA app REVOKE SELECT ON TABLES FROM pg_monitor
+= BEGIN
+= GRANT SELECT ON loc TO pg_monitor
+= ROLLBACK
+E GRANT SELECT ON i4 TO nobody
+E GRANT SELECT (nope) ON i4 TO pg_monitor
+E GRANT SELECT ON i4, missing TO pg_monitor
+E GRANT EXECUTE ON i4 TO pg_monitor
+= CREATE POLICY p ON i4 USING (k > 5)
+= CREATE POLICY q ON public.i4 AS RESTRICTIVE FOR UPDATE TO pg_monitor USING (v > 0) WITH CHECK (v < 100)
+E CREATE POLICY p ON i4 USING (true)
+= ALTER POLICY p ON i4 USING (k > 6)
+= ALTER POLICY p ON i4 RENAME TO r
+= ALTER TABLE i4 ENABLE ROW LEVEL SECURITY
+= ALTER TABLE i4 FORCE ROW LEVEL SECURITY
+= SELECT * FROM pg_policies WHERE schemaname = 'public'
+= SELECT count(*) FROM i4
+= SELECT * FROM i4 WHERE k = 5
+= SET row_security = off
+= SELECT count(*) FROM i4
+= RESET row_security
+= ALTER TABLE i4 NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY
+= DROP POLICY r ON i4
+= DROP POLICY IF EXISTS r ON i4
+= DROP POLICY q ON i4
+E DROP POLICY q ON i4
+? CREATE POLICY p ON i4 USING (k IN (SELECT k FROM loc))
+? CREATE POLICY p ON loc USING (k IN (SELECT k FROM i4))
+= CREATE POLICY p ON loc USING (true)
+= DROP POLICY p ON loc
+= CREATE ROLE diff_owner
+= ALTER TABLE i4 OWNER TO diff_owner
+= SELECT pg_get_userbyid(relowner), relacl::text FROM pg_class WHERE oid = 'public.i4'::regclass
+= REASSIGN OWNED BY diff_owner TO postgres
+= GRANT SELECT ON i4, i8, loc TO diff_owner
+= DROP OWNED BY diff_owner
+= SELECT relname, relacl::text FROM pg_class WHERE oid IN ('public.i4'::regclass, 'public.i8'::regclass, 'loc'::regclass)
+= DROP ROLE diff_owner
+= ALTER DATABASE app SET work_mem = '6MB'
+= SELECT setconfig FROM pg_db_role_setting
+= ALTER DATABASE app RESET work_mem
+E ALTER DATABASE nowhere SET work_mem = '6MB'
+
 -- Utility statements.
 = SHOW server_encoding
 ? EXPLAIN SELECT * FROM loc
@@ -693,10 +756,6 @@ E SELECT count(*) FROM i4
 ? ALTER TABLE loc ADD FOREIGN KEY (k) REFERENCES pk (k)
 ? ALTER TABLE i4 ADD FOREIGN KEY (k) REFERENCES loc (id)
 ? CREATE TABLE fk (id int REFERENCES pk (k))
-? CREATE POLICY p ON i4 USING (true)
-? ALTER TABLE i4 ENABLE ROW LEVEL SECURITY
-? GRANT SELECT ON i4 TO pg_monitor
-? GRANT SELECT ON ALL TABLES IN SCHEMA public TO pg_monitor
 ? COMMENT ON TABLE i4 IS 'x'
 ? CREATE STATISTICS st ON k, v FROM i4
 ? CREATE TABLE child () INHERITS (i4)

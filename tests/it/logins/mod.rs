@@ -3,6 +3,7 @@
 
 mod everywhere;
 mod protocol;
+mod rights;
 mod rules;
 pub mod unix;
 mod users;

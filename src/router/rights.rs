@@ -1,0 +1,193 @@
+//! Which statements about who may do what reach all nodes.
+//!
+//! Parents, leaves and sequences of distributed tables, their schemas, the database, and what every
+//! server comes with are on all nodes: what is granted on those is granted everywhere, by a
+//! statement of its own (`catalog::ddl`). What CREATE makes otherwise is on the home node alone, and
+//! so are its grants, which may stand in a transaction. ALTER DEFAULT PRIVILEGES is about what will be
+//! made, and that is made at home first. Of types it counts only who may use them in a definition.
+
+use pg_raw_parse::list::{CastNodeList, NodeList};
+use pg_raw_parse::raw::{GrantTargetType, ObjectType};
+use pg_raw_parse::{Node, nodes};
+
+use super::analyze::{Context, refused};
+use super::plan::Kind;
+use super::scope::{Named, leaf_schema};
+
+/// Where the statement runs; `None`: it is about something else.
+pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
+    match node {
+        Node::GrantStmt(g) => Some(grant(g, cx)),
+        Node::AlterOwnerStmt(a) => match a.object_type {
+            ObjectType::OBJECT_SCHEMA => Some(schemas(a.object().as_str().into_iter(), cx)),
+            ObjectType::OBJECT_DATABASE => Some(everywhere(several(cx))),
+            _ => None,
+        },
+        Node::ReassignOwnedStmt(_) | Node::DropOwnedStmt(_) => {
+            // Of another database nothing is on the other nodes.
+            Some(everywhere(!cx.names.routes.is_plain() && (several(cx) || distributes(cx))))
+        }
+        Node::AlterDatabaseSetStmt(_) => Some(everywhere(several(cx))),
+        Node::CreatePolicyStmt(p) => policy(p.table(), cx),
+        Node::AlterPolicyStmt(p) => policy(p.table(), cx),
+        _ => None,
+    }
+}
+
+fn everywhere(it_is: bool) -> Kind {
+    if it_is { Kind::Ddl } else { Kind::Home }
+}
+
+fn several(cx: Context<'_>) -> bool {
+    cx.names.routes.nodes().nth(1).is_some()
+}
+
+fn distributes(cx: Context<'_>) -> bool {
+    cx.names.routes.tables().next().is_some()
+}
+
+fn grant(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
+    let by_name = g.targtype == GrantTargetType::ACL_TARGET_OBJECT;
+    match g.objtype {
+        ObjectType::OBJECT_TABLE | ObjectType::OBJECT_SEQUENCE if by_name => relations(g, cx),
+        ObjectType::OBJECT_TABLE | ObjectType::OBJECT_SEQUENCE | ObjectType::OBJECT_SCHEMA => {
+            schemas(list(g.objects()).iter().filter_map(Node::as_str), cx)
+        }
+        ObjectType::OBJECT_FUNCTION | ObjectType::OBJECT_PROCEDURE | ObjectType::OBJECT_ROUTINE => {
+            let built_in = |n: Node<'_>| match n {
+                Node::ObjectWithArgs(f) => {
+                    let mut name = f.objname().iter().filter_map(Node::as_str);
+                    match (name.next(), name.next()) {
+                        (Some(schema), Some(_)) => is_system(schema),
+                        (Some(name), None) => cx.functions.is_builtin(name),
+                        _ => false,
+                    }
+                }
+                // ALL FUNCTIONS IN SCHEMA
+                other => other.as_str().is_some_and(is_system),
+            };
+            let routes = cx.names.routes;
+            let ours = several(cx) && !routes.is_plain();
+            everywhere(ours && list(g.objects()).iter().any(built_in))
+        }
+        // All databases of a server share these.
+        ObjectType::OBJECT_DATABASE | ObjectType::OBJECT_PARAMETER_ACL => everywhere(several(cx)),
+        _ => Kind::Home,
+    }
+}
+
+/// The objects of a GRANT. Their nodes' type depends on the kind of object.
+fn list(objects: &CastNodeList<nodes::RangeVar>) -> &NodeList {
+    // SAFETY: a `CastNodeList` is `repr(transparent)` over the `NodeList` it was made from, and says
+    // nothing but what its elements are believed to be, which is not so here.
+    unsafe { &*std::ptr::from_ref(objects).cast::<NodeList>() }
+}
+
+fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
+    let routes = cx.names.routes;
+    let mut all = false;
+    for n in list(g.objects()).iter() {
+        let Node::RangeVar(table) = n else { return Kind::Ddl };
+        let name = table.relname().unwrap_or_default();
+        let schema = table.schemaname();
+        if schema.is_some_and(|s| s.starts_with("pg_temp")) {
+            continue;
+        }
+        if schema.is_some_and(|s| leaf_schema(s).is_some()) && !routes.is_plain() {
+            return of_a_shard();
+        }
+        let may_be_distributed = match cx.names.look_up(table) {
+            Named::Distributed(_) | Named::Leaf(_) | Named::Unclear(_) => true,
+            Named::Local => {
+                routes.sequences().any(|(s, n)| n == name && schema.is_none_or(|t| t == s))
+            }
+        };
+        if may_be_distributed && cx.names.temporary && schema.is_none() {
+            return refused(
+                format!("cannot tell which table \"{name}\" means"),
+                "The session may have temporary tables: write the schema before the table's name.",
+            );
+        }
+        let system = schema.map_or_else(|| name.starts_with("pg_"), is_system);
+        all |= may_be_distributed || system && several(cx) && !routes.is_plain();
+    }
+    everywhere(all)
+}
+
+/// What is about these schemas, or about all that is in them.
+fn schemas<'a>(names: impl Iterator<Item = &'a str>, cx: Context<'_>) -> Kind {
+    let routes = cx.names.routes;
+    if routes.is_plain() {
+        return Kind::Home;
+    }
+    let mut all = false;
+    for name in names {
+        if leaf_schema(name).is_some() {
+            return of_a_shard();
+        }
+        all |= routes.tables().any(|t| t.schema == name) || is_system(name) && several(cx);
+    }
+    everywhere(all)
+}
+
+fn is_system(schema: &str) -> bool {
+    schema == "pg_catalog" || schema == "information_schema"
+}
+
+fn of_a_shard() -> Kind {
+    refused(
+        "a shard cannot have grants of its own",
+        "Shards have the owner and the grants of their table: change those.",
+    )
+}
+
+/// A policy of a distributed table; one of another may name a distributed table.
+fn policy(table: Option<&nodes::RangeVar>, cx: Context<'_>) -> Option<Kind> {
+    match cx.names.look_up(table?) {
+        Named::Distributed(_) => Some(Kind::Ddl),
+        Named::Unclear(_) if !cx.names.temporary => Some(Kind::Ddl),
+        Named::Leaf(_) => Some(of_a_shard()),
+        Named::Unclear(_) | Named::Local => None,
+    }
+}
+
+/// Code whose text has a statement that is for all nodes, or one put together from parts, in a string
+/// perhaps. What can be read, and is about the home node only, is not meant.
+pub fn are_told_of(cx: Context<'_>) -> bool {
+    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
+    let mut at = 0;
+    let mut before: &[u8] = b"";
+    for word in text.split(|b| !is_word(b)) {
+        let begins = at;
+        at += word.len() + 1;
+        if word.is_empty() {
+            continue;
+        }
+        let is = |word: &[u8], of: &[&[u8]]| of.iter().any(|o| o.eq_ignore_ascii_case(word));
+        if is(word, &[b"grant", b"revoke"]) && grants_everywhere(&text[begins..], cx)
+            || is(before, &[b"reassign", b"drop"]) && is(word, &[b"owned"])
+            || is(before, &[b"alter"]) && is(word, &[b"database"])
+        {
+            return true;
+        }
+        before = word;
+    }
+    false
+}
+
+/// Whether what begins with GRANT or REVOKE is more than a word, and not known to be for one node only.
+fn grants_everywhere(text: &[u8], cx: Context<'_>) -> bool {
+    let end = text.iter().position(|&b| b == b';' || b == b'\'').unwrap_or(text.len());
+    let Ok(sql) = std::str::from_utf8(&text[..end]) else { return true };
+    if let Ok(parsed) = pg_raw_parse::parse(sql)
+        && let Some(statement) = parsed.stmts().next()
+    {
+        return match statement {
+            Node::GrantStmt(g) => !matches!(grant(g, cx), Kind::Home),
+            _ => true,
+        };
+    }
+    let has = |what: &str| sql.split_whitespace().any(|w| w.eq_ignore_ascii_case(what));
+    has("to") || has("from")
+}
