@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::link::{Expect, Fate, Reply};
-use super::prepared::{server_name, statement_id};
+use super::prepared::server_name;
 use super::{Io, Session, Statement, check};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::{Report, Status};
@@ -50,7 +50,7 @@ impl Session {
         };
         self.put_own_name(&name, &inner, Fate::Swallow, io);
         let mut read = Statement::new(&s.text, &s.oids, s.plan.clone());
-        read.id = statement_id(&s.text, &[&inner.content()[..], &s.oids].concat());
+        read.is_told_apart_by(&inner.content());
         Rc::new(read)
     }
 

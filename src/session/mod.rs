@@ -27,6 +27,7 @@
 
 mod apply;
 mod check;
+mod columns;
 mod emit;
 mod execute;
 mod extended;

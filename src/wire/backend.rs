@@ -39,12 +39,21 @@ pub struct Report {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in PostgreSQL it would come from, if clients go by that.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
     pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { severity: "ERROR", sqlstate: sqlstate.into(), message, detail: None, hint: None }
+        Self {
+            severity: "ERROR",
+            sqlstate: sqlstate.into(),
+            message,
+            detail: None,
+            hint: None,
+            routine: None,
+        }
     }
 
     /// As PostgreSQL words it.
@@ -67,6 +76,7 @@ impl Report {
             message: field(b'M').unwrap_or_default(),
             detail: field(b'D'),
             hint: field(b'H'),
+            routine: None,
         }
     }
 
@@ -82,6 +92,11 @@ impl Report {
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn routine(mut self, routine: &'static str) -> Self {
+        self.routine = Some(routine);
         self
     }
 
@@ -103,6 +118,9 @@ impl Report {
             }
             if let Some(h) = &self.hint {
                 field(b'H', h);
+            }
+            if let Some(r) = self.routine {
+                field(b'R', r);
             }
             b.push(0);
         });
