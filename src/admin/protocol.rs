@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -16,10 +15,12 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
+mod luggage;
+
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
 use super::{COMPATIBLE, ConsoleContext, Rights, act, columns};
-use crate::telemetry::{ClientAddr, ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
+use crate::telemetry::{ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
 use crate::wire::{ProtocolError, frame};
@@ -41,58 +42,60 @@ pub trait CancelSignal {
 
 /// Who has logged in.
 pub struct Login {
-    pub user: String,
-    pub application_name: String,
-    pub addr: ClientAddr,
-    pub local: Option<SocketAddr>,
-    pub remote_pid: i32,
-    /// The worker it is served by.
-    pub worker: usize,
-    pub tls: bool,
+    /// The line in SHOW CLIENTS; its database is the console's.
+    pub entry: NewClient,
     /// The cancel key.
     pub pid: i32,
     pub secret: Vec<u8>,
     pub cancel: Box<dyn CancelSignal>,
     /// Turns true when pgshunt shuts down.
     pub draining: watch::Receiver<bool>,
+    /// Whether another process goes on with the session then.
+    pub goes_on: Box<dyn Fn() -> bool>,
+    /// What the session was with the process before this one.
+    pub session: Option<String>,
 }
 
-/// Serves a session whose login was answered with AuthenticationOk.
+/// Serves a session whose login was answered with AuthenticationOk. Gives the stream and the session
+/// when another process is to go on with them.
 ///
 /// # Errors
 /// When the client's socket fails; how a session ends otherwise is between it and the client.
-pub async fn serve<S>(stream: S, ctx: ConsoleContext, login: Login) -> io::Result<()>
+pub async fn serve<S>(
+    stream: S,
+    ctx: ConsoleContext,
+    login: Login,
+) -> io::Result<Option<(S, String)>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let info = ctx.registry.add_client(NewClient {
-        user: login.user.clone(),
-        database: super::ADMIN.into(),
-        application_name: login.application_name,
-        addr: login.addr,
-        local: login.local,
-        remote_pid: login.remote_pid,
-        tls: login.tls,
-        worker: login.worker,
-    });
-    let stats = ctx.registry.database(login.worker, super::ADMIN);
-    stats.logins.inc();
+    let rights = ctx.rights(&login.entry.user);
+    let worker = login.entry.worker;
+    let info = ctx.registry.add_client(NewClient { database: super::ADMIN.into(), ..login.entry });
+    let stats = ctx.registry.database(worker, super::ADMIN);
     let mut session = Session {
         stream,
-        rights: ctx.rights(&login.user),
+        rights,
         ctx,
         stats,
         input: BytesMut::new(),
         out: Vec::new(),
         cancel: login.cancel,
         draining: login.draining,
+        goes_on: login.goes_on,
         status: Status::Idle,
         failed: false,
         statements: HashMap::new(),
         portals: HashMap::new(),
     };
-    session.greet(login.pid, &login.secret);
-    session.flush().await?;
+    match login.session {
+        Some(packed) => session.unpack(&packed)?,
+        None => {
+            session.stats.logins.inc();
+            session.greet(login.pid, &login.secret);
+            session.flush().await?;
+        }
+    }
     let ended = tokio::select! {
         biased;
         ended = session.converse(&info) => ended,
@@ -102,9 +105,13 @@ where
         ))),
     };
     match ended {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(None),
+        Err(End::GoesOn) => {
+            let packed = session.pack()?;
+            Ok(Some((session.stream, packed)))
+        }
         Err(End::Io(e)) => Err(e),
-        Err(End::Told(report)) => session.close(&report).await,
+        Err(End::Told(report)) => session.close(&report).await.map(|()| None),
     }
 }
 
@@ -113,6 +120,8 @@ enum End {
     Io(io::Error),
     /// With a FATAL for the client.
     Told(Report),
+    /// Not at all: it goes on with another process.
+    GoesOn,
 }
 
 impl From<io::Error> for End {
@@ -127,8 +136,15 @@ impl From<ProtocolError> for End {
     }
 }
 
-struct Portal {
+#[derive(Debug, Clone)]
+struct Statement {
+    /// As it came.
+    text: String,
     command: Option<Command>,
+}
+
+struct Portal {
+    statement: Statement,
     formats: Vec<i16>,
     /// What is left of a result that was fetched in parts.
     rest: Option<(Vec<Column>, VecDeque<Vec<Value>>, String)>,
@@ -146,7 +162,8 @@ struct Session<S> {
     status: Status,
     /// An extended message failed: everything up to Sync is skipped.
     failed: bool,
-    statements: HashMap<Vec<u8>, Option<Command>>,
+    goes_on: Box<dyn Fn() -> bool>,
+    statements: HashMap<Vec<u8>, Statement>,
     portals: HashMap<Vec<u8>, Portal>,
 }
 
@@ -209,7 +226,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
             if *self.draining.borrow() {
-                return Err(shutting_down());
+                return Err(if self.rests() && (self.goes_on)() {
+                    End::GoesOn
+                } else {
+                    shutting_down()
+                });
             }
             self.input.reserve(4096);
             tokio::select! {
@@ -339,21 +360,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     /// The answer's next item, or an error in its place when the client cancels or pgshunt stops.
     async fn item(&mut self, items: &mut mpsc::Receiver<Item>) -> Result<Option<Item>, End> {
-        let signal = &mut self.cancel;
-        let cancel = poll_fn(|cx| match signal.poll_cancelled(cx.waker()) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        });
-        tokio::select! {
-            biased;
-            item = items.recv() => Ok(item),
-            () = cancel => {
-                items.close();
-                let report = Report::error("57014", "canceling statement due to user request")
-                    .hint("A pause is given up; a move goes on (SHOW MOVES, CANCEL MOVE).");
-                Ok(Some(Item::Error(report)))
+        loop {
+            // A successor takes the client when it has its answer.
+            let stays = (self.goes_on)();
+            let signal = &mut self.cancel;
+            let cancel = poll_fn(|cx| match signal.poll_cancelled(cx.waker()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            });
+            tokio::select! {
+                biased;
+                item = items.recv() => return Ok(item),
+                () = cancel => {
+                    items.close();
+                    let report = Report::error("57014", "canceling statement due to user request")
+                        .hint("A pause is given up; a move goes on (SHOW MOVES, CANCEL MOVE).");
+                    return Ok(Some(Item::Error(report)));
+                }
+                _ = self.draining.changed(), if !stays => {
+                    if !(self.goes_on)() {
+                        return Err(shutting_down());
+                    }
+                }
             }
-            _ = self.draining.changed() => Err(shutting_down()),
         }
     }
 
@@ -388,10 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     fn parse(&mut self, name: &[u8], text: &[u8]) -> Result<(), Report> {
-        let mut all = commands(text)?;
-        if all.len() > 1 {
-            return Err(Report::error("42601", "a prepared statement can only be one command"));
-        }
+        let statement = prepare(text)?;
         if !name.is_empty() && self.statements.contains_key(name) {
             let name = String::from_utf8_lossy(name);
             return Err(Report::error(
@@ -402,7 +428,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.statements.len() >= MAX_NAMED {
             return Err(Report::error("54000", "too many prepared statements"));
         }
-        self.statements.insert(name.to_owned(), all.pop());
+        self.statements.insert(name.to_owned(), statement);
         backend::put_bare(&mut self.out, b'1');
         Ok(())
     }
@@ -412,7 +438,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if b.param(0).is_some() {
             return Ok(Err(Report::error("0A000", "the console's commands take no parameters")));
         }
-        let Some(command) = self.statements.get(b.statement).cloned() else {
+        let Some(statement) = self.statements.get(b.statement).cloned() else {
             return Ok(Err(no_statement(b.statement)));
         };
         // Parameter formats, no parameters, then the result's formats.
@@ -425,7 +451,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         for _ in 0..n.max(0) {
             formats.push(rest.i16()?);
         }
-        let columns = command.as_ref().map(columns::of_command).unwrap_or_default();
+        let columns = statement.columns();
         if formats.len() > 1 && formats.len() != columns.len() {
             return Ok(Err(Report::error(
                 "08P01",
@@ -435,14 +461,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         if self.portals.len() >= MAX_NAMED {
             return Ok(Err(Report::error("54000", "too many portals")));
         }
-        self.portals.insert(b.portal.to_owned(), Portal { command, formats, rest: None });
+        self.portals.insert(b.portal.to_owned(), Portal { statement, formats, rest: None });
         backend::put_bare(&mut self.out, b'2');
         Ok(Ok(()))
     }
 
     fn describe_statement(&mut self, name: &[u8]) -> Result<(), Report> {
-        let command = self.statements.get(name).ok_or_else(|| no_statement(name))?;
-        let columns = command.as_ref().map(columns::of_command).unwrap_or_default();
+        let columns = self.statements.get(name).ok_or_else(|| no_statement(name))?.columns();
         frame::put(&mut self.out, b't', |b| b.extend_from_slice(&[0, 0]));
         describe(&mut self.out, &columns, &[]);
         Ok(())
@@ -450,14 +475,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
 
     fn describe_portal(&mut self, name: &[u8]) -> Result<(), Report> {
         let portal = self.portals.get(name).ok_or_else(|| no_portal(name))?;
-        let columns = portal.command.as_ref().map(columns::of_command).unwrap_or_default();
+        let columns = portal.statement.columns();
         describe(&mut self.out, &columns, &portal.formats);
         Ok(())
     }
 
     async fn execute(&mut self, name: &[u8], limit: i32) -> Result<Result<(), Report>, End> {
         let Some(mut portal) = self.portals.remove(name) else { return Ok(Err(no_portal(name))) };
-        let (columns, mut rows, tag) = match (portal.rest.take(), portal.command.clone()) {
+        let (columns, mut rows, tag) = match (portal.rest.take(), portal.statement.command.clone())
+        {
             (Some(rest), _) => rest,
             (None, None) => {
                 backend::put_bare(&mut self.out, b'I');
@@ -507,6 +533,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         }
         Ok(Err(stopped()))
     }
+}
+
+impl Statement {
+    fn columns(&self) -> Vec<Column> {
+        self.command.as_ref().map(columns::of_command).unwrap_or_default()
+    }
+}
+
+fn prepare(text: &[u8]) -> Result<Statement, Report> {
+    let mut all = commands(text)?;
+    if all.len() > 1 {
+        return Err(Report::error("42601", "a prepared statement can only be one command"));
+    }
+    let text = String::from_utf8_lossy(text).into_owned();
+    Ok(Statement { text, command: all.pop() })
 }
 
 fn commands(text: &[u8]) -> Result<Vec<Command>, Report> {

@@ -23,7 +23,7 @@ impl CancelSignal for Key {
 
 /// Has the running moves appear in the metrics.
 pub fn offer_moves(registry: &Registry, mover: &Arc<Mover>) {
-    let mover = mover.clone();
+    let mover = Arc::downgrade(mover);
     registry.offer_moves(move || {
         let figures = |p: crate::moves::Progress| MoveFigures {
             id: p.move_id.0,
@@ -36,6 +36,7 @@ pub fn offer_moves(registry: &Registry, mover: &Arc<Mover>) {
             lag_bytes: p.lag_bytes.unwrap_or(0),
             attempts: p.attempts.into(),
         };
-        mover.running().into_iter().map(figures).collect()
+        let running = mover.upgrade().map(|m| m.running()).unwrap_or_default();
+        running.into_iter().map(figures).collect()
     });
 }

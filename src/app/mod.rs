@@ -141,8 +141,8 @@ impl Server {
         let (plan, inbox) = workers::channels(count);
         let tls_to_nodes = ClientTls::load(&config.tls)?;
         let pools = Pools::new(config.pool.clone(), tls_to_nodes, plan.openers, registry.clone());
-        let figures = pools.clone();
-        registry.offer_pools(move || figures.figures());
+        let figures = Arc::downgrade(&pools);
+        registry.offer_pools(move || figures.upgrade().map(|p| p.figures()).unwrap_or_default());
         let gates = Gates::new(plan.gates);
         let mover = Mover::new(store.clone(), gates.clone(), config.moves.clone());
         let (drain, draining) = watch::channel(false);
@@ -286,7 +286,9 @@ impl Server {
         drop((self.unix, self.sockets, self.metrics_socket));
         // Receivers that are gone need not be told.
         let _ = self.drain.send(true);
-        self.workers.drain(self.shared.patience(), &self.shared.cancels).await;
+        let Shared { cancels, pumps, .. } = &*self.shared;
+        self.workers.drain(self.shared.patience(), cancels, pumps).await;
+        self.shared.pools.close();
         for t in self.tasks {
             t.abort();
         }
@@ -344,26 +346,17 @@ fn serve_console(context: ConsoleContext) -> Console {
     Box::new(move |stream, visitor| {
         let context = context.clone();
         Box::pin(async move {
-            let Visitor { user, application_name, addr, worker, tls, cancel, draining } = visitor;
+            let Visitor { entry, cancel, draining, goes_on, session } = visitor;
+            let addr = entry.addr;
             let (pid, secret) = (cancel.pid(), cancel.secret().to_vec());
             let cancel = Box::new(console::Key(cancel));
-            let local = stream.socket().ends().map(|(_, ours)| ours);
-            let remote_pid = stream.socket().peer_pid();
-            let login = Login {
-                user,
-                application_name,
-                addr,
-                local,
-                remote_pid,
-                worker,
-                tls,
-                pid,
-                secret,
-                cancel,
-                draining,
-            };
-            if let Err(error) = admin::serve(stream, context, login).await {
-                tracing::debug!(%addr, %error, "console session");
+            let login = Login { entry, pid, secret, cancel, draining, goes_on, session };
+            match admin::serve(stream, context, login).await {
+                Ok(rest) => rest,
+                Err(error) => {
+                    tracing::debug!(%addr, %error, "console session");
+                    None
+                }
             }
         })
     })

@@ -47,8 +47,13 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
                 }
                 line = successor::knock(door.as_ref()) => {
                     if server.offers_itself(&line).await {
+                        drop(door);
+                        let leaves = async {
+                            // Connections under TLS are passed through for as long as they last.
+                            server.leave_to(line).await.ended().await;
+                        };
                         tokio::select! {
-                            () = server.leave_to(line) => {}
+                            () = leaves => tracing::info!("all clients have left; this process ends"),
                             () = &mut told => tracing::info!("told to end before the last client has"),
                         }
                         return Ok(());

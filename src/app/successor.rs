@@ -8,14 +8,17 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::takeover::{self, Door, Predecessor};
-use super::workers::Adoption;
 use super::{DDL_RECOVERY, RESUME_DEADLINE, Server, owner};
 use crate::catalog::ddl;
 use crate::catalog::owner::Owner;
+use crate::client::{Arrival, Arrivals};
 use crate::net::passing::Line;
+use crate::net::pump::Pumps;
 
 /// Pids left for those who log in at the old process while its sockets change hands.
 const PIDS: i32 = 1 << 20;
+/// How long a successor waits for our predecessor to be gone: what that one hands over, it hands to us.
+const LINGERS: Duration = Duration::from_secs(20);
 /// Between two tries at what must succeed some time.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -38,15 +41,18 @@ impl Server {
     pub(super) fn succeed(
         mut self,
         before: Predecessor,
-        adopters: Vec<UnboundedSender<Adoption>>,
+        adopters: Vec<UnboundedSender<Arrival>>,
     ) -> Self {
         let shared = self.shared.clone();
         let (mover, gates) = (self.mover.clone(), self.gates.clone());
         let mut turns = adopters.into_iter().cycle();
-        let adopt = move |handed, socket| {
-            if let Some(worker) = turns.next() {
+        let mut arrivals = Arrivals::new(shared.clone());
+        let adopt = move |parcel, sockets| {
+            if let Some(arrival) = arrivals.take(parcel, sockets)
+                && let Some(worker) = turns.next()
+            {
                 // A worker that is gone has logged why.
-                let _ = worker.send((handed, socket));
+                let _ = worker.send(arrival);
             }
         };
         self.tasks.push(tokio::spawn(async move {
@@ -91,6 +97,10 @@ impl Server {
             return false;
         }
         let steward = self.shared.store.steward();
+        if tokio::time::timeout(LINGERS, steward.predecessor_gone()).await.is_err() {
+            takeover::refuse(line, "the one before it has not let all its clients go yet");
+            return false;
+        }
         steward.give_up().await;
         self.mover.release().await;
         let next_pid = self.shared.cancels.next().wrapping_add(PIDS) & i32::MAX;
@@ -109,8 +119,8 @@ impl Server {
         false
     }
 
-    /// Drains into the successor.
-    pub(super) async fn leave_to(mut self, line: Line) {
+    /// Drains into the successor. What is left then are these.
+    pub(super) async fn leave_to(mut self, line: Line) -> Pumps {
         // The socket's name is the successor's.
         if let Some(file) = self.unix.take() {
             file.leave();
@@ -140,6 +150,8 @@ impl Server {
         let clients = giving.await.unwrap_or_default();
         // It ends with the line.
         let _ = hearing.await;
-        tracing::info!(clients, "handed over; this process ends");
+        let pumps = shared.pumps.clone();
+        tracing::info!(clients, under_tls = pumps.count(), "handed over");
+        pumps
     }
 }

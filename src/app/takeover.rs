@@ -8,10 +8,10 @@
 //!   reads the catalog      ◄────────── Sockets (listening sockets)
 //!   accepts clients
 //!   Serving ─────────────────────────────────► stops accepting; drains
-//!   serves it              ◄─────────── Client (its socket), as each comes to rest
+//!   serves it              ◄─────── Parcel: a client (its sockets), as each comes to rest
 //!   Cancel ──────────────────────────────────► of a client that is still there
 //!   claims the catalog,    ◄──────────── (closes: its last client is gone)
-//!   carries the moves on
+//!   carries the moves on                       passes bytes on for clients under TLS
 //! ```
 //!
 //! Until Serving the predecessor can go on as if nothing had been; if it dies later, its successor
@@ -30,9 +30,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
-use crate::client::{Elsewhere, Handed};
+use crate::client::{Elsewhere, Parcel};
 use crate::net::listen::{Listener, SocketFile};
 use crate::net::passing::Line;
+
+/// The form of what is said here, sessions and all. Only processes of one form understand each other:
+/// another number whenever what was written before would be read wrongly.
+const FORM: u32 = 1;
 
 /// How long the other side may take for one step: reading the catalog is the longest.
 const STEP: Duration = Duration::from_secs(60);
@@ -49,12 +53,12 @@ enum ToSuccessor {
     },
     /// It cannot be now.
     Refused(String),
-    Client(Box<Handed>),
+    Parcel(Parcel),
 }
 
 #[derive(Serialize, Deserialize)]
 enum ToPredecessor {
-    Hello { version: String },
+    Hello { version: String, form: u32 },
     Serving,
     Cancel { pid: i32, secret: Vec<u8> },
 }
@@ -112,12 +116,12 @@ impl Predecessor {
                 .map_err(|error| TakeoverError::Nobody { path, error })?;
             let line = Line::new(stream)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
-            line.send(&ToPredecessor::Hello { version }, &[])?;
+            line.send(&ToPredecessor::Hello { version, form: FORM }, &[])?;
             let (answer, mut fds) = line.receive()?.ok_or(TakeoverError::HungUp)?;
             let (metrics, lock, next_pid) = match answer {
                 ToSuccessor::Sockets { metrics, lock, next_pid } => (metrics, lock, next_pid),
                 ToSuccessor::Refused(why) => return Err(TakeoverError::Refused(why)),
-                ToSuccessor::Client(_) => return Err(unexpected("a client before its time")),
+                ToSuccessor::Parcel(_) => return Err(unexpected("a client before its time")),
             };
             let lock = if lock { fds.pop() } else { None };
             let metrics = if metrics { fds.pop().map(TcpListener::from) } else { None };
@@ -142,17 +146,17 @@ impl Predecessor {
     /// Its clients come to `adopt` until it is gone, which ends this.
     pub async fn relieve(
         &self,
-        mut adopt: impl FnMut(Box<Handed>, OwnedFd) + Send + 'static,
+        mut adopt: impl FnMut(Parcel, Vec<OwnedFd>) + Send + 'static,
     ) -> Result<(), TakeoverError> {
         let line = self.line.try_clone()?;
         let received = tokio::task::spawn_blocking(move || {
             let mut count = 0;
-            while let Some((message, mut fds)) = line.receive()? {
-                match (message, fds.pop()) {
-                    (ToSuccessor::Client(handed), Some(socket)) => adopt(handed, socket),
-                    _ => return Err(unexpected("something else than a client")),
-                }
-                count += 1;
+            while let Some((message, fds)) = line.receive()? {
+                let ToSuccessor::Parcel(parcel) = message else {
+                    return Err(unexpected("something else than a client"));
+                };
+                count += usize::from(parcel.is_client());
+                adopt(parcel, fds);
             }
             tracing::info!(clients = count, "the predecessor is gone");
             Ok(())
@@ -202,7 +206,11 @@ impl Door {
             let line = Line::new(stream.into_std()?)?;
             let heard = blocking(move || Ok((line.receive::<ToPredecessor>()?, line))).await;
             match heard {
-                Ok((Some((ToPredecessor::Hello { version }, _)), line)) => {
+                Ok((Some((ToPredecessor::Hello { version, form }, _)), line)) if form != FORM => {
+                    tracing::warn!(version, form, "a pgshunt of another kind wanted to take over");
+                    refuse(&line, "it hands sessions over in another form: restart it");
+                }
+                Ok((Some((ToPredecessor::Hello { version, .. }, _)), line)) => {
                     tracing::info!(version, "another pgshunt takes over");
                     return Ok(line);
                 }
@@ -240,13 +248,14 @@ pub async fn hand_sockets_over(
 }
 
 /// Takes clients, and passes them on; ends when `clients` has no sender any more.
-pub fn hand_clients_over(line: Line, clients: &mpsc::Receiver<(Box<Handed>, OwnedFd)>) -> usize {
+pub fn hand_clients_over(line: Line, clients: &mpsc::Receiver<(Parcel, Vec<OwnedFd>)>) -> usize {
     let mut count = 0;
-    for (handed, socket) in clients {
-        if let Err(error) = line.send(&ToSuccessor::Client(handed), &[socket.as_fd()]) {
+    for (parcel, fds) in clients {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        count += usize::from(parcel.is_client());
+        if let Err(error) = line.send(&ToSuccessor::Parcel(parcel), &fds) {
             tracing::error!(%error, "the successor is gone, and a client with it");
         }
-        count += 1;
     }
     line.hang_up();
     count

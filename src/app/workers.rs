@@ -3,7 +3,6 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +13,10 @@ use tokio::task::LocalSet;
 
 use crate::client::shared::Shared;
 use crate::client::worker::Worker;
-use crate::client::{Cancels, Handed};
+use crate::client::{Arrival, Cancels};
 use crate::gate;
 use crate::net::listen::{self, Listener};
+use crate::net::pump::Pumps;
 use crate::pool::OpenRequest;
 use crate::router::{Functions, Planner};
 
@@ -24,17 +24,15 @@ use crate::router::{Functions, Planner};
 pub struct Outbox {
     pub openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     pub gates: Vec<mpsc::UnboundedSender<gate::Command>>,
-    pub adopters: Vec<mpsc::UnboundedSender<Adoption>>,
+    /// For clients that a predecessor has handed over.
+    pub adopters: Vec<mpsc::UnboundedSender<Arrival>>,
 }
-
-/// A client that a predecessor has handed over.
-pub type Adoption = (Box<Handed>, OwnedFd);
 
 /// A worker's receiving ends.
 pub struct Inbox {
     opens: mpsc::UnboundedReceiver<OpenRequest>,
     gate: mpsc::UnboundedReceiver<gate::Command>,
-    adoptions: mpsc::UnboundedReceiver<Adoption>,
+    adoptions: mpsc::UnboundedReceiver<Arrival>,
     /// Where a worker whose clients have gone waits for the others.
     ended: Arc<Barrier>,
 }
@@ -89,6 +87,8 @@ fn spread(sockets: &[Listener], count: usize) -> io::Result<Vec<Vec<Listener>>> 
 struct Thread {
     handle: std::thread::JoinHandle<()>,
     sockets: Option<oneshot::Sender<Vec<Listener>>>,
+    /// Its clients have gone, and all that was for them; it is closed if the thread panics.
+    ended: oneshot::Receiver<()>,
 }
 
 pub struct Workers {
@@ -109,6 +109,7 @@ impl Workers {
         let mut threads = Vec::new();
         for (index, inbox) in inboxes.into_iter().enumerate() {
             let (sockets, given) = oneshot::channel();
+            let (end, ended) = oneshot::channel();
             let (shared, functions) = (shared.clone(), functions.clone());
             let handle = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -120,14 +121,20 @@ impl Workers {
                     match runtime {
                         Ok(runtime) => {
                             let local = LocalSet::new();
+                            let pumps = shared.pumps.clone();
                             let planner = Planner::new(functions);
                             let run = run(Worker::new(index, shared, planner), inbox, given);
                             local.block_on(&runtime, run);
+                            drop(local);
+                            // Nobody need wait for it.
+                            let _ = end.send(());
+                            // They are driven by this runtime and outlive all else.
+                            runtime.block_on(pumps.ended());
                         }
                         Err(error) => tracing::error!(index, %error, "no runtime for a worker"),
                     }
                 })?;
-            threads.push(Thread { handle, sockets: Some(sockets) });
+            threads.push(Thread { handle, sockets: Some(sockets), ended });
         }
         Ok(Self { threads })
     }
@@ -145,20 +152,23 @@ impl Workers {
     }
 
     /// Waits until the workers have drained, which `Shared::draining` told them to. When their time
-    /// is up, whatever their clients still wait for is cancelled.
-    pub async fn drain(self, timeout: Duration, cancels: &Cancels) {
+    /// is up, whatever their clients still wait for is cancelled. What is left then are the `pumps`.
+    pub async fn drain(self, timeout: Duration, cancels: &Cancels, pumps: &Pumps) {
         let deadline = Instant::now() + timeout;
-        let mut joined = tokio::task::spawn_blocking(move || {
+        let mut all = std::pin::pin!(async {
             for t in self.threads {
-                if t.handle.join().is_err() {
+                if t.ended.await.is_err() {
                     tracing::error!("a worker panicked");
+                } else if pumps.count() == 0 {
+                    // It has nothing left to do.
+                    let _ = tokio::task::spawn_blocking(move || t.handle.join()).await;
                 }
             }
         });
-        if tokio::time::timeout_at(deadline.into(), &mut joined).await.is_ok() {
+        if tokio::time::timeout_at(deadline.into(), &mut all).await.is_ok() {
             return;
         }
-        let ended = async { tokio::join!(cancels.deliver_all(), joined) };
+        let ended = async { tokio::join!(cancels.deliver_all(), all) };
         let last = deadline + LAST + Duration::from_secs(1);
         if tokio::time::timeout_at(last.into(), ended).await.is_err() {
             tracing::warn!("some clients did not end in time");
@@ -193,8 +203,8 @@ async fn run(worker: Rc<Worker>, mut inbox: Inbox, sockets: oneshot::Receiver<Ve
     {
         let (worker, live) = (worker.clone(), live.clone());
         tokio::task::spawn_local(async move {
-            while let Some((handed, socket)) = inbox.adoptions.recv().await {
-                live.spawn(crate::client::adopt(worker.clone(), *handed, socket));
+            while let Some(arrival) = inbox.adoptions.recv().await {
+                live.spawn(crate::client::adopt(worker.clone(), arrival));
             }
         });
     }

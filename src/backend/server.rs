@@ -3,11 +3,13 @@
 //! It knows its socket, what is prepared on it and which session parameters are in force on it;
 //! it does not know how to speak a transaction. That is the session's part.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use serde::{Deserialize, Serialize};
 
 use crate::net::tls::ClientTls;
 use crate::net::{Out, Stream};
@@ -15,6 +17,7 @@ use crate::pool::state::ConnId;
 use crate::session::Facts;
 use crate::telemetry::{Live, ServerInfo, ServerState};
 use crate::topology::NodeId;
+use crate::wire::base64;
 
 /// What a CancelRequest to this connection needs.
 #[derive(Debug, Clone)]
@@ -52,7 +55,72 @@ pub struct ServerConn {
     pub opened: Instant,
 }
 
+/// All that is known of a connection but its socket and what it carries: for another process.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Given {
+    pub tls: bool,
+    host: String,
+    port: u16,
+    pid: i32,
+    secret: Vec<u8>,
+    /// The node's end and ours.
+    ends: Option<(SocketAddr, SocketAddr)>,
+    /// Read from the node and not passed on yet.
+    #[serde(with = "base64")]
+    input: Vec<u8>,
+}
+
+impl Given {
+    /// The same, with something else read.
+    pub fn having_read(&self, input: &[u8]) -> Self {
+        Self { input: input.to_vec(), ..self.clone() }
+    }
+
+    /// The connection, in this process.
+    pub fn connection(
+        self,
+        id: ConnId,
+        node: NodeId,
+        stream: Stream,
+        info: Live<ServerInfo>,
+        tls: ClientTls,
+    ) -> Box<ServerConn> {
+        info.set_backend_pid(self.pid);
+        if let Some((node, ours)) = self.ends {
+            info.set_ends(node, ours);
+        }
+        let pending = info.cancels().clone();
+        let Self { host, port, pid, secret, .. } = self;
+        let key = CancelKey { host, port, pid, secret, tls };
+        Box::new(ServerConn {
+            id,
+            info,
+            node,
+            stream,
+            input: BytesMut::from(&self.input[..]),
+            output: Out::default(),
+            cancel: Arc::new(Cancel { key, pending }),
+            facts: Facts::default(),
+            opened: Instant::now(),
+        })
+    }
+}
+
 impl ServerConn {
+    /// What another process must know of it.
+    pub fn given(&self) -> Given {
+        let key = &self.cancel.key;
+        Given {
+            tls: self.info.tls,
+            host: key.host.clone(),
+            port: key.port,
+            pid: key.pid,
+            secret: key.secret.clone(),
+            ends: self.info.ends(),
+            input: self.input.to_vec(),
+        }
+    }
+
     /// Reads what has come; 0 is the end of the stream.
     pub async fn fill(&mut self) -> std::io::Result<usize> {
         self.stream.fill(&mut self.input).await

@@ -60,6 +60,12 @@ impl Steward {
         drop(self.permits.write().await);
     }
 
+    /// Until the right is not a predecessor's any more.
+    pub async fn predecessor_gone(&self) {
+        // The sender is `self`: it does not go while this waits.
+        let _ = self.stage.subscribe().wait_for(|s| *s != Stage::Coming).await;
+    }
+
     /// For one change; waits for the predecessor to end.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// The client's pool of a node. Looked up by name once per routing table only.
-    fn pool(&mut self, node: NodeId) -> Option<Arc<Pool>> {
+    pub(super) fn pool(&mut self, node: NodeId) -> Option<Arc<Pool>> {
         let routes = self.worker.shared.store.routes().swap_cell().load();
         if self.pools.0 != routes.epoch {
             self.pools = (routes.epoch, Vec::new());

@@ -5,11 +5,16 @@
 //! LISTEN is answered, and what is heard goes to the mailbox of every client that listens to the
 //! channel. When the connection breaks off, nobody can say what was not heard: its clients are told
 //! that, by the end of their connections, as those of a server that went away are.
+//!
+//! A client that changes over to another process hears everything once: the successor listens, and
+//! then sends a mark, a notification that both processes hear. All listeners of a database hear in
+//! one order, that of the commits; so what comes before the mark is the predecessor's to deliver, and
+//! what comes behind it the successor's.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -58,11 +63,25 @@ impl Lost {
     }
 }
 
+/// The part of what is heard that is the client's to get here; marks are channels of their own.
+#[derive(Debug, Default)]
+enum Span {
+    #[default]
+    All,
+    /// What comes behind this mark.
+    Behind(String),
+    /// What comes before this mark.
+    Before(String),
+    /// The mark has come: nothing more.
+    Over,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     heard: VecDeque<Notification>,
     bytes: usize,
     lost: Option<Lost>,
+    span: Span,
 }
 
 /// What was heard for a client and not fetched yet.
@@ -74,14 +93,33 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    fn new() -> Arc<Self> {
+    fn new(span: Span) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Self { id, inner: Mutex::default(), waker: AtomicWaker::new() })
+        let inner = Mutex::new(Inner { span, ..Inner::default() });
+        Arc::new(Self { id, inner, waker: AtomicWaker::new() })
     }
 
     fn put(&self, n: &Notification) {
         let mut inner = lock(&self.inner);
+        match &inner.span {
+            Span::All => {}
+            Span::Behind(mark) => {
+                if **mark == *n.channel {
+                    inner.span = Span::All;
+                }
+                return;
+            }
+            Span::Before(mark) => {
+                if **mark == *n.channel {
+                    inner.span = Span::Over;
+                    drop(inner);
+                    self.waker.wake();
+                    return;
+                }
+            }
+            Span::Over => return,
+        }
         inner.bytes += n.channel.len() + n.payload.len() + size_of::<Notification>();
         if inner.bytes > MOST_UNREAD {
             inner.heard.clear();
@@ -105,6 +143,17 @@ impl Mailbox {
         lock(&self.inner).lost.map_or(Ok(()), Err)
     }
 
+    /// Whether all that is to be heard here has been; `waker` is woken when it has.
+    pub fn poll_over(&self, waker: &Waker) -> Poll<Result<(), Lost>> {
+        self.waker.register(waker);
+        let inner = lock(&self.inner);
+        match (inner.lost, &inner.span) {
+            (Some(lost), _) => Poll::Ready(Err(lost)),
+            (None, Span::Over) => Poll::Ready(Ok(())),
+            (None, _) => Poll::Pending,
+        }
+    }
+
     /// What was heard so far. `waker` is woken when there is more.
     pub fn take(&self, waker: &Waker) -> Result<VecDeque<Notification>, Lost> {
         self.waker.register(waker);
@@ -123,6 +172,7 @@ enum Command {
     Listen { channel: String, mailbox: Arc<Mailbox>, done: oneshot::Sender<Result<(), Report>> },
     Unlisten { channel: String, mailbox: u64 },
     Leave { mailbox: u64 },
+    Mark { channel: String },
     Fence { done: oneshot::Sender<()> },
 }
 
@@ -143,6 +193,27 @@ impl Listeners {
 
     /// A client that is going to listen in this database of the node.
     pub fn subscribe(&self, node: &Arc<Node>, database: &Arc<str>) -> Subscription {
+        self.subscribe_for(node, database, Span::All)
+    }
+
+    /// A client that our predecessor still has listens to these channels. It is to hear here what
+    /// comes behind the mark, which is sent as soon as they are listened to.
+    pub fn resume(
+        &self,
+        node: &Arc<Node>,
+        database: &Arc<str>,
+        mut channels: Vec<String>,
+        mark: String,
+    ) -> Subscription {
+        channels.push(mark.clone());
+        let subscription = self.subscribe_for(node, database, Span::Behind(mark.clone()));
+        // The predecessor sees from the mark whether it was done. The order is that of the commands.
+        drop(subscription.listen(&channels));
+        let _ = subscription.commands.send(Command::Mark { channel: mark });
+        subscription
+    }
+
+    fn subscribe_for(&self, node: &Arc<Node>, database: &Arc<str>, span: Span) -> Subscription {
         let mut tasks = lock(&self.tasks);
         let commands = tasks.entry((node.id, database.clone())).or_insert_with(|| {
             let (commands, received) = mpsc::unbounded_channel();
@@ -155,7 +226,7 @@ impl Listeners {
             self.control.spawn(task.run(received));
             commands
         });
-        Subscription { commands: commands.clone(), mailbox: Mailbox::new() }
+        Subscription { commands: commands.clone(), mailbox: Mailbox::new(span) }
     }
 }
 
@@ -189,6 +260,12 @@ impl Subscription {
             }
             Ok(())
         }
+    }
+
+    /// From when this returns, what comes behind the mark is not for the mailbox any more.
+    pub fn until(&self, mark: &str) -> impl Future<Output = Result<(), Report>> + use<> {
+        lock(&self.mailbox.inner).span = Span::Before(mark.to_owned());
+        self.listen(&[mark.to_owned()])
     }
 
     pub fn unlisten(&self, channel: String) {
@@ -286,6 +363,7 @@ impl Task {
                         }
                     }
                 }
+                Command::Mark { channel } => sql += &format!("; NOTIFY {}", quoted(&channel)),
                 Command::Fence { done } => fences.push(done),
             }
         }
@@ -378,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_mailbox_is_bounded() {
-        let mailbox = Mailbox::new();
+        let mailbox = Mailbox::new(Span::All);
         let n = Notification { channel: "c".into(), payload: "x".repeat(8000).into(), pid: 1 };
         mailbox.put(&n);
         assert_eq!(mailbox.take(Waker::noop()).unwrap().len(), 1);
@@ -389,5 +467,29 @@ mod tests {
         assert_eq!(mailbox.take(Waker::noop()).unwrap_err(), Lost::Unread);
         mailbox.lose();
         assert_eq!(mailbox.take(Waker::noop()).unwrap_err(), Lost::Unread, "the first reason");
+    }
+
+    #[test]
+    fn a_mark_parts_what_is_heard() {
+        let n =
+            |channel: &str| Notification { channel: channel.into(), payload: "".into(), pid: 1 };
+        let old = Mailbox::new(Span::Before("mark".into()));
+        let new = Mailbox::new(Span::Behind("mark".into()));
+        let own = |all: [&str; 2]| all.map(str::to_owned).to_vec();
+        let heard = |m: &Mailbox| {
+            let heard = m.take(Waker::noop()).unwrap();
+            heard.iter().map(|n| n.channel.to_string()).collect::<Vec<_>>()
+        };
+        for channel in ["a", "another mark"] {
+            old.put(&n(channel));
+            new.put(&n(channel));
+        }
+        assert!(old.poll_over(Waker::noop()).is_pending());
+        for channel in ["mark", "b", "c"] {
+            old.put(&n(channel));
+            new.put(&n(channel));
+        }
+        assert_eq!(old.poll_over(Waker::noop()), Poll::Ready(Ok(())));
+        assert_eq!((heard(&old), heard(&new)), (own(["a", "another mark"]), own(["b", "c"])));
     }
 }

@@ -12,7 +12,7 @@ use bytes::{Buf, BytesMut};
 
 use super::authenticate::Client;
 use super::cancel::Registration;
-use super::replication::Through;
+use super::replication::Granted;
 use super::reported::{Asked, Known, Told};
 use super::shared::Admission;
 use super::worker::Worker;
@@ -29,7 +29,7 @@ use crate::wire::{ProtocolError, frame};
 
 pub enum Outcome {
     Session(Box<Parts>),
-    Replication(Box<Through>),
+    Replication(Box<Granted>),
     Console(Guest),
 }
 
@@ -170,19 +170,11 @@ pub async fn run(
             .await
             .map_err(|e| fatal(&PoolError::Login(e)))?;
         let cancel = shared.cancels.register(protocol);
-        cancel.linked([server.cancel.clone()]);
         put_welcome(out.buf(), server.facts.reported.list(), &cancel);
         stream.drain(&mut out).await?;
         let info = shared.registry.add_client(entry);
-        info.set_pin(Some("replication"));
-        server.serves(info.id);
-        return Ok(Outcome::Replication(Box::new(Through {
-            server,
-            cancel,
-            info,
-            admission,
-            input,
-        })));
+        let granted = Granted { server, cancel, info, admission, input };
+        return Ok(Outcome::Replication(Box::new(granted)));
     }
     let told = server_status(worker, &user, &database, &credentials, &startup).await?;
     let cancel = shared.cancels.register(protocol);

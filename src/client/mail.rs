@@ -77,7 +77,7 @@ impl Client {
         Ok(())
     }
 
-    fn take_mail(&mut self, waker: &Waker) -> Result<(), Lost> {
+    pub(super) fn take_mail(&mut self, waker: &Waker) -> Result<(), Lost> {
         let Some(hears) = &self.hears else { return Ok(()) };
         let heard = hears.mailbox.take(waker)?;
         self.parts.session.post(heard);

@@ -35,7 +35,7 @@ use crate::telemetry::ClientAddr;
 use crate::wire::backend::Report;
 
 pub use cancel::{Cancels, Elsewhere};
-pub use handover::{Handed, Successor, adopt};
+pub use handover::{Arrival, Arrivals, Parcel, Successor, adopt};
 use handshake::Opening;
 use worker::Worker;
 
@@ -60,27 +60,16 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
     drop(logging_in);
     match client {
         Opened::Session(client) => client.run().await,
-        Opened::Replication { stream, through } => {
-            through.run(stream, worker.shared.draining.clone()).await;
-        }
+        Opened::Replication(through) => through.run(&worker).await,
         Opened::Console { stream, guest } => {
-            let visitor = shared::Visitor {
-                user: guest.user,
-                application_name: guest.application_name,
-                addr,
-                worker: worker.index,
-                tls: stream.is_tls(),
-                cancel: worker.shared.cancels.register(guest.protocol),
-                draining: worker.shared.draining.clone(),
-            };
-            (worker.shared.console)(stream, visitor).await;
+            handover::welcome(&worker, stream, guest, addr).await;
         }
     }
 }
 
 enum Opened {
     Session(Box<relay::Client>),
-    Replication { stream: Stream, through: Box<replication::Through> },
+    Replication(Box<replication::Through>),
     Console { stream: Stream, guest: login::Guest },
 }
 
@@ -107,8 +96,9 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }
-                Ok(login::Outcome::Replication(through)) => {
-                    Some(Opened::Replication { stream, through })
+                Ok(login::Outcome::Replication(granted)) => {
+                    let through = replication::Through::new(stream, *granted);
+                    Some(Opened::Replication(Box::new(through)))
                 }
                 Ok(login::Outcome::Console(guest)) => Some(Opened::Console { stream, guest }),
                 Err(login::Failure::Gone) => None,

@@ -343,6 +343,14 @@ impl Client {
         Ok(())
     }
 
+    /// The session is linked to this connection already: it has brought it along.
+    pub(super) fn holds(&mut self, conn: Leased) {
+        conn.serves(self.parts.info.id);
+        self.parts.cancel.linked([conn.cancel.clone()]);
+        self.linked_at = Some(Instant::now());
+        self.server = Some(conn);
+    }
+
     async fn job(&mut self, job: Job) -> Result<(), End> {
         match job {
             Job::Gather(gather) => self.gather(gather).await,
@@ -370,7 +378,7 @@ impl Client {
             Event::Progress => Ok(()),
             Event::ClientGone => Err(End::Client),
             Event::Deaf(lost) => Err(lost.report().into()),
-            Event::Draining if self.hand_over() => Err(End::HandedOver),
+            Event::Draining if Box::pin(self.hand_over()).await? => Err(End::HandedOver),
             Event::Draining => {
                 Err(Report::fatal("57P01", "terminating connection due to administrator command")
                     .into())
@@ -438,12 +446,21 @@ impl Client {
                 // Once more: after those that are idle come those that are not.
                 self.drain.set(self.worker.drain.clone().notified_owned());
             }
-            let idle = self.parts.session.is_idle();
-            if self.worker.ending.get() || idle && *self.worker.shared.draining.borrow() {
+            if self.is_to_go() {
                 return Poll::Ready(Event::Draining);
             }
         }
         self.poll_client(cx)
+    }
+
+    /// The process drains, and the client has nothing left to wait for here.
+    fn is_to_go(&self) -> bool {
+        self.worker.ending.get()
+            || *self.worker.shared.draining.borrow()
+                && match self.worker.shared.successor() {
+                    Some(_) => self.rests(),
+                    None => self.parts.session.is_idle(),
+                }
     }
 
     /// Sends to the client what it takes; false when it is gone.

@@ -1,55 +1,74 @@
 //! Replication connections: a client of its own connection to the home node, as its own role, from
 //! login to the end. Everything is passed through in both directions at once and nothing is looked
-//! at, so all that a walsender says and understands is there; nothing of it is pooled.
+//! at, so all that a walsender says and understands is there; nothing of it is pooled. So nothing needs
+//! to be at rest for a successor to go on with it.
+
+use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
-use tokio::sync::watch;
 
 use super::cancel::Registration;
 use super::shared::Admission;
-use crate::backend::server::ServerConn;
+use super::worker::Worker;
+use crate::backend::server::{Cancel, Given, ServerConn};
+use crate::net::duplex::Duplex;
 use crate::net::{Out, Stream};
-use crate::telemetry::{ClientInfo, Live};
+use crate::telemetry::{ClientInfo, Live, ServerInfo};
+use crate::topology::NodeId;
 use crate::wire::backend::Report;
 
-/// A client that has logged in, and its connection.
-pub struct Through {
+/// A client that has logged in, and its connection to the node.
+pub struct Granted {
     pub server: Box<ServerConn>,
-    #[expect(dead_code, reason = "held for its Drop")]
     pub cancel: Registration,
-    #[expect(dead_code, reason = "held for its Drop")]
     pub info: Live<ClientInfo>,
-    #[expect(dead_code, reason = "held for its Drop")]
     pub admission: Admission,
     /// What the client has sent already.
     pub input: BytesMut,
 }
 
+/// The two, connected.
+pub struct Through {
+    /// The client is near, the node is far.
+    pub duplex: Duplex,
+    pub node: NodeId,
+    /// What a successor must know of the connection to the node.
+    pub given: Given,
+    pub cancel: Registration,
+    pub info: Live<ClientInfo>,
+    /// Held for their Drop.
+    _held: (Live<ServerInfo>, Arc<Cancel>, Admission),
+}
+
 impl Through {
-    pub async fn run(mut self, mut client: Stream, mut draining: watch::Receiver<bool>) {
-        let node = &mut self.server.stream;
-        let early = async {
-            node.write_all(&self.input).await?;
-            client.write_all(&self.server.input).await
-        };
-        if let Err(error) = early.await {
-            tracing::debug!(%error, "a replication connection ended at once");
-            return;
-        }
+    pub fn new(client: Stream, granted: Granted) -> Self {
+        let Granted { server, cancel, info, admission, input } = granted;
+        info.set_pin(Some("replication"));
+        server.serves(info.id);
+        cancel.linked([server.cancel.clone()]);
+        let given = server.given();
+        let ServerConn { node, info: line, stream, input: down, cancel: target, .. } = *server;
+        let duplex = Duplex::new(client, stream, input, down);
+        Self { duplex, node, given, cancel, info, _held: (line, target, admission) }
+    }
+
+    pub async fn run(mut self, worker: &Rc<Worker>) {
+        let mut draining = worker.shared.draining.clone();
         let ended = tokio::select! {
-            ended = copy_bidirectional(&mut client, node) => Some(ended),
+            ended = self.duplex.run() => Some(ended),
             _ = draining.wait_for(|draining| *draining) => None,
         };
         match ended {
-            Some(Ok((up, down))) => tracing::debug!(up, down, "a replication connection ended"),
+            Some(Ok(())) => tracing::debug!("a replication connection ended"),
             Some(Err(error)) => tracing::debug!(%error, "a replication connection broke off"),
+            None if self.hand_over(worker) => {}
             None => {
                 let mut out = Out::default();
                 Report::fatal("57P01", "terminating connection due to administrator command")
                     .put(out.buf());
                 // A client that has left does not need to be told.
-                let _ = client.drain(&mut out).await;
+                let _ = self.duplex.near.drain(&mut out).await;
             }
         }
     }

@@ -17,23 +17,30 @@ use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
 use crate::net::Stream;
+use crate::net::pump::Pumps;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
-use crate::telemetry::{ClientAddr, Registry};
+use crate::telemetry::{NewClient, Registry};
 
 /// Somebody who has logged in to the console.
 pub struct Visitor {
-    pub user: String,
-    pub application_name: String,
-    pub addr: ClientAddr,
-    pub worker: usize,
-    pub tls: bool,
+    /// The line in SHOW CLIENTS.
+    pub entry: NewClient,
     pub cancel: Registration,
     pub draining: tokio::sync::watch::Receiver<bool>,
+    /// Whether the session is wanted by a successor while we drain.
+    pub goes_on: Box<dyn Fn() -> bool>,
+    /// What the session was with our predecessor.
+    pub session: Option<String>,
 }
 
-/// Serves the console to an authenticated user.
-pub type Console = Box<dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = ()>>> + Send + Sync>;
+/// Serves the console to an authenticated user. Gives the connection and the session, if a successor
+/// is to go on with them.
+pub type Console = Box<
+    dyn Fn(Stream, Visitor) -> Pin<Box<dyn Future<Output = Option<(Stream, String)>>>>
+        + Send
+        + Sync,
+>;
 
 pub struct Shared {
     pub config: Live,
@@ -49,6 +56,8 @@ pub struct Shared {
     pub reported: Reported,
     pub roles: Roles,
     pub listeners: Listeners,
+    /// Connections under TLS whose clients a successor serves.
+    pub pumps: Pumps,
     clients: AtomicUsize,
     /// No new clients: the process ends when the last one has left.
     closing: AtomicBool,
@@ -85,6 +94,7 @@ impl Shared {
             reported: Reported::default(),
             roles,
             listeners,
+            pumps: Pumps::default(),
             clients: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             left: Notify::new(),

@@ -70,7 +70,7 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// Where a successor asks for the listening sockets and the clients; absent: it cannot.
     pub takeover_socket: Option<PathBuf>,
-    /// How long open transactions may take when a successor has come.
+    /// How long statements may take when a successor has come.
     #[serde(deserialize_with = "units::duration")]
     pub takeover_timeout: Duration,
 }

@@ -14,13 +14,15 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::topology::{GroupId, NodeId, ShardId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HoldId(pub u64);
 
 /// What a statement may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Touch {
     /// One shard, on the node that serves it.
     Shard { group: GroupId, shard: ShardId, node: NodeId },
@@ -117,6 +119,24 @@ impl Gate {
                 TicketId(self.tickets.len() - 1)
             }
         }
+    }
+
+    /// A ticket of a transaction that began in another process and has touched this already.
+    pub fn adopt(&mut self, now: Instant, client: u64, touches: Vec<Touch>) -> TicketId {
+        for hold in self.holds.iter_mut().filter(|h| h.draining > 0) {
+            // One that has drained waits for nobody any more.
+            hold.draining += usize::from(touches.iter().any(|&had| hold.scope.stops(had)));
+        }
+        let ticket = self.ticket(now, client);
+        if let Some(t) = &mut self.tickets[ticket.0] {
+            t.touches = touches;
+        }
+        ticket
+    }
+
+    /// What the transaction has touched.
+    pub fn touches(&self, ticket: &TicketId) -> &[Touch] {
+        self.tickets[ticket.0].as_ref().map_or(&[], |t| &t.touches)
     }
 
     /// Asks to touch something more. `Held` leaves the ticket as it was.
@@ -266,6 +286,26 @@ mod tests {
         g.open(HoldId(1), &mut fx);
         assert_eq!(fx, [Effect::Wake]);
         assert_eq!(g.enter(&new, shard(1)), Entry::Entered);
+    }
+
+    #[test]
+    fn a_transaction_from_elsewhere_is_waited_for_as_if_it_had_begun_here() {
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        let there = g.ticket(now, 1);
+        assert_eq!(g.enter(&there, shard(1)), Entry::Entered);
+        let touches = g.touches(&there).to_vec();
+        let mut g = Gate::default();
+        let early = g.adopt(now, 1, touches.clone());
+        g.close(HoldId(1), hold(1), None, &mut fx);
+        let late = g.adopt(now, 2, touches.clone());
+        g.leave(early, &mut fx);
+        assert!(fx.is_empty(), "the other one is open");
+        assert_eq!(g.enter(&late, shard(1)), Entry::Entered, "it holds the shard already");
+        g.leave(late, &mut fx);
+        assert_eq!(fx, [Effect::Drained(HoldId(1))]);
+        let too_late = g.adopt(now, 3, touches);
+        g.leave(too_late, &mut fx);
+        assert_eq!(fx.len(), 1, "it had drained");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -57,6 +57,16 @@ impl Socket {
         };
         socket.tune()?;
         Ok(socket)
+    }
+
+    /// Connected already, by another process of ours.
+    pub fn given(fd: OwnedFd) -> io::Result<Self> {
+        let socket = socket2::Socket::from(fd);
+        socket.set_nonblocking(true)?;
+        match socket.domain()? {
+            socket2::Domain::UNIX => Ok(Self::Unix(UnixStream::from_std(socket.into())?)),
+            _ => Ok(Self::Tcp(TcpStream::from_std(socket.into())?)),
+        }
     }
 
     /// No Nagle delay; keepalive, so that a peer that vanished is noticed.

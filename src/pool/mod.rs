@@ -22,10 +22,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Sleep;
 
 use crate::backend::login::{self, Credentials, LoginError, Target};
-use crate::backend::server::ServerConn;
+use crate::backend::server::{Given, ServerConn};
 use crate::config;
+use crate::net::Stream;
 use crate::net::tls::ClientTls;
-use crate::telemetry::{PoolFigures, Registry};
+use crate::telemetry::{NewServer, PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 pub use doors::Doors;
@@ -213,6 +214,25 @@ impl Pools {
         login::connect(target, id, timeout).await
     }
 
+    /// A connection that another process has opened, outside of all pools.
+    pub fn given(
+        &self,
+        key: &PoolKey,
+        given: Given,
+        stream: Stream,
+        worker: Worker,
+    ) -> Box<ServerConn> {
+        let id = ConnId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        let info = self.registry.add_server(NewServer {
+            node: key.node,
+            user: key.user.to_string(),
+            database: key.database.to_string(),
+            tls: given.tls,
+            worker,
+        });
+        given.connection(id, key.node, stream, info, ClientTls::clone(&self.tls.load()))
+    }
+
     /// A role has logged in: its latest proof is the one that fits its present password.
     pub fn renew(&self, user: &str, credentials: &Credentials) {
         // Who came in without one has proven nothing that is worth more.
@@ -253,6 +273,11 @@ impl Pools {
         for pool in &pools {
             pool.tick(Instant::now());
         }
+    }
+
+    /// Nobody will ask for a connection any more: those that idle are closed.
+    pub fn close(&self) {
+        self.pools.lock().unwrap_or_else(|e| e.into_inner()).clear();
     }
 
     /// Sends whoever waits in a line of a database, or of all, back to its door.
@@ -344,6 +369,17 @@ impl Pool {
         self.act(shared, fx, None);
         let deadline = Box::pin(tokio::time::sleep_until((now + patience).into()));
         Lease::Later(Waiting { pool: self.clone(), worker, id, rx, deadline, expired: false })
+    }
+
+    /// A connection that a client has brought along from another process, leased to it here.
+    pub fn adopt(self: &Arc<Self>, given: Given, stream: Stream, worker: Worker) -> Leased {
+        let conn = self.home.given(&self.key, given, stream, worker);
+        if conn.info.tls {
+            // It goes through the process that has its keys, and is not to keep that one for others.
+            conn.info.retire();
+        }
+        self.lock().state.adopted();
+        Leased::new(conn, self.clone())
     }
 
     /// Gives a connection back after its transaction; a used-up one is closed instead.

@@ -176,6 +176,12 @@ impl State {
         self.serve(fx);
     }
 
+    /// A connection that was handed out by another process's pool counts here now, beyond the limit
+    /// if need be.
+    pub fn adopted(&mut self) {
+        self.busy += 1;
+    }
+
     /// A connection comes back in a clean state.
     pub fn give(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
         self.busy = self.busy.saturating_sub(1);
@@ -372,6 +378,17 @@ mod tests {
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(2), 0, fx)), [close(2)]);
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(1), 0, fx)), [grant(5, 1)]);
         assert_eq!((s.pool.busy(), s.pool.idle()), (1, 0));
+    }
+
+    #[test]
+    fn what_comes_from_another_process_counts() {
+        let mut s = Story::new(1);
+        s.pool.adopted();
+        s.pool.adopted();
+        assert_eq!(s.take(0, 1), [], "there is no room");
+        let close = Effect::Close { conn: ConnId(7) };
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(7), 0, fx)), [close]);
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(8), 0, fx)), [grant(1, 8)]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::topology::{GroupId, ShardId};
 use crate::wire::backend::Report;
 
@@ -122,9 +124,10 @@ pub enum Control {
 pub const PREPARE: &str = "PREPARE";
 
 /// Where to look for what a statement may have left behind.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traces {
-    /// What it leaves for certain.
+    /// What it leaves for certain. It binds the session as soon as it is there.
+    #[serde(skip)]
     pub pin: Option<&'static str>,
     /// It calls these, which the server did not come with.
     pub functions: Vec<String>,

@@ -9,6 +9,8 @@
 //! Asked is nothing after plain statements, nor for functions that the server has judged harmless
 //! ([`crate::router::Harmless`]).
 
+use serde::{Deserialize, Serialize};
+
 use super::link::{Done, Expect, Fate, Reply};
 use super::{Io, Session};
 use crate::router::plan::{PREPARE, Traces};
@@ -70,16 +72,21 @@ UNION ALL SELECT 'harmless', p.proname::pg_catalog.text, '' FROM pg_catalog.pg_p
             OPERATOR(pg_catalog.>) 0)
   ELSE false END)";
 
-/// What is known of the connection's state, and what is to be found out.
-#[derive(Debug, Default)]
+/// What is known of the connection's state, and what is to be found out. No answer is under way when
+/// it is given to another process.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Check {
     /// The transaction's end is followed by a look.
     due: bool,
     traces: Traces,
     /// The question is under way; asked after so many changes of functions.
+    #[serde(skip)]
     asked: Option<u64>,
+    #[serde(skip)]
     pins: Vec<String>,
+    #[serde(skip)]
     parameters: Vec<(String, String)>,
+    #[serde(skip)]
     harmless: Vec<String>,
     /// What is left cannot be told: until it can, each transaction is followed by a look.
     unknown: bool,

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::gate::machine::TicketId;
 use crate::router::Harmless;
 use crate::router::plan::Control;
@@ -21,7 +23,7 @@ use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {
     pub name: String,
     pub sql: String,
@@ -30,7 +32,7 @@ pub struct Setting {
 pub type Settings = Arc<[Setting]>;
 
 /// What a server connection carries from one session to the next.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Facts {
     pub prepared: Prepared,
     /// The session parameters in force beyond the role's defaults; `None` when a transaction that
@@ -42,7 +44,8 @@ pub struct Facts {
     pub reported: Reported,
     /// The question what a transaction has left (`session::check`) is prepared.
     pub checks: bool,
-    /// Functions of its database that leave nothing.
+    /// Functions of its database that leave nothing; each process asks anew.
+    #[serde(skip)]
     pub harmless: Harmless,
     /// Of the server process.
     pub pid: i32,
@@ -236,13 +239,13 @@ pub struct Link {
     pub named: Vec<(Vec<u8>, Option<StatementId>)>,
     /// How many requests were noted, and which of them was the last that does something to the
     /// session: looking through a long pipeline for each of its messages would take too long.
-    noted: u64,
-    last: Last,
+    pub(super) noted: u64,
+    pub(super) last: Last,
 }
 
 /// Numbers of requests, from 1 on; 0: none.
 #[derive(Debug, Default)]
-struct Last {
+pub(super) struct Last {
     reading: u64,
     end: u64,
 }

@@ -7,13 +7,16 @@
 //! from the transaction's end on it does.
 //!
 //! Before a LISTEN is sent the shared connection listens already ([`super::Need::Listen`]), so
-//! nothing that is committed behind it is missed. Around a NOTIFY of a session that listens, all
-//! that was heard before and after is waited for ([`super::Need::Fence`]): its own notifications
-//! come before its ReadyForQuery as from PostgreSQL, and bear the pid that it was given at login.
+//! nothing that is committed behind it is missed. Before a transaction of a session that listens, and
+//! behind one that notifies, all that was sent so far is waited for ([`super::Need::Fence`]): what
+//! others have committed comes no later than the next answer, its own before its ReadyForQuery, as
+//! from PostgreSQL, and bears the pid that it was given at login.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Io, Need, Session};
 use crate::router::plan::{Control, Plan};
@@ -21,7 +24,7 @@ use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
 
 /// A notification, as the shared connection has heard it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
     pub channel: Arc<str>,
     pub payload: Arc<str>,
@@ -29,21 +32,21 @@ pub struct Notification {
     pub pid: i32,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Action {
     Listen(String),
     Unlisten(String),
     UnlistenAll,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Open {
     actions: Vec<Action>,
     /// Each savepoint with the number of actions before it, oldest first.
     savepoints: Vec<(String, usize)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Channels {
     /// What the session listens to.
     listens: Vec<String>,
@@ -62,11 +65,6 @@ pub(super) struct Channels {
 impl Channels {
     pub(super) fn is_empty(&self) -> bool {
         self.listens.is_empty()
-    }
-
-    /// Whether nothing of it is left or under way.
-    pub(super) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.open.actions.is_empty() && !self.keeps_ready
     }
 
     fn hears(&self, channel: &str) -> bool {
@@ -123,14 +121,6 @@ impl Channels {
     }
 }
 
-/// Whether a statement of the text may send notifications.
-fn notifies(plan: &Plan) -> bool {
-    plan.statements.iter().any(|s| match &s.control {
-        Control::Leaves(t) => t.notifies(),
-        _ => false,
-    })
-}
-
 fn reads_channels(plan: &Plan) -> bool {
     plan.statements.iter().any(|s| matches!(&s.control, Control::Leaves(t) if t.channels))
 }
@@ -152,6 +142,11 @@ impl Session {
     /// The pid that the client was told at its login.
     pub fn known_as(&mut self, pid: i32) {
         self.channels.pid = pid;
+    }
+
+    /// The channels that the shared connection listens to for its sake.
+    pub fn listens_to(&self) -> &[String] {
+        &self.channels.held
     }
 
     /// What must be done before a text is sent, for what it listens to.
@@ -179,10 +174,13 @@ impl Session {
         Ok(None)
     }
 
-    /// The same on the connection that the text will be sent on.
+    /// The same on the connection that the text will be sent on. What was committed before is heard
+    /// before the answer, as PostgreSQL's signal arrives before; and what a transaction has notified
+    /// that listens itself is known as its own.
     pub(super) fn fence_first(&self, plan: &Plan) -> Option<Need> {
         let fenced = self.link.as_ref().is_none_or(|l| l.fenced);
-        (!self.channels.is_empty() && !fenced && notifies(plan)).then_some(Need::Fence)
+        let listens = plan.statements.iter().any(|s| matches!(s.control, Control::Listen { .. }));
+        (!fenced && (listens || !self.channels.is_empty())).then_some(Need::Fence)
     }
 
     /// The shared connection listens to these now.
@@ -222,11 +220,16 @@ impl Session {
 
     /// All that was sent before this moment has been posted.
     pub fn fenced(&mut self, io: &mut Io<'_>) {
+        let mut between = self.status == Status::Idle;
         if let Some(link) = &mut self.link {
             link.fenced = true;
+            between &= link.expects.is_empty();
         }
-        if std::mem::take(&mut self.channels.keeps_ready) {
+        let keeps_ready = std::mem::take(&mut self.channels.keeps_ready);
+        if keeps_ready || between {
             self.hand_over_mail(io);
+        }
+        if keeps_ready {
             backend::put_ready(io.client, self.status);
         }
     }

@@ -1,104 +1,298 @@
 //! What a session takes along when its client is handed to another pgshunt process.
 //!
-//! Only a session that owes nothing and holds nothing travels: no open transaction, no unsynced
-//! message, no server connection, no channel that it listens to. What is left is what it knows: its settings, its prepared
-//! statements, and what its client was told of the server's parameters.
+//! A session travels that owes nothing: every message of its client is answered and every answer of
+//! the server has been passed on. Then all there is of it are beliefs: its settings, its prepared
+//! statements, what its client was told, what it listens to, what its open transaction has done so
+//! far. If it holds a server connection, because a transaction is open or because something binds it,
+//! that goes along, and with it what is known of it; the connection itself notices nothing.
 
 use std::rc::Rc;
+use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Check;
+use super::link::{Facts, Link};
+use super::listening::Channels;
+use super::prepared::StatementId;
+use super::reported::Reported;
+use super::settings::SessionSettings;
 use super::{Env, Session, Statement};
+use crate::gate::machine::Touch;
+use crate::topology::{Epoch, NodeId, ShardId};
 use crate::wire::backend::Status;
+use crate::wire::base64;
 
 /// A session without its plans, which the routing table of the other process makes anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Luggage {
-    /// The startup packet's parameters, and what was SET since.
-    startup: Vec<(String, String)>,
-    settings: Vec<(String, String)>,
-    statements: Vec<Packed>,
-    /// ParameterStatus, as the client was last told.
-    told: Vec<(String, String)>,
+    status: Status,
+    /// BEGIN, which may not have been sent yet; and what the transaction has done that could be
+    /// repeated on another node.
+    #[serde(with = "base64")]
+    begin: Vec<u8>,
+    #[serde(with = "base64")]
+    opened: Vec<u8>,
+    prelude: Vec<String>,
+    movable: bool,
+    epoch: Option<Epoch>,
+    settings: SessionSettings,
+    statements: Vec<Named>,
+    unnamed: Option<Packed>,
+    portals: Vec<Named>,
+    told: Reported,
+    channels: Channels,
+    pinned: Option<String>,
+    bound: Option<String>,
+    prepares_listing: bool,
+    check: Check,
+    link: Option<Held>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Packed {
-    /// Empty: the unnamed one.
-    #[serde(with = "text")]
+/// The server connection it holds.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    node: NodeId,
+    facts: Facts,
+    /// What the open transaction has touched.
+    touches: Vec<Touch>,
+    shard: Option<ShardId>,
+    entered: bool,
+    status: Status,
+    unnamed: Option<StatementId>,
+    started: bool,
+    outside: bool,
+    discarded: bool,
+    failed: bool,
+    strange: bool,
+    fenced: bool,
+    notified: bool,
+    named: Vec<(Vec<u8>, Option<StatementId>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Named {
+    #[serde(with = "base64")]
     name: Vec<u8>,
-    #[serde(with = "text")]
+    statement: Packed,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    #[serde(with = "base64")]
     text: Vec<u8>,
-    #[serde(with = "text")]
+    #[serde(with = "base64")]
     oids: Vec<u8>,
     described: bool,
     void: bool,
 }
 
-/// Bytes as base64.
-mod text {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD.encode(bytes))
+impl Packed {
+    fn of(s: &Statement) -> Self {
+        let (described, void) = (s.described.get(), s.void.get());
+        Self { text: s.text.clone(), oids: s.types(), described, void }
     }
 
-    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Vec<u8>, D::Error> {
-        STANDARD.decode(String::deserialize(from)?).map_err(D::Error::custom)
+    fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
+        let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
+        let statement = Statement::new(&self.text, &self.oids, plan);
+        statement.described.set(self.described);
+        statement.void.set(self.void);
+        Rc::new(statement)
+    }
+}
+
+impl Named {
+    fn of((name, statement): (&Vec<u8>, &Rc<Statement>)) -> Self {
+        Self { name: name.clone(), statement: Packed::of(statement) }
+    }
+}
+
+/// Why a session is bound, as SHOW CLIENTS says it. There are few reasons, and each is kept once.
+fn reason(text: String) -> &'static str {
+    static KNOWN: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(|e| e.into_inner());
+    match known.iter().find(|k| **k == text) {
+        Some(k) => k,
+        None => {
+            let text: &'static str = Box::leak(text.into_boxed_str());
+            known.push(text);
+            text
+        }
+    }
+}
+
+impl Held {
+    fn of(link: &mut Link, env: &Env<'_>) -> Self {
+        let Link {
+            node,
+            facts,
+            ticket,
+            shard,
+            entered,
+            expects: _,
+            status,
+            unnamed,
+            passing: _,
+            passing_on: _,
+            started,
+            in_segment: _,
+            flushed: _,
+            opening: _,
+            opening_full: _,
+            outside,
+            ending: _,
+            copy_in: _,
+            eaten: _,
+            discarded,
+            failed,
+            strange,
+            fenced,
+            notified,
+            prefaced: _,
+            named,
+            noted: _,
+            last: _,
+        } = link;
+        Self {
+            node: *node,
+            facts: std::mem::take(facts),
+            touches: env.gate.touches(ticket).to_vec(),
+            shard: *shard,
+            entered: *entered,
+            status: *status,
+            unnamed: *unnamed,
+            started: *started,
+            outside: *outside,
+            discarded: *discarded,
+            failed: *failed,
+            strange: *strange,
+            fenced: *fenced,
+            notified: *notified,
+            named: named.clone(),
+        }
+    }
+
+    fn unpack(self, client: u64, env: &mut Env<'_>) -> Link {
+        let ticket = env.gate.adopt(env.now, client, self.touches);
+        let mut link = Link::new(self.node, self.facts, ticket);
+        link.shard = self.shard;
+        link.entered = self.entered;
+        link.status = self.status;
+        link.unnamed = self.unnamed;
+        link.started = self.started;
+        link.outside = self.outside;
+        link.discarded = self.discarded;
+        link.failed = self.failed;
+        link.strange = self.strange;
+        link.fenced = self.fenced;
+        link.notified = self.notified;
+        link.named = self.named;
+        link
     }
 }
 
 impl Session {
-    /// What the session takes along; `None`: it cannot travel now.
-    pub fn pack(&self) -> Option<Luggage> {
-        let rests = self.status == Status::Idle
-            && self.link.is_none()
-            && self.pinned.is_none()
+    /// Whether the session can travel now.
+    pub fn travels(&self) -> bool {
+        let link_travels = |l: &Link| {
+            l.is_quiet()
+                && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0)
+                // It is about to be asked what the transaction has left.
+                && (l.status != Status::Idle || !self.check.is_due())
+        };
+        self.link.as_ref().is_none_or(link_travels)
             && self.pending.is_empty()
-            && self.portals.is_empty()
-            && self.begin.is_empty()
             && !self.skipping
-            && self.channels.is_idle()
-            && !self.retry.is_again();
-        if !rests {
+            && !self.check.is_asked()
+            && !self.waits_for_fence()
+            && !self.retry.is_again()
+            && self.stale.is_none()
+            && self.vacate.is_none()
+            && self.broken.is_none()
+    }
+
+    /// What the session takes along; `None`: it cannot travel now.
+    pub fn pack(&mut self, env: &Env<'_>) -> Option<Luggage> {
+        if !self.travels() {
             return None;
         }
-        let (startup, settings) = self.settings.pack()?;
-        let named = self.statements.iter().map(|(name, s)| (name.as_slice(), s));
-        let unnamed = self.unnamed.iter().map(|s| (&b""[..], s));
-        let statements = named.chain(unnamed).map(|(name, s)| Packed {
-            name: name.to_vec(),
-            text: s.text.clone(),
-            oids: s.types(),
-            described: s.described.get(),
-            void: s.void.get(),
-        });
-        Some(Luggage {
-            startup,
+        // Each field is named, so that a new one is thought of here.
+        let Self {
+            client: _,
+            link,
+            status,
+            begin,
+            opened,
+            prelude,
+            movable,
+            skipping: _,
+            statements,
+            unnamed,
+            portals,
+            pending: _,
+            pending_bytes: _,
+            pinned,
+            bound,
+            prepares_listing,
+            check,
+            channels,
             settings,
-            statements: statements.collect(),
-            told: self.told.list().to_vec(),
+            let_go: _,
+            broken: _,
+            epoch,
+            retry: _,
+            stale: _,
+            told,
+            vacate: _,
+            counters: _,
+        } = self;
+        Some(Luggage {
+            status: *status,
+            begin: begin.clone(),
+            opened: opened.clone(),
+            prelude: prelude.clone(),
+            movable: *movable,
+            epoch: *epoch,
+            settings: settings.clone(),
+            statements: statements.iter().map(Named::of).collect(),
+            unnamed: unnamed.as_deref().map(Packed::of),
+            portals: portals.iter().map(|(n, s)| Named::of((n, s))).collect(),
+            told: told.clone(),
+            channels: channels.clone(),
+            pinned: pinned.map(str::to_owned),
+            bound: bound.map(str::to_owned),
+            prepares_listing: *prepares_listing,
+            check: check.clone(),
+            link: link.as_mut().map(|link| Held::of(link, env)),
         })
     }
 
     /// The session of `client`, as it was when it was packed.
     pub fn unpack(client: u64, luggage: Luggage, env: &mut Env<'_>) -> Self {
-        let mut session = Self::new(client, &luggage.startup);
-        session.settings.unpack(luggage.settings);
-        session.told(luggage.told);
-        for p in luggage.statements {
-            let plan = env.planner.plan_text(&p.text, env.routes, session.speech());
-            let statement = Rc::new(Statement::new(&p.text, &p.oids, plan));
-            statement.described.set(p.described);
-            statement.void.set(p.void);
-            if p.name.is_empty() {
-                session.unnamed = Some(statement);
-            } else {
-                session.statements.insert(p.name, statement);
-            }
+        let mut session = Self::new(client, &[]);
+        session.settings = luggage.settings;
+        session.told = luggage.told;
+        session.channels = luggage.channels;
+        session.status = luggage.status;
+        session.begin = luggage.begin;
+        session.opened = luggage.opened;
+        session.prelude = luggage.prelude;
+        session.movable = luggage.movable;
+        session.epoch = luggage.epoch;
+        session.pinned = luggage.pinned.map(reason);
+        session.bound = luggage.bound.map(reason);
+        session.check = luggage.check;
+        session.prepares_listing = luggage.prepares_listing;
+        session.link = luggage.link.map(|held| held.unpack(client, env));
+        for Named { name, statement } in luggage.statements {
+            let statement = statement.unpack(&session, env);
+            session.statements.insert(name, statement);
+        }
+        session.unnamed = luggage.unnamed.map(|s| s.unpack(&session, env));
+        for Named { name, statement } in luggage.portals {
+            let statement = statement.unpack(&session, env);
+            session.portals.push((name, statement));
         }
         session
     }

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
@@ -33,7 +34,7 @@ pub fn server_name(id: &StatementId) -> [u8; 36] {
 }
 
 /// Statements prepared on one connection, least recently used first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Prepared {
     order: VecDeque<StatementId>,
     /// Contents that one of them is as well: its parameters turned out to be of those types.

@@ -8,10 +8,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
+use serde::{Deserialize, Serialize};
+
 use crate::wire::backend;
 
 /// Names and values, in the order of their first report.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(String, String)>", into = "Vec<(String, String)>")]
 pub struct Reported {
     list: Arc<Vec<(String, String)>>,
     /// The same for the same names and values in any order.
@@ -79,6 +82,12 @@ impl Reported {
             }
         }
         *told = self.clone();
+    }
+}
+
+impl From<Reported> for Vec<(String, String)> {
+    fn from(reported: Reported) -> Self {
+        Arc::unwrap_or_clone(reported.list)
     }
 }
 

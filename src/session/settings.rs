@@ -5,13 +5,15 @@
 //! its transaction has committed. All of it together, in order, is what a server connection must
 //! have in force before it serves this session ([`Settings`]).
 
-use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::link::{Setting, Settings};
 use crate::router::plan::Control;
 use crate::router::reads_alike;
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionSettings {
     base: Vec<Startup>,
     committed: Vec<Setting>,
@@ -27,22 +29,22 @@ pub struct SessionSettings {
 }
 
 /// A parameter of the startup packet.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Startup {
     name: String,
     value: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Open {
     now: Held,
     /// Each savepoint with what held when it was made, oldest first.
     savepoints: Vec<(String, Held)>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Held {
-    list: Rc<Vec<Setting>>,
+    list: Arc<Vec<Setting>>,
     /// The search_path until the transaction ends, if it has one of its own; in it `None`: the
     /// startup packet's or the default.
     local_path: Option<Option<String>>,
@@ -101,20 +103,6 @@ impl SessionSettings {
         }
     }
 
-    /// The startup packet's parameters and what was SET since, by name; `None` within a transaction.
-    #[allow(clippy::type_complexity)]
-    pub fn pack(&self) -> Option<(Vec<(String, String)>, Vec<(String, String)>)> {
-        let base = self.base.iter().map(|b| (b.name.clone(), b.value.clone()));
-        let set = self.committed.iter().map(|s| (s.name.clone(), s.sql.clone()));
-        (self.open.is_none() && !self.date_style_set).then(|| (base.collect(), set.collect()))
-    }
-
-    /// Puts what was packed over the startup packet's parameters.
-    pub fn unpack(&mut self, set: Vec<(String, String)>) {
-        *self.edit() = set.into_iter().map(|(name, sql)| Setting { name, sql }).collect();
-        self.commit();
-    }
-
     pub fn foreign_text(&self) -> bool {
         self.foreign_text
     }
@@ -127,13 +115,13 @@ impl SessionSettings {
     fn open(&mut self) -> &mut Open {
         let committed = &self.committed;
         self.open.get_or_insert_with(|| Open {
-            now: Held { list: Rc::new(committed.clone()), local_path: None },
+            now: Held { list: Arc::new(committed.clone()), local_path: None },
             savepoints: Vec::new(),
         })
     }
 
     fn edit(&mut self) -> &mut Vec<Setting> {
-        Rc::make_mut(&mut self.open().now.list)
+        Arc::make_mut(&mut self.open().now.list)
     }
 
     pub fn set(&mut self, name: &str, sql: &str) {

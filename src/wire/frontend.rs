@@ -40,8 +40,10 @@ impl<'a> Reader<'a> {
         Ok(i32::from_be_bytes([b[0], b[1], b[2], b[3]]))
     }
 
+    /// A count of two bytes, without a sign: up to 65,535 parameters (`exec_bind_message` in
+    /// PostgreSQL's postgres.c reads them so).
     fn count(&mut self) -> Result<usize, ProtocolError> {
-        usize::try_from(self.i16()?).or(Err(MALFORMED))
+        Ok(usize::from(self.i16()?.cast_unsigned()))
     }
 
     fn end(self) -> Result<(), ProtocolError> {
@@ -235,6 +237,24 @@ mod tests {
             put_bind(&mut short, b"p", b"s", &rest[..cut]);
             assert!(bind(body(&short)).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn as_many_parameters_as_there_can_be() {
+        let many = u16::MAX;
+        let mut rest = [0u16.to_be_bytes(), many.to_be_bytes()].concat();
+        rest.extend(std::iter::repeat_n(0, 4 * usize::from(many)));
+        rest.extend(0u16.to_be_bytes());
+        let mut out = Vec::new();
+        put_bind(&mut out, b"", b"", &rest);
+        let b = bind(body(&out)).unwrap();
+        let empty = Some(Param { binary: false, value: Some(&b""[..]) });
+        assert_eq!((b.param(65_534), b.param(65_535)), (empty, None));
+
+        let oids = [0, 0, 0, 23].repeat(many.into());
+        let mut out = Vec::new();
+        put_parse(&mut out, b"s", b"select 1", &oids);
+        assert_eq!(parse(body(&out)).unwrap().oids, oids);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Source: the PostgreSQL manual, "Message Formats".
 
 pub mod backend;
+pub mod base64;
 pub mod frame;
 pub mod frontend;
 pub mod startup;

@@ -23,23 +23,25 @@ fn scripts(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The script with what follows from its inputs. `---` starts a new world.
-fn play(script: &str) -> String {
+fn play(script: &str, changes_over: bool) -> (String, usize, usize) {
     let mut played = String::new();
-    let mut world = world::World::new();
+    let mut world = world::World::new(changes_over);
+    let (mut held, mut free) = (0, 0);
     for line in script.lines() {
         if line.starts_with(' ') {
             continue;
         }
         let _ = writeln!(played, "{line}");
         if line.starts_with("---") {
-            world = world::World::new();
+            (held, free) = (held + world.changed.0, free + world.changed.1);
+            world = world::World::new(changes_over);
         } else if !line.is_empty() && !line.starts_with('#') {
             for followed in world.step(line) {
                 let _ = writeln!(played, "{followed}");
             }
         }
     }
-    played
+    (played, held + world.changed.0, free + world.changed.1)
 }
 
 /// The first line in which they differ, with the lines before it.
@@ -67,8 +69,8 @@ fn sessions_behave_as_their_scripts_tell() {
     for path in all.iter().filter(|p| p.to_string_lossy().contains(&only)) {
         let wanted = fs::read_to_string(path).unwrap();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let got = match std::panic::catch_unwind(|| play(&wanted)) {
-            Ok(got) => got,
+        let got = match std::panic::catch_unwind(|| play(&wanted, false)) {
+            Ok((got, ..)) => got,
             Err(_) => {
                 wrong.push(format!("{name}: the script could not be played to its end"));
                 continue;
@@ -83,4 +85,30 @@ fn sessions_behave_as_their_scripts_tell() {
         }
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n\n"));
+}
+
+/// A session that goes from process to process between any two lines is none the worse for it.
+#[test]
+fn nothing_changes_for_a_session_when_its_process_does() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/session");
+    let only = std::env::var("GOLDEN_ONLY").unwrap_or_default();
+    let mut wrong = Vec::new();
+    let (mut held, mut free) = (0, 0);
+    for path in scripts(&dir).iter().filter(|p| p.to_string_lossy().contains(&only)) {
+        let wanted = fs::read_to_string(path).unwrap();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match std::panic::catch_unwind(|| play(&wanted, true)) {
+            Ok((got, with, without)) if got == wanted => {
+                held += with;
+                free += without;
+            }
+            Ok((got, ..)) => wrong.push(format!("{name}, {}", difference(&wanted, &got))),
+            Err(_) => wrong.push(format!("{name}: the script could not be played to its end")),
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n\n"));
+    assert!(
+        !only.is_empty() || held > 50 && free > 100,
+        "{held} with a connection, {free} without"
+    );
 }

@@ -45,6 +45,10 @@ pub struct World {
     /// Server-side statement names, by first appearance.
     names: Vec<String>,
     out: Vec<String>,
+    /// Every session goes over to another process whenever it can.
+    changes_over: bool,
+    /// How often one did, with the server connection it held and without one.
+    pub changed: (usize, usize),
 }
 
 const QUIET: &str = "waits for the node";
@@ -104,7 +108,7 @@ const BUILTIN: [&str; 9] = [
 ];
 
 impl World {
-    pub fn new() -> Self {
+    pub fn new(changes_over: bool) -> Self {
         let builtin = BUILTIN.map(|n| Function {
             name: n.to_owned(),
             stable: !matches!(n, "set_config" | "pg_advisory_lock" | "pg_backend_pid" | "pg_sleep"),
@@ -121,6 +125,8 @@ impl World {
             current: "C".into(),
             names: Vec::new(),
             out: Vec::new(),
+            changes_over,
+            changed: (0, 0),
         }
     }
 
@@ -299,8 +305,29 @@ impl World {
         for name in names {
             self.current = name;
             while !self.client().gone && self.turn() {}
+            if self.changes_over {
+                self.change_over();
+            }
         }
         self.current = spoke;
+    }
+
+    /// What the shell does when a successor has come.
+    fn change_over(&mut self) {
+        let client = self.client();
+        if client.gone || !client.input.is_empty() || !client.again.is_empty() {
+            return;
+        }
+        let (mut held, mut free) = (0, 0);
+        self.with_session(|session, env, _| {
+            let Some(luggage) = session.pack(env) else { return };
+            *(if session.is_linked() { &mut held } else { &mut free }) += 1;
+            let packed = serde_json::to_string(&luggage).unwrap();
+            session.unlink(env);
+            *session = Session::unpack(1, serde_json::from_str(&packed).unwrap(), env);
+        });
+        self.changed.0 += held;
+        self.changed.1 += free;
     }
 
     fn turn(&mut self) -> bool {

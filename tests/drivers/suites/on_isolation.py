@@ -22,7 +22,7 @@ STEP_SECONDS = 30
 EXCLUDED = {
     "read-only-anomaly-3": "PostgreSQL does not tell that a process waits for a safe snapshot when the "
     "process has carried out another session's serializable transaction just before",
-    "async-notify": "wants notifications with the next answer; the shared listener's may come behind it",
+    "async-notify": "names who has notified by the pg_backend_pid() of an earlier transaction",
     "detach-partition-concurrently-3": "cancels by the pg_backend_pid() of an earlier transaction",
     "detach-partition-concurrently-4": "cancels by the pg_backend_pid() of an earlier transaction",
     "stats": "flushes the counters of the one server process that it believes to have",

@@ -140,16 +140,10 @@ async fn ones_own_notifications_come_before_ready_for_query_and_bear_ones_own_pi
         assert_eq!(b.hear(Until::Ready(1)), ["Complete NOTIFY", &own, "Ready I"]);
         a.say("Query NOTIFY n, 'a'");
         let heard = a.hear(Until::Ready(1));
+        assert!(heard[0].starts_with("Notification ") && heard[0].ends_with(" n b"), "{heard:?}");
+        assert_ne!(heard[0], format!("Notification {} n b", a.pid));
         let own = format!("Notification {} n a", a.pid);
-        assert_eq!(
-            (heard[heard.len() - 2].as_str(), heard.last().unwrap().as_str()),
-            (own.as_str(), "Ready I")
-        );
-        let foreign: Vec<_> = heard.iter().filter(|h| h.ends_with(" n b")).collect();
-        assert!(
-            foreign.len() <= 1
-                && !foreign.iter().any(|h| **h == format!("Notification {} n b", a.pid))
-        );
+        assert_eq!(heard[1..], ["Complete NOTIFY", &own, "Ready I"]);
         // By the extended protocol, in a transaction, and behind a savepoint.
         a.say("Query BEGIN");
         a.hear(Until::Ready(1));
@@ -174,6 +168,55 @@ async fn ones_own_notifications_come_before_ready_for_query_and_bear_ones_own_pi
         let notes: Vec<_> =
             heard.iter().filter(|h| h.starts_with("Notification")).cloned().collect();
         assert!(notes.len() <= 2, "{heard:?}");
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap();
+}
+
+/// Its transaction listens first of all and notifies itself, in either order.
+#[tokio::test]
+async fn who_begins_to_listen_hears_what_the_same_transaction_sends() {
+    let proxy = shared(1).await;
+    let port = proxy.port();
+    let talk = move || {
+        let together = ["LISTEN n; NOTIFY n, 'x'", "NOTIFY n, 'x'; LISTEN n"];
+        for text in together {
+            let mut t = Talk::open(port, &[]);
+            t.say(&format!("Query {text}"));
+            let own = format!("Notification {} n x", t.pid);
+            let heard = t.hear(Until::Ready(1));
+            assert_eq!(heard[2..], [own.as_str(), "Ready I"], "{text}: {heard:?}");
+        }
+        for apart in [["LISTEN n", "NOTIFY n, 'x'"], ["NOTIFY n, 'x'", "LISTEN n"]] {
+            let mut t = Talk::open(port, &[]);
+            for text in ["BEGIN", apart[0], apart[1]] {
+                t.say(&format!("Query {text}"));
+                t.hear(Until::Ready(1));
+            }
+            t.say("Query COMMIT");
+            let own = format!("Notification {} n x", t.pid);
+            assert_eq!(t.hear(Until::Ready(1)), ["Complete COMMIT", &own, "Ready I"], "{apart:?}");
+        }
+    };
+    tokio::task::spawn_blocking(talk).await.unwrap();
+}
+
+/// What has been committed comes with the next answer, also when that is to the end of listening.
+#[tokio::test]
+async fn what_others_have_committed_comes_no_later_than_the_next_answer() {
+    let proxy = shared(1).await;
+    let port = proxy.port();
+    let talk = move || {
+        let (mut a, mut b) = (Talk::open(port, &[]), Talk::open(port, &[]));
+        for text in ["SELECT 1", "BEGIN; COMMIT", "LISTEN m", "UNLISTEN *"].repeat(5) {
+            a.say("Query LISTEN n");
+            a.hear(Until::Ready(1));
+            b.say("Query NOTIFY n");
+            b.hear(Until::Ready(1));
+            a.say(&format!("Query {text}"));
+            let heard = a.hear(Until::Ready(1));
+            let notes = heard.iter().filter(|h| h.starts_with("Notification ")).count();
+            assert_eq!(notes, 1, "{text}: {heard:?}");
+        }
     };
     tokio::task::spawn_blocking(talk).await.unwrap();
 }
