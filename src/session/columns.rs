@@ -9,6 +9,7 @@
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::extended::Stop;
@@ -16,14 +17,14 @@ use super::link::{Expect, Fate, Link, Reply};
 use super::prepared::{StatementId, server_name};
 use super::{Env, Io, Need, Session, Statement};
 use crate::topology::NodeId;
-use crate::wire::backend::Report;
+use crate::wire::backend::{Report, Routine};
 use crate::wire::frontend;
 
 /// Numbers below are the same on every node; the others CREATE TYPE has given on one of them.
 const FIRST_MADE: u32 = 16384;
 
 /// A RowDescription, as far as PostgreSQL holds a plan to it: names, types and their modifiers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Columns {
     node: NodeId,
     exact: [u8; 32],
@@ -71,7 +72,7 @@ impl Columns {
 /// As PostgreSQL words it, with the routine that drivers go by.
 fn changed() -> Report {
     Report::error("0A000", "cached plan must not change result type")
-        .routine("RevalidateCachedQuery")
+        .routine(Routine::RevalidateCachedQuery)
 }
 
 impl Session {

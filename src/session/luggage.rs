@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::prepared::StatementId;
@@ -84,19 +85,22 @@ struct Packed {
     #[serde(with = "base64")]
     oids: Vec<u8>,
     described: bool,
+    columns: Option<Columns>,
     void: bool,
 }
 
 impl Packed {
     fn of(s: &Statement) -> Self {
         let (described, void) = (s.described.get(), s.void.get());
-        Self { text: s.text.clone(), oids: s.types(), described, void }
+        let columns = s.columns.borrow().clone();
+        Self { text: s.text.clone(), oids: s.types(), described, columns, void }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
         let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
         let statement = Statement::new(&self.text, &self.oids, plan);
         statement.described.set(self.described);
+        statement.goes_by(self.columns);
         statement.void.set(self.void);
         Rc::new(statement)
     }
@@ -133,6 +137,7 @@ impl Held {
             expects: _,
             status,
             unnamed,
+            unlike: _,
             passing: _,
             passing_on: _,
             started,

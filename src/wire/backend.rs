@@ -33,6 +33,20 @@ impl Status {
     }
 }
 
+/// PostgreSQL's functions by which clients tell errors of one SQLSTATE apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routine {
+    RevalidateCachedQuery,
+}
+
+impl Routine {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RevalidateCachedQuery => "RevalidateCachedQuery",
+        }
+    }
+}
+
 /// An error or notice as the client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -42,7 +56,7 @@ pub struct Report {
     pub detail: Option<String>,
     pub hint: Option<String>,
     /// Where in PostgreSQL it would come from, if clients go by that.
-    pub routine: Option<&'static str>,
+    pub routine: Option<Routine>,
 }
 
 impl Report {
@@ -97,7 +111,7 @@ impl Report {
         self
     }
 
-    pub fn routine(mut self, routine: &'static str) -> Self {
+    pub fn routine(mut self, routine: Routine) -> Self {
         self.routine = Some(routine);
         self
     }
@@ -122,7 +136,7 @@ impl Report {
                 field(b'H', h);
             }
             if let Some(r) = self.routine {
-                field(b'R', r);
+                field(b'R', r.name());
             }
             b.push(0);
         });
