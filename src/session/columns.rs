@@ -92,6 +92,10 @@ impl Session {
         }
         let id = s.content();
         let Some(link) = &mut self.link else { return Ok(()) };
+        // It has been asked and has not answered all of it yet.
+        if link.expects.back().is_some_and(|e| e.fate == Fate::Columns) {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         if link.unlike.take().is_some_and(|unlike| unlike == id) {
             link.unnamed.take_if(|_| unnamed);
             self.close_on_link(id, io);
