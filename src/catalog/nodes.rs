@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::ddl::{
     DdlError, Everywhere, Peer, Shape, Which, bring_access, bring_built_in, bring_database,
-    bring_roles, make_parent, recover_node, sequence_stride,
+    bring_parameters, bring_roles, make_parent, recover_node, sequence_stride,
 };
 use super::{Store, raise_epoch};
 use crate::topology::{Node, NodeId};
@@ -189,6 +189,7 @@ pub async fn add(
         let done = async {
             bring_roles(home, new).await?;
             bring_database(home, new, Which::All).await?;
+            bring_parameters(home, new).await?;
             bring_built_in(home, new, Which::All).await
         };
         done.await.map_err(|e| e.on_node(name))?;

@@ -18,6 +18,7 @@ use super::scope::{Named, leaf_schema};
 pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     match node {
         Node::GrantStmt(g) => Some(grant(g, cx)),
+        Node::AlterDefaultPrivilegesStmt(_) => Some(Kind::Home),
         Node::AlterOwnerStmt(a) => match a.object_type {
             ObjectType::OBJECT_SCHEMA => Some(schemas(a.object().as_str().into_iter(), cx)),
             ObjectType::OBJECT_DATABASE => Some(everywhere(several(cx))),

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::link::{Done, Expect, Link, Reply, Undo};
-use super::{Session, Statement};
+use super::{Pending, Session, Statement};
 use crate::router::mentions_prepared;
 use crate::router::plan::{Control, PREPARE};
 
@@ -126,34 +126,50 @@ impl Session {
         }
         if is_repeatable(&done.control) && self.prelude.len() < LONGEST {
             self.prelude.push(done.sql.clone());
-        } else if !matches!(done.control, Control::Pure | Control::Begin) {
+        } else if !matches!(done.control, Control::Pure | Control::Begin | Control::Deallocate(_)) {
             self.movable = false;
         }
     }
 
+    /// From here on the name is this statement's.
+    fn give_name(
+        &mut self,
+        name: &[u8],
+        statement: Option<Rc<Statement>>,
+    ) -> Option<Rc<Statement>> {
+        match statement {
+            s if name.is_empty() => std::mem::replace(&mut self.unnamed, s),
+            Some(s) => self.statements.insert(name.to_vec(), s),
+            None => self.statements.remove(name),
+        }
+    }
+
+    /// What bore the name before the first of those outstanding requests that have changed it.
+    fn later_change(&mut self, name: &[u8]) -> Option<&mut Option<Rc<Statement>>> {
+        let changed = |undo: &Undo| undo.client.as_ref().is_some_and(|(n, _)| n == name);
+        let link = self.link.as_mut();
+        let sent = link.filter(|l| l.order.changes_name(name, l.expects.len()));
+        let sent = sent.and_then(|l| l.later(changed)).and_then(|u| u.client.as_mut());
+        if let Some((_, before)) = sent {
+            return Some(before);
+        }
+        self.pending.iter_mut().find_map(|p| match p {
+            Pending::Parse { name: n, before, .. } => (n == name).then_some(before),
+            Pending::Ours { undo, .. } if changed(undo) => {
+                undo.client.as_mut().map(|(_, before)| before)
+            }
+            _ => None,
+        })
+    }
+
     /// Takes back what a request changed that the server has skipped.
     pub(super) fn undo(&mut self, undo: &Undo) {
-        if let Some(parsed) = &undo.parsed {
-            // A Close behind it must not bring it back.
-            parsed.void.set(true);
-        }
         if let Some((name, before)) = &undo.client {
-            let now =
-                if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-            // What came behind it may have given the name to another one already.
-            let still = match (now, &undo.parsed) {
-                (Some(now), Some(parsed)) => Rc::ptr_eq(now, parsed),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
-            };
-            if still {
-                self.forget_statement(name);
-                match before.as_ref().filter(|s| !s.void.get()) {
-                    Some(s) if name.is_empty() => self.unnamed = Some(s.clone()),
-                    Some(s) => {
-                        self.statements.insert(name.clone(), s.clone());
-                    }
-                    None => {}
+            match self.later_change(name) {
+                // What came behind it has found this before it.
+                Some(later) => later.clone_from(before),
+                None => {
+                    self.give_name(name, before.clone());
                 }
             }
         }

@@ -118,7 +118,7 @@ impl Session {
         frontend::put_named(io.server, b'D', b'S', &name);
         let mut e = Expect::new(Reply::Describe, Fate::Columns);
         e.statement = Some(s.clone());
-        e.undo.created = (!unnamed).then_some(id);
+        e.undo.content = (!unnamed).then_some((id, false));
         e.undo.unnamed = unnamed.then_some(None);
         if let Some(link) = &mut self.link {
             link.push(e);
@@ -138,7 +138,7 @@ impl Link {
             self.unnamed = Some(now);
         }
         let of = self.facts.prepared.find(&before);
-        let created = |id: StatementId| self.expects.iter().any(|e| e.undo.created == Some(id));
+        let created = |id: StatementId| self.expects.iter().any(|e| e.undo.content == Some((id, false)));
         if let Some(of) = of.filter(|&of| !created(of) && !created(before)) {
             self.facts.prepared.is_also(now, of);
         }

@@ -7,7 +7,7 @@ use super::prepared::{StatementId, server_name};
 use super::simple::controls;
 use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;
-use crate::wire::{backend, frontend};
+use crate::wire::frontend;
 
 impl Session {
     pub(super) fn emit_pending(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) {
@@ -66,11 +66,7 @@ impl Session {
         if !self.has_started() {
             self.begin_on_link(io);
         }
-        let undo = Undo {
-            client: Some((name.to_vec(), before)),
-            parsed: Some(s.clone()),
-            ..Undo::default()
-        };
+        let undo = Undo { client: Some((name.to_vec(), before)), ..Undo::default() };
         let s = &self.as_node_reads(s, io);
         let Some(link) = &mut self.link else { return };
         if name.is_empty() {
@@ -82,7 +78,7 @@ impl Session {
             self.push(e);
             return;
         }
-        if link.facts.prepared.touch(&s.id) {
+        if link.may_be_prepared(&s.id) {
             // What it means may have changed since another client had it prepared: the types of
             // its parameters and its columns are those of the moment it is parsed.
             self.close_on_link(s.id, io);
@@ -99,7 +95,7 @@ impl Session {
     /// Closes the statement that must give way to another one.
     fn make_room(&mut self, env: &Env<'_>, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
-        if let Some(old) = link.facts.prepared.evict(env.max_prepared) {
+        if let Some(old) = link.facts.prepared.oldest(env.max_prepared) {
             self.close_on_link(old, io);
         }
     }
@@ -107,16 +103,15 @@ impl Session {
     /// Closes a statement on the link; the client does not learn of it.
     pub(super) fn close_on_link(&mut self, id: StatementId, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
-        link.facts.prepared.remove(&id);
         frontend::put_named(io.server, b'C', b'S', &server_name(&id));
         let mut e = Expect::new(Reply::Close, Fate::Swallow);
-        e.undo.closed = Some(id);
+        e.undo.content = Some((id, link.facts.prepared.remove(&id)));
         link.push(e);
     }
 
     /// Notes a statement as prepared on the link, by this request.
     fn prepared(&mut self, s: &Statement, mut e: Expect) {
-        e.undo.created = Some(s.content());
+        e.undo.content = Some((s.content(), false));
         if let Some(link) = &mut self.link {
             link.facts.prepared.insert(s.content());
         }
@@ -133,7 +128,7 @@ impl Session {
     ) -> Vec<u8> {
         let Some(link) = &mut self.link else { return Vec::new() };
         if unnamed {
-            if link.unnamed != Some(s.content()) {
+            if !link.has_unnamed(s.content()) {
                 self.counters.server_parses += 1;
                 frontend::put_parse(io.server, b"", s.sent(), &s.types());
                 let mut e = Expect::new(Reply::Parse, Fate::Swallow);
@@ -142,11 +137,16 @@ impl Session {
             }
             return Vec::new();
         }
-        if let Some(id) = link.facts.prepared.find(&s.content()) {
+        if let Some(id) = link.find_prepared(&s.content()) {
             return server_name(&id).to_vec();
         }
         let name = server_name(&s.content()).to_vec();
-        self.make_room(env, io);
+        if link.may_be_prepared(&s.content()) {
+            // Whether it is there an earlier segment will tell.
+            self.close_on_link(s.content(), io);
+        } else {
+            self.make_room(env, io);
+        }
         self.counters.server_parses += 1;
         frontend::put_parse(io.server, &name, s.sent(), &s.types());
         self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
@@ -202,23 +202,7 @@ impl Session {
         let controls = statement.and_then(|s| controls(&s.plan, &s.text, |n| spans(&s, n)));
         let control = controls.as_ref().and_then(|c| c.first()).map(|d| d.control.clone());
         let mut e = Expect::forward(Reply::Execute);
-        if let Some(Control::Deallocate(Some(name))) = &control
-            && self.statements.contains_key(name.as_bytes())
-        {
-            // The server does not know it by this name.
-            if self.link.as_ref().is_some_and(|l| l.expects.is_empty()) {
-                backend::put_command_complete(io.client, "DEALLOCATE");
-                self.forget_statement(name.as_bytes());
-                return;
-            }
-            let mut done = Vec::new();
-            backend::put_command_complete(&mut done, "DEALLOCATE");
-            e.reply = Reply::Ours(done);
-            let name = name.as_bytes();
-            e.undo.client = self.forget_statement(name).map(|s| (name.to_vec(), Some(s)));
-            self.push(e);
-            return;
-        }
+        control.iter().for_each(|c| self.put_deallocated(c, io));
         crate::wire::frame::put(io.server, b'E', |b| {
             b.extend_from_slice(portal);
             b.push(0);
@@ -226,7 +210,13 @@ impl Session {
         });
         e.controls = controls.map(Into::into);
         self.push(e);
-        for sql in control.iter().flat_map(|c| self.settings.restores(c)).collect::<Vec<_>>() {
+        let mut restores: Vec<_> = control.iter().flat_map(|c| self.settings.restores(c)).collect();
+        if control == Some(Control::DiscardAll) && !restores.is_empty() {
+            // It has committed by itself, and so must this.
+            restores.insert(0, "BEGIN".to_owned());
+            restores.push("COMMIT".to_owned());
+        }
+        for sql in restores {
             self.put_own_behind(&sql, io);
         }
     }

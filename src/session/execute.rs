@@ -1,7 +1,7 @@
 //! The client's prepared statements under the names that the client gave them.
 //!
 //! On server connections a statement of the protocol bears a name made from its content, and may not
-//! be there yet. Where SQL names one (`EXECUTE`, `DEALLOCATE` among others), and where
+//! be there yet. Where SQL names one (`EXECUTE`, `DEALLOCATE`), and where
 //! pg_prepared_statements is read, it is prepared under the client's own name too, in the same write
 //! and before what needs it. Such names go when the connection is free again, unseen by the client,
 //! and before the connection serves anybody else.
@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::link::{Expect, Fate, Reply};
-use super::prepared::server_name;
+use super::prepared::{server_name, statement_id};
 use super::{Io, Session, Statement, check};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::{Report, Status};
@@ -67,7 +67,7 @@ impl Session {
             return true;
         }
         for s in &plan.statements {
-            let named = self.named_in(plan, &s.control);
+            let named = self.named_by_execute(&s.control);
             if let Some((name, s)) = named.map(|(name, s)| (name.to_vec(), s.clone())) {
                 self.put_own_name(&name, &s, Fate::Swallow, io);
             }
@@ -77,20 +77,28 @@ impl Session {
 
     /// Whether the text needs anything under a name of the client's own.
     pub(super) fn names_own(&self, plan: &Plan) -> bool {
-        plan.statements
-            .iter()
-            .any(|s| self.lists_statements(&s.control) || self.named_in(plan, &s.control).is_some())
+        plan.statements.iter().any(|s| {
+            self.lists_statements(&s.control) || self.named_by_execute(&s.control).is_some()
+        })
     }
 
-    fn named_in(&self, plan: &Plan, control: &Control) -> Option<(&[u8], &Rc<Statement>)> {
-        match control {
-            // Alone in its text it is carried out without the server.
-            Control::Deallocate(Some(name)) if plan.statements.len() > 1 => {
-                let name = name.as_bytes();
-                self.statements.get_key_value(name).map(|(name, s)| (name.as_slice(), s))
-            }
-            control => self.named_by_execute(control),
+    /// The server knows a statement of the protocol by another name than the client: DEALLOCATE of
+    /// it finds an empty one by the client's, which can be prepared in whatever state.
+    pub(super) fn put_deallocated(&mut self, control: &Control, io: &mut Io<'_>) {
+        let Control::Deallocate(Some(name)) = control else { return };
+        let name = name.as_bytes();
+        let Some(link) = self.link.as_mut().filter(|_| self.statements.contains_key(name)) else {
+            return;
+        };
+        let id = Some(statement_id(b"", b""));
+        match link.named.iter_mut().find(|(n, _)| n == name) {
+            Some((_, known)) => *known = id,
+            None => link.named.push((name.to_vec(), id)),
         }
+        frontend::put_named(io.server, b'C', b'S', name);
+        link.push(Expect::new(Reply::Close, Fate::Swallow));
+        frontend::put_parse(io.server, name, b"", b"");
+        link.push(Expect::new(Reply::Parse, Fate::Swallow));
     }
 
     fn lists_statements(&self, control: &Control) -> bool {
@@ -101,10 +109,10 @@ impl Session {
     /// The connection knows the client's statements, and no others but those of SQL's PREPARE.
     fn put_own_list(&mut self, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
-        while let Some(id) = link.facts.prepared.evict(0) {
+        while let Some(id) = link.facts.prepared.oldest(0) {
             frontend::put_named(io.server, b'C', b'S', &server_name(&id));
             let mut e = Expect::new(Reply::Close, Fate::Swallow);
-            e.undo.closed = Some(id);
+            e.undo.content = Some((id, link.facts.prepared.remove(&id)));
             link.push(e);
         }
         let checks = std::mem::take(&mut link.facts.checks).then(|| check::NAME.to_vec());

@@ -67,13 +67,21 @@ impl Session {
                             | Pending::Execute { .. }
                     )
                 };
-                let aborted = self.link.is_none() && self.status == Status::Failed;
                 if self.pending.iter().any(asked)
                     && !(self.link.is_none() && self.answer_virtual(io))
-                    && !aborted
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
                     return Ok(Flow::Wait(need));
+                }
+                let named = matches!(&*report.sqlstate, "26000" | "34000");
+                let fails = self.link.is_none() && self.status == Status::Failed;
+                if fails && !named && !self.unspoilable {
+                    // That the transaction has failed comes first.
+                    let home = env.routes.home().id;
+                    let place = Place::Node { node: home, touches: Vec::new() };
+                    if let Err(Stop::Wait(need)) = self.reach(&place, env, io) {
+                        return Ok(Flow::Wait(need));
+                    }
                 }
                 self.refuse_message(tag, *report, io);
                 Flow::Done
@@ -90,7 +98,7 @@ impl Session {
     }
 
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
-    fn refuse_extended(&mut self, mut report: Report, io: &mut Io<'_>) {
+    fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
         self.skipping = true;
         // Behind what only a node could have answered nothing is answered any more.
@@ -109,18 +117,6 @@ impl Session {
         }
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
-                let refused = |p: &Pending| match p {
-                    Pending::Parse { statement, .. } => !statement.plan.is_understood_when_failed(),
-                    _ => false,
-                };
-                if link.is_quiet()
-                    && link.status == Status::Failed
-                    && self.pending.iter().any(refused)
-                {
-                    // In a failed transaction what came before this has failed already.
-                    report = Self::aborted();
-                    self.forget_pending(0);
-                }
                 for p in std::mem::take(&mut self.pending) {
                     let (bytes, undo) = p.answered();
                     // What is under way is answered first; nothing is pending any more.
@@ -154,33 +150,18 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
-        let aborted =
-            self.status == Status::Failed && self.link.as_ref().is_none_or(|l| l.is_quiet());
-        if self.meaning_is_open() {
+        if self.meaning_is_open() || !p.name.is_empty() && self.is_name_open(p.name) {
             return Err(Stop::Wait(Need::Quiet));
-        }
-        let taken = !p.name.is_empty() && self.statements.contains_key(p.name);
-        if taken && self.is_waiting_for_server() && !self.retry.is_replaying() {
-            // The one that bears the name may yet turn out never to have been parsed.
-            return Err(Stop::Wait(Need::Quiet));
-        }
-        if taken && !self.retry.is_replaying() {
-            let name = String::from_utf8_lossy(p.name);
-            return Err(Report::error(
-                "42P05",
-                format!("prepared statement \"{name}\" already exists"),
-            )
-            .into());
         }
         let plan = env.planner.plan_text(p.text, env.routes, self.speech());
-        if aborted && !plan.is_understood_when_failed() {
-            return Err(Self::aborted().into());
-        }
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
         if let Some(report) = self.refuses_execute(&plan) {
             return Err(report.into());
+        }
+        if self.statements.contains_key(p.name) && !self.retry.is_replaying() {
+            return self.parse_taken(&p, &plan.kind, env, io);
         }
         let home = env.routes.home().id;
         if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
@@ -208,6 +189,40 @@ impl Session {
         Ok(())
     }
 
+    /// A Parse under a name that another statement bears: that the text is wrong comes first.
+    fn parse_taken(
+        &mut self,
+        p: &frontend::Parse<'_>,
+        kind: &Kind,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
+        let place = self.parsing_place(env.routes, || std::iter::once(kind));
+        self.reach(&place, env, io)?;
+        frontend::put_parse(io.server, b"", p.text, p.oids);
+        let mut e = Expect::new(Reply::Parse, Fate::Swallow);
+        if let Some(link) = &mut self.link {
+            e.undo.unnamed = Some(link.unnamed.take());
+            link.push(e);
+        }
+        let name = String::from_utf8_lossy(p.name);
+        let report = format!("prepared statement \"{name}\" already exists");
+        Err(Report::error("42P05", report).into())
+    }
+
+    /// An earlier segment may yet turn out not to have given this name, or not to have taken it.
+    fn is_name_open(&self, name: &[u8]) -> bool {
+        self.link.as_ref().is_some_and(|l| l.is_name_open(name))
+    }
+
+    /// The same of a name that the text deallocates.
+    pub(super) fn deallocates_open(&self, plan: &crate::router::plan::Plan) -> bool {
+        plan.statements.iter().any(|s| match &s.control {
+            Control::Deallocate(Some(name)) => self.is_name_open(name.as_bytes()),
+            _ => false,
+        })
+    }
+
     /// The server has begun with this segment; before that it waits until its place is known.
     fn in_segment(&self) -> bool {
         self.pending.is_empty() && self.link.as_ref().is_some_and(|l| l.in_segment)
@@ -225,13 +240,11 @@ impl Session {
     }
 
     fn statement(&self, name: &[u8]) -> Result<Rc<Statement>, Stop> {
-        let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
-        match found {
-            Some(s) => Ok(s.clone()),
-            // The Close of it may yet turn out never to have been carried out.
-            None if self.is_waiting_for_server() => Err(Stop::Wait(Need::Quiet)),
-            None => Err(Report::no_statement(name).into()),
+        if self.is_name_open(name) {
+            return Err(Stop::Wait(Need::Quiet));
         }
+        let found = if name.is_empty() { self.unnamed.as_ref() } else { self.statements.get(name) };
+        found.cloned().ok_or_else(|| Report::no_statement(name).into())
     }
 
     fn bind(
@@ -244,33 +257,34 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let statement = self.statement(b.statement)?;
-        let ends = matches!(
-            statement.plan.single(),
-            Some(Control::Commit | Control::Rollback | Control::RollbackTo(_))
-        );
-        if self.status == Status::Failed && self.link.is_none() && !ends {
-            return Err(Self::aborted().into());
-        }
         let plan = self.fresh_plan(&statement, env);
-        if self.begins_behind(&plan) {
+        if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Err(Stop::Wait(Need::Quiet));
         }
         if let Some(report) = self.refuses_execute(&plan) {
             return Err(report.into());
         }
         let values = BindValues { bind: &b, oids: &statement.oids };
-        let place = crate::router::place::place(&plan.kind, &values, env.routes)?;
-
-        let job = matches!(place, Place::Every { .. }) || plan.kind == Kind::Ddl;
+        let place = match self.place_to_fail() {
+            Some(place) => place,
+            None => crate::router::place::place(&plan.kind, &values, env.routes)?,
+        };
+        let job = matches!(place, Place::Every { .. })
+            || plan.kind == Kind::Ddl && self.place_to_fail().is_none();
         let virtual_control = self.link.is_none()
+            && b.portal.is_empty()
             && matches!(
                 (plan.single(), self.status),
                 (Some(Control::Begin), Status::Idle)
                     | (
-                        Some(Control::Commit | Control::Rollback),
+                        Some(
+                            Control::Commit
+                                | Control::Rollback
+                                | Control::CommitAndChain
+                                | Control::RollbackAndChain
+                        ),
                         Status::Transaction | Status::Failed
                     )
-                    | (Some(Control::RollbackTo(_)), Status::Failed)
             );
         if job || virtual_control {
             if job {
@@ -347,6 +361,9 @@ impl Session {
             return Err(Stop::Wait(need));
         }
         self.begin_on_link(io);
+        if self.is_spoiling() {
+            return Err(Stop::Wait(Need::Quiet));
+        }
         self.retry.sent_under(env.routes.epoch);
         self.emit_pending(env, io);
         Ok(())
@@ -364,10 +381,6 @@ impl Session {
                     return Err(Stop::Wait(Need::Quiet));
                 }
                 let statement = self.statement(name)?;
-                let ends = statement.plan.is_understood_when_failed();
-                if self.status == Status::Failed && self.link.is_none() && !ends {
-                    return Err(Self::aborted().into());
-                }
                 if self.in_segment() {
                     self.emit_describe_statement(&statement, name, env, io);
                     Ok(())
@@ -392,15 +405,8 @@ impl Session {
             self.emit_execute(portal, limit, io);
             return Ok(());
         }
-        let Some((_, statement)) = self.portals.iter().find(|(n, _)| n == portal) else {
+        if !self.portals.iter().any(|(n, _)| n == portal) {
             return Err(no_portal(portal).into());
-        };
-        let control = statement.plan.single();
-        if self.status == Status::Failed
-            && self.link.is_none()
-            && matches!(control, Some(Control::RollbackTo(_)))
-        {
-            return Err(Self::aborted_for(control).into());
         }
         self.wait(Pending::Execute { portal: portal.to_vec(), limit }, portal.len())
     }
@@ -408,6 +414,9 @@ impl Session {
     fn close(&mut self, named: Named<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
         match named {
             Named::Statement(name) => {
+                if self.meaning_is_open() || !name.is_empty() && self.is_name_open(name) {
+                    return Err(Stop::Wait(Need::Quiet));
+                }
                 let undo = Undo {
                     client: self.forget_statement(name).map(|s| (name.to_vec(), Some(s))),
                     ..Undo::default()
@@ -486,9 +495,6 @@ impl Session {
                 return Ok(());
             }
             let outside = self.prepares_outside();
-            if self.link.is_none() && self.status == Status::Failed && !outside {
-                return Err(Self::aborted().into());
-            }
             if let Some(job) = self.pending_job(env)? {
                 return match self.job_allowed(&job, env)? {
                     Some(need) => Err(Stop::Wait(need)),

@@ -2,10 +2,9 @@
 //! objects this way.
 
 use super::link::{Expect, Reply};
-use super::{Env, Flow, Io, Session};
+use super::{Env, Flow, Io, Need, Session};
 use crate::router::place::Place;
 use crate::router::plan::Traces;
-use crate::wire::backend::Status;
 
 impl Session {
     pub(super) fn function_call(
@@ -14,10 +13,6 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Flow {
-        if self.status == Status::Failed && self.link.is_none() {
-            self.refuse_query(Self::aborted(), io);
-            return Flow::Done;
-        }
         let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
         match self.ensure(&place, env, io) {
             Ok(None) => {}
@@ -28,6 +23,9 @@ impl Session {
             }
         }
         self.begin_on_link(io);
+        if self.is_spoiling() {
+            return Flow::Wait(Need::Quiet);
+        }
         self.movable = false;
         crate::wire::frame::put(io.server, b'F', |b| b.extend_from_slice(body));
         if let Some(link) = &mut self.link {

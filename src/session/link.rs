@@ -19,6 +19,7 @@ use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::order::Order;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
 
@@ -113,6 +114,8 @@ pub enum Fate {
     Before,
     /// That second request: changed parameters, an error and ReadyForQuery are the client's.
     After,
+    /// pgshunt makes the transaction fail that had failed for the client before it had a node.
+    Spoil,
 }
 
 /// What was believed before a request, in case the server skips it.
@@ -120,16 +123,12 @@ pub enum Fate {
 pub struct Undo {
     /// A statement's name of the client's, and what bore it.
     pub client: Option<(Vec<u8>, Option<Rc<Statement>>)>,
-    /// The statement that bears it instead.
-    pub parsed: Option<Rc<Statement>>,
     /// A portal's name, and the statement it was of.
     pub portal: Option<(Vec<u8>, Option<Rc<Statement>>)>,
     /// The connection's unnamed statement.
     pub unnamed: Option<Option<StatementId>>,
-    /// The statement prepared on the connection.
-    pub created: Option<StatementId>,
-    /// The statement closed on the connection.
-    pub closed: Option<StatementId>,
+    /// The statement prepared or closed on the connection, and whether it was there before.
+    pub content: Option<(StatementId, bool)>,
 }
 
 /// What a completed statement does.
@@ -237,17 +236,7 @@ pub struct Link {
     pub prefaced: bool,
     /// Names of the client's own that it may know statements by, and what it does know by them.
     pub named: Vec<(Vec<u8>, Option<StatementId>)>,
-    /// How many requests were noted, and which of them was the last that does something to the
-    /// session: looking through a long pipeline for each of its messages would take too long.
-    pub(super) noted: u64,
-    pub(super) last: Last,
-}
-
-/// Numbers of requests, from 1 on; 0: none.
-#[derive(Debug, Default)]
-pub(super) struct Last {
-    reading: u64,
-    end: u64,
+    pub order: Order,
 }
 
 impl Link {
@@ -280,8 +269,7 @@ impl Link {
             notified: false,
             prefaced: false,
             named: Vec::new(),
-            noted: 0,
-            last: Last::default(),
+            order: Order::default(),
         }
     }
 
@@ -298,30 +286,29 @@ impl Link {
     /// What is under way may change what the texts behind it mean; or only its end may, by taking
     /// such a change back.
     pub fn may_change_reading(&self, may_be_taken_back: bool) -> bool {
-        self.is_outstanding(self.last.reading)
-            || may_be_taken_back && self.is_outstanding(self.last.end)
+        self.order.may_change_reading(may_be_taken_back, self.expects.len())
     }
 
-    /// Whether the request of this number is still to be answered. It may say so too long, until
-    /// everything is answered, behind a COPY that has eaten a Sync.
-    fn is_outstanding(&self, number: u64) -> bool {
-        !self.expects.is_empty() && number > self.noted.saturating_sub(self.expects.len() as u64)
+    /// An earlier segment may turn out not to have given this name of the client's, or not to have
+    /// taken it.
+    pub fn is_name_open(&self, name: &[u8]) -> bool {
+        self.order.is_name_open(name, self.expects.len())
     }
 
-    fn number(&mut self, expect: &Expect) {
-        if self.expects.is_empty() {
-            self.last = Last::default();
-        }
-        self.noted += 1;
-        let Some(controls) = &expect.controls else { return };
-        let each = || controls.iter().map(|d| &d.control);
-        // Of which statements there are it must be known, too.
-        if each().any(|c| c.changes_reading() || *c == Control::Deallocate(None)) {
-            self.last.reading = self.noted;
-        }
-        if each().any(Control::ends_block) {
-            self.last.end = self.noted;
-        }
+    /// The statement of this content on the connection, if that is certain.
+    pub fn find_prepared(&mut self, id: &StatementId) -> Option<StatementId> {
+        let found = self.facts.prepared.find(id)?;
+        (!self.order.is_content_open(&found, self.expects.len())).then_some(found)
+    }
+
+    /// Whether a statement of this content may be there.
+    pub fn may_be_prepared(&mut self, id: &StatementId) -> bool {
+        self.order.is_content_open(id, self.expects.len()) || self.facts.prepared.touch(id)
+    }
+
+    /// The connection's unnamed statement, if that is certain.
+    pub fn has_unnamed(&self, id: StatementId) -> bool {
+        self.unnamed == Some(id) && !self.order.is_unnamed_open(self.expects.len())
     }
 
     /// Notes a request that was written to the server.
@@ -337,7 +324,7 @@ impl Link {
                 self.flushed = false;
             }
         }
-        self.number(&expect);
+        self.order.note(&expect, self.expects.len());
         self.expects.push_back(expect);
     }
 
@@ -363,7 +350,7 @@ impl Link {
             at > until || e.reply != Reply::Sync
         });
         self.eaten = before - self.expects.len();
-        self.noted -= self.eaten as u64;
+        self.order.taken_out(self.eaten);
         // The Sync behind the COPY ends the segment.
         self.in_segment |= self.eaten > 0 && !self.expects.iter().any(|e| e.reply == Reply::Sync);
     }
@@ -388,19 +375,28 @@ impl Link {
 
     /// Forgets what a request that was never carried out would have left on the connection.
     pub fn undo(&mut self, undo: &Undo) {
-        if let Some(id) = &undo.created {
-            self.facts.prepared.remove(id);
-        }
-        if let Some(id) = undo.closed {
-            self.facts.prepared.keep(id);
+        // A request that was sent since has found before it what this one has found.
+        if let Some((id, there)) = undo.content {
+            let open = self.order.changes_content(&id, self.expects.len());
+            match self.later(|u| open && u.content.is_some_and(|(i, _)| i == id)) {
+                Some(later) => later.content = undo.content,
+                None if there => self.facts.prepared.keep(id),
+                None => {
+                    self.facts.prepared.remove(&id);
+                }
+            }
         }
         if let Some(before) = undo.unnamed {
-            // A Parse that was sent since has found this before it.
-            match self.expects.iter_mut().find_map(|e| e.undo.unnamed.as_mut()) {
-                Some(later) => *later = before,
+            match self.later(|u| u.unnamed.is_some()) {
+                Some(later) => later.unnamed = Some(before),
                 None => self.unnamed = before,
             }
         }
+    }
+
+    /// The first outstanding request that has changed this.
+    pub(super) fn later(&mut self, changes: impl Fn(&Undo) -> bool) -> Option<&mut Undo> {
+        self.expects.iter_mut().map(|e| &mut e.undo).find(|u| changes(u))
     }
 }
 
@@ -412,6 +408,34 @@ mod tests {
     fn link() -> Link {
         let ticket = Gate::default().ticket(std::time::Instant::now(), 1);
         Link::new(NodeId(1), Facts::default(), ticket)
+    }
+
+    #[test]
+    fn what_was_there_is_told_to_whoever_has_changed_it_since() {
+        let changes = |there| {
+            let mut e = Expect::forward(Reply::Parse);
+            e.undo.content = Some(([1; 16], there));
+            e
+        };
+        let mut link = link();
+        link.facts.prepared.insert([1; 16]);
+        // Two segments that close it and prepare it anew; both are skipped.
+        for there in [true, false, true, false] {
+            link.push(changes(there));
+        }
+        for _ in 0..2 {
+            let skipped: Vec<_> = link.expects.drain(..2).collect();
+            skipped.iter().rev().for_each(|e| link.undo(&e.undo));
+        }
+        assert!(link.facts.prepared.touch(&[1; 16]), "it was never closed");
+        link.facts.prepared.remove(&[1; 16]);
+        link.push(changes(false));
+        link.push(changes(true));
+        for _ in 0..2 {
+            let skipped = link.expects.pop_front().unwrap();
+            link.undo(&skipped.undo);
+        }
+        assert!(!link.facts.prepared.touch(&[1; 16]), "it never was");
     }
 
     fn executes(control: Control) -> Expect {

@@ -32,6 +32,7 @@ pub struct Luggage {
     /// repeated on another node.
     #[serde(with = "base64")]
     begin: Vec<u8>,
+    unspoilable: bool,
     #[serde(with = "base64")]
     opened: Vec<u8>,
     prelude: Vec<String>,
@@ -86,14 +87,12 @@ struct Packed {
     oids: Vec<u8>,
     described: bool,
     columns: Option<Columns>,
-    void: bool,
 }
 
 impl Packed {
     fn of(s: &Statement) -> Self {
-        let (described, void) = (s.described.get(), s.void.get());
-        let columns = s.columns.borrow().clone();
-        Self { text: s.text.clone(), oids: s.types(), described, columns, void }
+        let (described, columns) = (s.described.get(), s.columns.borrow().clone());
+        Self { text: s.text.clone(), oids: s.types(), described, columns }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
@@ -101,7 +100,6 @@ impl Packed {
         let statement = Statement::new(&self.text, &self.oids, plan);
         statement.described.set(self.described);
         statement.goes_by(self.columns);
-        statement.void.set(self.void);
         Rc::new(statement)
     }
 }
@@ -156,8 +154,7 @@ impl Held {
             notified,
             prefaced: _,
             named,
-            noted: _,
-            last: _,
+            order: _,
         } = link;
         Self {
             node: *node,
@@ -228,6 +225,7 @@ impl Session {
             link,
             status,
             begin,
+            unspoilable,
             opened,
             prelude,
             movable,
@@ -255,6 +253,7 @@ impl Session {
         Some(Luggage {
             status: *status,
             begin: begin.clone(),
+            unspoilable: *unspoilable,
             opened: opened.clone(),
             prelude: prelude.clone(),
             movable: *movable,
@@ -281,6 +280,7 @@ impl Session {
         session.channels = luggage.channels;
         session.status = luggage.status;
         session.begin = luggage.begin;
+        session.unspoilable = luggage.unspoilable;
         session.opened = luggage.opened;
         session.prelude = luggage.prelude;
         session.movable = luggage.movable;

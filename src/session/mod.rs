@@ -37,6 +37,7 @@ mod link;
 mod listening;
 mod luggage;
 mod opening;
+mod order;
 mod pending;
 mod prepared;
 mod reach;
@@ -168,6 +169,8 @@ pub struct Session {
     status: Status,
     /// BEGIN, until the transaction has a node.
     begin: Vec<u8>,
+    /// The failed transaction, which has no node, cannot be begun on one.
+    unspoilable: bool,
     /// The BEGIN that was sent late, to be sent again if the transaction must begin elsewhere.
     opened: Vec<u8>,
     /// What the open transaction has done so far could as well be done on another node: these.
@@ -229,6 +232,7 @@ impl Session {
             link: None,
             status: Status::Idle,
             begin: Vec::new(),
+            unspoilable: false,
             opened: Vec::new(),
             prelude: Vec::new(),
             movable: false,
@@ -339,6 +343,8 @@ impl Session {
         }
         if let Some(link) = &mut self.link {
             link.prefaced &= !link.is_quiet();
+        }
+        if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
                 // Within a COPY PostgreSQL passes over these, and ends the connection at any other.
@@ -347,10 +353,11 @@ impl Session {
                     return Err(ProtocolError("unexpected message type during COPY from stdin"));
                 }
                 b'S' if self.skipping => {}
-                _ if link.ending
-                    || self.check.is_asked()
-                    || (link.opening && link.opening_full)
-                    || link.prefaced =>
+                _ if self.check.is_asked()
+                    || self.is_spoiling()
+                    || link.ending
+                    || link.prefaced
+                    || (link.opening && link.opening_full) =>
                 {
                     return Ok(Flow::Wait(Need::Quiet));
                 }
@@ -455,8 +462,10 @@ impl Session {
             Some(link) if link.started && !link.is_free() => {
                 // The server must see a failing statement too, or its transaction would go on.
                 frontend::put_query(io.server, FAILING);
-                let fate = Fate::Refuse(Box::new(report));
-                link.push(Expect::new(Reply::Query, fate));
+                let mut e = Expect::new(Reply::Query, Fate::Refuse(Box::new(report)));
+                e.undo.client = Some((Vec::new(), self.unnamed.take()));
+                e.undo.unnamed = Some(link.unnamed.take());
+                link.push(e);
             }
             _ => {
                 report.put(io.client);
@@ -469,22 +478,14 @@ impl Session {
         }
     }
 
-    /// The answer to everything in a failed transaction that never had a node.
-    fn aborted() -> Report {
-        Report::error(
-            "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )
-    }
-
-    /// The same to this statement: a transaction without a node has no savepoint either.
-    fn aborted_for(control: Option<&Control>) -> Report {
-        match control {
-            Some(Control::RollbackTo(name)) => {
-                Report::error("3B001", format!("savepoint \"{name}\" does not exist"))
-            }
-            _ => Self::aborted(),
-        }
+    /// The answer to everything in a failed transaction that cannot have a node.
+    fn aborted_for_good(&self) -> Option<Report> {
+        (self.unspoilable && self.link.is_none() && self.status == Status::Failed).then(|| {
+            Report::error(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            )
+        })
     }
 
     fn copy_data(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {

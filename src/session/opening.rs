@@ -42,13 +42,15 @@ impl Session {
             put_own(io.server, b"", sql.as_bytes());
         }
         let mut steps = opening.len();
+        let mut spoils = false;
         if !self.begin.is_empty() && !link.outside {
             put_own(io.server, b"", &self.begin);
             for sql in &self.prelude {
                 put_own(io.server, b"", sql.as_bytes());
             }
             steps += 1 + self.prelude.len();
-            self.movable = self.pinned.is_none();
+            spoils = self.status == Status::Failed;
+            self.movable = self.pinned.is_none() && !spoils;
             self.opened.clone_from(&self.begin);
             self.begin.clear();
         }
@@ -62,6 +64,19 @@ impl Session {
         }
         link.opening = steps > 0;
         link.opening_full = false;
+        if spoils {
+            frontend::put_parse(io.server, b"", super::FAILING, b"");
+            link.push(Expect::new(Reply::Parse, Fate::Spoil));
+            frontend::put_empty(io.server, b'S');
+            link.push(Expect::new(Reply::Sync, Fate::Spoil));
+        }
+    }
+
+    /// The transaction is being made to fail on its node, as it has for the client: what is said in
+    /// it from then on the server answers, in its own words.
+    pub(super) fn is_spoiling(&self) -> bool {
+        let last = self.link.as_ref().and_then(|l| l.expects.back());
+        last.is_some_and(|e| e.fate == Fate::Spoil)
     }
 
     /// Slips a statement in behind what the client has sent in this segment.
@@ -77,9 +92,21 @@ impl Session {
     /// The start of the transaction failed: its error is the error of the client's request, which
     /// the server skips. `error` is the server's message, body only.
     pub(super) fn opening_failed(&mut self, error: &[u8], io: &mut Io<'_>) {
+        let spoiling = self.is_spoiling();
         let Some(link) = &mut self.link else { return };
         link.opening = false;
         link.facts.applied = None;
+        if self.status != Status::Idle && self.begin.is_empty() {
+            self.begin.clone_from(&self.opened);
+        }
+        if spoiling {
+            // The client's request is still to be answered.
+            self.unspoilable = true;
+            link.take_skipped();
+            self.tidy_sync(io);
+            self.roll_back(io);
+            return;
+        }
         let skipped = link.take_skipped();
         let query = skipped.iter().any(|e| e.reply == Reply::Query);
         for e in &skipped {
@@ -129,6 +156,10 @@ impl Session {
     /// Leaves the transaction's node: it begins again on another one.
     pub(super) fn begin_elsewhere(&mut self, io: &mut Io<'_>) {
         self.begin.clone_from(&self.opened);
+        if self.begin.is_empty() {
+            // It was begun in the midst of a text, and has failed since.
+            self.begin.extend_from_slice(b"BEGIN");
+        }
         self.roll_back(io);
     }
 }

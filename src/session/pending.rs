@@ -17,10 +17,9 @@ impl Pending {
         let mut bytes = Vec::new();
         let mut undo = Undo::default();
         match self {
-            Self::Parse { name, statement, before } => {
+            Self::Parse { name, before, .. } => {
                 backend::put_bare(&mut bytes, b'1');
                 undo.client = Some((name, before));
-                undo.parsed = Some(statement);
             }
             Self::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
             Self::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
@@ -73,33 +72,40 @@ impl Session {
         }
     }
 
-    /// A place that knows the tables of what is pending: any node of the group does, since the
-    /// parents exist everywhere. No shard is read, so no shard is touched.
     fn pending_place(&self, routes: &RoutingTable) -> Place {
-        let at_home = self.pending.iter().any(|p| match p {
-            Pending::Parse { statement, .. }
-            | Pending::DescribeStatement { statement, .. }
-            | Pending::Bind { statement, .. } => statement.plan.kind == Kind::Home,
-            _ => false,
-        });
-        if at_home {
-            // No other node knows its tables.
-            return Place::Node { node: routes.home().id, touches: Vec::new() };
+        self.parsing_place(routes, || {
+            self.pending.iter().filter_map(|p| match p {
+                Pending::Parse { statement, .. }
+                | Pending::DescribeStatement { statement, .. }
+                | Pending::Bind { statement, .. } => Some(&statement.plan.kind),
+                _ => None,
+            })
+        })
+    }
+
+    /// A place that knows the tables of all these: any node of the group does, since the parents
+    /// exist everywhere. No shard is read, so no shard is touched.
+    pub(super) fn parsing_place<'a, I: Iterator<Item = &'a Kind>>(
+        &self,
+        routes: &RoutingTable,
+        kinds: impl Fn() -> I,
+    ) -> Place {
+        if let Some(place) = self.place_to_fail() {
+            return place;
         }
-        let group = self.pending.iter().find_map(|p| match p {
-            Pending::Parse { statement, .. }
-            | Pending::DescribeStatement { statement, .. }
-            | Pending::Bind { statement, .. } => match &statement.plan.kind {
+        let node = if kinds().any(|kind| *kind == Kind::Home) {
+            // No other node knows its tables.
+            routes.home().id
+        } else {
+            let group = kinds().find_map(|kind| match kind {
                 Kind::Keys { group, .. } | Kind::Every { group, .. } => Some(*group),
                 Kind::Leaf(shard) => routes.shard(*shard).map(|s| s.group),
                 Kind::Home | Kind::Any | Kind::Ddl | Kind::Refused(_) => None,
-            },
-            _ => None,
-        });
-        let node = self
-            .node()
-            .or_else(|| group.and_then(|g| routes.nodes_of(g).first().copied()))
-            .unwrap_or(routes.home().id);
+            });
+            self.node()
+                .or_else(|| group.and_then(|g| routes.nodes_of(g).first().copied()))
+                .unwrap_or(routes.home().id)
+        };
         Place::Node { node, touches: Vec::new() }
     }
 
@@ -116,6 +122,7 @@ impl Session {
         let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
         holds
             && self.pinned.is_none()
+            && self.status != Status::Failed
             && self.link.as_ref().is_none_or(Link::is_free)
             && self.pending.iter().all(prepares)
     }
@@ -175,15 +182,8 @@ impl Session {
                 _ => None,
             };
             let controls = |s: &Rc<Statement>| {
-                matches!(
-                    s.plan.single(),
-                    Some(
-                        Control::Begin
-                            | Control::Commit
-                            | Control::Rollback
-                            | Control::RollbackTo(_)
-                    )
-                )
+                let control = s.plan.single();
+                control.is_some_and(|c| *c == Control::Begin || c.ends_block())
             };
             if !statement.is_none_or(controls) {
                 return None;
@@ -209,6 +209,10 @@ impl Session {
                             Control::Commit | Control::Rollback,
                             Status::Transaction | Status::Failed,
                         ) => Status::Idle,
+                        (
+                            Control::CommitAndChain | Control::RollbackAndChain,
+                            Status::Transaction | Status::Failed,
+                        ) => Status::Transaction,
                         _ => return None,
                     };
                     executed.push(statement.clone());

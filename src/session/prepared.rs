@@ -81,17 +81,18 @@ impl Prepared {
         }
     }
 
-    pub fn remove(&mut self, id: &StatementId) {
+    /// Whether it was there.
+    pub fn remove(&mut self, id: &StatementId) -> bool {
+        let before = self.order.len();
         self.order.retain(|s| s != id);
         self.same.retain(|(_, of)| of != id);
+        self.order.len() < before
     }
 
     /// The statement to close so that one more does not exceed `limit`, of which there is one
     /// at the least.
-    pub fn evict(&mut self, limit: usize) -> Option<StatementId> {
-        let oldest = *self.order.front().filter(|_| self.order.len() >= limit.max(1))?;
-        self.remove(&oldest);
-        Some(oldest)
+    pub fn oldest(&self, limit: usize) -> Option<StatementId> {
+        self.order.front().filter(|_| self.order.len() >= limit.max(1)).copied()
     }
 
     /// A statement that was to be closed and was not.
@@ -126,12 +127,14 @@ mod tests {
             p.insert([n; 16]);
         }
         assert!(p.touch(&[1; 16]));
-        assert_eq!(p.evict(3), Some([2; 16]));
-        assert_eq!(p.evict(3), None);
+        assert_eq!(p.oldest(3), Some([2; 16]));
+        assert!(p.remove(&[2; 16]) && !p.remove(&[2; 16]));
+        assert_eq!(p.oldest(3), None);
         assert!(!p.touch(&[2; 16]));
         assert_eq!(p.len(), 2);
-        assert_eq!((p.evict(0), p.evict(0)), (Some([3; 16]), Some([1; 16])));
-        assert_eq!(p.evict(0), None, "the next one may always come");
+        assert_eq!(p.oldest(0), Some([3; 16]));
+        p.clear();
+        assert_eq!(p.oldest(0), None, "the next one may always come");
     }
 
     #[test]
@@ -143,7 +146,7 @@ mod tests {
         p.is_also([9; 16], [1; 16]);
         p.insert([2; 16]);
         assert_eq!(p.find(&[9; 16]), Some([1; 16]));
-        assert_eq!(p.evict(2), Some([2; 16]), "the other one was used last");
+        assert_eq!(p.oldest(2), Some([2; 16]), "the other one was used last");
         p.remove(&[1; 16]);
         p.insert([1; 16]);
         assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");

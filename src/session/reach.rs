@@ -1,5 +1,6 @@
 //! How a session gets to a node: which connection it needs, and through the gate.
 
+use super::link::Link;
 use super::{Env, Io, Need, Session};
 use crate::gate::machine::{Entry, Touch};
 use crate::router::place::Place;
@@ -15,6 +16,9 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
+        if let Some(report) = self.aborted_for_good() {
+            return Err(report);
+        }
         let (node, touches) = match place {
             Place::Node { node, touches } => (*node, touches.as_slice()),
             Place::Any => match &self.link {
@@ -81,6 +85,14 @@ impl Session {
             self.retry.disarm();
         }
         Ok(None)
+    }
+
+    /// Where to send whatever cannot be carried out, as the open transaction has failed: its server
+    /// refuses it in its own words.
+    pub(super) fn place_to_fail(&self) -> Option<Place> {
+        let failed = |l: &&Link| l.status == Status::Failed && l.is_quiet() && !l.in_segment;
+        let place = |l: &Link| Place::Node { node: l.node, touches: Vec::new() };
+        self.link.as_ref().filter(failed).map(place)
     }
 
     /// Between transactions a pinned session keeps its connection, but not its place in the gate.

@@ -261,6 +261,12 @@ impl Session {
             return Keep::Drop;
         }
         let failed = std::mem::take(&mut link.failed);
+        if front.fate == Fate::Spoil {
+            if status != Status::Failed {
+                self.broken = Some("a failed transaction is not failed on its node".into());
+            }
+            return Keep::Drop;
+        }
         if front.fate == Fate::Outside {
             // The client's transaction has not begun yet.
             link.facts.reported.tell(&mut self.told, io.client);
@@ -347,11 +353,16 @@ impl Session {
                 self.broken = Some(format!("could not tidy up the server connection: {why}"));
                 return Keep::Drop;
             }
+            Fate::Spoil => {
+                self.skip_segment();
+                return Keep::Drop;
+            }
             Fate::After if twice => return Keep::Drop,
             // The transaction had failed before: that is what the client reads, unless PostgreSQL
             // looks for the name first.
             Fate::Refuse(report)
-                if sqlstate == b"25P02" && !matches!(&*report.sqlstate, "26000" | "34000") =>
+                if sqlstate == b"25P02"
+                    && !matches!(&*report.sqlstate, "26000" | "34000" | "42P05") =>
             {
                 Keep::Forward
             }

@@ -57,6 +57,16 @@ impl Startup {
         format!("SELECT pg_catalog.set_config({name}, {value}, {local})")
     }
 
+    /// The same, as a statement that leaves the transaction as it finds it: a SELECT would give it
+    /// its snapshot, and BEGIN could not say its isolation level behind it any more.
+    fn set(&self, local: bool) -> String {
+        if QUOTED_LISTS.contains(&self.name.as_str()) {
+            return self.set_config(local);
+        }
+        let local = if local { "LOCAL " } else { "" };
+        format!("SET {local}{} = {}", ident(&self.name), literal(&self.value))
+    }
+
     fn setting(&self) -> Setting {
         Setting { name: self.name.clone(), sql: self.set_config(false) }
     }
@@ -79,6 +89,15 @@ fn ident(s: &str) -> String {
 
 /// How a search_path is put in force that was not SET, up to the list of schemas.
 const ADOPTED_PATH: &str = "SELECT pg_catalog.set_config('search_path', '";
+
+/// SET takes a literal for one element of these lists (`GUC_LIST_QUOTE`).
+const QUOTED_LISTS: [&str; 5] = [
+    "search_path",
+    "temp_tablespaces",
+    "local_preload_libraries",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+];
 
 /// Setting these changes who executes; they come last and must be confirmed before anything else.
 fn is_role(name: &str) -> bool {
@@ -208,6 +227,10 @@ impl SessionSettings {
         self.commit();
     }
 
+    pub fn has_savepoint(&self, name: &str) -> bool {
+        self.open.as_ref().is_some_and(|o| o.savepoints.iter().any(|(n, _)| n == name))
+    }
+
     pub fn savepoint(&mut self, name: &str) {
         let open = self.open();
         open.savepoints.push((name.to_owned(), open.now.clone()));
@@ -295,7 +318,7 @@ impl SessionSettings {
             _ => false,
         };
         let local = matches!(control, Control::ResetLocal(_));
-        self.base.iter().filter(|b| wanted(&b.name)).map(|b| b.set_config(local)).collect()
+        self.base.iter().filter(|b| wanted(&b.name)).map(|b| b.set(local)).collect()
     }
 
     /// What the session has made of its search_path; `None`: nothing.

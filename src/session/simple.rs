@@ -4,8 +4,9 @@ use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
-use crate::router::place::place;
+use crate::router::place::{Place, place};
 use crate::router::plan::{Control, Kind, Plan};
+use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
 
@@ -22,17 +23,30 @@ impl Session {
                 }
             }
         }
-        if self.status == Status::Failed && self.link.is_none() {
-            return self.query_in_failed_begin(text, env, io);
-        }
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
         let planned = env.planner.plan(text, env.routes, self.speech());
         let plan = planned.plan.clone();
-        let place = place(&plan.kind, &planned.literals, env.routes);
+        let mut place = place(&plan.kind, &planned.literals, env.routes);
+        let mut fails = false;
+        if let Some(failed) = self.place_to_fail() {
+            // Nothing behind the first statement is come to if that fails.
+            let first = plan.statements.first().map(|s| &s.control);
+            let in_vain = first.is_some_and(|c| match c {
+                Control::RollbackTo(name) => !self.settings.has_savepoint(name),
+                c => !c.ends_block(),
+            });
+            if in_vain {
+                (place, fails) = (Ok(failed), true);
+            } else if let Ok(Place::Node { node, .. }) = &place
+                && self.ends_elsewhere(&plan, *node, io)
+            {
+                return Flow::Wait(Need::Quiet);
+            }
+        }
         let controls = controls(&plan, text, |n| planned.span(n));
-        if self.begins_behind(&plan) {
+        if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Flow::Wait(Need::Quiet);
         }
         if plan.statements.len() > 1 && plan.kind != Kind::Any && self.settings.path_is_open() {
@@ -52,13 +66,9 @@ impl Session {
             // The server skips what is in front of a Query with it, and only that.
             return Flow::Wait(Need::Quiet);
         }
-        match self.answer_control(&plan, text, io) {
-            Ok(true) => {
-                self.counters.statements += 1;
-                return Flow::Done;
-            }
-            Ok(false) => {}
-            Err(need) => return Flow::Wait(need),
+        if self.answer_control(&plan, text, io) {
+            self.counters.statements += 1;
+            return Flow::Done;
         }
         let place = match place {
             Ok(place) => place,
@@ -75,7 +85,7 @@ impl Session {
                 return Flow::Done;
             }
         }
-        if let Some(job) = self.query_job(&plan, &place, text, env) {
+        if !fails && let Some(job) = self.query_job(&plan, &place, text, env) {
             return match job {
                 Ok(flow) => flow,
                 Err(report) => {
@@ -97,14 +107,32 @@ impl Session {
         }
         self.count(&plan);
         self.begin_on_link(io);
+        if self.is_spoiling() {
+            return Flow::Wait(Need::Quiet);
+        }
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(&plan);
         self.put_text(&plan, text, controls, io);
         Flow::Done
     }
 
+    /// A text that ends the failed transaction and goes on at another node: nothing of it is left
+    /// here, and to fail and to end it is as good there. True: it is on its way.
+    fn ends_elsewhere(&mut self, plan: &Plan, node: NodeId, io: &mut Io<'_>) -> bool {
+        let first = plan.statements.first().map(|s| &s.control);
+        let ends = matches!(first, Some(Control::Commit | Control::Rollback));
+        if !ends || self.node() == Some(node) || self.pinned.is_some() {
+            return false;
+        }
+        self.begin_elsewhere(io);
+        true
+    }
+
     /// Writes the client's text, with what a RESET in it needs behind it.
     fn put_text(&mut self, plan: &Plan, text: &[u8], controls: Option<Vec<Done>>, io: &mut Io<'_>) {
+        for done in controls.iter().flatten() {
+            self.put_deallocated(&done.control, io);
+        }
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
         self.portals.retain(|(name, _)| !name.is_empty());
@@ -150,27 +178,12 @@ impl Session {
 
     /// Answers what needs no node: BEGIN before the first statement, and its end without one, and
     /// DEALLOCATE of a statement whose name the server does not know.
-    fn answer_control(&mut self, plan: &Plan, text: &[u8], io: &mut Io<'_>) -> Result<bool, Need> {
-        let Some(control) = plan.single() else { return Ok(false) };
-        if let Some(link) = &self.link {
-            match control {
-                Control::Deallocate(Some(name))
-                    if self.statements.contains_key(name.as_bytes()) =>
-                {
-                    if !link.is_quiet() {
-                        return Err(Need::Quiet);
-                    }
-                    if link.status == Status::Failed {
-                        return Ok(false);
-                    }
-                }
-                _ => return Ok(false),
-            }
-        }
-        let Some(tag) = self.virtual_control(control, text) else { return Ok(false) };
+    fn answer_control(&mut self, plan: &Plan, text: &[u8], io: &mut Io<'_>) -> bool {
+        let Some(control) = plan.single().filter(|_| self.link.is_none()) else { return false };
+        let Some(tag) = self.virtual_control(control, text) else { return false };
         backend::put_command_complete(io.client, tag);
         backend::put_ready(io.client, self.status);
-        Ok(true)
+        true
     }
 
     /// Carries out, without a node, what can be: gives the command tag, or `None`.
@@ -179,6 +192,7 @@ impl Session {
         control: &Control,
         text: &[u8],
     ) -> Option<&'static str> {
+        self.unspoilable &= !control.ends_block();
         match (control, self.status) {
             (Control::Begin, Status::Idle) => {
                 self.begin.clear();
@@ -189,13 +203,21 @@ impl Session {
             }
             (Control::Commit | Control::Rollback, Status::Transaction | Status::Failed) => {
                 self.begin.clear();
+                self.opened.clear();
                 self.prelude.clear();
                 let failed = self.status == Status::Failed;
                 self.status = Status::Idle;
                 self.settings.rollback();
                 Some(if *control == Control::Commit && !failed { "COMMIT" } else { "ROLLBACK" })
             }
-            (Control::Deallocate(name), _) => {
+            // The next one is begun as this one was, and has nothing to end.
+            (Control::CommitAndChain, Status::Transaction) => Some("COMMIT"),
+            (Control::RollbackAndChain, Status::Transaction)
+            | (Control::CommitAndChain | Control::RollbackAndChain, Status::Failed) => {
+                self.status = Status::Transaction;
+                Some("ROLLBACK")
+            }
+            (Control::Deallocate(name), Status::Idle | Status::Transaction) => {
                 let gone = match name {
                     None => {
                         self.statements.clear();
@@ -208,21 +230,6 @@ impl Session {
             }
             _ => None,
         }
-    }
-
-    /// In a transaction that failed before it had a node only its end is understood.
-    fn query_in_failed_begin(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
-        let plan = env.planner.plan(text, env.routes, self.speech()).plan;
-        let ends = matches!(plan.single(), Some(Control::Commit | Control::Rollback));
-        if !(ends && matches!(self.answer_control(&plan, text, io), Ok(true))) {
-            if plan.is_understood_when_failed() && plan.statements.is_empty() {
-                backend::put_bare(io.client, b'I');
-            } else {
-                Self::aborted_for(plan.single()).put(io.client);
-            }
-            backend::put_ready(io.client, self.status);
-        }
-        Flow::Done
     }
 }
 
@@ -258,6 +265,7 @@ pub(super) fn controls(
 
 /// After this the transaction may still begin anew on another node.
 pub(super) fn may_move(plan: &Plan) -> bool {
-    let harmless = |c: &Control| is_repeatable(c) || *c == Control::Pure;
+    let harmless =
+        |c: &Control| is_repeatable(c) || matches!(c, Control::Pure | Control::Deallocate(_));
     plan.kind == Kind::Any && plan.single().is_some_and(harmless)
 }

@@ -21,8 +21,6 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
-    /// The server never carried its Parse out.
-    pub void: Cell<bool>,
     /// Its result's columns as the client was told them last, if there are any.
     pub columns: RefCell<Option<Columns>>,
     /// The types of its parameters as the client was told them.
@@ -46,7 +44,6 @@ impl Statement {
             oids: oids.to_vec(),
             plan,
             described: Cell::default(),
-            void: Cell::default(),
             columns: RefCell::default(),
             told: RefCell::default(),
         }
@@ -115,7 +112,7 @@ impl Link {
         if self.unnamed == Some(before) {
             self.unnamed = Some(s.content());
         }
-        if !self.expects.iter().any(|e| e.undo.created == Some(before)) {
+        if !self.expects.iter().any(|e| e.undo.content == Some((before, false))) {
             self.facts.prepared.is_also(s.content(), before);
         }
     }

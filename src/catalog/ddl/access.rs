@@ -1,4 +1,4 @@
-//! Who may do what with a table, a schema or the database: read from the home node and made so elsewhere.
+//! Who may do what with a table: read from the home node and made so elsewhere.
 //!
 //! GRANT records who granted, and takes a superuser for the owner; so a list of grants is not given
 //! by GRANTs but copied as it stands, together with what it says about roles in `pg_shdepend`, from
@@ -32,7 +32,7 @@ pub struct Access {
     /// Names of the policies, and what stands behind `CREATE POLICY name ON table`.
     policies: Vec<(String, String)>,
     /// Everyone named by any of this.
-    roles: Vec<String>,
+    pub(super) roles: Vec<String>,
 }
 
 /// What a distributed table and the sequences it owns are to have on every node.
@@ -52,7 +52,7 @@ impl Access {
         row.map(|r| Self::from_row(&r)).transpose()
     }
 
-    fn from_row(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    pub(super) fn from_row(row: &Row) -> Result<Self, tokio_postgres::Error> {
         let pairs = |a: Vec<String>, b: Vec<String>| a.into_iter().zip(b).collect();
         Ok(Self {
             relation: row.try_get(0)?,
@@ -67,10 +67,14 @@ impl Access {
         })
     }
 
+    pub(super) fn has_grants_of(&self, other: &Self) -> bool {
+        (&self.acl, &self.columns) == (&other.acl, &other.columns)
+    }
+
     /// What gives `relation` all this. `found` is what it has; `None`: it was just made.
     pub fn statements(&self, relation: &str, found: Option<&Self>) -> Vec<String> {
         let mut sql = Vec::new();
-        let mut acl_is_other = found.is_none_or(|f| f.acl != self.acl || f.columns != self.columns);
+        let mut acl_is_other = found.is_none_or(|f| !f.has_grants_of(self));
         // The sequence of a column belongs to whom the table belongs.
         if !self.is_sequence && found.is_none_or(|f| f.owner != self.owner) {
             sql.push(format!("ALTER TABLE {relation} OWNER TO {}", ident(&self.owner)));
@@ -100,14 +104,19 @@ impl Access {
         sql
     }
 
-    fn grants(&self, relation: &str) -> Vec<String> {
+    /// The grants alone.
+    pub(super) fn grants(&self, relation: &str) -> Vec<String> {
         let oid = format!("{}::regclass", literal(relation));
+        let kind = if self.is_sequence { "SEQUENCE" } else { "TABLE" };
         let mut sql = vec![
-            format!("UPDATE pg_class SET relacl = {} WHERE oid = {oid}", acl(self.acl.as_deref())),
             format!(
                 "UPDATE pg_attribute SET attacl = NULL WHERE attrelid = {oid} AND attacl IS NOT NULL"
             ),
+            format!("UPDATE pg_class SET relacl = {} WHERE oid = {oid}", acl(self.acl.as_deref())),
         ];
+        if self.acl.as_deref() == Some(NOTHING) {
+            sql.push(format!("REVOKE ALL ON {kind} {relation} FROM {}", ident(&self.owner)));
+        }
         for (column, grants) in &self.columns {
             sql.push(format!(
                 "UPDATE pg_attribute SET attacl = {} WHERE attrelid = {oid} AND attname = {}",
@@ -231,226 +240,13 @@ pub(super) async fn can_be_anywhere(
     .hint("Compare with current_user, current_setting() or pg_has_role() instead."))
 }
 
-/// An object with one list of grants and an owner.
-struct Kind {
-    catalog: &'static str,
-    owner: &'static str,
-    acl: &'static str,
-    /// `None`: shared by all databases, so it belongs to none.
-    database: Option<&'static str>,
-}
+/// What a list looks like from which everything was revoked. Read in again, it would be another kind of
+/// array than PostgreSQL's lists, which fails them: such a list is made by REVOKE.
+pub(super) const NOTHING: &str = "{}";
 
-const SCHEMA: Kind = Kind {
-    catalog: "pg_namespace",
-    owner: "nspowner",
-    acl: "nspacl",
-    database: Some(THIS_DATABASE),
-};
-const DATABASE: Kind =
-    Kind { catalog: "pg_database", owner: "datdba", acl: "datacl", database: None };
-const FUNCTION: Kind =
-    Kind { catalog: "pg_proc", owner: "proowner", acl: "proacl", database: Some(THIS_DATABASE) };
-
-impl Kind {
-    /// Gives the object, whose row `condition` finds as `o`, these grants.
-    fn grants(&self, condition: &str, grants: Option<&str>) -> Vec<String> {
-        let Self { catalog, owner, acl: column, .. } = self;
-        let database = self.database.unwrap_or("0::oid");
-        vec![
-            format!("UPDATE {catalog} o SET {column} = {} WHERE {condition}", acl(grants)),
-            format!(
-                "DELETE FROM pg_shdepend d USING {catalog} o WHERE {condition} \
-                 AND d.classid = '{catalog}'::regclass AND d.objid = o.oid AND d.deptype = 'a' \
-                 AND d.dbid = {database}"
-            ),
-            format!(
-                "INSERT INTO pg_shdepend \
-                   (dbid, classid, objid, objsubid, refclassid, refobjid, deptype) \
-                 SELECT DISTINCT {database}, '{catalog}'::regclass, o.oid, 0, \
-                   'pg_authid'::regclass, r.role, 'a'::\"char\" \
-                 FROM {catalog} o, LATERAL aclexplode(o.{column}) g, \
-                   LATERAL (VALUES (g.grantee), (g.grantor)) r (role) \
-                 WHERE {condition} AND r.role <> o.{owner} AND r.role >= {FIRST_OWN}"
-            ),
-        ]
-    }
-
-    /// Owner, grants and everyone named, of the object that `condition` finds.
-    async fn read(
-        &self,
-        client: &Client,
-        condition: &str,
-    ) -> Result<Option<(String, Option<String>, Vec<String>)>, DdlError> {
-        let Self { catalog, owner, acl: column, .. } = self;
-        let sql = format!(
-            "SELECT pg_get_userbyid(o.{owner})::text, o.{column}::text, \
-               ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.oid = o.{owner} OR r.oid IN (\
-                 SELECT unnest(ARRAY[g.grantee, g.grantor]) FROM aclexplode(o.{column}) g)) \
-             FROM {catalog} o WHERE {condition}"
-        );
-        let row = client.query_opt(&sql, &[]).await?;
-        row.map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?))).transpose()
-    }
-}
-
-/// Gives a schema of the home node the same owner and grants on `node`. It is made if need be.
-pub(in crate::catalog) async fn bring_schema(
-    home: &Client,
-    node: &Client,
-    schema: &str,
-) -> Result<(), DdlError> {
-    let condition = format!("o.nspname = {}", literal(schema));
-    let Some((owner, grants, roles)) = SCHEMA.read(home, &condition).await? else {
-        return Err(DdlError::new("3F000", format!("schema \"{schema}\" does not exist")));
-    };
-    copy_roles(home, node, &roles).await?;
-    let found = SCHEMA.read(node, &condition).await?;
-    let mut sql = Vec::new();
-    match &found {
-        None => {
-            sql.push(format!("CREATE SCHEMA {} AUTHORIZATION {}", ident(schema), ident(&owner)));
-        }
-        Some((there, ..)) if *there != owner => {
-            sql.push(format!("ALTER SCHEMA {} OWNER TO {}", ident(schema), ident(&owner)));
-        }
-        Some((_, there, _)) if *there == grants => return Ok(()),
-        Some(_) => {}
-    }
-    sql.extend(SCHEMA.grants(&condition, grants.as_deref()));
-    Ok(node.batch_execute(&sql.join("; ")).await?)
-}
-
-/// Which objects of a kind are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::catalog) enum Which {
-    /// Those that the transaction at hand has changed on the home node.
-    Changed,
-    All,
-}
-
-impl Which {
-    /// Whether the row of a catalog is one of them.
-    fn condition(self, row: &str) -> String {
-        match self {
-            Self::Changed => format!("{row}.xmin = pg_current_xact_id()::xid"),
-            Self::All => "true".into(),
-        }
-    }
-}
-
-/// Does [`bring_schema`] for schemas that are on both nodes. Those that every server comes with are
-/// left to [`bring_built_in`].
-pub(in crate::catalog) async fn bring_schemas(
-    home: &Client,
-    node: &Client,
-    which: Which,
-) -> Result<(), DdlError> {
-    let schemas = format!(
-        "SELECT nspname::text FROM pg_namespace s WHERE nspname !~ '^(pg_|shard_[0-9]+$)' \
-         AND nspname NOT IN ('pgshunt', 'information_schema') AND {}",
-        which.condition("s")
-    );
-    for row in home.query(&schemas, &[]).await? {
-        let schema: String = row.try_get(0)?;
-        let there = "SELECT FROM pg_namespace WHERE nspname::text = $1";
-        if node.query_opt(there, &[&schema]).await?.is_some() {
-            bring_schema(home, node, &schema).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Gives the cluster's database the same owner and grants on `node`.
-pub(in crate::catalog) async fn bring_database(
-    home: &Client,
-    node: &Client,
-    which: Which,
-) -> Result<(), DdlError> {
-    let condition = "o.datname = current_database()";
-    let chosen =
-        format!("SELECT FROM pg_database o WHERE {condition} AND {}", which.condition("o"));
-    if home.query_opt(&chosen, &[]).await?.is_none() {
-        return Ok(());
-    }
-    let read = async |client| DATABASE.read(client, condition).await;
-    let (Some((owner, grants, roles)), Some((there, granted, _))) =
-        (read(home).await?, read(node).await?)
-    else {
-        return Err(DdlError::new("XX000", "a session has no database"));
-    };
-    copy_roles(home, node, &roles).await?;
-    let mut sql = Vec::new();
-    if there != owner {
-        let name: String =
-            node.query_one("SELECT current_database()::text", &[]).await?.try_get(0)?;
-        sql.push(format!("ALTER DATABASE {} OWNER TO {}", ident(&name), ident(&owner)));
-    } else if granted == grants {
-        return Ok(());
-    }
-    sql.extend(DATABASE.grants(condition, grants.as_deref()));
-    Ok(node.batch_execute(&sql.join("; ")).await?)
-}
-
-/// Gives the functions, tables and schemas PostgreSQL comes with the grants they have at home: those
-/// whose grants are not what initdb made them, or that have just been changed. (Types of its own
-/// matter where tables and functions are made, which is at home.)
-pub(in crate::catalog) async fn bring_built_in(
-    home: &Client,
-    node: &Client,
-    which: Which,
-) -> Result<(), DdlError> {
-    let chosen = |catalog: &str, acl: &str| match which {
-        Which::Changed => which.condition("o"),
-        Which::All => format!(
-            "o.{acl} IS DISTINCT FROM (SELECT i.initprivs FROM pg_init_privs i \
-             WHERE i.classoid = '{catalog}'::regclass AND i.objoid = o.oid AND i.objsubid = 0)"
-        ),
-    };
-    let mut sql = Vec::new();
-    let functions = format!(
-        "SELECT oid::regprocedure::text FROM pg_proc o WHERE oid < {FIRST_OWN} AND {}",
-        chosen("pg_proc", "proacl")
-    );
-    for row in home.query(&functions, &[]).await? {
-        let function: String = row.try_get(0)?;
-        let condition = format!("o.oid = to_regprocedure({})", literal(&function));
-        let Some((_, grants, roles)) = FUNCTION.read(home, &condition).await? else { continue };
-        copy_roles(home, node, &roles).await?;
-        sql.extend(FUNCTION.grants(&condition, grants.as_deref()));
-    }
-    let schemas = format!(
-        "SELECT nspname::text FROM pg_namespace o WHERE oid < {FIRST_OWN} AND nspname <> 'public' \
-         AND {}",
-        chosen("pg_namespace", "nspacl")
-    );
-    for row in home.query(&schemas, &[]).await? {
-        bring_schema(home, node, row.try_get(0)?).await?;
-    }
-    let columns = match which {
-        Which::Changed => which.condition("a"),
-        Which::All => "a.attacl IS DISTINCT FROM (SELECT i.initprivs FROM pg_init_privs i \
-             WHERE i.classoid = 'pg_class'::regclass AND i.objoid = a.attrelid AND i.objsubid = a.attnum)"
-            .into(),
-    };
-    let relations = format!(
-        "{READ} JOIN pg_class o ON o.oid = c.oid WHERE o.oid < {FIRST_OWN} \
-         AND o.relkind IN ('r', 'v', 'S') AND ({} OR EXISTS (\
-           SELECT FROM pg_attribute a WHERE a.attrelid = o.oid AND {columns}))",
-        chosen("pg_class", "relacl")
-    );
-    for row in home.query(&relations, &[]).await? {
-        let wanted = Access::from_row(&row)?;
-        // Another version has other views.
-        let Some(there) = Access::of(node, &wanted.relation).await? else { continue };
-        if (&there.acl, &there.columns) != (&wanted.acl, &wanted.columns) {
-            copy_roles(home, node, &wanted.roles).await?;
-            sql.extend(wanted.grants(&wanted.relation));
-        }
-    }
-    Ok(node.batch_execute(&sql.join("; ")).await?)
-}
-
-fn acl(grants: Option<&str>) -> String {
+/// A list of grants in SQL; NULL for that of an object as it was made.
+pub(super) fn acl(grants: Option<&str>) -> String {
+    let grants = grants.filter(|g| *g != NOTHING);
     grants.map_or_else(|| "NULL".into(), |g| format!("{}::aclitem[]", literal(g)))
 }
 
@@ -459,9 +255,10 @@ fn missing(table: &str) -> DdlError {
 }
 
 /// What initdb makes has smaller numbers. Roles among it are never recorded as being needed.
-const FIRST_OWN: u32 = 16384;
+pub(super) const FIRST_OWN: u32 = 16384;
 
-const THIS_DATABASE: &str = "(SELECT oid FROM pg_database WHERE datname = current_database())";
+pub(super) const THIS_DATABASE: &str =
+    "(SELECT oid FROM pg_database WHERE datname = current_database())";
 
 /// The sequences of a table's columns.
 const SEQUENCES: &str = "\
@@ -469,7 +266,8 @@ SELECT d.objid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind
 WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
   AND d.refobjid = to_regclass($1) AND d.deptype IN ('a', 'i')";
 
-const READ: &str = r#"
+/// One row for [`Access::from_row`] per relation `c`.
+pub(super) const READ: &str = r#"
 SELECT concat('"', replace(n.nspname, '"', '""'), '"."', replace(c.relname, '"', '""'), '"'),
   c.relkind = 'S', pg_get_userbyid(c.relowner)::text, c.relacl::text, c.relrowsecurity, c.relforcerowsecurity,
   ARRAY(SELECT attname::text FROM pg_attribute

@@ -11,9 +11,9 @@ use pg_raw_parse::Node;
 use pg_raw_parse::nodes::{self, AlterTableType as Alter, ObjectType};
 use tokio_postgres::Client;
 
-use super::access::{self, Which};
-use super::role_change::{Spec, spec, specs};
-use super::roles::copy_roles;
+use super::access;
+use super::objects::{self, Which};
+use super::role_change::{Spec, specs};
 use super::statement::broken;
 use super::{DdlError, DdlRequest, Everywhere, Who, as_login, as_service, no_move, run_as_client};
 use crate::topology::DistributedTable;
@@ -28,8 +28,6 @@ pub struct AccessChange {
 pub enum What {
     /// The objects it names: their grants, owners, policies or row security.
     Named,
-    /// GRANT ... ON PARAMETER, to these.
-    Parameter { roles: Vec<Spec> },
     /// DROP POLICY: nothing is left that would tell what it was of.
     Policy,
     /// REASSIGN OWNED, DROP OWNED: all that belongs to these, and was granted to them.
@@ -41,7 +39,9 @@ impl AccessChange {
     pub fn parse(node: Node<'_>) -> Option<Result<Self, DdlError>> {
         let tagged = |tag| move |what| Self { what, tag };
         Some(match node {
-            Node::GrantStmt(g) => grant(g).map(tagged(if g.is_grant { "GRANT" } else { "REVOKE" })),
+            Node::GrantStmt(g) => {
+                Ok(tagged(if g.is_grant { "GRANT" } else { "REVOKE" })(What::Named))
+            }
             Node::AlterOwnerStmt(a) => owner(a).map(|tag| tagged(tag)(What::Named)),
             Node::ReassignOwnedStmt(r) => {
                 specs(r.roles()).map(|roles| What::Owned { roles }).map(tagged("REASSIGN OWNED"))
@@ -65,13 +65,6 @@ impl AccessChange {
             _ => return None,
         })
     }
-}
-
-fn grant(g: &nodes::GrantStmt) -> Result<What, DdlError> {
-    if g.objtype != ObjectType::OBJECT_PARAMETER_ACL {
-        return Ok(What::Named);
-    }
-    Ok(What::Parameter { roles: g.grantees().iter().map(spec).collect::<Result<_, _>>()? })
 }
 
 fn owner(a: &nodes::AlterOwnerStmt) -> Result<&'static str, DdlError> {
@@ -133,7 +126,7 @@ pub(super) async fn run(
     let home = &all.home.client;
     nothing_else(home, owned).await?;
     for table in routes.tables() {
-        let told = matches!(change.what, What::Named | What::Parameter { .. });
+        let told = change.what == What::Named;
         if is_changed(home, table).await? || !told && access::differs(all, table).await? {
             no_move(&all.home, table.group).await?;
             access::can_be_anywhere(home, table).await?;
@@ -144,16 +137,14 @@ pub(super) async fn run(
     let which = if owned { Which::All } else { Which::Changed };
     try_join_all(all.others.iter().map(async |peer| {
         let done = async {
-            access::bring_schemas(home, &peer.client, which).await?;
-            access::bring_database(home, &peer.client, which).await?;
-            access::bring_built_in(home, &peer.client, Which::Changed).await
+            objects::bring_schemas(home, &peer.client, which).await?;
+            objects::bring_database(home, &peer.client, which).await?;
+            objects::bring_parameters(home, &peer.client).await?;
+            objects::bring_built_in(home, &peer.client, Which::Changed).await
         };
         done.await.map_err(|e| e.on_node(&peer.node.name))
     }))
     .await?;
-    if let What::Parameter { roles } = &change.what {
-        parameter(all, request, who, roles).await?;
-    }
     Ok(change.tag)
 }
 
@@ -226,32 +217,6 @@ async fn nothing_else(home: &Client, owned: bool) -> Result<(), DdlError> {
     Ok(())
 }
 
-/// Parameters are no objects with a row that could be copied, but their names and those of roles mean
-/// the same everywhere: the client's text goes to all nodes, in its own name.
-async fn parameter(
-    all: &Everywhere,
-    request: &DdlRequest,
-    who: &Who,
-    roles: &[Spec],
-) -> Result<(), DdlError> {
-    let mut named: Vec<String> = roles.iter().map(|r| r.name(who)).collect();
-    named.retain(|name| name != "public");
-    named.extend([request.role.clone(), who.role.clone(), who.login.clone()]);
-    named.sort_unstable();
-    named.dedup();
-    try_join_all(all.others.iter().map(async |peer| {
-        let done = async {
-            copy_roles(&all.home.client, &peer.client, &named).await?;
-            as_login(peer, request).await?;
-            run_as_client(peer, request).await?;
-            as_service(peer).await
-        };
-        done.await.map_err(|e| e.on_node(&peer.node.name))
-    }))
-    .await?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,11 +234,7 @@ mod tests {
             ("REVOKE ALL ON ALL TABLES IN SCHEMA s FROM a CASCADE", What::Named, "REVOKE"),
             ("GRANT CREATE ON SCHEMA s TO a WITH GRANT OPTION", What::Named, "GRANT"),
             ("GRANT CONNECT ON DATABASE d TO a", What::Named, "GRANT"),
-            (
-                "GRANT SET ON PARAMETER work_mem TO a, CURRENT_USER",
-                What::Parameter { roles: vec![name("a"), Spec::CurrentUser] },
-                "GRANT",
-            ),
+            ("GRANT SET ON PARAMETER work_mem TO a, CURRENT_USER", What::Named, "GRANT"),
             ("ALTER SCHEMA s OWNER TO a", What::Named, "ALTER SCHEMA"),
             ("ALTER DATABASE d OWNER TO a", What::Named, "ALTER DATABASE"),
             (

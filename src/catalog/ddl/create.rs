@@ -6,6 +6,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
 use super::access;
+use super::objects;
 use super::roles::copy_all;
 use super::statement::Name;
 use super::{
@@ -137,7 +138,7 @@ pub(in crate::catalog) async fn parent(
     stride: i64,
 ) -> Result<(), DdlError> {
     let on_node = |e: DdlError| e.on_node(&peer.node.name);
-    access::bring_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
+    objects::bring_schema(home, &peer.client, &shape.schema).await.map_err(on_node)?;
     let sequences = slotted(declared, peer.node.id, stride)?;
     peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(DdlError::only_at_home)
 }

@@ -27,6 +27,7 @@ mod change;
 mod create;
 mod error;
 mod everywhere;
+mod objects;
 mod role_change;
 mod roles;
 mod shape;
@@ -39,11 +40,12 @@ use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::error::DbError;
 
 pub use access::Access;
-pub(super) use access::{Which, bring as bring_access, bring_built_in, bring_database};
+pub(super) use access::bring as bring_access;
 pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
 pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
+pub(super) use objects::{Which, bring_built_in, bring_database, bring_parameters};
 pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};
 

@@ -12,9 +12,10 @@ use pg_raw_parse::nodes::{self, ObjectType};
 use pg_raw_parse::raw::RoleSpecType;
 use postgres_protocol::escape::escape_identifier as ident;
 
+use super::objects::{self, Which};
 use super::roles::{Memberships, Part};
 use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Who, access, as_login, as_service, roles, run_as_client,
+    DdlError, DdlRequest, Everywhere, Peer, Who, as_login, as_service, roles, run_as_client,
 };
 use crate::router::changes_reading;
 
@@ -173,7 +174,7 @@ pub(super) fn specs(list: &NodeList) -> Result<Vec<Spec>, DdlError> {
         .collect()
 }
 
-pub(super) fn spec(s: &nodes::RoleSpec) -> Result<Spec, DdlError> {
+fn spec(s: &nodes::RoleSpec) -> Result<Spec, DdlError> {
     Ok(match s.roletype {
         RoleSpecType::ROLESPEC_CSTRING => Spec::Name(named(s.rolename())?),
         RoleSpecType::ROLESPEC_CURRENT_USER | RoleSpecType::ROLESPEC_CURRENT_ROLE => {
@@ -257,8 +258,10 @@ async fn on_node(home: &Peer, node: &Peer, follow: &Follow) -> Result<(), DdlErr
             roles::bring(home, node, std::slice::from_ref(to), &[Part::Attributes]).await
         }
         Follow::Dropped(roles) => {
-            // What the home node's schemas do not say of them any more.
-            access::bring_schemas(home, node, access::Which::All).await?;
+            // What the home node's objects do not say of them any more.
+            objects::bring_schemas(home, node, Which::All).await?;
+            objects::bring_database(home, node, Which::All).await?;
+            objects::bring_parameters(home, node).await?;
             let list = roles.iter().map(|r| ident(r)).collect::<Vec<_>>().join(", ");
             Ok(node.batch_execute(&format!("DROP ROLE IF EXISTS {list}")).await?)
         }

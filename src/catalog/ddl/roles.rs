@@ -114,9 +114,8 @@ pub(super) async fn copy_all(home: &Client, node: &Client) -> Result<(), DdlErro
     copy_roles(home, node, &all).await
 }
 
-/// Makes all roles of the home node on a new one, with their passwords, memberships and defaults, and
-/// what they may do with parameters. The service role keeps what it logs in with if it has no
-/// password at home.
+/// Makes all roles of the home node on a new one, with their passwords, memberships and defaults. The
+/// service role keeps what it logs in with if it has no password at home.
 pub(in crate::catalog) async fn bring_all(home: &Client, node: &Client) -> Result<(), DdlError> {
     const ALL: &str = "\
         SELECT rolname::text FROM pg_authid WHERE rolname !~ '^pg_' \
@@ -124,14 +123,7 @@ pub(in crate::catalog) async fn bring_all(home: &Client, node: &Client) -> Resul
     let rows = home.query(ALL, &[]).await?;
     let all: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
     bring(home, node, &all, &[Part::Attributes, Part::Defaults, Part::Memberships]).await?;
-    bring_defaults_of_all(home, node).await?;
-    let has_parameters = "SELECT FROM pg_class WHERE oid = to_regclass('pg_parameter_acl')";
-    if home.query_opt(has_parameters, &[]).await?.is_some() {
-        let rows = home.query(PARAMETERS, &[]).await?;
-        let sql: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
-        node.batch_execute(&sql.join("; ")).await?;
-    }
-    Ok(())
+    bring_defaults_of_all(home, node).await
 }
 
 async fn present(node: &Client, roles: &[String]) -> Result<Vec<String>, DdlError> {
@@ -292,11 +284,3 @@ SELECT g.rolname::text, m.rolname::text,
   w.rolname::text
 FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
   LEFT JOIN pg_roles w ON w.oid = a.grantor";
-
-/// The grantors are superusers, or hold a grant of one with the option.
-const PARAMETERS: &str = "\
-SELECT format('GRANT %s ON PARAMETER %s TO %s%s', a.privilege_type,
-  (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(p.parname, '.')) part),
-  CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-  CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' END)
-FROM pg_parameter_acl p, aclexplode(p.paracl) a WHERE a.grantee <> a.grantor";

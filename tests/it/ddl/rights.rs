@@ -83,6 +83,18 @@ async fn grants_reach_parents_leaves_and_sequences_on_all_nodes() {
         let access = c.access("public", "t").await;
         assert!(!access.contains(lacks), "{sql}: {access}");
     }
+    // All of it, and some of it again.
+    for (object, says) in [("t", "t f alice {}"), ("SEQUENCE t_id_seq", "t_id_seq t alice {}")] {
+        c.alice(&format!("REVOKE ALL ON {object} FROM PUBLIC, alice, ann, bob, eve")).await;
+        let access = c.access("public", "t").await;
+        assert!(access.contains(says), "{access}");
+    }
+    let may = "SELECT has_table_privilege('alice', 't', 'SELECT') \
+        OR has_sequence_privilege('alice', 't_id_seq', 'USAGE')";
+    assert_eq!(c.on_each::<bool>(may).await, [false; 3]);
+    c.alice("GRANT ALL ON t TO alice, eve").await;
+    assert!(c.access("public", "t").await.contains("{alice=arwdDxt/alice,eve=arwdDxt/alice}"));
+    c.alice("REVOKE ALL ON t FROM eve").await;
     let local: String =
         value(&c.clients[0], "SELECT relacl::text FROM pg_class WHERE relname = 'local'").await;
     assert_eq!(local, "{alice=arwdDxt/alice,=ad/alice,eve=w/alice}");
@@ -97,9 +109,12 @@ async fn grants_reach_parents_leaves_and_sequences_on_all_nodes() {
     assert_eq!(e.message, "role \"nobody_here\" does not exist");
     let e = c.refused("GRANT SELECT (nope) ON t TO eve").await;
     assert_eq!(e.sqlstate, "42703");
+    c.alice("GRANT SELECT ON t TO ann").await;
     let without = c.run_as("ann", "GRANT ALL ON t TO eve").await.unwrap();
     assert_eq!(without.notices[0].message, "no privileges were granted for \"t\"");
+    c.alice("REVOKE ALL ON t FROM ann").await;
     assert_eq!(c.access("public", "t").await, before);
+    c.alice("GRANT SELECT ON t TO ann").await;
     // Nodes know that the role is needed, and that it is not any more.
     assert_eq!(c.run_as(SUPERUSER, "DROP ROLE ann").await.unwrap_err().sqlstate, "2BP01");
     c.alice("REVOKE ALL ON t, local FROM ann, eve").await;
@@ -138,6 +153,10 @@ async fn what_is_made_later_has_what_one_postgres_would_give_it() {
     assert!(c.access("s", "u").await.contains("bob=U/alice"));
     c.alice("REVOKE USAGE ON SCHEMA s FROM bob").await;
     assert!(!c.access("s", "u").await.contains("bob="));
+    c.alice("REVOKE ALL ON SCHEMA s FROM alice").await;
+    assert!(c.access("s", "u").await.contains("alice {}"));
+    c.alice("GRANT ALL ON SCHEMA s TO alice").await;
+    assert!(c.access("s", "u").await.contains("{alice=UC/alice}"));
     c.alice("GRANT CREATE ON SCHEMA s TO bob").await;
     c.alice("DROP TABLE s.u").await;
     c.clients[0].batch_execute("REVOKE CREATE ON SCHEMA s FROM bob").await.unwrap();
@@ -288,8 +307,8 @@ async fn what_every_server_has_is_granted_on_every_server() {
     for sql in [
         "REVOKE EXECUTE ON FUNCTION pg_sleep(float8) FROM PUBLIC",
         "GRANT EXECUTE ON FUNCTION pg_sleep(float8), pg_ls_logdir() TO ann",
-        "GRANT SELECT ON pg_authid TO ann",
-        "GRANT SELECT (setconfig) ON pg_db_role_setting TO ann",
+        "GRANT SELECT ON pg_statistic TO ann",
+        "GRANT SELECT (rolpassword) ON pg_authid TO ann",
         "GRANT SET ON PARAMETER log_statement TO ann",
         "ALTER DATABASE app SET work_mem = '7MB'",
     ] {
@@ -297,8 +316,8 @@ async fn what_every_server_has_is_granted_on_every_server() {
     }
     let says = "SELECT concat_ws(' ', has_function_privilege('ann', 'pg_sleep(float8)', 'EXECUTE'), \
         has_function_privilege('alice', 'pg_sleep(float8)', 'EXECUTE'), \
-        has_table_privilege('ann', 'pg_authid', 'SELECT'), \
-        has_column_privilege('ann', 'pg_db_role_setting', 'setconfig', 'SELECT'), \
+        has_table_privilege('ann', 'pg_statistic', 'SELECT'), \
+        has_column_privilege('ann', 'pg_authid', 'rolpassword', 'SELECT'), \
         has_parameter_privilege('ann', 'log_statement', 'SET'), \
         (SELECT setconfig FROM pg_db_role_setting WHERE setrole = 0 AND setdatabase <> 0))";
     c.clients[1].batch_execute("CREATE ROLE alice").await.unwrap();
@@ -306,6 +325,21 @@ async fn what_every_server_has_is_granted_on_every_server() {
     c.root("ALTER DATABASE app RESET ALL").await;
     c.root("REVOKE SET ON PARAMETER log_statement FROM ann").await;
     assert_eq!(c.on_each::<String>(says).await, vec!["t f t t f"; 2]);
+    c.root("GRANT SET, ALTER SYSTEM ON PARAMETER log_statement, my.own TO ann WITH GRANT OPTION")
+        .await;
+    let ann = c.run_as("ann", "GRANT SET ON PARAMETER my.own TO PUBLIC").await;
+    assert_eq!(ann.unwrap().tag, "GRANT");
+    let parameters = "SELECT coalesce(string_agg(parname || paracl::text, ' ' ORDER BY parname), '') \
+        FROM pg_parameter_acl";
+    let each: Vec<String> = c.on_each(parameters).await;
+    assert_eq!(each[0], each[1]);
+    assert!(each[0].contains("ann=s*A*/postgres") && each[0].contains("=s/ann"), "{each:?}");
+    c.root("REVOKE ALL ON PARAMETER my.own FROM ann CASCADE").await;
+    // Whatever was granted on these goes with the role's rights.
+    c.root("DROP OWNED BY ann").await;
+    assert_eq!(c.on_each::<String>(parameters).await, ["", ""]);
+    assert_eq!(c.on_each::<String>(says).await, vec!["f f f f f"; 2]);
+    c.root("DROP ROLE ann").await;
 }
 
 #[tokio::test]

@@ -31,12 +31,30 @@ impl Sides {
         *self = Self::connect(self.port, self.plain_port).await;
     }
 
+    /// A role's sessions.
+    fn of(&self, user: &str) -> (&Client, &Client) {
+        let find =
+            |all: &'_ [(&str, Client)]| all.iter().position(|(name, _)| *name == user).unwrap();
+        (&self.shunt[find(&self.shunt)].1, &self.plain[find(&self.plain)].1)
+    }
+
     /// The same statement by the same role on both sides, and what came of it.
     async fn same(&self, user: &str, sql: &str) -> Result<Vec<String>, String> {
-        let of = |all: &[(&str, Client)]| all.iter().position(|(name, _)| *name == user).unwrap();
-        let ours = outcome(&self.shunt[of(&self.shunt)].1, sql).await;
-        let theirs = outcome(&self.plain[of(&self.plain)].1, sql).await;
+        let (ours, theirs) = self.of(user);
+        let (ours, theirs) = (outcome(ours, sql).await, outcome(theirs, sql).await);
         assert_eq!(ours, theirs, "{user}: {sql}");
+        ours
+    }
+
+    /// The same by the extended protocol.
+    async fn same_prepared(&self, user: &str, sql: &str, id: i32) -> Result<usize, String> {
+        let run = async |client: &Client| match client.query(sql, &[&id]).await {
+            Ok(rows) => Ok(rows.len()),
+            Err(e) => Err(e.as_db_error().unwrap_or_else(|| panic!("{e:?}")).to_string()),
+        };
+        let (ours, theirs) = self.of(user);
+        let (ours, theirs) = (run(ours).await, run(theirs).await);
+        assert_eq!(ours, theirs, "{user}: {sql} {id}");
         ours
     }
 }
@@ -91,6 +109,32 @@ async fn all_alike(sides: &Sides, round: i32) {
             sides.same(user, sql).await.ok();
         }
     }
+    for user in ROLES {
+        for id in 1..=6 {
+            for sql in [
+                "SELECT who FROM notes WHERE id = $1",
+                "UPDATE notes SET v = v + 1 WHERE id = $1",
+                "SELECT id FROM notes WHERE v >= $1",
+            ] {
+                sides.same_prepared(user, sql, id).await.ok();
+            }
+        }
+    }
+    // One who may be any of them, on connections that are lent to others in turn.
+    for role in ROLES {
+        for sql in [
+            &format!("SET ROLE {role}"),
+            "SELECT id, who FROM notes",
+            "SELECT who FROM notes WHERE id = 9",
+            "BEGIN",
+            "UPDATE notes SET v = 3 WHERE id = 10",
+            "ROLLBACK",
+            "RESET ROLE",
+            "SELECT count(*) FROM notes",
+        ] {
+            sides.same(SUPERUSER, sql).await.ok();
+        }
+    }
     let rows = sides.same("ann", "SELECT id FROM notes").await.unwrap();
     assert!(rows.len() > 20, "{rows:?}");
     let denied = Err("42501 permission denied for table notes".to_owned());
@@ -103,6 +147,9 @@ async fn all_alike(sides: &Sides, round: i32) {
     ] {
         assert_eq!(sides.same("eve", sql).await, denied, "{sql}");
     }
+    let copied = sides.of("eve").0.copy_out("COPY (SELECT id FROM notes WHERE id = 7) TO STDOUT");
+    let e = copied.await.err().expect("eve may not copy");
+    assert_eq!(e.code().unwrap().code(), "42501");
     let hidden = sides.same("bob", "SELECT id FROM notes WHERE id = 2").await.unwrap();
     assert_eq!(hidden, ["", "0 rows"], "it is ann's");
 }
@@ -273,6 +320,11 @@ async fn what_is_granted_on_the_home_nodes_own_stays_in_its_transaction() {
              WHERE datname = 'app'))";
         assert_eq!(value::<String>(&connect(node.port()).await, says).await, "f {work_mem=11MB}");
     }
+    // PostgreSQL takes back what was granted on all databases, from whichever this is said.
+    other.batch_execute("CREATE ROLE carl").await.unwrap();
+    other.batch_execute("GRANT CONNECT ON DATABASE app TO carl").await.unwrap();
+    other.batch_execute("DROP OWNED BY carl").await.unwrap();
+    other.batch_execute("DROP ROLE carl").await.unwrap();
     // Although a server connection of hers is there still.
     let e = connect_as(p.port(), DATABASE, "ann", "a").await.unwrap_err();
     assert_eq!(e.as_db_error().unwrap().message(), "permission denied for database \"app\"");

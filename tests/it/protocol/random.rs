@@ -1,10 +1,15 @@
 //! Conversations made from a seed.
 //!
 //! Each has one key, so that few are refused for going to two nodes in one transaction (such a one
-//! ends there); names, portals, transactions and errors are mixed at will. `PGSHUNT_PROTOCOL_SEED` begins elsewhere,
-//! `PGSHUNT_PROTOCOL_TALKS` makes more of them. `PGSHUNT_PROTOCOL_WILD` also says what no driver says:
-//! Execute of portals never bound, names parsed over and over (docs/roadmap.md has what that finds). What fails is said again, shorter, until nothing can
-//! be left out.
+//! ends there); names, portals, transactions and errors are mixed at will. Two clients talk by turns
+//! through a pool of two connections, which go from one to the other.
+//!
+//! `PGSHUNT_PROTOCOL_SEED` begins elsewhere, `PGSHUNT_PROTOCOL_TALKS` makes more of them,
+//! `PGSHUNT_PROTOCOL_MOST` goes on until so many have failed. `PGSHUNT_PROTOCOL_WILD` also says what no
+//! driver says: Execute of portals never bound (docs/roadmap.md has what that finds). What fails is
+//! said again, shorter, until nothing can be left out.
+
+use std::collections::BTreeMap;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -14,6 +19,25 @@ use super::{Both, Pair};
 
 const NAMES: [&str; 3] = ["-", "a", "b"];
 const PORTALS: [&str; 3] = ["-", "-", "p"];
+
+/// Rows to be fetched few at a time.
+const ROWS: &str = "VALUES (1), (2), (3)";
+
+/// What only the home node can do.
+const AT_HOME: [&str; 12] = [
+    "COPY copied TO STDOUT",
+    "COPY copied FROM STDIN",
+    "COPY copied FROM STDIN",
+    "COPY nobody FROM STDIN",
+    "SELECT count(*) FROM copied",
+    "SELECT repeat('long', 50000)",
+    "SELECT set_config('app.x', '7', true)",
+    "SELECT set_config('app.x', '8', false)",
+    "SHOW app.x",
+    "PREPARE q AS SELECT v FROM t WHERE id = KEY",
+    "EXECUTE q",
+    "DEALLOCATE q",
+];
 
 const SIMPLE: [&str; 44] = [
     "SELECT v FROM t WHERE id = KEY",
@@ -65,6 +89,8 @@ const SIMPLE: [&str; 44] = [
 struct Maker {
     rng: StdRng,
     key: String,
+    /// The key lives on the home node.
+    home: bool,
     wild: bool,
 }
 
@@ -74,7 +100,12 @@ impl Maker {
     }
 
     fn text(&mut self) -> String {
-        self.pick(&SIMPLE).replace("KEY", &self.key)
+        let one = match self.rng.random_range(0..12) {
+            0 => ROWS,
+            1..=3 if self.home => self.pick(&AT_HOME),
+            _ => self.pick(&SIMPLE),
+        };
+        one.replace("KEY", &self.key)
     }
 
     /// What one client says at once; it ends with Query or Sync.
@@ -83,71 +114,133 @@ impl Maker {
         for _ in 0..self.rng.random_range(1..4) {
             if self.rng.random_bool(0.45) {
                 let mut text = self.text();
-                if self.rng.random_bool(0.2) {
+                while self.rng.random_bool(0.25) {
                     text = format!("{text}; {}", self.text());
                 }
+                let copies = text.matches("FROM STDIN").count();
                 said.push(format!("Query {text}"));
+                for _ in 0..copies {
+                    self.copy(&mut said);
+                }
                 continue;
             }
             for _ in 0..self.rng.random_range(0..6) {
-                let part = self.part();
-                said.extend(part);
+                self.part(&mut said);
             }
             said.push("Sync".to_owned());
         }
         said
     }
 
-    fn part(&mut self) -> Vec<String> {
+    /// The client's part of a COPY; late data is passed over where there is none.
+    fn copy(&mut self, said: &mut Vec<String>) {
+        for _ in 0..self.rng.random_range(0..3) {
+            let data = self.pick(&["1\\n", "2\\n3\\n", "nonsense\\n"]);
+            said.push(format!("CopyData {data}"));
+        }
+        let end = self.pick(&["CopyDone", "CopyDone", "CopyFail stop"]);
+        said.push(end.to_owned());
+    }
+
+    fn part(&mut self, all: &mut Vec<String>) {
         let (name, portal) = (self.pick(&NAMES), self.pick(&PORTALS));
-        let most = if self.wild { 10 } else { 6 };
+        let most = if self.wild { 13 } else { 11 };
         match self.rng.random_range(0..most) {
             0..=4 => {
-                let mut all = vec![format!("Parse {name} {}", self.text())];
-                if name != "-" && (!self.wild || self.rng.random_bool(0.7)) {
-                    all.insert(0, format!("CloseStatement {name}"));
+                let text = self.text();
+                if name != "-" && self.rng.random_bool(0.7) {
+                    all.push(format!("CloseStatement {name}"));
                 }
+                all.push(format!("Parse {name} {text}"));
                 all.push(format!("Bind {portal} {name}"));
                 if self.rng.random_bool(0.5) {
                     all.push(format!("DescribePortal {portal}"));
                 }
-                all.push(format!("Execute {portal}"));
-                if portal != "-" {
+                if text == ROWS && self.rng.random_bool(0.7) {
+                    all.push(format!("Execute {portal} 2"));
+                    if self.rng.random_bool(0.5) {
+                        all.push(format!("Execute {portal} 2"));
+                    }
+                } else {
+                    all.push(format!("Execute {portal}"));
+                    if text.ends_with("FROM STDIN") {
+                        self.copy(all);
+                    }
+                }
+                if portal != "-" && self.rng.random_bool(0.7) {
                     all.push(format!("ClosePortal {portal}"));
                 }
-                all
             }
-            5 => vec![format!("Bind {portal} {name}"), format!("Execute {portal}")],
-            6 => vec![format!("Parse {name} {}", self.text())],
-            7 => vec![format!("DescribeStatement {name}")],
-            8 => vec![format!("CloseStatement {name}")],
-            _ => vec![format!("Execute {portal}")],
+            5 => all.extend([format!("Bind {portal} {name}"), format!("Execute {portal}")]),
+            6 => all.push(format!("Parse {name} {}", self.text())),
+            7 => all.push(format!("CloseStatement {name}")),
+            8 => all.push(format!("ClosePortal {portal}")),
+            9 => all.push("Flush".to_owned()),
+            10 => all.extend([
+                format!("Parse - {ROWS}"),
+                format!("Bind {portal} -"),
+                format!("Execute {portal} 1"),
+            ]),
+            11 => all.push(format!("DescribeStatement {name}")),
+            _ => all.push(format!("Execute {portal}")),
         }
     }
 }
 
-pub fn run(pair: &Pair) {
+/// What one client says at once, and which client it is.
+type Line = (usize, Vec<String>);
+
+/// `clients` talk by turns.
+pub fn run(pair: &Pair, clients: usize) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let first: u64 = number("PGSHUNT_PROTOCOL_SEED").unwrap_or(1);
     let talks: u64 = number("PGSHUNT_PROTOCOL_TALKS").unwrap_or(60);
+    let most = number("PGSHUNT_PROTOCOL_MOST").unwrap_or(1);
+    let wild = std::env::var("PGSHUNT_PROTOCOL_WILD").is_ok();
+    let mut found = Vec::new();
     for seed in first..first + talks {
-        let rng = StdRng::seed_from_u64(seed);
-        let key = pair.keys[(seed % 2) as usize].to_string();
-        let mut maker = Maker { rng, key, wild: std::env::var("PGSHUNT_PROTOCOL_WILD").is_ok() };
-        let lines: Vec<_> = (0..12).map(|_| maker.line()).collect();
+        let mut rng = StdRng::seed_from_u64(seed);
+        let home = seed % 2 == 0;
+        let turns: Vec<_> = (0..12 * clients).map(|_| rng.random_range(0..clients)).collect();
+        // Each has a row of its own, on one node: none waits for another's lock.
+        let mut makers: Vec<_> = (0..clients)
+            .map(|n| {
+                let rng = StdRng::seed_from_u64(rng.random());
+                let key = pair.keys[usize::from(!home)][n].to_string();
+                Maker { rng, key, home: home && clients == 1, wild }
+            })
+            .collect();
+        let lines: Vec<Line> = turns.into_iter().map(|who| (who, makers[who].line())).collect();
         if fails(pair, &lines).is_some() {
             let (lines, difference) = shortened(pair, lines);
-            let said: Vec<_> = lines.iter().map(|l| l.join(" | ")).collect();
-            panic!("\nseed {seed}\n{}\n{difference}\n", said.join("\n"));
+            let said: Vec<_> =
+                lines.iter().map(|(who, l)| format!("{who}: {}", l.join(" | "))).collect();
+            found.push(format!("seed {seed}\n{}\n{difference}\n", said.join("\n")));
+            if found.len() as u64 >= most {
+                break;
+            }
         }
     }
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 /// How the answers differ, if they do.
-fn fails(pair: &Pair, lines: &[Vec<String>]) -> Option<String> {
-    let mut both = Both::open(pair, &[("application_name".to_owned(), "random".to_owned())]);
-    both.loosely = true;
-    for line in lines.iter().filter(|l| !l.is_empty()) {
+fn fails(pair: &Pair, lines: &[Line]) -> Option<String> {
+    let mut clients: BTreeMap<usize, Both> = BTreeMap::new();
+    for (who, line) in lines.iter().filter(|(_, l)| !l.is_empty()) {
+        let both = clients.entry(*who).or_insert_with(|| {
+            let mut both =
+                Both::open(pair, &[("application_name".into(), format!("client {who}"))]);
+            // As it was before the last talk.
+            for key in [pair.keys[0][*who], pair.keys[1][*who]] {
+                let reset = format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}");
+                both.say(&reset, Until::Ready(1)).expect("the row");
+            }
+            both.say("Query TRUNCATE copied", Until::Ready(1)).expect("the table");
+            // A server process that has known it once does so for whoever comes behind.
+            both.say("Query SET app.x = '0'", Until::Ready(1)).expect("the parameter");
+            both
+        });
         let ends = line.iter().filter(|m| *m == "Sync" || m.starts_with("Query")).count();
         if let Err(difference) = both.say(&line.join(" | "), Until::Ready(ends)) {
             // Refused with its reason: from here on the two are in different states.
@@ -159,24 +252,26 @@ fn fails(pair: &Pair, lines: &[Vec<String>]) -> Option<String> {
 }
 
 /// The same failure with whatever can be left out left out.
-fn shortened(pair: &Pair, mut lines: Vec<Vec<String>>) -> (Vec<Vec<String>>, String) {
+fn shortened(pair: &Pair, mut lines: Vec<Line>) -> (Vec<Line>, String) {
     let mut difference = fails(pair, &lines).unwrap_or_default();
     let mut again = true;
     while std::mem::take(&mut again) {
         for at in (0..lines.len()).rev() {
-            for part in (0..lines[at].len()).rev() {
-                // Without its end a segment would run into the next.
-                if lines[at][part] == "Sync" && part > 0 && lines[at][part - 1] != "Sync" {
+            for part in (0..lines[at].1.len()).rev() {
+                let line = &lines[at].1;
+                // Without its end a segment would run into the next, and a COPY would not end.
+                let follows = part > 0 && line[part - 1] != "Sync";
+                if line[part] == "Sync" && follows || line[part].starts_with("CopyDone") {
                     continue;
                 }
                 let mut fewer = lines.clone();
-                fewer[at].remove(part);
+                fewer[at].1.remove(part);
                 if let Some(d) = fails(pair, &fewer) {
                     (lines, difference, again) = (fewer, d, true);
                 }
             }
         }
-        lines.retain(|l| !l.is_empty());
+        lines.retain(|(_, l)| !l.is_empty());
     }
     (lines, difference)
 }

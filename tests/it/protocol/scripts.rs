@@ -29,8 +29,8 @@ fn play(pair: &Pair, script: &str) -> Result<(), String> {
     let title = lines.next().unwrap_or_default();
     for line in lines.filter(|l| !l.is_empty() && !l.starts_with('#')) {
         let line = line
-            .replace("AWAY", &pair.keys[1].to_string())
-            .replace("HOME", &pair.keys[0].to_string());
+            .replace("AWAY", &pair.keys[1][0].to_string())
+            .replace("HOME", &pair.keys[0][0].to_string());
         if let Some(login) = line.strip_prefix("login ") {
             let mut words = login.split(' ');
             let who = words.next().unwrap_or("A").to_owned();
