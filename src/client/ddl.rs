@@ -48,7 +48,6 @@ fn report_of_error(e: DdlError) -> Report {
         message: e.message,
         detail: e.detail,
         hint: e.hint,
-        routine: None,
     }
 }
 
@@ -63,6 +62,5 @@ fn report_of_notice(n: Notice) -> Report {
         message: n.message,
         detail: n.detail,
         hint: n.hint,
-        routine: None,
     }
 }

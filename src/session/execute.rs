@@ -50,7 +50,7 @@ impl Session {
         };
         self.put_own_name(&name, &inner, Fate::Swallow, io);
         let mut read = Statement::new(&s.text, &s.oids, s.plan.clone());
-        read.is_told_apart_by(&inner.content());
+        read.id = statement_id(&s.text, &[&inner.content()[..], &s.oids].concat());
         Rc::new(read)
     }
 

@@ -12,7 +12,6 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::prepared::StatementId;
@@ -86,20 +85,17 @@ struct Packed {
     #[serde(with = "base64")]
     oids: Vec<u8>,
     described: bool,
-    columns: Option<Columns>,
 }
 
 impl Packed {
     fn of(s: &Statement) -> Self {
-        let (described, columns) = (s.described.get(), s.columns.borrow().clone());
-        Self { text: s.text.clone(), oids: s.types(), described, columns }
+        Self { text: s.text.clone(), oids: s.types(), described: s.described.get() }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
         let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
         let statement = Statement::new(&self.text, &self.oids, plan);
         statement.described.set(self.described);
-        statement.goes_by(self.columns);
         Rc::new(statement)
     }
 }
@@ -135,7 +131,6 @@ impl Held {
             expects: _,
             status,
             unnamed,
-            unlike: _,
             passing: _,
             passing_on: _,
             started,

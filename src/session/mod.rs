@@ -27,7 +27,6 @@
 
 mod apply;
 mod check;
-mod columns;
 mod emit;
 mod execute;
 mod extended;

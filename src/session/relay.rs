@@ -180,14 +180,7 @@ impl Session {
             }
         };
         let passes = front.passes();
-        if front.fate == Fate::Columns && completes {
-            if let Some(s) = link.expects.pop_front().and_then(|e| e.statement) {
-                link.compare_columns(&s, body);
-            }
-            return Keep::Drop;
-        }
-        let compares = front.fate == Fate::Columns;
-        if let (b't', Some(s), false) = (h.tag, front.statement.clone(), compares) {
+        if let (b't', Some(s)) = (h.tag, front.statement.clone()) {
             link.settle_types(&s, body.get(2..).unwrap_or_default());
             return if passes { Keep::Forward } else { Keep::Drop };
         }
@@ -219,9 +212,6 @@ impl Session {
             }
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
-                if h.tag == b'T' {
-                    link.settle_columns(s, body);
-                }
             }
             if e.is_some_and(|e| matches!(e.reply, Reply::Own { .. })) {
                 let more = |e: &super::Expect| matches!(e.reply, Reply::Own { .. });
@@ -372,7 +362,6 @@ impl Session {
             | Fate::Outside
             | Fate::Before
             | Fate::After
-            | Fate::Columns
             | Fate::Check => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
@@ -404,7 +393,7 @@ impl Session {
             }
             return keep;
         }
-        let in_front = matches!(front.fate, Fate::Swallow | Fate::Columns | Fate::Refuse(_));
+        let in_front = matches!(front.fate, Fate::Swallow | Fate::Refuse(_));
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
         self.stale = front.statement.clone().filter(|_| stale).map(|s| link.prepared_as(&s));
         // What was put in front of a Query has failed, and the server skips that too.

@@ -4,6 +4,7 @@ use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
+use crate::router::first_word;
 use crate::router::place::{Place, place};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::topology::NodeId;
@@ -235,8 +236,8 @@ impl Session {
 
 /// `START TRANSACTION` has a tag of its own.
 fn is_start(text: &[u8]) -> bool {
-    let word = text.trim_ascii_start();
-    word.len() >= 5 && word[..5].eq_ignore_ascii_case(b"start")
+    let word = text.get(first_word(text, 0)..).unwrap_or_default();
+    word.get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start"))
 }
 
 /// What the statements of a text do to the session when they complete; `None`: nothing. `span`
