@@ -29,3 +29,4 @@ pub use functions::{Function, Functions, Harmless, function_changes, functions_c
 pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
 pub use traces::mentions_prepared;
+pub use utility::first_word;

@@ -52,7 +52,7 @@ fn listen(l: &nodes::ListenStmt, cx: Context<'_>) -> Control {
 }
 
 /// Where the first word is, behind white space and comments.
-fn first_word(text: &[u8], mut at: usize) -> usize {
+pub fn first_word(text: &[u8], mut at: usize) -> usize {
     loop {
         let rest = text.get(at..).unwrap_or_default();
         match rest {
