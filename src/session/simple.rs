@@ -103,6 +103,13 @@ impl Session {
                 return Flow::Done;
             }
         }
+        if let Some(report) = self.refuses_question(&plan, env) {
+            self.refuse_query(report, io);
+            return Flow::Done;
+        }
+        if busy && self.must_forget(&plan) {
+            return Flow::Wait(Need::Quiet);
+        }
         if let Some(need) = self.fence_first(&plan) {
             return Flow::Wait(need);
         }
@@ -137,7 +144,9 @@ impl Session {
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
         self.portals.retain(|(name, _)| !name.is_empty());
-        let prefaced = self.names_own(plan);
+        let prefaced = self.names_own(plan) || self.must_forget(plan);
+        self.before_sequences(plan, io);
+        self.uses_tables(plan);
         self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
