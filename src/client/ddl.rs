@@ -50,6 +50,7 @@ fn report_of_error(e: DdlError) -> Report {
         message: e.message,
         detail: e.detail,
         hint: e.hint,
+        routine: None,
     }
 }
 
@@ -64,5 +65,6 @@ fn report_of_notice(n: Notice) -> Report {
         message: n.message,
         detail: n.detail,
         hint: n.hint,
+        routine: None,
     }
 }

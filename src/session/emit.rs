@@ -101,7 +101,7 @@ impl Session {
     }
 
     /// Closes a statement on the link; the client does not learn of it.
-    fn close_on_link(&mut self, id: StatementId, io: &mut Io<'_>) {
+    pub(super) fn close_on_link(&mut self, id: StatementId, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
         frontend::put_named(io.server, b'C', b'S', &server_name(&id));
         let mut e = Expect::new(Reply::Close, Fate::Swallow);

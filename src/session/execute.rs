@@ -50,7 +50,7 @@ impl Session {
         };
         self.put_own_name(&name, &inner, Fate::Swallow, io);
         let mut read = Statement::new(&s.text, &s.oids, s.plan.clone());
-        read.id = statement_id(&s.text, &[&inner.content()[..], &s.oids].concat());
+        read.is_told_apart_by(&inner.content());
         Rc::new(read)
     }
 

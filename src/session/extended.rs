@@ -315,6 +315,7 @@ impl Session {
             return Err(Stop::Wait(need));
         }
         self.reach(&place, env, io)?;
+        self.compare_columns(&statement, b.statement.is_empty(), env, io)?;
         self.count(&plan);
         self.movable &= may_move(&plan) && b.param(0).is_none();
         self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io);

@@ -118,6 +118,8 @@ pub enum Fate {
     Tidy,
     /// Part of the question what a transaction has left behind.
     Check,
+    /// pgshunt compares the columns with those that the client goes by; an error is the client's.
+    Columns,
     /// The request was made to fail; this is the error the client reads.
     Refuse(Box<Report>),
     /// ReadyForQuery is the client's, but tells of its own transaction and not of the server's.
@@ -210,6 +212,8 @@ pub struct Link {
     pub status: Status,
     /// What the unnamed statement of this connection is.
     pub unnamed: Option<StatementId>,
+    /// The statement that has turned out to have other columns here than the client goes by.
+    pub unlike: Option<StatementId>,
     /// Bytes of the current answer that are still to come, and whether the client gets them.
     pub passing: usize,
     pub passing_on: bool,
@@ -262,6 +266,7 @@ impl Link {
             expects: VecDeque::new(),
             status: Status::Idle,
             unnamed: None,
+            unlike: None,
             passing: 0,
             passing_on: false,
             started: false,

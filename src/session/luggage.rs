@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::behind::Question;
 use super::check::Check;
+use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::prepared::StatementId;
@@ -89,17 +90,20 @@ struct Packed {
     #[serde(with = "base64")]
     oids: Vec<u8>,
     described: bool,
+    columns: Option<Columns>,
 }
 
 impl Packed {
     fn of(s: &Statement) -> Self {
-        Self { text: s.text.clone(), oids: s.types(), described: s.described.get() }
+        let (described, columns) = (s.described.get(), s.columns.borrow().clone());
+        Self { text: s.text.clone(), oids: s.types(), described, columns }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
         let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
         let statement = Statement::new(&self.text, &self.oids, plan);
         statement.described.set(self.described);
+        statement.goes_by(self.columns);
         Rc::new(statement)
     }
 }
@@ -135,6 +139,7 @@ impl Held {
             expects: _,
             status,
             unnamed,
+            unlike: _,
             passing: _,
             passing_on: _,
             started,

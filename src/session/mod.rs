@@ -28,6 +28,7 @@
 mod apply;
 mod behind;
 mod check;
+mod columns;
 mod emit;
 mod execute;
 mod extended;

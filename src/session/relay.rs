@@ -188,7 +188,14 @@ impl Session {
             }
         };
         let passes = front.passes();
-        if let (b't', Some(s)) = (h.tag, front.statement.clone()) {
+        if front.fate == Fate::Columns && completes {
+            if let Some(s) = link.expects.pop_front().and_then(|e| e.statement) {
+                link.compare_columns(&s, body);
+            }
+            return Keep::Drop;
+        }
+        let compares = front.fate == Fate::Columns;
+        if let (b't', Some(s), false) = (h.tag, front.statement.clone(), compares) {
             link.settle_types(&s, body.get(2..).unwrap_or_default());
             return if passes { Keep::Forward } else { Keep::Drop };
         }
@@ -227,6 +234,9 @@ impl Session {
             }
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
+                if h.tag == b'T' {
+                    link.settle_columns(s, body);
+                }
             }
             if e.is_some_and(|e| matches!(e.reply, Reply::Own { .. })) {
                 let more = |e: &super::Expect| matches!(e.reply, Reply::Own { .. });
@@ -378,6 +388,7 @@ impl Session {
             | Fate::Outside
             | Fate::Before
             | Fate::After
+            | Fate::Columns
             | Fate::Check => {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
@@ -411,7 +422,7 @@ impl Session {
             }
             return keep;
         }
-        let in_front = matches!(front.fate, Fate::Swallow | Fate::Refuse(_));
+        let in_front = matches!(front.fate, Fate::Swallow | Fate::Columns | Fate::Refuse(_));
         let stale = report_field(body, b'R') == Some(b"RevalidateCachedQuery");
         self.stale = front.statement.clone().filter(|_| stale).map(|s| link.prepared_as(&s));
         // What was put in front of a Query has failed, and the server skips that too.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use super::columns::Columns;
 use super::link::Link;
 use super::listening;
 use super::prepared::{StatementId, statement_id};
@@ -20,8 +21,12 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
-    /// What it is with the types that the client was told its parameters have.
-    pub told: RefCell<Option<(StatementId, Vec<u8>)>>,
+    /// Its result's columns as the client was told them last, if there are any.
+    pub columns: RefCell<Option<Columns>>,
+    /// The types of its parameters as the client was told them.
+    told: RefCell<Option<Vec<u8>>>,
+    /// What it is with all that the client was told.
+    content: Cell<StatementId>,
 }
 
 impl Statement {
@@ -30,15 +35,24 @@ impl Statement {
             Cow::Borrowed(_) => None,
             Cow::Owned(sent) => Some(sent),
         };
+        let id = statement_id(text, oids);
         Self {
-            id: statement_id(text, oids),
+            id,
+            content: Cell::new(id),
             text: text.to_vec(),
             sent,
             oids: oids.to_vec(),
             plan,
             described: Cell::default(),
+            columns: RefCell::default(),
             told: RefCell::default(),
         }
+    }
+
+    /// The same text over another statement is another one.
+    pub(super) fn is_told_apart_by(&mut self, inner: &StatementId) {
+        self.id = statement_id(&self.text, &[inner, &self.oids[..]].concat());
+        self.content.set(self.id);
     }
 
     pub(super) fn sent(&self) -> &[u8] {
@@ -46,14 +60,27 @@ impl Statement {
     }
 
     /// What it is prepared as where it is not yet. A client encodes its values for the types it was
-    /// told, so those hold from then on, whatever the table's columns have become.
+    /// told, so those hold from then on, whatever the table's columns have become; and it goes by
+    /// the columns it was told.
     pub fn content(&self) -> StatementId {
-        self.told.borrow().as_ref().map_or(self.id, |(id, _)| *id)
+        self.content.get()
+    }
+
+    /// The columns that the client has been told now.
+    pub(super) fn goes_by(&self, columns: Option<Columns>) {
+        *self.columns.borrow_mut() = columns;
+        self.renew_content();
+    }
+
+    fn renew_content(&self) {
+        let columns = self.columns.borrow();
+        let print = columns.as_ref().map_or(&[][..], Columns::print);
+        self.content.set(statement_id(&self.text, &[&self.types()[..], print].concat()));
     }
 
     /// The types of its parameters, as far as they are settled.
     pub fn types(&self) -> Vec<u8> {
-        self.told.borrow().as_ref().map_or(&self.oids, |(_, oids)| oids).clone()
+        self.told.borrow().as_ref().unwrap_or(&self.oids).clone()
     }
 
     /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
@@ -66,7 +93,8 @@ impl Statement {
             let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
             oids.extend_from_slice(if made { declared } else { oid });
         }
-        *self.told.borrow_mut() = Some((statement_id(&self.text, &oids), oids));
+        *self.told.borrow_mut() = Some(oids);
+        self.renew_content();
     }
 }
 

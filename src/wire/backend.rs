@@ -33,6 +33,20 @@ impl Status {
     }
 }
 
+/// PostgreSQL's functions by which clients tell errors of one SQLSTATE apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routine {
+    RevalidateCachedQuery,
+}
+
+impl Routine {
+    fn name(self) -> &'static str {
+        match self {
+            Self::RevalidateCachedQuery => "RevalidateCachedQuery",
+        }
+    }
+}
+
 /// An error or notice as the client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -41,12 +55,21 @@ pub struct Report {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where in PostgreSQL it would come from, if clients go by that.
+    pub routine: Option<Routine>,
 }
 
 impl Report {
     pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { severity: "ERROR", sqlstate: sqlstate.into(), message, detail: None, hint: None }
+        Self {
+            severity: "ERROR",
+            sqlstate: sqlstate.into(),
+            message,
+            detail: None,
+            hint: None,
+            routine: None,
+        }
     }
 
     /// As PostgreSQL words it.
@@ -69,6 +92,7 @@ impl Report {
             message: field(b'M').unwrap_or_default(),
             detail: field(b'D'),
             hint: field(b'H'),
+            routine: None,
         }
     }
 
@@ -84,6 +108,11 @@ impl Report {
 
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
+        self
+    }
+
+    pub fn routine(mut self, routine: Routine) -> Self {
+        self.routine = Some(routine);
         self
     }
 
@@ -105,6 +134,9 @@ impl Report {
             }
             if let Some(h) = &self.hint {
                 field(b'H', h);
+            }
+            if let Some(r) = self.routine {
+                field(b'R', r.name());
             }
             b.push(0);
         });

@@ -64,3 +64,45 @@ async fn a_pool_in_use_is_filled_again() {
     assert!(fresh.contains(&turn[0]), "{turn:?} {fresh:?}");
     assert!(!turn[1..].iter().any(|pid| fresh.contains(pid)), "{turn:?} {fresh:?}");
 }
+
+/// A driver reads results by the columns that it was told. On a connection that prepares the statement
+/// when the table has changed already, nobody but the proxy can tell.
+#[tokio::test]
+async fn a_described_statement_whose_columns_have_changed_fails_on_every_connection() {
+    let proxy = shared(3).await;
+    let (a, b) = (proxy.client().await, proxy.client().await);
+    does(&b, "CREATE TABLE t (id int, v text); INSERT INTO t VALUES (1, 'one')").await;
+    rotating(&a, 3).await;
+    let all = a.prepare("SELECT * FROM t WHERE id = $1").await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(a.query_one(&all, &[&1]).await.unwrap().get::<_, &str>(1), "one");
+    }
+    does(&b, "ALTER TABLE t ALTER v TYPE bytea USING v::bytea").await;
+    let fails = async || {
+        let e = a.query_one(&all, &[&1]).await.expect_err("another type");
+        let e = e.as_db_error().unwrap_or_else(|| panic!("{e:?}"));
+        assert_eq!(e.message(), "cached plan must not change result type");
+        assert_eq!((e.code().code(), e.routine()), ("0A000", Some("RevalidateCachedQuery")));
+    };
+    for _ in 0..6 {
+        fails().await;
+    }
+    // It is the transaction's error, too.
+    for _ in 0..3 {
+        does(&a, "BEGIN; INSERT INTO t VALUES (2, 'two')").await;
+        fails().await;
+        assert_eq!(self::fails(&a, "SELECT 1").await, "25P02");
+        does(&a, "COMMIT").await;
+    }
+    assert_eq!(value::<i64>(&a, "SELECT count(*) FROM t").await, 1);
+    // Described anew it is good on all of them, while the old one is not.
+    let anew = a.prepare("SELECT * FROM t WHERE id = $1").await.unwrap();
+    for _ in 0..4 {
+        assert_eq!(a.query_one(&anew, &[&1]).await.unwrap().get::<_, &[u8]>(1), b"one");
+        fails().await;
+    }
+    does(&b, "ALTER TABLE t ALTER v TYPE text USING convert_from(v, 'UTF8')").await;
+    for _ in 0..4 {
+        assert_eq!(a.query_one(&all, &[&1]).await.unwrap().get::<_, &str>(1), "one");
+    }
+}
