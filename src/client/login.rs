@@ -159,6 +159,7 @@ pub async fn run(
         remote_pid: stream.socket().peer_pid(),
         tls: stream.is_tls(),
         worker: worker.index,
+        since: None,
     };
     if let Some(kind) = &startup.replication {
         let mut parameters = startup.params.clone();

@@ -105,6 +105,8 @@ pub struct NewClient {
     pub remote_pid: i32,
     pub tls: bool,
     pub worker: usize,
+    /// When it connected, and when its last request came, if that was with another process.
+    pub since: Option<(SystemTime, SystemTime)>,
 }
 
 /// A client connection. The worker that serves it updates the entry; anybody may read it.
@@ -137,6 +139,9 @@ pub struct ClientInfo {
 
 impl ClientInfo {
     pub(super) fn new(id: u64, new: NewClient) -> Self {
+        let (now, born) = (SystemTime::now(), Instant::now());
+        let (connected_at, requested_at) = new.since.unwrap_or((now, now));
+        let between = |a: SystemTime, b: SystemTime| b.duration_since(a).unwrap_or_default();
         Self {
             id,
             user: new.user,
@@ -146,13 +151,13 @@ impl ClientInfo {
             remote_pid: new.remote_pid,
             tls: new.tls,
             worker: new.worker,
-            connected_at: SystemTime::now(),
+            connected_at,
             application_name: Mutex::new(new.application_name),
             state: AtomicU8::new(ClientState::Idle as u8),
             since_us: AtomicU64::new(0),
-            request_us: AtomicU64::new(0),
+            request_us: AtomicU64::new(micros(between(connected_at, requested_at))),
             kill: Notify::new(),
-            born: Instant::now(),
+            born: born.checked_sub(between(connected_at, now)).unwrap_or(born),
             node: AtomicI64::new(NONE),
             shard: AtomicI64::new(NONE),
             prepared: AtomicU64::new(0),

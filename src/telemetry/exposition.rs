@@ -312,6 +312,7 @@ mod tests {
             remote_pid: 0,
             tls: false,
             worker: 0,
+            since: None,
         });
         client.set_state(ClientState::Held);
         let page = render(&r, &routes());

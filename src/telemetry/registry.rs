@@ -295,6 +295,7 @@ mod tests {
             remote_pid: 0,
             tls: false,
             worker: 0,
+            since: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,7 @@ pub async fn welcome(worker: &Rc<Worker>, stream: Stream, guest: Guest, addr: Cl
         addr,
         local: stream.socket().ends().map(|(_, ours)| ours),
         tls: stream.is_tls(),
+        since: (SystemTime::now(), SystemTime::now()),
         pid: cancel.pid(),
         secret: cancel.secret().to_vec(),
     };

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::SystemTime;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ struct Who {
     /// Our end of its connection.
     local: Option<SocketAddr>,
     tls: bool,
+    /// When it connected, and when its last request came.
+    since: (SystemTime, SystemTime),
     /// Its cancel key.
     pid: i32,
     secret: Vec<u8>,
@@ -78,6 +81,7 @@ impl Who {
             addr: info.addr,
             local: info.local,
             tls: info.tls,
+            since: (info.connected_at, info.requested_at()),
             pid: cancel.pid(),
             secret: cancel.secret().to_vec(),
         }
@@ -103,6 +107,7 @@ impl Who {
             },
             tls: self.tls,
             worker,
+            since: Some(self.since),
         }
     }
 }

@@ -265,7 +265,7 @@ async fn the_console_goes_on_with_the_new_process() {
     assert!(place.serve.end().await.success());
 }
 
-/// The gate of the new process knows what the transaction has touched: a move waits for its end.
+/// What began before is no less in the way of a cutover than what begins now.
 #[tokio::test]
 async fn a_move_waits_for_a_transaction_that_began_with_the_old_process() {
     let mut place = Place::new("takeover-open-move");

@@ -44,6 +44,9 @@ async fn it_goes_on_through_the_process_that_has_its_keys() {
     guest.does("SET application_name = 'behind a pump'").await;
     let shown = guest.client.prepare("SELECT current_setting('application_name'), $1::int").await;
     let shown = shown.unwrap();
+    let console = Console::open(place.port, "pgshunt").await;
+    let connected = async || console.column("SHOW CLIENTS", "connect_time").await;
+    let before = connected().await;
     let mut first = place.take_over();
     let large = guest.client.query_one("SELECT repeat('x', 10 << 20)", &[]).await.unwrap();
     assert_eq!(large.get::<_, String>(0).len(), 10 << 20, "what is large comes through");
@@ -51,11 +54,15 @@ async fn it_goes_on_through_the_process_that_has_its_keys() {
     let length = guest.client.query_one("SELECT length($1::text)", &[&sent]).await.unwrap();
     assert_eq!(length.get::<_, i32>(0), 10 << 20);
 
-    let console = Console::open(place.port, "pgshunt").await;
-    wait_for("the console of the new process", async || {
+    wait_for("the console to be with the new process", async || {
         (tls_of_clients(&console).await.len() == 1).then_some(())
     })
     .await;
+    let sorted = |mut times: Vec<String>| {
+        times.sort();
+        times
+    };
+    assert_eq!(sorted(connected().await), sorted(before), "they have not connected anew");
     let tls = tls_of_clients(&console).await;
     assert!(tls[0].starts_with("TLS"), "{tls:?}");
     // It has no server connection any more, listens nowhere, and has left the catalog.
