@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::ending::End;
 use super::relay::Client;
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
+use crate::router::tables_changed;
 use crate::wire::backend::{self, Report, Status};
 
 impl Client {
@@ -25,6 +26,7 @@ impl Client {
         self.count_job(begun);
         match outcome {
             Ok(outcome) => {
+                tables_changed();
                 for notice in outcome.notices {
                     report_of_notice(notice).put(self.out.buf());
                 }

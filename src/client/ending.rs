@@ -69,7 +69,7 @@ impl Client {
     /// The server connection broke off. A session that has nothing on it goes on without.
     pub(super) fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
         let told = self.parts.session.broken() == Some("the node has closed the connection");
-        let idle = self.parts.session.is_idle() && self.parts.session.pinned().is_none();
+        let idle = self.parts.session.is_idle() && !self.parts.session.is_bound();
         let worker = self.worker.clone();
         worker.with_env(|env| self.parts.session.unlink(env));
         self.parts.cancel.idle();

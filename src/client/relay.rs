@@ -125,6 +125,8 @@ impl Client {
             End::Told => true,
             End::Client | End::HandedOver => false,
         };
+        self.parts.session.ends();
+        self.release();
         self.abandon_server().await;
         if told {
             self.farewell().await;
@@ -346,6 +348,7 @@ impl Client {
     /// The session is linked to this connection already: it has brought it along.
     pub(super) fn holds(&mut self, conn: Leased) {
         conn.serves(self.parts.info.id);
+        self.parts.session.shares(&conn.facts);
         self.parts.cancel.linked([conn.cancel.clone()]);
         self.linked_at = Some(Instant::now());
         self.server = Some(conn);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Pool;
 use super::state::Worker;
 use crate::backend::server::ServerConn;
+use crate::session::Facts;
 
 /// A leased connection. Given back, it may serve others; dropped, it is closed and its place is
 /// free.
@@ -31,6 +32,14 @@ impl Leased {
         let Self { conn, mut place } = self;
         place.taken = false;
         place.pool.give(conn, worker);
+    }
+}
+
+impl Pool {
+    /// What all its connections know together.
+    pub(super) fn share(&self, facts: &mut Facts) {
+        facts.followed = self.followed.clone();
+        facts.behind = self.behind.clone();
     }
 }
 

@@ -26,6 +26,7 @@ use crate::backend::server::{Given, ServerConn};
 use crate::config;
 use crate::net::Stream;
 use crate::net::tls::ClientTls;
+use crate::session::{Behind, Followed};
 use crate::telemetry::{NewServer, PoolFigures, Registry};
 use crate::topology::{Node, NodeId};
 use crate::wire::frame;
@@ -100,7 +101,8 @@ impl OpenRequest {
         let opened = login::connect(target, id, timeout).await;
         let mut fx = Vec::new();
         match opened {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                pool.share(&mut conn.facts);
                 if id.0 < pool.fresh_from.load(Ordering::Acquire) {
                     conn.info.retire();
                 }
@@ -176,6 +178,8 @@ impl Pools {
                 home: self.clone(),
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
+                followed: Followed::default(),
+                behind: Behind::of_pool(),
                 fresh_from: AtomicU64::new(0),
                 shared: Mutex::new(Shared {
                     state: State::new((&**config).into()),
@@ -316,6 +320,8 @@ pub struct Pool {
     key: PoolKey,
     node: Arc<Node>,
     credentials: Mutex<Credentials>,
+    followed: Followed,
+    behind: Behind,
     /// What began to be opened before is retired when it is open.
     fresh_from: AtomicU64,
     shared: Mutex<Shared>,
@@ -373,7 +379,8 @@ impl Pool {
 
     /// A connection that a client has brought along from another process, leased to it here.
     pub fn adopt(self: &Arc<Self>, given: Given, stream: Stream, worker: Worker) -> Leased {
-        let conn = self.home.given(&self.key, given, stream, worker);
+        let mut conn = self.home.given(&self.key, given, stream, worker);
+        self.share(&mut conn.facts);
         if conn.info.tls {
             // It goes through the process that has its keys, and is not to keep that one for others.
             conn.info.retire();

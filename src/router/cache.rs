@@ -11,7 +11,7 @@ use super::functions::Functions;
 use super::place::{Given, Values};
 use super::plan::{Control, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::utility;
+use super::{draws, tables, traces, utility};
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
@@ -239,6 +239,9 @@ fn parse_and_plan(
     let home = |text: &[u8]| Plan {
         kind: Kind::Home,
         statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
+        tables: Box::default(),
+        draws: true,
+        asks: traces::mentions_last_value(text),
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
@@ -256,7 +259,8 @@ fn parse_and_plan(
         };
         return (plan, false);
     };
-    let mut plan = Plan { kind: Kind::Any, statements: Vec::new() };
+    let mut plan = Plan::nothing();
+    let mut used = Vec::new();
     let mut by_shape = tree.len() == 1;
     let path = match speech.path {
         None => Some(super::path::DEFAULT.map(str::to_owned).to_vec()),
@@ -286,6 +290,9 @@ fn parse_and_plan(
         );
         let (kind, control) = analyze::statement(node, cx);
         by_shape &= !analyze::calls_set_config(node);
+        tables::used(node, &mut used);
+        plan.draws |= draws::may_draw(node, cx);
+        plan.asks |= draws::asks(node, cx);
         match &control {
             // What comes behind it in this text finds its tables by another path.
             Control::Set(_)
@@ -306,6 +313,7 @@ fn parse_and_plan(
         plan.kind = if plan.statements.is_empty() { kind } else { join(plan.kind, kind) };
         plan.statements.push(Statement { control, span: (start, end) });
     }
+    plan.tables = used.into();
     (plan, by_shape)
 }
 

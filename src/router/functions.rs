@@ -173,6 +173,17 @@ pub fn function_changes() -> u64 {
     CHANGES.load(Ordering::Acquire)
 }
 
+/// The same of tables and of what is behind them.
+static TABLE_CHANGES: AtomicU64 = AtomicU64::new(0);
+
+pub fn tables_changed() {
+    TABLE_CHANGES.fetch_add(1, Ordering::AcqRel);
+}
+
+pub fn table_changes() -> u64 {
+    TABLE_CHANGES.load(Ordering::Acquire)
+}
+
 impl Harmless {
     pub fn knows(&self, name: &str) -> bool {
         self.since == function_changes() && self.names.contains(name)

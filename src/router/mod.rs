@@ -11,6 +11,7 @@
 mod analyze;
 mod cache;
 mod constant;
+mod draws;
 mod functions;
 mod node_bound;
 mod path;
@@ -25,7 +26,11 @@ mod utility;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};
-pub use functions::{Function, Functions, Harmless, function_changes, functions_changed};
+pub use functions::{
+    Function, Functions, Harmless, function_changes, functions_changed, table_changes,
+    tables_changed,
+};
 pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
-pub use traces::mentions_prepared;
+pub use traces::{mentions_last_value, mentions_prepared};
+pub use utility::first_word;

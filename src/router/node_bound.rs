@@ -69,10 +69,6 @@ pub fn function(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Bound> {
     };
     let distributed = cx.names.routes.tables().next().is_some();
     match name {
-        "currval" | "lastval" => no(
-            "the sequence's last value in this session is not known",
-            "Server connections are shared between sessions. Use INSERT ... RETURNING.",
-        ),
         "set_config" => set_config(f, distributed),
         "setval" if moves_a_slot(f, cx) => no(
             "the sequence of a distributed table cannot be set",

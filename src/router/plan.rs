@@ -109,6 +109,8 @@ pub enum Control {
     Leaves(Arc<Traces>),
     /// May end what an earlier statement has left behind.
     Frees,
+    /// DISCARD SEQUENCES
+    DiscardSequences,
     /// LISTEN, and where the word stands in the text.
     Listen {
         channel: String,
@@ -118,6 +120,8 @@ pub enum Control {
     Unlisten(Option<String>),
     /// CREATE FUNCTION and the like: what functions leave behind must be found out anew.
     ChangesFunctions,
+    /// CREATE TRIGGER, ALTER TABLE and the like: the same of what is behind tables.
+    ChangesTables,
 }
 
 /// The pin of statements that SQL has prepared.
@@ -195,9 +199,11 @@ impl Control {
             | Self::Pure
             | Self::SetEach(_)
             | Self::Frees
+            | Self::DiscardSequences
             | Self::Listen { .. }
             | Self::Unlisten(_)
             | Self::ChangesFunctions
+            | Self::ChangesTables
             | Self::Deallocate(_) => false,
         }
     }
@@ -216,6 +222,12 @@ pub struct Statement {
 pub struct Plan {
     pub kind: Kind,
     pub statements: Vec<Statement>,
+    /// The tables and views it uses, by their own names.
+    pub tables: Box<[String]>,
+    /// It may draw values from sequences.
+    pub draws: bool,
+    /// It asks for those that the session has drawn.
+    pub asks: bool,
 }
 
 impl Plan {
@@ -233,7 +245,19 @@ impl Plan {
         empty || self.single().is_some_and(Control::ends_block)
     }
 
+    /// Of an empty text.
+    pub fn nothing() -> Self {
+        Self {
+            kind: Kind::Any,
+            statements: Vec::new(),
+            tables: Box::default(),
+            draws: false,
+            asks: false,
+        }
+    }
+
     pub fn refused(report: Report) -> Self {
-        Self { kind: Kind::Refused(Box::new(report)), statements: Vec::new() }
+        let kind = Kind::Refused(Box::new(report));
+        Self { kind, statements: Vec::new(), ..Self::nothing() }
     }
 }

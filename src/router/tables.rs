@@ -44,6 +44,40 @@ pub fn with_of<'a>(node: Node<'a>) -> Option<&'a nodes::WithClause> {
     }
 }
 
+/// The names of the tables and views that a statement reads or changes, whatever they are.
+pub fn used(node: Node<'_>, found: &mut Vec<String>) {
+    let mut add = |rv: &nodes::RangeVar| {
+        if let Some(name) = rv.relname()
+            && !found.iter().any(|f| f == name)
+        {
+            found.push(name.to_owned());
+        }
+    };
+    match node {
+        Node::CopyStmt(c) if c.relation().is_some() => c.relation().into_iter().for_each(add),
+        Node::CopyStmt(c) => used(c.query(), found),
+        Node::ExplainStmt(e) => used(e.query(), found),
+        Node::DeclareCursorStmt(d) => used(d.query(), found),
+        Node::CreateTableAsStmt(c) => used(c.query(), found),
+        Node::RefreshMatViewStmt(r) => r.relation().into_iter().for_each(add),
+        Node::SelectStmt(_)
+        | Node::InsertStmt(_)
+        | Node::UpdateStmt(_)
+        | Node::DeleteStmt(_)
+        | Node::MergeStmt(_)
+        | Node::TruncateStmt(_) => {
+            target_of(node).into_iter().for_each(&mut add);
+            walk_manual::<()>(node, |n| {
+                if let Node::RangeVar(rv) = n {
+                    add(rv);
+                }
+                Recurse::yes()
+            });
+        }
+        _ => {}
+    }
+}
+
 fn target_of<'a>(node: Node<'a>) -> Option<&'a nodes::RangeVar> {
     match node {
         Node::InsertStmt(s) => s.relation(),

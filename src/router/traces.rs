@@ -63,8 +63,16 @@ pub fn of_code(cx: Context<'_>, executes: Option<&str>) -> Control {
 
 /// Whether a text may ask which statements the session has prepared.
 pub fn mentions_prepared(text: &[u8]) -> bool {
-    const NAME: &[u8] = b"pg_prepared_statement";
-    text.windows(NAME.len()).any(|w| w.eq_ignore_ascii_case(NAME))
+    mentions(text, b"pg_prepared_statement")
+}
+
+/// Whether a text may ask for what the session has drawn from a sequence.
+pub fn mentions_last_value(text: &[u8]) -> bool {
+    mentions(text, b"currval") || mentions(text, b"lastval")
+}
+
+pub fn mentions(text: &[u8], word: &[u8]) -> bool {
+    text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 
 pub fn leaves(traces: Traces) -> Control {

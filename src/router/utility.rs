@@ -27,6 +27,9 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_ALL => {
             (Kind::Any, Control::DiscardAll)
         }
+        Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_SEQUENCES => {
+            (Kind::Any, Control::DiscardSequences)
+        }
         Node::DiscardStmt(_) | Node::ClosePortalStmt(_) => (Kind::Any, Control::Frees),
         Node::FetchStmt(_) => (Kind::Any, Control::None),
         Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
@@ -52,7 +55,7 @@ fn listen(l: &nodes::ListenStmt, cx: Context<'_>) -> Control {
 }
 
 /// Where the first word is, behind white space and comments.
-fn first_word(text: &[u8], mut at: usize) -> usize {
+pub fn first_word(text: &[u8], mut at: usize) -> usize {
     loop {
         let rest = text.get(at..).unwrap_or_default();
         match rest {
@@ -337,6 +340,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DropStmt(_) if names_temporary(cx) => Control::Frees,
         _ if names_temporary(cx) => Control::Pin("a temporary object"),
         _ if changes_functions(node) => Control::ChangesFunctions,
+        _ if changes_tables(node) => Control::ChangesTables,
         // Of a temporary one, perhaps.
         Node::DropStmt(_) => Control::Frees,
         _ => Control::None,
@@ -433,6 +437,22 @@ fn changes_functions(node: Node<'_>) -> bool {
         Node::RenameStmt(r) => routine(r.rename_type),
         Node::DropStmt(d) => routine(d.remove_type),
         Node::AlterObjectSchemaStmt(a) => routine(a.object_type),
+        _ => false,
+    }
+}
+
+/// Whether functions may stand behind tables after it that did not before.
+fn changes_tables(node: Node<'_>) -> bool {
+    match node {
+        Node::CreateTrigStmt(_)
+        | Node::RuleStmt(_)
+        | Node::ViewStmt(_)
+        | Node::AlterTableStmt(_)
+        | Node::CreateStmt(_)
+        | Node::IndexStmt(_)
+        | Node::CreateSchemaStmt(_)
+        | Node::RenameStmt(_) => true,
+        Node::CreateTableAsStmt(c) => c.objtype == ObjectType::OBJECT_MATVIEW,
         _ => false,
     }
 }

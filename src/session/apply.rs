@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use super::link::{Done, Expect, Link, Reply, Undo};
 use super::{Pending, Session, Statement};
-use crate::router::mentions_prepared;
 use crate::router::plan::{Control, PREPARE};
+use crate::router::{mentions_last_value, mentions_prepared};
 
 impl Session {
     pub(super) fn forget_statement(&mut self, name: &[u8]) -> Option<Rc<Statement>> {
@@ -69,6 +69,7 @@ impl Session {
                     link.discarded = true;
                 }
                 self.pinned = None;
+                self.sequences_discarded();
                 if self.bound.take().is_some()
                     && let Some(link) = &mut self.link
                 {
@@ -89,6 +90,8 @@ impl Session {
             }
             Control::Pin(why) => {
                 self.prepares_listing |= *why == PREPARE && mentions_prepared(sql.as_bytes());
+                self.sequences.prepares_question |=
+                    *why == PREPARE && mentions_last_value(sql.as_bytes());
                 self.pinned.get_or_insert(why);
                 self.look_again();
             }
@@ -98,12 +101,14 @@ impl Session {
             }
             Control::Leaves(traces) => self.leaves(traces),
             Control::Frees => self.look_again(),
+            Control::DiscardSequences => self.sequences_discarded(),
             Control::Listen { channel, .. } => self.channels.listen(channel),
             Control::Unlisten(channel) => {
                 self.channels.unlisten(channel.as_deref());
                 self.look_again();
             }
             Control::ChangesFunctions => self.functions_change(),
+            Control::ChangesTables => self.tables_change(),
         }
         self.extend_prelude(done);
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::link::{Done, Expect, Fate, Reply};
 use super::{Io, Session};
 use crate::router::plan::{PREPARE, Traces};
-use crate::router::{function_changes, functions_changed};
+use crate::router::{function_changes, functions_changed, tables_changed};
 use crate::wire::backend::data_row;
 use crate::wire::{frame, frontend};
 
@@ -92,6 +92,8 @@ pub(super) struct Check {
     unknown: bool,
     /// A statement of the open transaction has changed functions.
     changes_functions: bool,
+    /// Or tables.
+    changes_tables: bool,
 }
 
 /// What binds a session for as long as the server says so.
@@ -148,6 +150,10 @@ impl Session {
         self.check.changes_functions = true;
     }
 
+    pub(super) fn tables_change(&mut self) {
+        self.check.changes_tables = true;
+    }
+
     /// The failed statement may have left something all the same: an advisory lock stays.
     pub(super) fn failed_half_way(&mut self, left: &[Done]) {
         use crate::router::plan::Control;
@@ -168,14 +174,19 @@ impl Session {
     pub(super) fn transaction_ended(&mut self) {
         if std::mem::take(&mut self.check.changes_functions) {
             functions_changed();
+            // Another one of a name may be in its place.
+            tables_changed();
+        }
+        if std::mem::take(&mut self.check.changes_tables) {
+            tables_changed();
         }
         self.check.due |= self.check.unknown;
     }
 
     /// Nothing of the connection's state is left (DISCARD ALL).
     pub(super) fn nothing_is_left(&mut self) {
-        let changes_functions = self.check.changes_functions;
-        self.check = Check { changes_functions, ..Check::default() };
+        let Check { changes_functions, changes_tables, .. } = self.check;
+        self.check = Check { changes_functions, changes_tables, ..Check::default() };
     }
 
     /// Asks the server, when there is something to ask and nothing else is under way.
@@ -236,6 +247,7 @@ impl Session {
         let Some(link) = &mut self.link else { return };
         let check = std::mem::take(&mut self.check);
         self.check.changes_functions = check.changes_functions;
+        self.check.changes_tables = check.changes_tables;
         let strange = check.traces.functions.iter().any(|f| !check.harmless.contains(f));
         if let Some(since) = check.asked {
             link.facts.harmless.learn(since, check.harmless);

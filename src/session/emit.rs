@@ -162,6 +162,8 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) {
+        self.before_sequences(&s.plan, io);
+        self.uses_tables(&s.plan);
         let lists = self.put_own_names(&s.plan, io);
         let name = if lists && !client_name.is_empty() {
             client_name.to_vec()

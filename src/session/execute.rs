@@ -17,7 +17,7 @@ use crate::wire::frontend;
 
 impl Session {
     /// The statement of the protocol that an EXECUTE names.
-    fn named_by_execute(&self, control: &Control) -> Option<(&[u8], &Rc<Statement>)> {
+    pub(super) fn named_by_execute(&self, control: &Control) -> Option<(&[u8], &Rc<Statement>)> {
         match control {
             Control::Leaves(traces) => {
                 let name = traces.executes.as_ref()?.as_bytes();

@@ -308,6 +308,9 @@ impl Session {
         if let Some(need) = self.ensure(&place, env, io)? {
             return Err(Stop::Wait(need));
         }
+        if let Some(report) = self.refuses_question(&plan, env) {
+            return Err(report.into());
+        }
         if let Some(need) = self.fence_first(&plan) {
             return Err(Stop::Wait(need));
         }

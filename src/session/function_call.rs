@@ -32,6 +32,7 @@ impl Session {
             link.push(Expect::forward(Reply::Query));
         }
         if !is_of_large_objects(body) {
+            self.may_have_drawn();
             self.leaves(&Traces { code: true, ..Traces::default() });
         }
         Flow::Done

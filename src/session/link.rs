@@ -19,9 +19,11 @@ use crate::topology::{NodeId, ShardId};
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
+use super::behind::Behind;
 use super::order::Order;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
+use super::sequences::{Drawn, Followed};
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +52,13 @@ pub struct Facts {
     pub harmless: Harmless,
     /// Of the server process.
     pub pid: i32,
+    /// Who may have drawn values of sequences on it.
+    pub drawn: Drawn,
+    /// Of its pool, as is what follows.
+    #[serde(skip)]
+    pub followed: Followed,
+    #[serde(skip)]
+    pub behind: Behind,
 }
 
 impl Default for Facts {
@@ -62,6 +71,9 @@ impl Default for Facts {
             checks: false,
             harmless: Harmless::default(),
             pid: 0,
+            drawn: Drawn::default(),
+            followed: Followed::default(),
+            behind: Behind::default(),
         }
     }
 }
@@ -88,6 +100,8 @@ pub enum Reply {
     Own { closed: bool },
     /// The rows of pgshunt's own question, up to CommandComplete.
     Check,
+    /// The same, of the other question.
+    Behind,
     /// Nothing: these bytes are the client's as soon as it is their turn.
     Ours(Vec<u8>),
     /// Nothing: the client ended its part of a COPY here.
@@ -127,6 +141,8 @@ pub struct Undo {
     pub unnamed: Option<Option<StatementId>>,
     /// The statement prepared or closed on the connection, and whether it was there before.
     pub content: Option<(StatementId, bool)>,
+    /// Who had drawn on the connection before it was made to forget.
+    pub drawn: Option<Drawn>,
 }
 
 /// What a completed statement does.
@@ -370,6 +386,9 @@ impl Link {
 
     /// Forgets what a request that was never carried out would have left on the connection.
     pub fn undo(&mut self, undo: &Undo) {
+        if let Some(drawn) = undo.drawn {
+            self.facts.drawn = drawn;
+        }
         // A request that was sent since has found before it what this one has found.
         if let Some((id, there)) = undo.content {
             let open = self.order.changes_content(&id, self.expects.len());

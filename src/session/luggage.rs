@@ -11,11 +11,13 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::behind::Question;
 use super::check::Check;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::prepared::StatementId;
 use super::reported::Reported;
+use super::sequences::Sequences;
 use super::settings::SessionSettings;
 use super::{Env, Session, Statement};
 use crate::gate::machine::Touch;
@@ -47,6 +49,8 @@ pub struct Luggage {
     bound: Option<String>,
     prepares_listing: bool,
     check: Check,
+    behind: Question,
+    sequences: Sequences,
     link: Option<Held>,
 }
 
@@ -196,12 +200,13 @@ impl Session {
             l.is_quiet()
                 && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0)
                 // It is about to be asked what the transaction has left.
-                && (l.status != Status::Idle || !self.check.is_due())
+                && (l.status != Status::Idle || !(self.check.is_due() || self.behind.is_due()))
         };
         self.link.as_ref().is_none_or(link_travels)
             && self.pending.is_empty()
             && !self.skipping
             && !self.check.is_asked()
+            && !self.behind.is_asked()
             && !self.waits_for_fence()
             && !self.retry.is_again()
             && self.stale.is_none()
@@ -234,6 +239,8 @@ impl Session {
             bound,
             prepares_listing,
             check,
+            behind,
+            sequences,
             channels,
             settings,
             let_go: _,
@@ -263,6 +270,8 @@ impl Session {
             bound: bound.map(str::to_owned),
             prepares_listing: *prepares_listing,
             check: check.clone(),
+            behind: behind.clone(),
+            sequences: sequences.clone(),
             link: link.as_mut().map(|link| Held::of(link, env)),
         })
     }
@@ -283,6 +292,8 @@ impl Session {
         session.pinned = luggage.pinned.map(reason);
         session.bound = luggage.bound.map(reason);
         session.check = luggage.check;
+        session.behind = luggage.behind;
+        session.sequences = luggage.sequences;
         session.prepares_listing = luggage.prepares_listing;
         session.link = luggage.link.map(|held| held.unpack(client, env));
         for Named { name, statement } in luggage.statements {

@@ -26,6 +26,7 @@
 //! What is left out: a second node within a transaction.
 
 mod apply;
+mod behind;
 mod check;
 mod emit;
 mod execute;
@@ -44,6 +45,7 @@ mod reading;
 mod relay;
 mod reported;
 mod retry;
+mod sequences;
 mod settings;
 mod simple;
 mod statement;
@@ -62,6 +64,7 @@ use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
+pub use behind::Behind;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
@@ -69,6 +72,7 @@ pub use listening::Notification;
 pub use luggage::Luggage;
 pub use prepared::StatementId;
 use reported::Reported;
+pub use sequences::Followed;
 pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
 
@@ -187,7 +191,9 @@ pub struct Session {
     /// The same, for what nobody can tell the end of.
     bound: Option<&'static str>,
     check: check::Check,
+    behind: behind::Question,
     channels: listening::Channels,
+    sequences: sequences::Sequences,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -244,7 +250,9 @@ impl Session {
             pinned: None,
             bound: None,
             check: check::Check::default(),
+            behind: behind::Question::default(),
             channels: listening::Channels::default(),
+            sequences: sequences::Sequences::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,
@@ -281,7 +289,15 @@ impl Session {
         self.status
     }
     pub fn pinned(&self) -> Option<&'static str> {
-        self.pinned
+        self.pinned.or(self.sequences.kept.then_some(sequences::SEQUENCES))
+    }
+    /// What its connection keeps for it is nowhere else.
+    pub fn is_bound(&self) -> bool {
+        self.pinned.is_some()
+    }
+    /// The client has gone: what it has drawn is of no use any more.
+    pub fn ends(&mut self) {
+        self.sequences.kept = false;
     }
     pub fn node(&self) -> Option<NodeId> {
         self.link.as_ref().map(|l| l.node)
@@ -353,6 +369,7 @@ impl Session {
                 }
                 b'S' if self.skipping => {}
                 _ if self.check.is_asked()
+                    || self.behind.is_asked()
                     || self.is_spoiling()
                     || link.ending
                     || link.prefaced
@@ -410,10 +427,20 @@ impl Session {
         self.let_go = false;
     }
 
+    /// What the connections of its pool know together holds for the one that came along.
+    pub fn shares(&mut self, of_pool: &Facts) {
+        if let Some(link) = &mut self.link {
+            link.facts.followed = of_pool.followed.clone();
+            link.facts.behind = of_pool.behind.clone();
+        }
+    }
+
     fn can_release(&self) -> bool {
         let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
         self.pinned.is_none()
+            && !self.sequences.kept
             && !self.check.is_due()
+            && !self.behind.is_due()
             && !self.waits_for_fence()
             && self.link.as_ref().is_some_and(free)
     }

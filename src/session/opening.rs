@@ -143,6 +143,8 @@ impl Session {
         link.push(Expect::new(Reply::Query, Fate::Tidy));
         link.ending = true;
         self.movable = false;
+        // What was drawn on it is known there still, if it comes back.
+        self.sequences.kept = false;
     }
 
     /// Whether the open transaction could as well have begun on another node.

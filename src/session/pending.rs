@@ -121,7 +121,7 @@ impl Session {
         };
         let holds = self.pending.iter().any(|p| !matches!(p, Pending::Ours { .. }));
         holds
-            && self.pinned.is_none()
+            && self.pinned().is_none()
             && self.status != Status::Failed
             && self.link.as_ref().is_none_or(Link::is_free)
             && self.pending.iter().all(prepares)

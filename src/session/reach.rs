@@ -42,6 +42,7 @@ impl Session {
         if link.node != node {
             if fresh {
                 self.let_go = true;
+                self.sequences.kept = false;
                 return Ok(Some(Need::Lease(node)));
             }
             if !link.is_quiet() {

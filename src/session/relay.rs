@@ -45,8 +45,11 @@ impl Session {
                 }
             }
             let Some(h) = frame::header(&input[run..])? else { break };
-            let asked =
-                h.tag == b'D' && link.expects.front().is_some_and(|e| e.reply == Reply::Check);
+            let asked = h.tag == b'D'
+                && link
+                    .expects
+                    .front()
+                    .is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind));
             if !(is_inspected(h.tag) || asked) || (h.len > MAX_INSPECTED && h.tag == b'E') {
                 link.passing_on = link.expects.front().is_none_or(|e| e.passes());
                 link.passing = h.len;
@@ -102,8 +105,9 @@ impl Session {
         }
         pass(input, &mut run, io);
         self.take_back_names(io);
+        self.ask_what_is_behind(io);
         self.ask_what_is_left(io);
-        if self.pinned.is_some() && self.is_idle() {
+        if self.pinned().is_some() && self.is_idle() {
             self.renew_ticket(env);
         }
         Ok(())
@@ -134,7 +138,11 @@ impl Session {
             }
             b'E' => return self.error(body, env, io),
             b'D' => {
-                self.is_left(body);
+                if link.expects.front().is_some_and(|e| e.reply == Reply::Behind) {
+                    self.is_behind(body);
+                } else {
+                    self.is_left(body);
+                }
                 return Keep::Drop;
             }
             b'G' | b'W' => {
@@ -170,7 +178,7 @@ impl Session {
             | (Reply::Describe, b'T' | b'n')
             | (Reply::Own { closed: false }, b'C' | b'I')
             | (Reply::Own { closed: true }, b'3')
-            | (Reply::Check, b'C')
+            | (Reply::Check | Reply::Behind, b'C')
             | (Reply::Execute, b'C' | b'I' | b's') => true,
             (Reply::Query | Reply::Own { .. }, _) | (Reply::Describe, b't') => false,
             _ => {
@@ -206,9 +214,16 @@ impl Session {
         }
         if completes {
             let e = link.expects.pop_front();
-            if e.as_ref().is_some_and(|e| e.reply == Reply::Check) {
-                self.know_what_is_left();
-                return Keep::Drop;
+            match e.as_ref().map(|e| &e.reply) {
+                Some(Reply::Check) => {
+                    self.know_what_is_left();
+                    return Keep::Drop;
+                }
+                Some(Reply::Behind) => {
+                    self.know_what_is_behind();
+                    return Keep::Drop;
+                }
+                _ => {}
             }
             if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
@@ -334,6 +349,7 @@ impl Session {
         }
         if front.fate == Fate::Check {
             self.cannot_know_what_is_left();
+            self.cannot_know_what_is_behind();
             return Keep::Drop;
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
@@ -368,6 +384,8 @@ impl Session {
                 }
                 if let Some(body) = self.in_clients_words(body) {
                     Keep::Reword(body)
+                } else if let Some(report) = self.unknown_value(body) {
+                    Keep::Replace(Box::new(report))
                 } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {

@@ -4,6 +4,7 @@ use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
+use crate::router::first_word;
 use crate::router::place::{Place, place};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::topology::NodeId;
@@ -102,6 +103,13 @@ impl Session {
                 return Flow::Done;
             }
         }
+        if let Some(report) = self.refuses_question(&plan, env) {
+            self.refuse_query(report, io);
+            return Flow::Done;
+        }
+        if busy && self.must_forget(&plan) {
+            return Flow::Wait(Need::Quiet);
+        }
         if let Some(need) = self.fence_first(&plan) {
             return Flow::Wait(need);
         }
@@ -136,7 +144,9 @@ impl Session {
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
         self.portals.retain(|(name, _)| !name.is_empty());
-        let prefaced = self.names_own(plan);
+        let prefaced = self.names_own(plan) || self.must_forget(plan);
+        self.before_sequences(plan, io);
+        self.uses_tables(plan);
         self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
         let Some(link) = &mut self.link else { return };
@@ -235,8 +245,8 @@ impl Session {
 
 /// `START TRANSACTION` has a tag of its own.
 fn is_start(text: &[u8]) -> bool {
-    let word = text.trim_ascii_start();
-    word.len() >= 5 && word[..5].eq_ignore_ascii_case(b"start")
+    let word = text.get(first_word(text, 0)..).unwrap_or_default();
+    word.get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"start"))
 }
 
 /// What the statements of a text do to the session when they complete; `None`: nothing. `span`

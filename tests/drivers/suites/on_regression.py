@@ -19,9 +19,6 @@ SECONDS = 220
 # Files that cannot say the same, and why.
 EXCLUDED = {
     "guc": "sets a placeholder that no server process takes once it has loaded plpgsql",
-    "constraints": "defaults use currval(), the last value that the server connection has drawn",
-    "limit": "uses currval() outside of the transaction that drew: refused with 0A000",
-    "sequence": "uses currval() and lastval() outside of the transaction that drew: refused with 0A000",
     "stats": "waits for the counters of the one server process that it believes to have",
     "temp": "counts on a server process that has not had a temporary schema before",
     "triggers": "switches a variable of a C function in the one server process it believes to have",
@@ -72,6 +69,12 @@ def main():
             f"--port={os.environ['PGPORT']}", f"--user={os.environ['PGUSER']}", "--dbname=postgres",
             "--use-existing", f"--schedule={schedule}",
         ]
+        # Some files ask for what they have drawn from sequences. pgshunt follows that from the first
+        # question in the database on; this one fails, as nothing is drawn.
+        subprocess.run(
+            [f"{source.bindir}/psql", "-d", "postgres", "-c", "SELECT lastval()"],
+            capture_output=True, timeout=SECONDS, check=False,
+        )
         # It fails where the expected output is another version's; the outputs are compared instead.
         done = subprocess.run(
             command, cwd=regress, capture_output=True, text=True, timeout=SECONDS, check=False

@@ -1,6 +1,7 @@
 //! What a session has made of itself, with two clients that must share server connections: neither
 //! may see the other's, and each must find its own again. One file per kind of state.
 
+mod behind;
 mod notify;
 mod pins;
 mod prepared;
@@ -8,6 +9,7 @@ mod replication;
 mod restarts;
 mod rotation;
 mod search_path;
+mod sequences;
 mod settings;
 
 use pgshunt::config::Config;

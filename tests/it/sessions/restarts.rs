@@ -158,6 +158,8 @@ async fn a_node_that_restarts_is_not_noticed_by_who_has_nothing_open() {
     does(&a, "CREATE TABLE t (n int); SET work_mem = '1MB'").await;
     let s = a.prepare("INSERT INTO t VALUES (1)").await.unwrap();
     a.execute(&s, &[]).await.unwrap();
+    // What is behind the table has been asked and answered: nothing of the session's is open.
+    assert_eq!(show(&a, "work_mem").await, "1MB");
     for mode in [StopMode::Fast, StopMode::Immediate] {
         proxy.nodes.nodes[0].stop(mode).unwrap();
         assert!(b.batch_execute("SELECT 1").await.is_err(), "the node is away");

@@ -1,0 +1,126 @@
+//! currval() and lastval(): what the session itself has drawn, or a refusal; never what another one
+//! has drawn on the same server connection.
+
+use super::*;
+
+async fn drawn(client: &Client, sql: &str) -> i64 {
+    value(client, sql).await
+}
+
+async fn sequences(client: &Client) {
+    does(
+        client,
+        "CREATE SEQUENCE s; CREATE SEQUENCE r START 100;
+         CREATE TABLE t (id serial, v text);
+         CREATE TABLE plain (v text)",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn who_has_drawn_nothing_is_told_so() {
+    let (proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    let c = proxy.client().await;
+    assert_eq!(drawn(&b, "SELECT nextval('s')").await, 1);
+    for question in ["SELECT currval('s')", "SELECT lastval()"] {
+        assert_eq!(fails(&c, question).await, "55000", "{question}");
+        let e = c.query(question, &[]).await.expect_err(question);
+        assert_eq!(e.code().unwrap().code(), "55000", "{question}");
+    }
+    assert_eq!(fails(&c, "SELECT currval('nonsense')").await, "42P01");
+    assert_eq!(pinned_by(&proxy).await, ["", "", ""], "nobody is kept for it");
+}
+
+#[tokio::test]
+async fn the_first_question_is_answered_by_the_connection_that_drew() {
+    let (proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    assert_eq!(drawn(&b, "SELECT nextval('s')").await, 1);
+    // Whoever only reads there does not matter.
+    does(&proxy.client().await, "SELECT v FROM plain").await;
+    assert_eq!(drawn(&b, "SELECT currval('s')").await, 1);
+    assert_eq!(drawn(&b, "SELECT lastval()").await, 1);
+    assert_eq!(fails(&b, "SELECT currval('r')").await, "55000");
+}
+
+#[tokio::test]
+async fn another_sessions_value_is_never_given() {
+    let (_proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    assert_eq!(drawn(&a, "SELECT nextval('s')").await, 1);
+    assert_eq!(drawn(&b, "SELECT nextval('s')").await, 2);
+    assert_eq!(fails(&a, "SELECT currval('s')").await, "0A000");
+    assert_eq!(fails(&a, "SELECT lastval()").await, "0A000");
+    // From now on it is followed.
+    assert_eq!(drawn(&a, "SELECT nextval('s')").await, 3);
+    assert_eq!(drawn(&a, "SELECT currval('s')").await, 3);
+    assert_eq!(drawn(&a, "SELECT lastval()").await, 3);
+    // What it drew before that, if anything, is not known.
+    assert_eq!(fails(&a, "SELECT currval('r')").await, "0A000");
+    does(&a, "DISCARD SEQUENCES").await;
+    assert_eq!(fails(&a, "SELECT currval('r')").await, "55000");
+}
+
+#[tokio::test]
+async fn a_database_whose_clients_ask_is_followed() {
+    let proxy = shared(3).await;
+    let (a, b) = (proxy.client().await, proxy.client().await);
+    sequences(&a).await;
+    does(&a, "DISCARD SEQUENCES").await;
+    assert_eq!(fails(&a, "SELECT lastval()").await, "55000");
+    for n in 1..4 {
+        assert_eq!(
+            drawn(&a, "INSERT INTO t (v) VALUES ('a') RETURNING id::bigint").await,
+            2 * n - 1
+        );
+        assert_eq!(drawn(&b, "INSERT INTO t (v) VALUES ('b') RETURNING id::bigint").await, 2 * n);
+        for (client, wanted) in [(&a, 2 * n - 1), (&b, 2 * n)] {
+            assert_eq!(drawn(client, "SELECT currval('t_id_seq')").await, wanted);
+            assert_eq!(drawn(client, "SELECT lastval()").await, wanted);
+            assert_eq!(fails(client, "SELECT currval('s')").await, "55000");
+        }
+    }
+    let why = "a sequence's value";
+    assert_eq!(pinned_by(&proxy).await, [why, why]);
+    does(&a, "BEGIN; SELECT nextval('s'); ROLLBACK").await;
+    assert_eq!(drawn(&a, "SELECT currval('s')").await, 1, "ROLLBACK gives nothing back");
+    does(&a, "PREPARE q AS SELECT currval('s')").await;
+    does(&a, "EXECUTE q; DEALLOCATE q; DISCARD SEQUENCES").await;
+    does(&b, "DISCARD ALL").await;
+    wait_for("both to be let go of", async || (pinned_by(&proxy).await == ["", ""]).then_some(()))
+        .await;
+    for client in [&a, &b] {
+        assert_eq!(fails(client, "SELECT lastval()").await, "55000");
+    }
+    // Who only reads keeps nothing.
+    does(&a, "SELECT v FROM plain").await;
+    assert_eq!(pinned_by(&proxy).await, ["", ""]);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_gives_its_connection_back() {
+    let (proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    does(&a, "DISCARD SEQUENCES").await;
+    assert_eq!(fails(&a, "SELECT lastval()").await, "55000");
+    let held = pid(&b).await;
+    let c = proxy.client().await;
+    does(&c, "SELECT nextval('s')").await;
+    assert_eq!(drawn(&c, "SELECT currval('s')").await, 1);
+    drop(c);
+    assert_eq!(pid(&b).await, held);
+    assert_eq!(fails(&b, "SELECT lastval()").await, "55000");
+}
+
+#[tokio::test]
+async fn in_a_transaction_that_draws_it_is_known_at_once() {
+    let (_proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    does(&b, "SELECT nextval('r')").await;
+    does(&a, "DISCARD SEQUENCES").await;
+    does(&a, "BEGIN").await;
+    assert_eq!(drawn(&a, "SELECT nextval('s')").await, 1);
+    assert_eq!(drawn(&a, "SELECT currval('s')").await, 1);
+    does(&a, "ROLLBACK").await;
+}
