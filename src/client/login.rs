@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 
 use super::authenticate::Client;
 use super::cancel::Registration;
 use super::replication::Granted;
-use super::reported::{Asked, Known, Status};
+use super::reported::{Asked, Known, Told};
 use super::shared::Admission;
 use super::worker::Worker;
 use crate::backend::login::Credentials;
@@ -177,14 +177,15 @@ pub async fn run(
         let granted = Granted { server, cancel, info, admission, input };
         return Ok(Outcome::Replication(Box::new(granted)));
     }
-    let status = server_status(worker, &user, &database, &credentials, &startup).await?;
+    let told = server_status(worker, &user, &database, &credentials, &startup).await?;
     let cancel = shared.cancels.register(protocol);
-    put_welcome(out.buf(), &status, &cancel);
+    out.buf().extend_from_slice(&told.notices);
+    put_welcome(out.buf(), &told.status, &cancel);
     stream.drain(&mut out).await?;
 
     let info = shared.registry.add_client(entry);
     let mut session = Session::new(info.id, &startup.params);
-    session.told(status);
+    session.told(told.status);
     let stats = shared.registry.database(worker.index, &database);
     stats.logins.inc();
     Ok(Outcome::Session(Box::new(Parts {
@@ -216,12 +217,12 @@ async fn server_status(
     database: &Arc<str>,
     credentials: &Credentials,
     startup: &Startup,
-) -> Result<Status, Failure> {
+) -> Result<Told, Failure> {
     let shared = &worker.shared;
     let asked = Asked::new(database, user, &startup.params);
     let mut old = match shared.reported.look_up(Instant::now(), &asked, &startup.params) {
-        Known::Fresh(status) => return Ok(status),
-        Known::Old(status) => Some(status),
+        Known::Fresh(told) => return Ok(told),
+        Known::Old(told) => Some(told),
         Known::No => None,
     };
     let routes = shared.store.routes().load();
@@ -246,11 +247,14 @@ async fn server_status(
             Err(PoolError::Paused) => continue,
             leased => leased.map_err(|e| fatal(&e))?,
         };
-        if !are_in_force(conn.facts.applied.as_ref(), wanted) {
+        // Where they are in force already they say nothing any more.
+        let in_force = are_in_force(conn.facts.applied.as_ref(), wanted);
+        let mut notices = Vec::new();
+        if !in_force || !startup.params.is_empty() {
             let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
             conn.facts.applied = None;
             frontend::put_query(conn.output.buf(), sql.as_bytes());
-            let refused = quiet_query(&mut conn).await;
+            let refused = quiet_query(&mut conn, &mut notices).await;
             // Setting parameters can be done again: one that idled may have been ended by its node.
             tries += 1;
             match refused {
@@ -266,10 +270,10 @@ async fn server_status(
                 Ok(None) => conn.facts.applied = Some(wanted.clone()),
             }
         }
-        let status = conn.facts.reported.list().to_vec();
-        shared.reported.remember(Instant::now(), asked, &status);
+        let told = Told { notices, status: conn.facts.reported.list().to_vec() };
+        shared.reported.remember(Instant::now(), asked, &told);
         conn.give(worker.index);
-        return Ok(status);
+        return Ok(told);
     }
 }
 
@@ -292,8 +296,12 @@ fn fatal(e: &PoolError) -> Report {
     report
 }
 
-/// Sends what is in `output` and reads to ReadyForQuery; gives the error, if there was one.
-pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesMut>> {
+/// Sends what is in `output` and reads to ReadyForQuery; gives the error, if there was one. Notices are
+/// collected as they come.
+async fn quiet_query(
+    conn: &mut ServerConn,
+    notices: &mut Vec<u8>,
+) -> std::io::Result<Option<BytesMut>> {
     use std::io::{Error, ErrorKind};
     conn.stream.drain(&mut conn.output).await?;
     let mut error = None;
@@ -302,7 +310,11 @@ pub async fn quiet_query(conn: &mut ServerConn) -> std::io::Result<Option<BytesM
             frame::header(&conn.input).map_err(|e| Error::new(ErrorKind::InvalidData, e))?;
         match header {
             Some(h) if conn.input.len() >= h.len => {
-                let mut body = conn.input.split_to(h.len).split_off(frame::HEADER);
+                let mut body = conn.input.split_to(h.len);
+                if h.tag == b'N' {
+                    notices.extend_from_slice(&body);
+                }
+                body.advance(frame::HEADER);
                 match h.tag {
                     b'Z' => return Ok(error),
                     b'E' => error = Some(std::mem::take(&mut body)),

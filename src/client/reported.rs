@@ -14,6 +14,14 @@ use hashbrown::HashMap;
 /// Names and values, in the order the server reported them.
 pub type Status = Vec<(String, String)>;
 
+/// What a login is told by the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Messages about the startup parameters, as they came.
+    pub notices: Vec<u8>,
+    pub status: Status,
+}
+
 const FRESH: Duration = Duration::from_secs(30);
 /// Nothing older is told, even if that means to wait for a connection.
 const OLDEST: Duration = Duration::from_secs(600);
@@ -56,40 +64,40 @@ impl Asked {
 
 /// What is remembered for a client.
 pub enum Known {
-    Fresh(Status),
+    Fresh(Told),
     /// To be told only if asking anew would mean to wait.
-    Old(Status),
+    Old(Told),
     No,
 }
 
 #[derive(Debug, Default)]
 pub struct Reported {
-    known: Mutex<HashMap<Asked, (Instant, Status)>>,
+    known: Mutex<HashMap<Asked, (Instant, Told)>>,
 }
 
 impl Reported {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Asked, (Instant, Status)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Asked, (Instant, Told)>> {
         self.known.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     pub fn look_up(&self, now: Instant, asked: &Asked, params: &[(String, String)]) -> Known {
         let known = self.lock();
-        let Some((at, status)) = known.get(asked) else { return Known::No };
+        let Some((at, told)) = known.get(asked) else { return Known::No };
         let age = now.saturating_duration_since(*at);
-        let mut status = status.clone();
+        let mut told = told.clone();
         if let Some(name) = plain_name(params)
-            && let Some((_, told)) = status.iter_mut().find(|(n, _)| n == APPLICATION_NAME)
+            && let Some((_, value)) = told.status.iter_mut().find(|(n, _)| n == APPLICATION_NAME)
         {
-            name.clone_into(told);
+            name.clone_into(value);
         }
         match age {
-            age if age < FRESH => Known::Fresh(status),
-            age if age < OLDEST => Known::Old(status),
+            age if age < FRESH => Known::Fresh(told),
+            age if age < OLDEST => Known::Old(told),
             _ => Known::No,
         }
     }
 
-    pub fn remember(&self, now: Instant, asked: Asked, status: &Status) {
+    pub fn remember(&self, now: Instant, asked: Asked, told: &Told) {
         let mut known = self.lock();
         if known.len() >= MOST && !known.contains_key(&asked) {
             known.retain(|_, (at, _)| now.saturating_duration_since(*at) < FRESH);
@@ -97,7 +105,7 @@ impl Reported {
                 known.clear();
             }
         }
-        known.insert(asked, (now, status.clone()));
+        known.insert(asked, (now, told.clone()));
     }
 
     /// Forgets everything: the nodes may be others now.
@@ -124,10 +132,12 @@ mod tests {
         let one = pairs(&[("TimeZone", "UTC"), ("Application_Name", "one")]);
         let two = pairs(&[("TimeZone", "UTC"), ("application_name", "two")]);
         assert!(matches!(ask(&one, now), Known::No));
-        let told = pairs(&[("application_name", "one"), ("TimeZone", "UTC")]);
+        let status = pairs(&[("application_name", "one"), ("TimeZone", "UTC")]);
+        let told = Told { status, notices: b"N".to_vec() };
         reported.remember(now, Asked::new(&database, &user, &one), &told);
-        let Known::Fresh(status) = ask(&two, now) else { panic!("not remembered") };
-        assert_eq!(status, pairs(&[("application_name", "two"), ("TimeZone", "UTC")]));
+        let Known::Fresh(told) = ask(&two, now) else { panic!("not remembered") };
+        assert_eq!(told.notices, b"N");
+        assert_eq!(told.status, pairs(&[("application_name", "two"), ("TimeZone", "UTC")]));
         for other in [
             pairs(&[("TimeZone", "Asia/Tokyo"), ("application_name", "one")]),
             // The role may have a name of its own for it.
@@ -147,7 +157,7 @@ mod tests {
         let (reported, now) = (Reported::default(), Instant::now());
         for n in 0..2 * MOST {
             let params = pairs(&[("TimeZone", &n.to_string())]);
-            reported.remember(now, Asked::new(&"d".into(), &"u".into(), &params), &Vec::new());
+            reported.remember(now, Asked::new(&"d".into(), &"u".into(), &params), &Told::default());
         }
         assert!(reported.lock().len() <= MOST);
     }

@@ -59,13 +59,18 @@ pub fn used(node: Node<'_>, found: &mut Vec<String>) {
         Node::ExplainStmt(e) => used(e.query(), found),
         Node::DeclareCursorStmt(d) => used(d.query(), found),
         Node::CreateTableAsStmt(c) => used(c.query(), found),
+        // The walker does not know the node.
+        Node::TruncateStmt(t) => t.relations().iter().for_each(|n| {
+            if let Node::RangeVar(rv) = n {
+                add(rv);
+            }
+        }),
         Node::RefreshMatViewStmt(r) => r.relation().into_iter().for_each(add),
         Node::SelectStmt(_)
         | Node::InsertStmt(_)
         | Node::UpdateStmt(_)
         | Node::DeleteStmt(_)
-        | Node::MergeStmt(_)
-        | Node::TruncateStmt(_) => {
+        | Node::MergeStmt(_) => {
             target_of(node).into_iter().for_each(&mut add);
             walk_manual::<()>(node, |n| {
                 if let Node::RangeVar(rv) = n {

@@ -151,3 +151,32 @@ async fn who_is_known_can_log_in_while_the_home_node_is_away() {
     })
     .await;
 }
+
+/// What the server says about the startup parameters.
+async fn notices_of_a_login(port: u16, application_name: &str) -> Vec<String> {
+    let mut config = tokio_postgres::Config::new();
+    config.host("127.0.0.1").port(port).dbname(DATABASE).user(SUPERUSER).password(PASSWORD);
+    let connected = config.application_name(application_name).connect(tokio_postgres::NoTls).await;
+    let (client, mut connection) = connected.unwrap();
+    drop(client);
+    let mut said = Vec::new();
+    while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
+        if let tokio_postgres::AsyncMessage::Notice(n) = message.unwrap() {
+            said.push(format!("{} {} {:?}", n.code().code(), n.message(), n.routine()));
+        }
+    }
+    said
+}
+
+/// Trap 10. Each login is told, also where another one's parameters are in force already.
+#[tokio::test]
+async fn what_the_server_says_about_startup_parameters_is_passed_on() {
+    let p = narrow().await;
+    let long = "x".repeat(70);
+    let direct = notices_of_a_login(p.nodes.nodes[0].port(), &long).await;
+    assert!(direct.len() == 1 && direct[0].contains("will be truncated"), "{direct:?}");
+    for _ in 0..3 {
+        assert_eq!(notices_of_a_login(p.port(), &long).await, direct);
+        assert_eq!(notices_of_a_login(p.port(), "short").await, [""; 0]);
+    }
+}
