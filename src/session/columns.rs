@@ -138,7 +138,8 @@ impl Link {
             self.unnamed = Some(now);
         }
         let of = self.facts.prepared.find(&before);
-        let created = |id: StatementId| self.expects.iter().any(|e| e.undo.content == Some((id, false)));
+        let created =
+            |id: StatementId| self.expects.iter().any(|e| e.undo.content == Some((id, false)));
         if let Some(of) = of.filter(|&of| !created(of) && !created(before)) {
             self.facts.prepared.is_also(now, of);
         }
