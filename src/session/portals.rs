@@ -44,7 +44,9 @@ impl Session {
             let name = String::from_utf8_lossy(&p.name);
             Report::error("0A000", format!("portal \"{name}\" is on another node"))
                 .detail("The transaction has gone to the node of a later statement.")
-                .hint("Bind it again, or begin the transaction with the statement that has a table.")
+                .hint(
+                    "Bind it again, or begin the transaction with the statement that has a table.",
+                )
         })
     }
 
