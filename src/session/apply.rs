@@ -179,8 +179,8 @@ impl Session {
             }
         }
         if let Some((name, before)) = &undo.portal {
-            self.portals.retain(|(n, _)| n != name);
-            self.portals.extend(before.iter().map(|s| (name.clone(), s.clone())));
+            self.forget_portal(name);
+            self.portals.extend(before.iter().cloned());
         }
         if let Some(link) = &mut self.link {
             link.undo(undo);

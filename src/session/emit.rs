@@ -28,9 +28,7 @@ impl Session {
                     self.push(Expect::forward(Reply::Describe));
                 }
                 Pending::ClosePortal { portal } => {
-                    self.portals.retain(|(n, _)| *n != portal);
-                    frontend::put_named(io.server, b'C', b'P', &portal);
-                    self.push(Expect::forward(Reply::Close));
+                    self.emit_close_portal(&portal, io);
                 }
                 Pending::Execute { portal, limit } => self.emit_execute(&portal, limit, io),
                 Pending::Ours { bytes, undo } => {
@@ -198,8 +196,15 @@ impl Session {
         self.push(e);
     }
 
+    pub(super) fn emit_close_portal(&mut self, portal: &[u8], io: &mut Io<'_>) {
+        frontend::put_named(io.server, b'C', b'P', portal);
+        let mut e = Expect::forward(Reply::Close);
+        e.undo.portal = self.forget_portal(portal).map(|p| (portal.to_vec(), Some(p)));
+        self.push(e);
+    }
+
     pub(super) fn emit_execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) {
-        let statement = self.portals.iter().find(|(n, _)| n == portal).map(|(_, s)| s.clone());
+        let statement = self.portal(portal).map(|p| p.statement.clone());
         let spans = |s: &Statement, n: usize| s.plan.statements.get(n).map_or((0, 0), |s| s.span);
         let controls = statement.and_then(|s| controls(&s.plan, &s.text, |n| spans(&s, n)));
         let control = controls.as_ref().and_then(|c| c.first()).map(|d| d.control.clone());

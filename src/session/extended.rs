@@ -338,21 +338,6 @@ impl Session {
         env.planner.plan_text(&statement.text, env.routes, self.speech())
     }
 
-    /// Gives what the portal was of before.
-    pub(super) fn remember_portal(
-        &mut self,
-        name: &[u8],
-        statement: &Rc<Statement>,
-    ) -> Option<Rc<Statement>> {
-        match self.portals.iter_mut().find(|(n, _)| n == name) {
-            Some((_, s)) => Some(std::mem::replace(s, statement.clone())),
-            None => {
-                self.portals.push((name.to_vec(), statement.clone()));
-                None
-            }
-        }
-    }
-
     /// Gets the session linked to the place, its transaction begun and what was pending sent.
     pub(super) fn reach(
         &mut self,
@@ -392,23 +377,29 @@ impl Session {
                     self.wait(Pending::DescribeStatement { statement, name }, 0)
                 }
             }
-            Named::Portal(portal) => match &self.link {
-                Some(_) if self.pending.is_empty() => {
+            Named::Portal(portal) => {
+                if let Some(report) = self.refuses_portal(portal) {
+                    return Err(report.into());
+                }
+                if self.link.is_some() && self.pending.is_empty() {
                     frontend::put_named(io.server, b'D', b'P', portal);
                     self.push(Expect::forward(Reply::Describe));
-                    Ok(())
+                    return Ok(());
                 }
-                _ => self.wait(Pending::DescribePortal { portal: portal.to_vec() }, portal.len()),
-            },
+                self.wait(Pending::DescribePortal { portal: portal.to_vec() }, portal.len())
+            }
         }
     }
 
     fn execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) -> Result<(), Stop> {
+        if let Some(report) = self.refuses_portal(portal) {
+            return Err(report.into());
+        }
         if self.link.is_some() && self.pending.is_empty() {
             self.emit_execute(portal, limit, io);
             return Ok(());
         }
-        if !self.portals.iter().any(|(n, _)| n == portal) {
+        if self.portal(portal).is_none() {
             return Err(no_portal(portal).into());
         }
         self.wait(Pending::Execute { portal: portal.to_vec(), limit }, portal.len())
@@ -430,15 +421,15 @@ impl Session {
             }
             Named::Portal(portal) => match &self.link {
                 Some(_) if self.pending.is_empty() => {
-                    frontend::put_named(io.server, b'C', b'P', portal);
-                    self.push(Expect::forward(Reply::Close));
+                    self.emit_close_portal(portal, io);
                     Ok(())
                 }
                 _ if !self.pending.is_empty() => {
-                    self.portals.retain(|(n, _)| n != portal);
+                    self.forget_portal(portal);
                     self.wait(Pending::ClosePortal { portal: portal.to_vec() }, portal.len())
                 }
                 _ => {
+                    self.forget_portal(portal);
                     let mut done = Vec::new();
                     backend::put_bare(&mut done, b'3');
                     self.ours(done, Undo::default(), io)

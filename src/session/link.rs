@@ -21,6 +21,7 @@ use crate::wire::backend::{Report, Status};
 use super::Statement;
 use super::behind::Behind;
 use super::order::Order;
+use super::portals::Portal;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
 use super::sequences::{Drawn, Followed};
@@ -137,8 +138,8 @@ pub enum Fate {
 pub struct Undo {
     /// A statement's name of the client's, and what bore it.
     pub client: Option<(Vec<u8>, Option<Rc<Statement>>)>,
-    /// A portal's name, and the statement it was of.
-    pub portal: Option<(Vec<u8>, Option<Rc<Statement>>)>,
+    /// A portal's name, and what it was.
+    pub portal: Option<(Vec<u8>, Option<Portal>)>,
     /// The connection's unnamed statement.
     pub unnamed: Option<Option<StatementId>>,
     /// The statement prepared or closed on the connection, and whether it was there before.

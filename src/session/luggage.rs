@@ -16,6 +16,7 @@ use super::check::Check;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
+use super::portals::Portal;
 use super::prepared::StatementId;
 use super::reported::Reported;
 use super::sequences::Sequences;
@@ -43,7 +44,7 @@ pub struct Luggage {
     settings: SessionSettings,
     statements: Vec<Named>,
     unnamed: Option<Packed>,
-    portals: Vec<Named>,
+    portals: Vec<(Named, bool)>,
     told: Reported,
     channels: Channels,
     pinned: Option<String>,
@@ -268,7 +269,10 @@ impl Session {
             settings: settings.clone(),
             statements: statements.iter().map(Named::of).collect(),
             unnamed: unnamed.as_deref().map(Packed::of),
-            portals: portals.iter().map(|(n, s)| Named::of((n, s))).collect(),
+            portals: portals
+                .iter()
+                .map(|p| (Named::of((&p.name, &p.statement)), p.left_behind))
+                .collect(),
             told: told.clone(),
             channels: channels.clone(),
             pinned: pinned.map(str::to_owned),
@@ -306,9 +310,9 @@ impl Session {
             session.statements.insert(name, statement);
         }
         session.unnamed = luggage.unnamed.map(|s| s.unpack(&session, env));
-        for Named { name, statement } in luggage.portals {
+        for (Named { name, statement }, left_behind) in luggage.portals {
             let statement = statement.unpack(&session, env);
-            session.portals.push((name, statement));
+            session.portals.push(Portal { name, statement, left_behind });
         }
         session
     }

@@ -40,6 +40,7 @@ mod luggage;
 mod opening;
 mod order;
 mod pending;
+mod portals;
 mod prepared;
 mod reach;
 mod reading;
@@ -184,7 +185,7 @@ pub struct Session {
     skipping: bool,
     statements: HashMap<Vec<u8>, Rc<Statement>>,
     unnamed: Option<Rc<Statement>>,
-    portals: Vec<(Vec<u8>, Rc<Statement>)>,
+    portals: Vec<portals::Portal>,
     pending: Vec<Pending>,
     pending_bytes: usize,
     /// Why the connection must be kept between transactions.
@@ -466,7 +467,7 @@ impl Session {
         self.let_go = false;
         self.broken = None;
         self.epoch = None;
-        self.portals.clear();
+        self.leave_portals();
         self.counters.transactions += 1;
         Some(link.facts)
     }

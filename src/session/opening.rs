@@ -9,7 +9,7 @@
 //! not bound to its node yet: it is rolled back and begun on the node that the first statement with
 //! a place names.
 
-use super::link::{Expect, Fate, Reply};
+use super::link::{Expect, Fate, Link, Reply};
 use super::settings::{are_in_force, steps};
 use super::{Io, Session};
 use crate::wire::backend::{self, Status};
@@ -24,6 +24,7 @@ const PORTAL: &[u8] = b"pgs_own";
 impl Session {
     /// Starts the transaction on a fresh link: session parameters, then the BEGIN that was kept.
     pub(super) fn begin_on_link(&mut self, io: &mut Io<'_>) {
+        let keeps_begin = self.keeps_portal_of_begin();
         let Some(link) = &mut self.link else { return };
         if link.started {
             return;
@@ -38,31 +39,27 @@ impl Session {
             // Told by its error if not.
             link.facts.applied = Some(wanted.clone());
         }
-        for sql in &opening {
-            put_own(io.server, b"", sql.as_bytes());
+        let begins = !self.begin.is_empty() && !link.outside;
+        // The client's first Execute must not find a portal that it has not bound.
+        let closes = !(begins && keeps_begin);
+        let last = if begins { None } else { opening.len().checked_sub(1) };
+        for (step, sql) in opening.iter().enumerate() {
+            link.put_own(b"", sql.as_bytes(), last == Some(step), io);
         }
-        let mut steps = opening.len();
         let mut spoils = false;
-        if !self.begin.is_empty() && !link.outside {
-            put_own(io.server, b"", &self.begin);
-            for sql in &self.prelude {
-                put_own(io.server, b"", sql.as_bytes());
+        if begins {
+            let portal = if closes { b"" } else { PORTAL };
+            link.put_own(b"", &self.begin, closes && self.prelude.is_empty(), io);
+            for (n, sql) in self.prelude.iter().enumerate() {
+                let closed = !closes || n + 1 == self.prelude.len();
+                link.put_own(portal, sql.as_bytes(), closed, io);
             }
-            steps += 1 + self.prelude.len();
             spoils = self.status == Status::Failed;
             self.movable = self.pinned.is_none() && !spoils;
             self.opened.clone_from(&self.begin);
             self.begin.clear();
         }
-        for step in 1..=steps {
-            // The client's first Execute must not find a portal that it has not bound.
-            let closed = step == steps;
-            if closed {
-                frontend::put_named(io.server, b'C', b'P', b"");
-            }
-            link.push(Expect::new(Reply::Own { closed }, Fate::Swallow));
-        }
-        link.opening = steps > 0;
+        link.opening = begins || !opening.is_empty();
         link.opening_full = false;
         if spoils {
             frontend::put_parse(io.server, b"", super::FAILING, b"");
@@ -81,12 +78,9 @@ impl Session {
 
     /// Slips a statement in behind what the client has sent in this segment.
     pub(super) fn put_own_behind(&mut self, sql: &str, io: &mut Io<'_>) {
-        let Some(link) = &mut self.link else { return };
-        put_own(io.server, PORTAL, sql.as_bytes());
-        frontend::put_named(io.server, b'C', b'P', PORTAL);
-        let mut e = Expect::new(Reply::Own { closed: true }, Fate::Swallow);
-        e.undo.unnamed = Some(link.unnamed.take());
-        link.push(e);
+        if let Some(link) = &mut self.link {
+            link.put_own(PORTAL, sql.as_bytes(), true, io);
+        }
     }
 
     /// The start of the transaction failed: its error is the error of the client's request, which
@@ -166,11 +160,20 @@ impl Session {
     }
 }
 
-fn put_own(out: &mut Vec<u8>, portal: &[u8], sql: &[u8]) {
-    frontend::put_parse(out, b"", sql, b"");
-    frontend::put_bind(out, portal, b"", NO_VALUES);
-    frame::put(out, b'E', |b| {
-        b.extend_from_slice(portal);
-        b.extend_from_slice(&[0; 5]);
-    });
+impl Link {
+    /// Writes a statement of pgshunt's own, the last of whose messages closes its portal if `closed`.
+    fn put_own(&mut self, portal: &[u8], sql: &[u8], closed: bool, io: &mut Io<'_>) {
+        frontend::put_parse(io.server, b"", sql, b"");
+        frontend::put_bind(io.server, portal, b"", NO_VALUES);
+        frame::put(io.server, b'E', |b| {
+            b.extend_from_slice(portal);
+            b.extend_from_slice(&[0; 5]);
+        });
+        if closed {
+            frontend::put_named(io.server, b'C', b'P', portal);
+        }
+        let mut e = Expect::new(Reply::Own { closed }, Fate::Swallow);
+        e.undo.unnamed = Some(self.unnamed.take());
+        self.push(e);
+    }
 }

@@ -222,7 +222,11 @@ impl Session {
                 | Pending::Ours { .. } => {}
             }
         }
-        // In a failed transaction even these are only parsed and bound.
+        // What is bound and not executed yet the next segment may execute.
+        if !portals.is_empty() {
+            return None;
+        }
+        // In a failed transaction even these are only parsed.
         (!executed.is_empty() || self.status == Status::Failed).then_some(executed)
     }
 }

@@ -143,7 +143,9 @@ impl Session {
         }
         let mut expect = Expect::forward(Reply::Query);
         let before = self.unnamed.take();
-        self.portals.retain(|(name, _)| !name.is_empty());
+        if !plan.statements.is_empty() {
+            self.forget_portal(b"");
+        }
         let prefaced = self.names_own(plan) || self.must_forget(plan);
         self.before_sequences(plan, io);
         self.uses_tables(plan);
@@ -191,6 +193,7 @@ impl Session {
     fn answer_control(&mut self, plan: &Plan, text: &[u8], io: &mut Io<'_>) -> bool {
         let Some(control) = plan.single().filter(|_| self.link.is_none()) else { return false };
         let Some(tag) = self.virtual_control(control, text) else { return false };
+        self.forget_portal(b"");
         backend::put_command_complete(io.client, tag);
         backend::put_ready(io.client, self.status);
         true
@@ -215,16 +218,21 @@ impl Session {
                 self.begin.clear();
                 self.opened.clear();
                 self.prelude.clear();
+                self.portals.clear();
                 let failed = self.status == Status::Failed;
                 self.status = Status::Idle;
                 self.settings.rollback();
                 Some(if *control == Control::Commit && !failed { "COMMIT" } else { "ROLLBACK" })
             }
             // The next one is begun as this one was, and has nothing to end.
-            (Control::CommitAndChain, Status::Transaction) => Some("COMMIT"),
+            (Control::CommitAndChain, Status::Transaction) => {
+                self.portals.clear();
+                Some("COMMIT")
+            }
             (Control::RollbackAndChain, Status::Transaction)
             | (Control::CommitAndChain | Control::RollbackAndChain, Status::Failed) => {
                 self.status = Status::Transaction;
+                self.portals.clear();
                 Some("ROLLBACK")
             }
             (Control::Deallocate(name), Status::Idle | Status::Transaction) => {

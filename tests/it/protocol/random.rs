@@ -215,7 +215,9 @@ pub fn run(pair: &Pair, clients: usize) {
             let (lines, difference) = shortened(pair, lines);
             let said: Vec<_> =
                 lines.iter().map(|(who, l)| format!("{who}: {}", l.join(" | "))).collect();
-            found.push(format!("seed {seed}\n{}\n{difference}\n", said.join("\n")));
+            let one = format!("seed {seed}\n{}\n{difference}\n", said.join("\n"));
+            eprintln!("{one}");
+            found.push(one);
             if found.len() as u64 >= most {
                 break;
             }

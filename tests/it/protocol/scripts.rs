@@ -4,7 +4,8 @@
 //! (`B: Query ...`). Its answer is heard up to as many ReadyForQuery as the line has Query, Sync and
 //! FunctionCall; `[2]` at its beginning says another number, `{3}` a number of messages, `[end]` up
 //! to the end of the connection. `login A DateStyle=German` opens a client with parameters. HOME and
-//! AWAY stand for a key on the home node and one on the other.
+//! AWAY stand for a key on the home node and one on the other. `PGSHUNT_PROTOCOL_SCRIPTS` names another
+//! file to be played instead.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,10 @@ use super::{Both, Pair};
 const SCRIPTS: &str = include_str!("scripts.txt");
 
 pub fn run(pair: &Pair) {
+    let other = std::env::var("PGSHUNT_PROTOCOL_SCRIPTS").ok();
+    let other = other.map(|path| std::fs::read_to_string(path).expect("the scripts"));
     let mut wrong = Vec::new();
-    for script in SCRIPTS.split("=== ").skip(1) {
+    for script in other.as_deref().unwrap_or(SCRIPTS).split("=== ").skip(1) {
         if let Err(difference) = play(pair, script) {
             wrong.push(difference);
         }
