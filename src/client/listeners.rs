@@ -355,14 +355,13 @@ impl Task {
                         sql += &format!("; UNLISTEN {}", quoted(&channel));
                     }
                 }
-                Command::Leave { mailbox } => {
-                    let channels: Vec<_> = self.listeners.keys().cloned().collect();
-                    for channel in channels {
-                        if self.leave(&channel, mailbox) {
-                            sql += &format!("; UNLISTEN {}", quoted(&channel));
-                        }
+                Command::Leave { mailbox } => self.listeners.retain(|channel, all| {
+                    all.retain(|m| m.id != mailbox);
+                    if all.is_empty() {
+                        sql += &format!("; UNLISTEN {}", quoted(channel));
                     }
-                }
+                    !all.is_empty()
+                }),
                 Command::Mark { channel } => sql += &format!("; NOTIFY {}", quoted(&channel)),
                 Command::Fence { done } => fences.push(done),
             }

@@ -239,12 +239,6 @@ impl Plan {
         }
     }
 
-    /// In a failed transaction the text may be parsed: it is empty, or ends the transaction.
-    pub fn is_understood_when_failed(&self) -> bool {
-        let empty = self.statements.is_empty() && !matches!(self.kind, Kind::Refused(_));
-        empty || self.single().is_some_and(Control::ends_block)
-    }
-
     /// Of an empty text.
     pub fn nothing() -> Self {
         Self {

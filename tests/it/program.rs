@@ -93,14 +93,7 @@ async fn ask(address: &str, sql: &str) -> Vec<String> {
         .await
         .unwrap_or_else(|e| panic!("{address}: {e:?}"));
     tokio::spawn(connection);
-    let answer = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    answer
-        .iter()
-        .filter_map(|m| match m {
-            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").into()),
-            _ => None,
-        })
-        .collect()
+    texts(&client, sql).await
 }
 
 /// Directories of nodes that the process `pid` has made and that are still there.

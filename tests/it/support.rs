@@ -67,6 +67,16 @@ where
     row.try_get(0).unwrap_or_else(|e| panic!("{sql}: {e}"))
 }
 
+/// The first column of all rows, asked by the simple protocol.
+pub async fn texts(client: &Client, sql: &str) -> Vec<String> {
+    let answer = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    let text = |m: &SimpleQueryMessage| match m {
+        SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
+        _ => None,
+    };
+    answer.iter().filter_map(text).collect()
+}
+
 /// pgshunt in this process, over nodes of its own.
 pub struct Proxy {
     pub nodes: LocalCluster,

@@ -110,7 +110,7 @@ pub(super) async fn run(
     request: &DdlRequest,
     change: &AccessChange,
     who: &Who,
-) -> Result<&'static str, DdlError> {
+) -> Result<(), DdlError> {
     let owned = match &change.what {
         What::Owned { roles } => {
             not_ours(all, who, roles).await?;
@@ -145,7 +145,7 @@ pub(super) async fn run(
         done.await.map_err(|e| e.on_node(&peer.node.name))
     }))
     .await?;
-    Ok(change.tag)
+    Ok(())
 }
 
 /// pgshunt's own tables and shards belong to the service role, and stay with it.

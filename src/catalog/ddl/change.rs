@@ -93,14 +93,13 @@ pub(super) async fn drop_tables(
     request: &DdlRequest,
     names: &[Name],
     cascade: bool,
-) -> Result<&'static str, DdlError> {
-    const TAG: &str = "DROP TABLE";
+) -> Result<(), DdlError> {
     let found = find_as_client(all, request, names).await?;
     run_as_client(&all.home, request).await?;
     as_service(&all.home).await?;
     if found.is_empty() {
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     }
     let how = if cascade { " CASCADE" } else { "" };
     on_others(all, &format!("DROP TABLE {}{how}", list(&found))).await?;
@@ -133,7 +132,7 @@ pub(super) async fn drop_tables(
     raise_epoch(home).await?;
     let schemas: Vec<&str> = found.iter().map(|f| f.table.schema.as_str()).collect();
     on_others(all, &drop_if_empty(&schemas)).await?;
-    Ok(TAG)
+    Ok(())
 }
 
 /// A schema came to the other nodes with its first distributed table, and goes with the last: there it
@@ -155,8 +154,7 @@ pub(super) async fn truncate(
     names: &[Name],
     restart_sequences: bool,
     cascade: bool,
-) -> Result<&'static str, DdlError> {
-    const TAG: &str = "TRUNCATE TABLE";
+) -> Result<(), DdlError> {
     let found = find_as_client(all, request, names).await?;
     as_service(&all.home).await?;
     let tables = list(&found);
@@ -180,7 +178,7 @@ pub(super) async fn truncate(
         let how = if cascade { " CASCADE" } else { "" };
         on_others(all, &format!("TRUNCATE TABLE {tables}{restart}{how}")).await?;
     }
-    Ok(TAG)
+    Ok(())
 }
 
 async fn may_truncate(home: &Client, role: &str, found: &Found) -> Result<(), DdlError> {
@@ -260,13 +258,12 @@ pub(super) async fn create_index(
     request: &DdlRequest,
     who: &Who,
     table: &Name,
-) -> Result<&'static str, DdlError> {
-    const TAG: &str = "CREATE INDEX";
+) -> Result<(), DdlError> {
     let found = find_one(all, request, table).await?;
     let Some(found) = found else {
         run_as_client(&all.home, request).await?;
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     };
     as_service(&all.home).await?;
     let before = indexes(&all.home.client, found.oid).await?;
@@ -279,7 +276,7 @@ pub(super) async fn create_index(
     let Some(made) = after.into_iter().find(|i| !before.contains(i)) else {
         // IF NOT EXISTS.
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     };
     let row = all
         .home
@@ -295,7 +292,7 @@ pub(super) async fn create_index(
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     on_others(all, &with_leaves(&definition, &name, unique)?).await?;
     name_leaves(all, &found).await?;
-    Ok(TAG)
+    Ok(())
 }
 
 /// A partitioned index's definition is printed for the parent alone; we want the leaves' too.
@@ -323,8 +320,7 @@ pub(super) async fn drop_indexes(
     request: &DdlRequest,
     names: &[Name],
     cascade: bool,
-) -> Result<&'static str, DdlError> {
-    const TAG: &str = "DROP INDEX";
+) -> Result<(), DdlError> {
     as_client(&all.home, request).await?;
     let mut found = Vec::new();
     let mut tables = Vec::new();
@@ -358,11 +354,11 @@ pub(super) async fn drop_indexes(
     as_service(&all.home).await?;
     if found.is_empty() {
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     }
     let how = if cascade { " CASCADE" } else { "" };
     on_others(all, &format!("DROP INDEX {}{how}", found.join(", "))).await?;
-    Ok(TAG)
+    Ok(())
 }
 
 pub(super) async fn alter_table(
@@ -371,14 +367,13 @@ pub(super) async fn alter_table(
     who: &Who,
     name: &Name,
     evaluates: &Evaluates,
-) -> Result<&'static str, DdlError> {
-    const TAG: &str = "ALTER TABLE";
+) -> Result<(), DdlError> {
     let found = find_one(all, request, name).await?;
     let Some(found) = found else {
         // IF EXISTS, or an error; a local table does not come here.
         run_as_client(&all.home, request).await?;
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     };
     as_service(&all.home).await?;
     let shards = open_shards(&all.home, who, found.oid).await?;
@@ -423,7 +418,7 @@ pub(super) async fn alter_table(
         )
         .await?;
     raise_epoch(&all.home.client).await?;
-    Ok(TAG)
+    Ok(())
 }
 
 /// Whether constants in the client's text are read differently under this setting.

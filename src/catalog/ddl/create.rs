@@ -17,7 +17,6 @@ use crate::catalog::raise_epoch;
 use crate::hash::KeyType;
 use crate::topology::{GroupId, NodeId, RoutingTable};
 
-const TAG: &str = "CREATE TABLE";
 /// A shard is a schema on a node and a leaf per table; more of them than this is a mistake.
 const MOST_SHARDS: u32 = 4096;
 /// A node's slot in every sequence is its id, so this is also the highest node id.
@@ -36,7 +35,7 @@ pub(super) async fn table(
     request: &DdlRequest,
     who: &Who,
     name: &Name,
-) -> Result<&'static str, DdlError> {
+) -> Result<(), DdlError> {
     let home = &all.home;
     as_client(home, request).await?;
     let there = lookup_new(&home.client, name).await?;
@@ -44,7 +43,7 @@ pub(super) async fn table(
     if there.is_some() {
         // IF NOT EXISTS, or the node would have refused; its notice says so.
         all.others.clear();
-        return Ok(TAG);
+        return Ok(());
     }
     let oid = lookup_new(&home.client, name).await?.ok_or_else(|| {
         DdlError::new("XX000", format!("table {} was created but is not found", name.quoted()))
@@ -102,7 +101,7 @@ pub(super) async fn table(
     }))
     .await?;
     access::follow(all, &shape.schema, &shape.name).await?;
-    Ok(TAG)
+    Ok(())
 }
 
 /// The relation that CREATE TABLE of this name makes, or finds in its way.

@@ -37,7 +37,7 @@ pub(super) const OWN_SETTINGS: &str = "\
     SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; SET LOCAL search_path = pg_catalog; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on; \
     SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = postgres; \
-    SET LOCAL TimeZone = UTC; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; \
+    SET LOCAL quote_all_identifiers = off; SET LOCAL TimeZone = UTC; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; \
     SET LOCAL check_function_bodies = off; SET LOCAL default_transaction_read_only = off";
 
 /// A session on one node, inside a transaction, as the service role.

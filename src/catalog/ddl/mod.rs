@@ -119,8 +119,9 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
         Statement::Roles(_) | Statement::Access(_) => as_login(&all.home, request).await?,
         _ => as_client(&all.home, request).await?,
     }
-    let who = who(&all.home).await?;
-    let tag = match statement {
+    let tag = statement.tag();
+    let who = who(&all.home, tag).await?;
+    match statement {
         Statement::CreateTable { table } => create::table(&mut all, request, &who, &table).await?,
         Statement::DropTable { tables, cascade, .. } => {
             change::drop_tables(&mut all, request, &tables, cascade).await?
@@ -164,7 +165,8 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let Ok(_permit) = store.permit().await else { return };
+        // A successor that does not come gives the right back.
+        let Ok(_permit) = store.permit().await else { continue };
         match recover(&store).await {
             Ok(done) if done.committed + done.rolled_back > 0 => {
                 tracing::info!(?done, "recovered DDL");
@@ -206,8 +208,9 @@ async fn take_on(home: &Peer, request: &DdlRequest, identity: &str) -> Result<()
     Ok(())
 }
 
-/// Who the client is, if the home session acts as it; then it is the service role's.
-async fn who(home: &Peer) -> Result<Who, DdlError> {
+/// Who the client is, if the home session acts as it; then it is the service role's. `tag` is what the
+/// statement is called.
+async fn who(home: &Peer, tag: &str) -> Result<Who, DdlError> {
     let row = home
         .client
         .query_one(
@@ -222,7 +225,8 @@ async fn who(home: &Peer) -> Result<Who, DdlError> {
     as_service(home).await?;
     let (read_only, standard): (String, String) = (row.try_get(2)?, row.try_get(3)?);
     if read_only == "on" {
-        return Err(DdlError::new("25006", "cannot execute DDL in a read-only transaction"));
+        let message = format!("cannot execute {tag} in a read-only transaction");
+        return Err(DdlError::new("25006", message));
     }
     if standard == "off" {
         return Err(DdlError::unsupported("DDL needs standard_conforming_strings = on"));

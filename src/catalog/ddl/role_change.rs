@@ -123,7 +123,7 @@ impl RoleChange {
         })
     }
 
-    fn tag(&self) -> &'static str {
+    pub(super) fn tag(&self) -> &'static str {
         match self {
             Self::Create { .. } => "CREATE ROLE",
             Self::Alter { .. } | Self::Rename { .. } | Self::Set { .. } => "ALTER ROLE",
@@ -201,7 +201,7 @@ pub(super) async fn run(
     request: &DdlRequest,
     who: &Who,
     change: &RoleChange,
-) -> Result<&'static str, DdlError> {
+) -> Result<(), DdlError> {
     if let RoleChange::Set { setting, .. } | RoleChange::SetForDatabase { setting } = change {
         setting.is_allowed(all).await?;
     }
@@ -239,7 +239,7 @@ pub(super) async fn run(
         on_node(&all.home, node, &follow).await.map_err(|e| e.on_node(&node.node.name))
     }))
     .await?;
-    Ok(change.tag())
+    Ok(())
 }
 
 async fn on_node(home: &Peer, node: &Peer, follow: &Follow) -> Result<(), DdlError> {

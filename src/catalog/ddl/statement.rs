@@ -42,6 +42,22 @@ pub enum Statement {
     Access(AccessChange),
 }
 
+impl Statement {
+    /// Its command tag.
+    pub fn tag(&self) -> &'static str {
+        match self {
+            Self::CreateTable { .. } => "CREATE TABLE",
+            Self::DropTable { .. } => "DROP TABLE",
+            Self::Truncate { .. } => "TRUNCATE TABLE",
+            Self::CreateIndex { .. } => "CREATE INDEX",
+            Self::DropIndex { .. } => "DROP INDEX",
+            Self::AlterTable { .. } => "ALTER TABLE",
+            Self::Roles(change) => change.tag(),
+            Self::Access(change) => change.tag,
+        }
+    }
+}
+
 /// What an ALTER TABLE makes the node compute for each row, as whoever runs it. That is a session
 /// of a superuser who took on the client's role and could lay it down again, so for other roles
 /// only what cannot run a user's code is allowed.

@@ -541,10 +541,51 @@ async fn the_sessions_settings_are_in_force() {
         )
         .await;
     assert_eq!(each, vec!["team'2020-04-03'::date '2020-06-05'::date"; 2]);
-    let read_only = [setting("default_transaction_read_only", "on")];
-    assert_eq!(run(&read_only, "DROP TABLE app.t").await.unwrap_err().sqlstate, "25006");
     let other = [("session_authorization".to_owned(), "SET SESSION AUTHORIZATION team".to_owned())];
     assert_eq!(run(&other, "DROP TABLE app.t").await.unwrap_err().sqlstate, "0A000");
+}
+
+#[tokio::test]
+async fn a_read_only_session_is_refused_in_postgres_words() {
+    let c = Cluster::start(2).await;
+    c.alice("CREATE TABLE t (id int) PARTITION BY HASH (id)").await;
+    let settings = vec![setting("default_transaction_read_only", "on")];
+    for sql in [
+        "CREATE TABLE u (id int) PARTITION BY HASH (id)",
+        "DROP TABLE t",
+        "TRUNCATE t",
+        "CREATE INDEX i ON t (id)",
+        "DROP INDEX i",
+        "ALTER TABLE t ADD a int",
+        "ALTER TABLE t OWNER TO alice",
+        "CREATE USER bob",
+        "ALTER GROUP alice ADD USER alice",
+        "ALTER ROLE alice SET work_mem = '1MB'",
+        "DROP USER alice",
+        "GRANT alice TO alice",
+        "REVOKE alice FROM alice",
+        "GRANT SELECT ON t TO alice",
+        "REVOKE SELECT ON t FROM alice",
+        "CREATE POLICY p ON t",
+        "DROP POLICY p ON t",
+        "ALTER POLICY p ON t RENAME TO q",
+        "ALTER SCHEMA public OWNER TO alice",
+        "ALTER DATABASE app SET work_mem = '1MB'",
+        "REASSIGN OWNED BY alice TO alice",
+        "DROP OWNED BY alice",
+    ] {
+        c.clients[0].batch_execute("BEGIN READ ONLY").await.unwrap();
+        let e = c.clients[0].batch_execute(sql).await.unwrap_err();
+        let postgres = e.as_db_error().unwrap();
+        c.clients[0].batch_execute("ROLLBACK").await.unwrap();
+        let request =
+            DdlRequest { role: "alice".into(), settings: settings.clone(), sql: sql.into() };
+        let e = ddl::execute(&c.store, &request).await.unwrap_err();
+        assert_eq!(
+            (e.sqlstate.as_str(), e.message.as_str()),
+            (postgres.code().code(), postgres.message())
+        );
+    }
 }
 
 const CRASH: &str = "PGSHUNT_TEST_DDL_CONFIG";

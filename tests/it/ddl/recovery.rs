@@ -25,30 +25,48 @@ async fn helper_that_creates_a_table_and_crashes() {
     println!("SURVIVED");
 }
 
+/// Creates a table and crashes at a point of that.
+fn crash(c: &Cluster, failpoint: &str) {
+    let ports: Vec<String> = c.nodes.nodes.iter().map(|n| n.port().to_string()).collect();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "ddl::recovery::helper_that_creates_a_table_and_crashes", "--nocapture"])
+        .env(CRASH, ports.join(","))
+        .env("PGSHUNT_FAILPOINT", failpoint)
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&child.stdout);
+    assert!(!child.status.success() && !printed.contains("SURVIVED"), "{failpoint}: {printed}");
+}
+
+/// The right to change the catalog comes back when a successor does not.
+#[tokio::test]
+async fn recovery_goes_on_after_a_takeover_that_came_to_nothing() {
+    let c = Cluster::start(2).await;
+    crash(&c, "ddl_after_decision");
+    c.store.steward().give_up().await;
+    let recovers =
+        tokio::spawn(ddl::keep_recovering(c.store.clone(), std::time::Duration::from_millis(10)));
+    let prepared = "SELECT count(*) FROM pg_prepared_xacts";
+    assert_eq!(c.on_each::<i64>(prepared).await, [0, 1], "the right is not ours");
+    c.store.steward().take();
+    wait_for("the statement to be carried to its end", async || {
+        (c.on_each::<i64>(prepared).await == [0, 0]).then_some(())
+    })
+    .await;
+    recovers.abort();
+}
+
 #[tokio::test]
 async fn a_crash_at_any_point_is_recovered_to_all_or_nothing() {
     let c = Cluster::start(3).await;
-    let ports: Vec<String> = c.nodes.nodes.iter().map(|n| n.port().to_string()).collect();
     for (failpoint, done) in [
         ("ddl_before_prepare", false),
         ("ddl_after_prepare", false),
         ("ddl_before_decision", false),
         ("ddl_after_decision", true),
     ] {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "ddl::recovery::helper_that_creates_a_table_and_crashes",
-                "--nocapture",
-            ])
-            .env(CRASH, ports.join(","))
-            .env("PGSHUNT_FAILPOINT", failpoint)
-            .stderr(Stdio::null())
-            .output()
-            .unwrap();
-        let printed = String::from_utf8_lossy(&child.stdout);
-        assert!(!child.status.success() && !printed.contains("SURVIVED"), "{failpoint}: {printed}");
-
+        crash(&c, failpoint);
         ddl::recover(&c.store).await.unwrap();
         if done {
             let there = "SELECT to_regclass('t') IS NOT NULL";

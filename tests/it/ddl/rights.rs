@@ -347,6 +347,7 @@ async fn tables_that_move_are_not_granted_and_the_service_roles_shards_are_nobod
     let c = Cluster::start(2).await;
     c.roles_named(&["ann"]).await;
     c.alice("CREATE TABLE t (id int, v int) PARTITION BY HASH (id)").await;
+    c.alice("CREATE POLICY own ON t TO alice USING (v > 0)").await;
     c.clients[0]
         .batch_execute(
             "INSERT INTO pgshunt.moves (shard_id, group_id, source_id, target_id, table_ids, state) \
@@ -366,7 +367,13 @@ async fn tables_that_move_are_not_granted_and_the_service_roles_shards_are_nobod
         assert_eq!(e.sqlstate, "55006", "{sql}");
     }
     assert_eq!(c.access("public", "t").await, before);
-    // What has nothing to do with them goes on.
+    // What has nothing to do with them goes on, however the session has names printed.
+    let request = DdlRequest {
+        role: SUPERUSER.into(),
+        settings: vec![setting("quote_all_identifiers", "on")],
+        sql: "DROP POLICY IF EXISTS of_none ON pg_class".into(),
+    };
+    ddl::execute(&c.store, &request).await.unwrap();
     c.root("GRANT TEMPORARY ON DATABASE app TO ann").await;
     for sql in ["GRANT SELECT ON shard_1.t TO ann", "GRANT CREATE ON SCHEMA shard_1 TO ann"] {
         assert_eq!(c.run_as(SUPERUSER, sql).await.unwrap_err().sqlstate, "0A000", "{sql}");

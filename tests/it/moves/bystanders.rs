@@ -12,7 +12,7 @@ use super::scene::{
     Brake, assert_tidy, last_move, proxy, proxy_with, serves, until_move, until_state,
 };
 use super::traffic::{Load, Traffic, ids_in};
-use crate::support::{PATIENCE, Proxy, value, wait_for};
+use crate::support::{PATIENCE, Proxy, texts, value, wait_for};
 
 /// How often a statement was held by a gate.
 fn holds(p: &Proxy) -> u64 {
@@ -35,12 +35,8 @@ async fn add(client: &Client, id: i32) {
 
 async fn is(client: &Client, id: i32) -> i32 {
     let sql = format!("SELECT v FROM accounts WHERE id = {id}");
-    let answer = client.simple_query(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    let row = answer.iter().find_map(|m| match m {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    row.unwrap_or_else(|| panic!("row {id} is not there")).parse().unwrap()
+    let rows = texts(client, &sql).await;
+    rows.first().unwrap_or_else(|| panic!("row {id} is not there")).parse().unwrap()
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ mod sequences;
 mod settings;
 
 use pgshunt::config::Config;
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::support::*;
 
@@ -73,12 +73,7 @@ async fn pid(client: &Client) -> i32 {
 
 /// The same, in one transaction and not in one each for Parse and Execute.
 async fn simply_pid(client: &Client) -> i32 {
-    let answer = client.simple_query("SELECT pg_backend_pid()").await.unwrap();
-    let mut rows = answer.iter().filter_map(|m| match m {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
-    rows.next().expect("a row").parse().unwrap()
+    texts(client, "SELECT pg_backend_pid()").await[0].parse().unwrap()
 }
 
 async fn does(client: &Client, sql: &str) {

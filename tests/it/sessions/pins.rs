@@ -173,15 +173,7 @@ async fn cursors_and_statements_of_sql_are_their_sessions_own() {
     does(&b, "PREPARE p AS SELECT 'b'").await;
     for _ in 0..3 {
         for (client, own) in [(&a, "a"), (&b, "b")] {
-            let rows = client.simple_query("FETCH c; EXECUTE p").await.unwrap();
-            let seen: Vec<_> = rows
-                .iter()
-                .filter_map(|m| match m {
-                    tokio_postgres::SimpleQueryMessage::Row(r) => r.get(0),
-                    _ => None,
-                })
-                .collect();
-            assert_eq!(seen, [own, own]);
+            assert_eq!(texts(client, "FETCH c; EXECUTE p").await, [own, own]);
         }
     }
     does(&a, "CLOSE c; DEALLOCATE p").await;

@@ -1,21 +1,11 @@
 //! Prepared statements are the session's own to look at, and have the names that it gave them,
 //! whatever the server connection knows besides.
 
-use tokio_postgres::SimpleQueryMessage;
-
 use super::*;
 
 /// What pg_prepared_statements shows a client, asked in a text of its own.
 async fn listed(client: &Client) -> Vec<String> {
-    let rows = client
-        .simple_query("SELECT name FROM pg_prepared_statements ORDER BY name")
-        .await
-        .expect("the list");
-    let name = |m: &SimpleQueryMessage| match m {
-        SimpleQueryMessage::Row(r) => r.get(0).map(str::to_owned),
-        _ => None,
-    };
-    rows.iter().filter_map(name).collect()
+    texts(client, "SELECT name FROM pg_prepared_statements ORDER BY name").await
 }
 
 #[tokio::test]

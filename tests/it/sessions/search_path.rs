@@ -40,12 +40,7 @@ async fn owner(client: &Client) -> String {
 }
 
 async fn owner_simply(client: &Client) -> String {
-    let rows = client.simple_query("SELECT owner FROM bill").await.unwrap();
-    let row = rows.iter().find_map(|m| match m {
-        tokio_postgres::SimpleQueryMessage::Row(r) => Some(r),
-        _ => None,
-    });
-    row.expect("a row").get(0).expect("a value").to_owned()
+    texts(client, "SELECT owner FROM bill").await.remove(0)
 }
 
 /// Each finds its own rows, whoever was served before, in either protocol.

@@ -4,21 +4,8 @@
 use std::os::unix::fs::{MetadataExt, chown};
 
 use tokio::io::AsyncBufReadExt;
-use tokio_postgres::SimpleQueryMessage;
 
 use super::*;
-
-/// The first column of each row, as text.
-async fn rows(client: &Client, sql: &str) -> Vec<String> {
-    let answer = client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
-    answer
-        .iter()
-        .filter_map(|m| match m {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or_default().to_owned()),
-            _ => None,
-        })
-        .collect()
-}
 
 /// Leaves all that PostgreSQL keeps for a connection.
 async fn settle(client: &Client) -> String {
@@ -30,20 +17,20 @@ async fn settle(client: &Client) -> String {
         .await
         .unwrap();
     client.batch_execute("PREPARE total AS SELECT sum(a) FROM mine").await.unwrap();
-    assert_eq!(rows(client, "FETCH 2 FROM c").await, ["1", "2"]);
+    assert_eq!(texts(client, "FETCH 2 FROM c").await, ["1", "2"]);
     client.batch_execute("SELECT pg_advisory_lock(42)").await.unwrap();
     client.batch_execute("SET work_mem = '77MB'").await.unwrap();
-    rows(client, "SELECT pg_backend_pid()").await.remove(0)
+    texts(client, "SELECT pg_backend_pid()").await.remove(0)
 }
 
 /// It is all there still, on the same server process.
 async fn is_settled(client: &Client, pid: &str, cursor: &str) {
-    assert_eq!(rows(client, "SELECT pg_backend_pid()").await, [pid]);
-    assert_eq!(rows(client, "EXECUTE total").await, ["3"]);
-    assert_eq!(rows(client, "FETCH 1 FROM c").await, [cursor]);
-    assert_eq!(rows(client, "SHOW work_mem").await, ["77MB"]);
+    assert_eq!(texts(client, "SELECT pg_backend_pid()").await, [pid]);
+    assert_eq!(texts(client, "EXECUTE total").await, ["3"]);
+    assert_eq!(texts(client, "FETCH 1 FROM c").await, [cursor]);
+    assert_eq!(texts(client, "SHOW work_mem").await, ["77MB"]);
     let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = ";
-    assert_eq!(rows(client, &format!("{locks} pg_backend_pid()")).await, ["1"]);
+    assert_eq!(texts(client, &format!("{locks} pg_backend_pid()")).await, ["1"]);
 }
 
 #[tokio::test]
@@ -64,7 +51,7 @@ async fn who_keeps_a_server_connection_takes_it_along() {
         secure.batch_execute("INSERT INTO own VALUES (1)").await.unwrap();
     }
     assert!(olds[1].end().await.success(), "nobody's keys are there");
-    assert_eq!(rows(&secure, "SELECT count(*) FROM own").await, ["2"]);
+    assert_eq!(texts(&secure, "SELECT count(*) FROM own").await, ["2"]);
     let console = Console::open(place.port, "pgshunt").await;
     let pins = console.column("SHOW CLIENTS", "pinned_by").await;
     assert!(pins.iter().any(|p| p == "a temporary table"), "{pins:?}");
@@ -73,7 +60,7 @@ async fn who_keeps_a_server_connection_takes_it_along() {
 
     // What bound it is gone: the connection is one of the pool's now, as any other.
     plain.batch_execute("DISCARD ALL").await.unwrap();
-    assert_eq!(rows(&plain, "SHOW work_mem").await, ["4MB"]);
+    assert_eq!(texts(&plain, "SHOW work_mem").await, ["4MB"]);
     wait_for("the connection to rest in the pool", async || {
         let servers = console.lines("SHOW SERVERS").await;
         let has = |line: &Line, name: &str, value: &str| {
@@ -103,7 +90,7 @@ async fn a_server_connection_under_tls_goes_along_and_ends_with_its_client() {
     let client = connect(place.port).await;
     let at = settle(&client).await;
     let under_tls = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    assert_eq!(rows(&client, under_tls).await, ["t"]);
+    assert_eq!(texts(&client, under_tls).await, ["t"]);
     let mut first = place.take_over();
     is_settled(&client, &at, "3").await;
     let mut second = place.take_over();
@@ -113,7 +100,7 @@ async fn a_server_connection_under_tls_goes_along_and_ends_with_its_client() {
     // With what binds the client goes the connection, and with it the process.
     client.batch_execute("DISCARD ALL").await.unwrap();
     assert!(first.end().await.success());
-    assert_ne!(rows(&client, "SELECT pg_backend_pid()").await, [at]);
+    assert_ne!(texts(&client, "SELECT pg_backend_pid()").await, [at]);
 }
 
 #[tokio::test]
@@ -173,17 +160,17 @@ async fn an_open_transaction_goes_on_where_it_was() {
     let code = async |sql| failed.batch_execute(sql).await.unwrap_err().code().cloned();
     assert_eq!(code("SELECT 1").await, Some(SqlState::IN_FAILED_SQL_TRANSACTION));
     failed.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(rows(&failed, "SELECT 1").await, ["1"]);
-    assert_eq!(rows(&begun, "SHOW transaction_isolation").await, ["serializable"]);
+    assert_eq!(texts(&failed, "SELECT 1").await, ["1"]);
+    assert_eq!(texts(&begun, "SHOW transaction_isolation").await, ["serializable"]);
     begun.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(rows(&begun, "SHOW transaction_isolation").await, ["read committed"]);
+    assert_eq!(texts(&begun, "SHOW transaction_isolation").await, ["read committed"]);
 
     writes.batch_execute("ROLLBACK TO s").await.unwrap();
-    assert_eq!(rows(&writes, "SELECT n FROM t WHERE id = 1").await, ["1"]);
-    assert_eq!(rows(&writes, "SHOW application_name").await, ["open"]);
+    assert_eq!(texts(&writes, "SELECT n FROM t WHERE id = 1").await, ["1"]);
+    assert_eq!(texts(&writes, "SHOW application_name").await, ["open"]);
     writes.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(rows(&writes, "SHOW application_name").await, ["open"]);
-    assert_eq!(rows(&setup, "SELECT n FROM t WHERE id = 1").await, ["1"]);
+    assert_eq!(texts(&writes, "SHOW application_name").await, ["open"]);
+    assert_eq!(texts(&setup, "SELECT n FROM t WHERE id = 1").await, ["1"]);
 }
 
 /// What the program says, line by line.
@@ -281,19 +268,15 @@ async fn a_move_waits_for_a_transaction_that_began_with_the_old_process() {
     assert!(old.end().await.success());
 
     let console = Console::open(place.port, "pgshunt").await;
-    let shards = console.lines("SHOW SHARDS").await;
-    let field = |line: &Vec<(String, Option<String>)>, name: &str| {
-        line.iter().find(|(n, _)| n == name).and_then(|(_, v)| v.clone()).unwrap_or_default()
-    };
     let shard = wait_for("the transaction's shard", async || {
         let used = console.column("SHOW CLIENTS", "shard_id").await;
         used.into_iter().find(|s| !s.is_empty())
     })
     .await;
-    let of = |line: &&Vec<(String, Option<String>)>| field(line, "shard_id") == shard;
-    let from = shards.iter().find(of).map(|l| field(l, "node")).unwrap();
-    let to = if from == "node1" { "node2" } else { "node1" };
-    let statement = format!("MOVE SHARD {shard} TO {to}");
+    let all = console.column("SHOW SHARDS", "shard_id").await;
+    let at = all.iter().position(|s| *s == shard).unwrap();
+    let from = console.column("SHOW SHARDS", "node").await.remove(at);
+    let statement = format!("MOVE SHARD {shard} TO {}", other(&from));
     let moves = tokio::spawn(async move { console.does(&statement).await });
     let watches = Console::open(place.port, "pgshunt").await;
     wait_for("the transaction to be what the move waits for", async || {
@@ -304,5 +287,5 @@ async fn a_move_waits_for_a_transaction_that_began_with_the_old_process() {
     assert!(!moves.is_finished(), "the transaction is open");
     open.batch_execute("UPDATE t SET n = n + 1 WHERE id = 1; COMMIT").await.unwrap();
     tokio::time::timeout(PATIENCE, moves).await.expect("the move goes on").unwrap();
-    assert_eq!(rows(&client, "SELECT n FROM t WHERE id = 1").await, ["3"]);
+    assert_eq!(texts(&client, "SELECT n FROM t WHERE id = 1").await, ["3"]);
 }

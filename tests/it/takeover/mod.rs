@@ -15,6 +15,7 @@ use pgshunt::config::{NodeTls, Tls};
 use pgshunt::net::Socket;
 use pgshunt::net::tls::ClientTls;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -75,6 +76,36 @@ impl Place {
     }
 }
 
+/// A statement that nothing but its end by others ends.
+const SLEEP: &str = "SELECT pg_sleep(600)";
+
+impl Place {
+    /// Begins one for the client; a node is at it when this returns.
+    async fn sleeps(&self, client: &Arc<Client>) -> JoinHandle<Result<(), tokio_postgres::Error>> {
+        let client = client.clone();
+        let sleeps = tokio::spawn(async move { client.batch_execute(SLEEP).await });
+        self.until_one_sleeps().await;
+        sleeps
+    }
+
+    async fn until_one_sleeps(&self) {
+        let mut nodes = Vec::new();
+        for node in &self.cluster.nodes {
+            nodes.push(connect(node.port()).await);
+        }
+        wait_for("a statement to sleep", async || {
+            let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+            for node in &nodes {
+                if value::<i64>(node, asleep).await > 0 {
+                    return Some(());
+                }
+            }
+            None
+        })
+        .await;
+    }
+}
+
 /// A client, and what it hears of notifications.
 struct Guest {
     client: Client,
@@ -111,6 +142,10 @@ impl Guest {
     }
 }
 
+fn other(node: &str) -> &'static str {
+    if node == "node1" { "node2" } else { "node1" }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         for file in [&self.file, &self.socket] {
@@ -123,33 +158,19 @@ impl Drop for Place {
 async fn a_statement_that_began_before_can_be_cancelled_after() {
     let mut place = Place::new("takeover-cancel");
     let client = Arc::new(connect(place.port).await);
-    let sleeper = client.clone();
-    let sleeps = tokio::spawn(async move { sleeper.batch_execute("SELECT pg_sleep(600)").await });
-    let console = Console::open(place.port, "pgshunt").await;
-    wait_for("the statement", async || {
-        let doing = console.column("SHOW CLIENTS", "activity").await;
-        // The console that asks is at work too.
-        (doing.iter().filter(|d| *d == "active").count() == 2).then_some(())
-    })
-    .await;
+    let sleeps = place.sleeps(&client).await;
     let mut old = place.take_over();
-    client.cancel_token().cancel_query(tokio_postgres::NoTls).await.unwrap();
+    client.cancel_token().cancel_query(NoTls).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, sleeps).await.expect("the cancel arrives");
     let e = ended.unwrap().unwrap_err();
     assert_eq!(e.code(), Some(&SqlState::QUERY_CANCELED), "{e:?}");
     assert!(old.end().await.success());
     assert_eq!(value::<i32>(&client, "SELECT 1").await, 1, "it goes on with the new process");
     // And its key is good there, too.
-    let sleeper = client.clone();
-    let sleeps = tokio::spawn(async move { sleeper.batch_execute("SELECT pg_sleep(600)").await });
-    let canceller = client.cancel_token();
-    wait_for("the end of the statement", async || {
-        canceller.cancel_query(tokio_postgres::NoTls).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        sleeps.is_finished().then_some(())
-    })
-    .await;
-    assert_eq!(sleeps.await.unwrap().unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
+    let sleeps = place.sleeps(&client).await;
+    client.cancel_token().cancel_query(NoTls).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, sleeps).await.expect("the cancel arrives");
+    assert_eq!(ended.unwrap().unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
 }
 
 #[tokio::test]
@@ -200,14 +221,7 @@ async fn a_process_that_would_read_sessions_wrongly_is_refused() {
 async fn an_old_process_that_still_waits_can_be_ended() {
     let mut place = Place::new("takeover-ended");
     let busy = Arc::new(connect(place.port).await);
-    let sleeper = busy.clone();
-    let sleeps = tokio::spawn(async move { sleeper.batch_execute("SELECT pg_sleep(600)").await });
-    let console = Console::open(place.port, "pgshunt").await;
-    wait_for("the statement", async || {
-        let doing = console.column("SHOW CLIENTS", "activity").await;
-        (doing.iter().filter(|d| *d == "active").count() == 2).then_some(())
-    })
-    .await;
+    let sleeps = place.sleeps(&busy).await;
     let client = connect(place.port).await;
     let mut old = place.take_over();
     assert_eq!(value::<i32>(&client, "SELECT 1").await, 1);
@@ -221,28 +235,18 @@ async fn an_old_process_that_still_waits_can_be_ended() {
 #[tokio::test]
 async fn the_unix_socket_changes_hands_too() {
     let dir = crate::logins::unix::Directory::new("takeover-unix");
-    let mut place = Place::new("takeover-unix");
-    let text = std::fs::read_to_string(&place.file).unwrap();
-    let unix = format!("unix_socket_dir = \"{}\"\n", dir.0.display());
-    let text = text.replace("# unix_socket_dir = \"/run/pgshunt\"\n", &unix);
-    assert!(text.contains(&unix));
-    std::fs::write(&place.file, text).unwrap();
-    // The port is the kernel's choice, so it is another one now.
-    place.serve.signal(libc::SIGTERM);
-    place.serve.end().await;
-    place.serve = Program::start(&["serve", "--config", place.file.to_str().unwrap()]);
-    let line = place.serve.says("pgshunt listens on 127.0.0.1:");
-    place.port = line.rsplit(':').next().unwrap().parse().unwrap();
-
+    let mut place = Place::with("takeover-unix", |text| {
+        let unix = format!("unix_socket_dir = \"{}\"\n", dir.0.display());
+        let text = text.replace("# unix_socket_dir = \"/run/pgshunt\"\n", &unix);
+        assert!(text.contains(&unix));
+        text
+    });
     let socket = dir.0.join(format!(".s.PGSQL.{}", place.port));
-    let open = async || crate::logins::unix::through(&dir.0, place.port).await;
+    let port = place.port;
+    let open = async || crate::logins::unix::through(&dir.0, port).await;
     let old = open().await;
     old.batch_execute("SET application_name = 'through and through'").await.unwrap();
-    let mut first = {
-        let mut new = place.successor();
-        new.says("pgshunt listens on 127.0.0.1:");
-        std::mem::replace(&mut place.serve, new)
-    };
+    let mut first = place.take_over();
     assert!(first.end().await.success());
     assert!(socket.exists(), "it is not the old process's any more");
     assert_eq!(value::<String>(&old, "SHOW application_name").await, "through and through");

@@ -85,13 +85,8 @@ async fn it_goes_on_through_the_process_that_has_its_keys() {
 
     // A cancel finds its statement.
     let sleeps = guest.client.cancel_token();
-    let (slept, ()) = tokio::join!(guest.client.batch_execute("SELECT pg_sleep(600)"), async {
-        let console = Console::open(place.port, "pgshunt").await;
-        wait_for("the statement", async || {
-            let doing = console.column("SHOW CLIENTS", "activity").await;
-            (doing.iter().filter(|d| *d == "active").count() == 2).then_some(())
-        })
-        .await;
+    let (slept, ()) = tokio::join!(guest.client.batch_execute(SLEEP), async {
+        place.until_one_sleeps().await;
         let socket = tokio::net::TcpStream::connect(("127.0.0.1", place.port)).await.unwrap();
         sleeps.cancel_query_raw(socket, NoTls).await.unwrap();
     });
@@ -152,14 +147,7 @@ async fn the_deadline_is_for_who_does_not_come_to_rest() {
     });
     let guest = Guest::open(place.port, true).await;
     guest.does("BEGIN; CREATE TEMP TABLE own (n int)").await;
-    let busy = connect(place.port).await;
-    let sleeps = tokio::spawn(async move { busy.batch_execute("SELECT pg_sleep(600)").await });
-    let console = Console::open(place.port, "pgshunt").await;
-    wait_for("the statement", async || {
-        let doing = console.column("SHOW CLIENTS", "activity").await;
-        (doing.iter().filter(|d| *d == "active").count() == 2).then_some(())
-    })
-    .await;
+    let sleeps = place.sleeps(&Arc::new(connect(place.port).await)).await;
     let mut old = place.take_over();
     let ended = tokio::time::timeout(PATIENCE, sleeps).await.expect("its time is up").unwrap();
     assert!(ended.is_err());
