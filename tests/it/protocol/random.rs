@@ -258,11 +258,7 @@ fn fails(pair: &Pair, lines: &[Line], patience: Duration) -> Option<String> {
 }
 
 /// The same failure with whatever can be left out left out.
-fn shortened(
-    pair: &Pair,
-    mut lines: Vec<Line>,
-    mut difference: String,
-) -> (Vec<Line>, String) {
+fn shortened(pair: &Pair, mut lines: Vec<Line>, mut difference: String) -> (Vec<Line>, String) {
     // There are many to be tried, and many may have no answer.
     const SHORT: Duration = Duration::from_secs(2);
     let mut again = true;
