@@ -9,7 +9,10 @@ use super::link::Link;
 use super::listening;
 use super::moments::Moment;
 use super::prepared::{StatementId, statement_id};
+use crate::router::parameters_of_silent;
 use crate::router::plan::Plan;
+use crate::wire::backend::put_bare;
+use crate::wire::frame;
 
 /// A prepared statement of the client.
 #[derive(Debug)]
@@ -91,6 +94,27 @@ impl Statement {
     /// The types of its parameters, as far as they are settled.
     pub fn types(&self) -> Vec<u8> {
         self.told.borrow().as_ref().unwrap_or(&self.oids).clone()
+    }
+
+    /// The answer to its Describe, where the server need not be asked: it returns no columns, and the
+    /// types of its parameters are settled.
+    pub(super) fn described_by_text(&self) -> Option<Vec<u8>> {
+        const UNKNOWN: u32 = 705;
+        let types = self.types();
+        let settled = types.chunks_exact(4).all(|oid| {
+            let oid = u32::from_be_bytes(oid.try_into().unwrap_or_default());
+            oid != 0 && oid != UNKNOWN
+        });
+        if !settled || parameters_of_silent(&self.text)? > types.len() / 4 {
+            return None;
+        }
+        let mut answer = Vec::new();
+        frame::put(&mut answer, b't', |b| {
+            b.extend_from_slice(&((types.len() / 4) as u16).to_be_bytes());
+            b.extend_from_slice(&types);
+        });
+        put_bare(&mut answer, b'n');
+        Some(answer)
     }
 
     /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
