@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -55,7 +55,7 @@ impl From<&config::Pool> for Terms {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PoolError {
     #[error("no server connection to node {node} became free within {after:?}")]
-    QueueTimeout { node: String, after: std::time::Duration },
+    QueueTimeout { node: String, after: Duration },
     #[error(transparent)]
     Login(#[from] LoginError),
     #[error("pgshunt is shutting down")]
@@ -158,13 +158,26 @@ impl Pools {
     /// Puts another configuration in force. Connections are closed only where there are more than
     /// the new size allows; those under way end as they began.
     pub fn reconfigure(&self, config: &config::Pool, tls: ClientTls) {
-        self.config.store(Arc::new(config.clone()));
         self.tls.store(Arc::new(tls));
+        self.put_in_force(config.clone());
+    }
+
+    /// A successor takes our clients over and opens connections of its own for them: from now on none
+    /// idles here.
+    pub fn wind_down(&self) {
+        let now = config::Pool::clone(&self.config.load());
+        self.put_in_force(config::Pool { min_size: 0, idle_timeout: Duration::ZERO, ..now });
+        self.tick();
+    }
+
+    fn put_in_force(&self, config: config::Pool) {
+        let config = Arc::new(config);
+        self.config.store(config.clone());
         for pool in self.all() {
             let mut fx = Vec::new();
             let mut shared = pool.lock();
             shared.bury_dead();
-            shared.state.change(config.into(), &mut fx);
+            shared.state.change((&*config).into(), &mut fx);
             pool.act(shared, fx, None);
         }
     }
