@@ -11,7 +11,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use pgshunt::gate::machine::Gate;
 use pgshunt::hash::KeyType;
 use pgshunt::router::{Planner, Speech, place};
-use pgshunt::session::{Env, Facts, Flow, Io, Need, Session};
+use pgshunt::session::{Env, Facts, Flow, Io, Moments, Need, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -95,6 +95,7 @@ struct World {
     gate: Gate,
     effects: Vec<pgshunt::gate::machine::Effect>,
     planner: Planner,
+    moments: Moments,
     session: Session,
     client: Vec<u8>,
     server: Vec<u8>,
@@ -110,6 +111,7 @@ impl World {
             gate: Gate::default(),
             effects: Vec::new(),
             planner: Planner::default(),
+            moments: Moments::default(),
             session: Session::new(1, &[]),
             client: Vec::new(),
             server: Vec::new(),
@@ -128,6 +130,7 @@ impl World {
             gate_effects: &mut self.effects,
             planner: &mut self.planner,
             max_prepared: 100,
+            moments: &self.moments,
         };
         let header = frame::header(message).expect("well-formed").expect("whole");
         let mut io = Io { client: &mut self.client, server: &mut self.server };

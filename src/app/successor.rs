@@ -141,9 +141,12 @@ impl Server {
         let (control, cancels) = (shared.control.clone(), shared.cancels.clone());
         let hearing = tokio::task::spawn_blocking(move || {
             let Some(line) = hears else { return };
-            takeover::hear_cancels(&line, |pid, secret| {
+            takeover::hear_cancels(&line, |pid, secret, sender| {
                 let cancels = cancels.clone();
-                control.spawn(async move { cancels.deliver(pid, &secret).await });
+                control.spawn(async move {
+                    cancels.deliver(pid, &secret, None).await;
+                    drop(sender);
+                });
             });
         });
         self.drain_for_good().await;

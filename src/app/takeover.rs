@@ -58,9 +58,16 @@ enum ToSuccessor {
 
 #[derive(Serialize, Deserialize)]
 enum ToPredecessor {
-    Hello { version: String, form: u32 },
+    Hello {
+        version: String,
+        form: u32,
+    },
     Serving,
-    Cancel { pid: i32, secret: Vec<u8> },
+    /// Come with the connection it came on: it stays open until it has been carried out.
+    Cancel {
+        pid: i32,
+        secret: Vec<u8>,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -167,9 +174,10 @@ impl Predecessor {
     /// Passes cancels of its clients on; after [`Predecessor::serving`].
     pub fn canceller(&self) -> Result<Elsewhere, TakeoverError> {
         let line = self.line.try_clone()?;
-        Ok(Box::new(move |pid, secret| {
+        Ok(Box::new(move |pid, secret, sender| {
+            let message = ToPredecessor::Cancel { pid, secret: secret.to_vec() };
             // When it is gone, so are its clients.
-            let _ = line.send(&ToPredecessor::Cancel { pid, secret: secret.to_vec() }, &[]);
+            let _ = line.send(&message, sender.as_slice());
         }))
     }
 }
@@ -262,10 +270,10 @@ pub fn hand_clients_over(line: Line, clients: &mpsc::Receiver<(Parcel, Vec<Owned
 }
 
 /// Hears which clients that are still here are to be cancelled; ends with the line.
-pub fn hear_cancels(line: &Line, mut cancel: impl FnMut(i32, Vec<u8>)) {
-    while let Ok(Some((message, _))) = line.receive() {
+pub fn hear_cancels(line: &Line, mut cancel: impl FnMut(i32, Vec<u8>, Vec<OwnedFd>)) {
+    while let Ok(Some((message, sender))) = line.receive() {
         if let ToPredecessor::Cancel { pid, secret } = message {
-            cancel(pid, secret);
+            cancel(pid, secret, sender);
         }
     }
 }

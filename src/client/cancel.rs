@@ -5,6 +5,7 @@
 //! connection the client holds at that moment; until it has been delivered the connection does not
 //! go to another client (`ServerConn::cancels`), or theirs would be cancelled.
 
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -43,8 +44,8 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// Passes a CancelRequest on.
-pub type Elsewhere = Box<dyn Fn(i32, &[u8]) + Send>;
+/// Passes a CancelRequest on, with the connection it came on.
+pub type Elsewhere = Box<dyn Fn(i32, &[u8], Option<BorrowedFd<'_>>) + Send>;
 
 /// All clients that can be cancelled.
 #[derive(Default)]
@@ -102,10 +103,12 @@ impl Cancels {
     }
 
     /// Carries out a CancelRequest. An unknown or wrong key does nothing, as in PostgreSQL.
-    pub async fn deliver(&self, pid: i32, secret: &[u8]) {
+    /// `sender` is the connection it came on. The caller must not close it before: a client sends
+    /// its next statement when it is closed, and that one would be cancelled.
+    pub async fn deliver(&self, pid: i32, secret: &[u8], sender: Option<BorrowedFd<'_>>) {
         let Some(slot) = lock(&self.slots).get(&pid).cloned() else {
             if let Some(tell) = &*lock(&self.elsewhere) {
-                tell(pid, secret);
+                tell(pid, secret, sender);
             }
             return;
         };
@@ -226,21 +229,21 @@ mod tests {
         let cancels = Arc::new(Cancels::default());
         let client = cancels.register(Minor::V2);
         let secret = client.secret().to_vec();
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert!(!client.poll_cancelled(Waker::noop()), "between statements it means nothing");
         for wrong in [&[0; 3][..], &secret[..4], &secret[..31], &[&secret[..], b"x"].concat()] {
-            cancels.deliver(client.pid(), wrong).await;
+            cancels.deliver(client.pid(), wrong, None).await;
             assert!(!client.poll_cancelled(Waker::noop()), "wrong secret");
         }
         let mut last_bit = secret.clone();
         last_bit[31] ^= 1;
-        cancels.deliver(client.pid(), &last_bit).await;
+        cancels.deliver(client.pid(), &last_bit, None).await;
         assert!(!client.poll_cancelled(Waker::noop()), "every byte counts");
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert!(client.poll_cancelled(Waker::noop()));
         assert!(!client.poll_cancelled(Waker::noop()), "once");
         assert!(!client.end_wait());
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert!(!client.end_wait(), "the wait was over");
         let pid = client.pid();
         drop(client);
@@ -274,19 +277,19 @@ mod tests {
         let (node, took) = node().await;
         client.linked([node.clone()]);
         assert!(!client.poll_cancelled(Waker::noop()));
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert!(client.poll_cancelled(Waker::noop()), "the wait, not the connection");
         assert!(!client.end_wait());
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         let took = took.await.unwrap();
         assert_eq!(took[..4], [0, 0, 0, 44], "a key of 32 bytes");
         assert_eq!(took[8..16], [0, 0, 0, 7, 1, 2, 3, 4], "the link is known again");
         assert_eq!(node.pending.load(Ordering::Acquire), 0);
         // Nobody listens any more: whether it arrives is not known.
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert_eq!(node.pending.load(Ordering::Acquire), 1);
         client.idle();
-        cancels.deliver(client.pid(), &secret).await;
+        cancels.deliver(client.pid(), &secret, None).await;
         assert_eq!(node.pending.load(Ordering::Acquire), 1);
     }
 }

@@ -27,6 +27,7 @@ impl Client {
         match outcome {
             Ok(outcome) => {
                 tables_changed();
+                self.worker.shared.moments.tables_may_have_changed();
                 for notice in outcome.notices {
                     report_of_notice(notice).put(self.out.buf());
                 }

@@ -15,8 +15,17 @@ use crate::wire::backend::Report;
 use crate::wire::startup::{self, First, Startup};
 
 pub enum Opening {
-    Cancel { pid: i32, secret: Vec<u8> },
-    Startup { stream: Stream, startup: Startup, input: BytesMut },
+    /// Its sender waits until the connection is closed: then it has been carried out.
+    Cancel {
+        stream: Stream,
+        pid: i32,
+        secret: Vec<u8>,
+    },
+    Startup {
+        stream: Stream,
+        startup: Startup,
+        input: BytesMut,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +99,9 @@ pub async fn read(
                 stream.write_all(b"N").await?;
                 stream.flush().await?;
             }
-            Ok(First::Cancel { pid, secret }) => return Ok(Opening::Cancel { pid, secret }),
+            Ok(First::Cancel { pid, secret }) => {
+                return Ok(Opening::Cancel { stream, pid, secret });
+            }
             Ok(First::Startup(startup)) => {
                 if required && !stream.is_tls() && !stream.socket().is_unix() {
                     return Err(tell(&mut stream, HandshakeError::TlsRequired).await);

@@ -27,6 +27,7 @@ mod roles;
 pub mod shared;
 pub mod worker;
 
+use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use crate::config::ClientTls;
@@ -59,6 +60,10 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
     };
     drop(logging_in);
     match client {
+        Opened::Cancel { stream, pid, secret } => {
+            let sender = stream.socket().as_fd();
+            worker.shared.cancels.deliver(pid, &secret, Some(sender)).await;
+        }
         Opened::Session(client) => client.run().await,
         Opened::Replication(through) => through.run(&worker).await,
         Opened::Console { stream, guest } => {
@@ -68,6 +73,7 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
 }
 
 enum Opened {
+    Cancel { stream: Stream, pid: i32, secret: Vec<u8> },
     Session(Box<relay::Client>),
     Replication(Box<replication::Through>),
     Console { stream: Stream, guest: login::Guest },
@@ -86,10 +92,7 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
         }
     };
     match opening {
-        Opening::Cancel { pid, secret } => {
-            worker.shared.cancels.deliver(pid, &secret).await;
-            None
-        }
+        Opening::Cancel { stream, pid, secret } => Some(Opened::Cancel { stream, pid, secret }),
         Opening::Startup { mut stream, startup, input } => {
             let binding = tls.filter(|_| stream.is_tls()).and_then(|t| t.binding().map(Vec::from));
             match login::run(worker, &mut stream, startup, input, addr, binding).await {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ use crate::net::Stream;
 use crate::net::pump::Pumps;
 use crate::net::tls::ServerTls;
 use crate::pool::Pools;
+use crate::session::Moments;
 use crate::telemetry::{NewClient, Registry};
 
 /// Somebody who has logged in to the console.
@@ -56,6 +57,7 @@ pub struct Shared {
     pub reported: Reported,
     pub roles: Roles,
     pub listeners: Listeners,
+    pub moments: Moments,
     /// Connections under TLS whose clients a successor serves.
     pub pumps: Pumps,
     clients: AtomicUsize,
@@ -82,6 +84,9 @@ impl Shared {
     ) -> Self {
         let roles = Roles::new(&control, store.clone());
         let listeners = Listeners::new(control.clone(), store.connector().clone());
+        // Nobody prepares a statement each microsecond: what a process before this one has prepared
+        // is older.
+        let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         Self {
             config,
             store,
@@ -94,6 +99,7 @@ impl Shared {
             reported: Reported::default(),
             roles,
             listeners,
+            moments: Moments::later(since_epoch.as_micros() as u64),
             pumps: Pumps::default(),
             clients: AtomicUsize::new(0),
             closing: AtomicBool::new(false),

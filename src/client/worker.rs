@@ -86,6 +86,7 @@ impl Worker {
             gate_effects: &mut decide.effects,
             planner: &mut decide.planner,
             max_prepared: self.shared.config.load().pool.max_prepared,
+            moments: &self.shared.moments,
         };
         let result = f(&mut env);
         self.act(decide);

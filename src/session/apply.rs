@@ -99,7 +99,13 @@ impl Session {
                 self.bound.get_or_insert(why);
                 self.pinned.get_or_insert(why);
             }
-            Control::Leaves(traces) => self.leaves(traces),
+            Control::Leaves(traces) => {
+                if let Some(link) = &mut self.link {
+                    // It may hold DDL.
+                    link.changes_tables |= traces.code || !traces.functions.is_empty();
+                }
+                self.leaves(traces);
+            }
             Control::Frees => self.look_again(),
             Control::DiscardSequences => self.sequences_discarded(),
             Control::Listen { channel, .. } => self.channels.listen(channel),

@@ -87,7 +87,7 @@ impl Session {
         frontend::put_parse(io.server, &server_name(&s.id), s.sent(), &s.oids);
         let mut e = Expect::forward(Reply::Parse);
         e.undo = undo;
-        self.prepared(s, e);
+        self.prepared(s, e, env);
     }
 
     /// Closes the statement that must give way to another one.
@@ -108,10 +108,10 @@ impl Session {
     }
 
     /// Notes a statement as prepared on the link, by this request.
-    fn prepared(&mut self, s: &Statement, mut e: Expect) {
+    fn prepared(&mut self, s: &Statement, mut e: Expect, env: &Env<'_>) {
         e.undo.content = Some((s.content(), false));
         if let Some(link) = &mut self.link {
-            link.facts.prepared.insert(s.content());
+            link.facts.prepared.insert(s.content(), env.moments.now());
         }
         self.push(e);
     }
@@ -135,11 +135,14 @@ impl Session {
             }
             return Vec::new();
         }
-        if let Some(id) = link.find_prepared(&s.content()) {
-            return server_name(&id).to_vec();
-        }
         let name = server_name(&s.content()).to_vec();
-        if link.may_be_prepared(&s.content()) {
+        if let Some(id) = link.find_prepared(&s.content()) {
+            let made = link.facts.prepared.made(&id);
+            if s.described.get() || !env.moments.is_outdated(made, s.meant) {
+                return server_name(&id).to_vec();
+            }
+            self.close_on_link(id, io);
+        } else if link.may_be_prepared(&s.content()) {
             // Whether it is there an earlier segment will tell.
             self.close_on_link(s.content(), io);
         } else {
@@ -147,7 +150,7 @@ impl Session {
         }
         self.counters.server_parses += 1;
         frontend::put_parse(io.server, &name, s.sent(), &s.types());
-        self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow));
+        self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow), env);
         name
     }
 

@@ -49,7 +49,7 @@ impl Session {
             return s.clone();
         };
         self.put_own_name(&name, &inner, Fate::Swallow, io);
-        let mut read = Statement::new(&s.text, &s.oids, s.plan.clone());
+        let mut read = Statement::new(&s.text, &s.oids, s.plan.clone(), s.meant);
         read.is_told_apart_by(&inner.content());
         Rc::new(read)
     }

@@ -249,6 +249,8 @@ pub struct Link {
     pub fenced: bool,
     /// The open transaction may have sent notifications.
     pub notified: bool,
+    /// The open transaction may have changed tables.
+    pub changes_tables: bool,
     /// The Query under way has requests in front of it, with which it fails: none may follow it yet.
     pub prefaced: bool,
     /// Names of the client's own that it may know statements by, and what it does know by them.
@@ -284,6 +286,7 @@ impl Link {
             strange: false,
             fenced: false,
             notified: false,
+            changes_tables: false,
             prefaced: false,
             named: Vec::new(),
             order: Order::default(),
@@ -438,7 +441,7 @@ mod tests {
             e
         };
         let mut link = link();
-        link.facts.prepared.insert([1; 16]);
+        link.facts.prepared.insert([1; 16], 1);
         // Two segments that close it and prepare it anew; both are skipped.
         for there in [true, false, true, false] {
             link.push(changes(there));

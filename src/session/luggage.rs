@@ -16,6 +16,7 @@ use super::check::Check;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
+use super::moments::Moment;
 use super::portals::Portal;
 use super::prepared::StatementId;
 use super::reported::Reported;
@@ -74,6 +75,8 @@ struct Held {
     strange: bool,
     fenced: bool,
     notified: bool,
+    #[serde(default)]
+    changes_tables: bool,
     named: Vec<(Vec<u8>, Option<StatementId>)>,
 }
 
@@ -90,6 +93,8 @@ struct Packed {
     text: Vec<u8>,
     #[serde(with = "base64")]
     oids: Vec<u8>,
+    #[serde(default)]
+    meant: Moment,
     described: bool,
     columns: Option<Columns>,
 }
@@ -97,12 +102,12 @@ struct Packed {
 impl Packed {
     fn of(s: &Statement) -> Self {
         let (described, columns) = (s.described.get(), s.columns.borrow().clone());
-        Self { text: s.text.clone(), oids: s.types(), described, columns }
+        Self { text: s.text.clone(), oids: s.types(), meant: s.meant, described, columns }
     }
 
     fn unpack(self, session: &Session, env: &mut Env<'_>) -> Rc<Statement> {
         let plan = env.planner.plan_text(&self.text, env.routes, session.speech());
-        let statement = Statement::new(&self.text, &self.oids, plan);
+        let statement = Statement::new(&self.text, &self.oids, plan, self.meant);
         statement.described.set(self.described);
         statement.goes_by(self.columns);
         Rc::new(statement)
@@ -157,6 +162,7 @@ impl Held {
             strange,
             fenced,
             notified,
+            changes_tables,
             prefaced: _,
             named,
             order: _,
@@ -176,6 +182,7 @@ impl Held {
             strange: *strange,
             fenced: *fenced,
             notified: *notified,
+            changes_tables: *changes_tables,
             named: named.clone(),
         }
     }
@@ -194,6 +201,7 @@ impl Held {
         link.strange = self.strange;
         link.fenced = self.fenced;
         link.notified = self.notified;
+        link.changes_tables = self.changes_tables;
         link.named = self.named;
         link
     }

@@ -37,6 +37,7 @@ mod jobs;
 mod link;
 mod listening;
 mod luggage;
+mod moments;
 mod opening;
 mod order;
 mod pending;
@@ -72,6 +73,7 @@ pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
+pub use moments::Moments;
 pub use prepared::StatementId;
 use reported::Reported;
 pub use sequences::Followed;
@@ -86,6 +88,7 @@ pub struct Env<'a> {
     pub gate_effects: &'a mut Vec<crate::gate::machine::Effect>,
     pub planner: &'a mut Planner,
     pub max_prepared: usize,
+    pub moments: &'a Moments,
 }
 
 /// The two buffers a session writes to.
@@ -462,6 +465,9 @@ impl Session {
         let mut link = self.link.take()?;
         if link.strange {
             link.facts.applied = None;
+        }
+        if link.changes_tables {
+            env.moments.tables_may_have_changed();
         }
         env.gate.leave(link.ticket, env.gate_effects);
         self.let_go = false;

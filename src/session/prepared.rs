@@ -2,10 +2,11 @@
 //!
 //! Clients with the same statement share it there, whatever each of them calls it.
 
-use std::collections::VecDeque;
-
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use super::moments::Moment;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
@@ -33,28 +34,40 @@ pub fn server_name(id: &StatementId) -> [u8; 36] {
     name
 }
 
-/// Statements prepared on one connection, least recently used first.
-#[derive(Debug, Default, Serialize, Deserialize)]
+/// Statements prepared on one connection.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(from = "Listed", into = "Listed")]
 pub struct Prepared {
-    order: VecDeque<StatementId>,
+    all: HashMap<StatementId, Known>,
+    /// Counts their uses.
+    uses: u64,
     /// Contents that one of them is as well: its parameters turned out to be of those types.
+    same: HashMap<StatementId, StatementId>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Known {
+    /// The number of its last use.
+    used: u64,
+    made: Moment,
+}
+
+/// The same, least recently used first.
+#[derive(Serialize, Deserialize)]
+struct Listed {
+    order: Vec<StatementId>,
+    #[serde(default)]
+    made: Vec<Moment>,
     same: Vec<(StatementId, StatementId)>,
 }
 
 impl Prepared {
     /// Whether the statement is there; if so it is now the most recently used.
     pub fn touch(&mut self, id: &StatementId) -> bool {
-        if self.order.back() == Some(id) {
-            return true;
-        }
-        match self.order.iter().position(|s| s == id) {
-            Some(at) => {
-                self.order.remove(at);
-                self.order.push_back(*id);
-                true
-            }
-            None => false,
-        }
+        let Some(known) = self.all.get_mut(id) else { return false };
+        self.uses += 1;
+        known.used = self.uses;
+        true
     }
 
     /// The statement of this content; now it is the most recently used.
@@ -62,57 +75,82 @@ impl Prepared {
         if self.touch(id) {
             return Some(*id);
         }
-        let (_, of) = *self.same.iter().find(|(same, _)| same == id)?;
+        let of = *self.same.get(id)?;
         self.touch(&of).then_some(of)
     }
 
     /// The statement `of` is of this content too.
     pub fn is_also(&mut self, id: StatementId, of: StatementId) {
         // One that has that many is found by its own content only, and prepared once more otherwise.
-        let many = self.same.len() > 4 * self.order.len();
-        if !many && self.order.contains(&of) && self.find(&id).is_none() {
-            self.same.push((id, of));
+        let many = self.same.len() > 4 * self.all.len();
+        if !many && self.all.contains_key(&of) && self.find(&id).is_none() {
+            self.same.insert(id, of);
         }
     }
 
-    pub fn insert(&mut self, id: StatementId) {
-        if !self.touch(&id) {
-            self.order.push_back(id);
-        }
+    /// It is prepared at this moment.
+    pub fn insert(&mut self, id: StatementId, made: Moment) {
+        self.uses += 1;
+        self.all.insert(id, Known { used: self.uses, made });
+    }
+
+    /// When it was prepared; 0 where that is not certain.
+    pub fn made(&self, id: &StatementId) -> Moment {
+        self.all.get(id).map_or(0, |k| k.made)
     }
 
     /// Whether it was there.
     pub fn remove(&mut self, id: &StatementId) -> bool {
-        let before = self.order.len();
-        self.order.retain(|s| s != id);
-        self.same.retain(|(_, of)| of != id);
-        self.order.len() < before
+        let there = self.all.remove(id).is_some();
+        if there {
+            self.same.retain(|_, of| of != id);
+        }
+        there
     }
 
     /// The statement to close so that one more does not exceed `limit`, of which there is one
     /// at the least.
     pub fn oldest(&self, limit: usize) -> Option<StatementId> {
-        self.order.front().filter(|_| self.order.len() >= limit.max(1)).copied()
+        if self.all.len() < limit.max(1) {
+            return None;
+        }
+        self.all.iter().min_by_key(|(id, k)| (k.used, **id)).map(|(id, _)| *id)
     }
 
     /// A statement that was to be closed and was not.
     pub fn keep(&mut self, id: StatementId) {
-        if !self.order.contains(&id) {
-            self.order.push_front(id);
-        }
+        self.all.entry(id).or_default();
     }
 
     pub fn clear(&mut self) {
-        self.order.clear();
+        self.all.clear();
         self.same.clear();
     }
 
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.all.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.all.is_empty()
+    }
+}
+
+impl From<Prepared> for Listed {
+    fn from(p: Prepared) -> Self {
+        let mut all: Vec<_> = p.all.into_iter().collect();
+        all.sort_unstable_by_key(|(id, k)| (k.used, *id));
+        let (order, made) = all.into_iter().map(|(id, k)| (id, k.made)).unzip();
+        Self { order, made, same: p.same.into_iter().collect() }
+    }
+}
+
+impl From<Listed> for Prepared {
+    fn from(listed: Listed) -> Self {
+        let mut p = Self { same: listed.same.into_iter().collect(), ..Self::default() };
+        let made = listed.made.into_iter().chain(std::iter::repeat(0));
+        listed.order.into_iter().zip(made).for_each(|(id, made)| p.insert(id, made));
+        p
     }
 }
 
@@ -124,7 +162,7 @@ mod tests {
     fn the_least_recently_used_statement_goes_first() {
         let mut p = Prepared::default();
         for n in 1..=3 {
-            p.insert([n; 16]);
+            p.insert([n; 16], 1);
         }
         assert!(p.touch(&[1; 16]));
         assert_eq!(p.oldest(3), Some([2; 16]));
@@ -142,14 +180,34 @@ mod tests {
         let mut p = Prepared::default();
         p.is_also([9; 16], [1; 16]);
         assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
-        p.insert([1; 16]);
+        p.insert([1; 16], 1);
         p.is_also([9; 16], [1; 16]);
-        p.insert([2; 16]);
+        p.insert([2; 16], 1);
         assert_eq!(p.find(&[9; 16]), Some([1; 16]));
         assert_eq!(p.oldest(2), Some([2; 16]), "the other one was used last");
         p.remove(&[1; 16]);
-        p.insert([1; 16]);
+        p.insert([1; 16], 1);
         assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
+    }
+
+    #[test]
+    fn another_process_finds_the_same() {
+        let mut p = Prepared::default();
+        for n in 1..=3 {
+            p.insert([n; 16], 10 + u64::from(n));
+        }
+        p.is_also([9; 16], [2; 16]);
+        p.remove(&[3; 16]);
+        p.keep([3; 16]);
+        let packed = serde_json::to_string(&p).unwrap();
+        let mut p: Prepared = serde_json::from_str(&packed).unwrap();
+        let made: Vec<_> = (1..=3).map(|n| p.made(&[n; 16])).collect();
+        assert_eq!(made, [11, 12, 0], "the third was kept, nobody knows since when");
+        assert_eq!(p.find(&[9; 16]), Some([2; 16]));
+        assert_eq!(p.oldest(3), Some([3; 16]));
+        let before = r#"{"order":[[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]],"same":[]}"#;
+        let p: Prepared = serde_json::from_str(before).unwrap();
+        assert_eq!((p.len(), p.made(&[1; 16])), (1, 0), "of one that did not note it");
     }
 
     #[test]

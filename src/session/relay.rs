@@ -7,6 +7,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::link::{Fate, Link, Reply};
+use super::moments::may_change_tables;
 use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
@@ -203,6 +204,7 @@ impl Session {
         if matches!(h.tag, b'C' | b'I') {
             link.copy_in = false;
             link.eaten = 0;
+            link.changes_tables |= h.tag == b'C' && may_change_tables(body);
             if let Some(controls) = front.controls.clone() {
                 done = controls.get(front.completed).cloned();
                 front.completed += 1;
@@ -217,7 +219,7 @@ impl Session {
             }
         }
         if h.tag == b'Z' {
-            return self.ready(body, io);
+            return self.ready(body, env, io);
         }
         if completes {
             let e = link.expects.pop_front();
@@ -261,7 +263,7 @@ impl Session {
         }
     }
 
-    fn ready(&mut self, body: &[u8], io: &mut Io<'_>) -> Keep {
+    fn ready(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         let Some(status) = body.first().copied().and_then(Status::from_byte) else {
             self.broken = Some("malformed ReadyForQuery from the node".into());
@@ -271,6 +273,11 @@ impl Session {
         link.copy_in = false;
         link.eaten = 0;
         link.status = status;
+        if link.changes_tables {
+            // COMMIT AND CHAIN has ended a transaction too.
+            env.moments.tables_may_have_changed();
+            link.changes_tables = status != Status::Idle;
+        }
         if matches!(front.fate, Fate::Before) {
             // Nothing has ended for the client yet.
             return Keep::Drop;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::link::Link;
 use super::listening;
+use super::moments::Moment;
 use super::prepared::{StatementId, statement_id};
 use crate::router::plan::Plan;
 
@@ -19,6 +20,8 @@ pub struct Statement {
     pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
+    /// When the client has prepared it.
+    pub meant: Moment,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
     /// Its result's columns as the client was told them last, if there are any.
@@ -30,7 +33,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>) -> Self {
+    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>, meant: Moment) -> Self {
         let sent = match listening::sent(&plan, text) {
             Cow::Borrowed(_) => None,
             Cow::Owned(sent) => Some(sent),
@@ -43,6 +46,7 @@ impl Statement {
             sent,
             oids: oids.to_vec(),
             plan,
+            meant,
             described: Cell::default(),
             columns: RefCell::default(),
             told: RefCell::default(),

@@ -11,7 +11,7 @@ use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
-use pgshunt::session::{Env, Facts, Flow, Io, Job, Need, Notification, Session};
+use pgshunt::session::{Env, Facts, Flow, Io, Job, Moments, Need, Notification, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -39,6 +39,7 @@ pub struct World {
     gate_effects: Vec<Effect>,
     planner: Planner,
     max_prepared: usize,
+    moments: Moments,
     idle: BTreeMap<NodeId, Vec<Facts>>,
     clients: BTreeMap<String, Client>,
     current: String,
@@ -120,6 +121,7 @@ impl World {
             gate_effects: Vec::new(),
             planner: Planner::new(Functions::new(builtin)),
             max_prepared: 100,
+            moments: Moments::default(),
             idle: BTreeMap::new(),
             clients: BTreeMap::new(),
             current: "C".into(),
@@ -476,6 +478,7 @@ impl World {
             gate_effects: &mut self.gate_effects,
             planner: &mut self.planner,
             max_prepared: self.max_prepared,
+            moments: &self.moments,
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });
         self.wrote(&out, &to_node);

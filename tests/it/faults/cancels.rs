@@ -1,5 +1,7 @@
 //! Cancel requests: where the client is at that moment, and nowhere else.
 
+use std::time::Duration;
+
 use super::wire::{Wire, query};
 use super::*;
 
@@ -110,4 +112,23 @@ async fn a_late_cancel_hits_nobody_else() {
         });
         assert_eq!(answer, "TDCZ");
     }
+}
+
+/// Drivers wait for that (asyncpg, libpq's PQcancel): the next statement must not be hit.
+#[tokio::test]
+async fn a_cancels_sender_is_hung_up_on_when_it_has_been_delivered() {
+    let p = narrow().await;
+    let mut wire = Wire::login(p.port()).await;
+    wire.send(&query("SELECT pg_sleep(1000)")).await;
+    wait_for("the query to run", async || {
+        served(&p).await.iter().any(|s| s.1 == "active").then_some(())
+    })
+    .await;
+    p.nodes.nodes[0].freeze();
+    let mut sent = Box::pin(wire.cancel(p.port()));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut sent).await;
+    p.nodes.nodes[0].thaw();
+    assert!(early.is_err(), "the node could not have taken it yet");
+    sent.await;
+    assert_eq!(wire.ready().await, format!("T{CANCELLED}"));
 }

@@ -1,6 +1,10 @@
 //! With server_round_robin, transactions go round all server connections of a pool.
 
+use pgshunt::config::AuthMethod;
+use pgshunt::wire::{frame, frontend};
+
 use super::*;
+use crate::faults::wire::Wire;
 
 #[tokio::test]
 async fn the_connection_that_has_been_idle_the_longest_is_lent_first() {
@@ -104,5 +108,64 @@ async fn a_described_statement_whose_columns_have_changed_fails_on_every_connect
     does(&b, "ALTER TABLE t ALTER v TYPE text USING convert_from(v, 'UTF8')").await;
     for _ in 0..4 {
         assert_eq!(a.query_one(&all, &[&1]).await.unwrap().get::<_, &str>(1), "one");
+    }
+}
+
+/// A Parse means the tables of its moment, wherever the statement is carried out later: not the types
+/// that its parameters had for somebody else before, and not the columns.
+#[tokio::test]
+async fn a_statement_that_was_not_described_means_the_tables_of_its_parse_on_every_connection() {
+    let proxy = Proxy::start_with(1, 1, |c: &mut Config| {
+        c.auth.method = AuthMethod::Trust;
+        c.pool.size = 2;
+        c.pool.min_size = 2;
+        c.pool.server_round_robin = true;
+        c.server.workers = 1;
+    })
+    .await;
+    let a = proxy.client().await;
+    does(&a, "CREATE TABLE t (id int, v int)").await;
+    rotating(&a, 2).await;
+
+    let mut prepare = Vec::new();
+    frontend::put_parse(&mut prepare, b"put", b"INSERT INTO t VALUES (1, $1)", b"");
+    frontend::put_parse(&mut prepare, b"get", b"SELECT * FROM t", b"");
+    frontend::put_empty(&mut prepare, b'S');
+    let mut execute = Vec::new();
+    for (name, values) in [("put", &b"\0\0\0\x01\0\0\0\x03007\0\0"[..]), ("get", &[0; 6])] {
+        frontend::put_bind(&mut execute, b"", name.as_bytes(), values);
+        frame::put(&mut execute, b'E', |b| b.extend_from_slice(&[0; 5]));
+    }
+    frontend::put_empty(&mut execute, b'S');
+    let carried_out = async |client: &mut Wire| {
+        client.send(&execute).await;
+        let answer = client.ready().await;
+        assert!(answer.starts_with("2C2D") && answer.ends_with("CZ"), "{answer}");
+    };
+
+    let mut old = Wire::login(proxy.port()).await;
+    old.send(&prepare).await;
+    assert_eq!(old.ready().await, "11Z");
+    for _ in 0..4 {
+        carried_out(&mut old).await;
+    }
+    for change in [
+        "TRUNCATE t; ALTER TABLE t ALTER v TYPE text, ADD w int",
+        "DROP TABLE t; CREATE TABLE t (v int, id text)",
+        "DO 'BEGIN DROP TABLE t; CREATE TABLE t (id int, v text); END'",
+    ] {
+        does(&a, change).await;
+        let mut new = Wire::login(proxy.port()).await;
+        new.send(&prepare).await;
+        assert_eq!(new.ready().await, "11Z", "{change}");
+        // Behind the first statement of a transaction nothing can be tried again unseen.
+        for _ in 0..4 {
+            assert_eq!(new.ask("BEGIN").await, "CZ");
+            assert_eq!(new.ask("SELECT 1").await, "TDCZ");
+            carried_out(&mut new).await;
+            assert_eq!(new.ask("COMMIT").await, "CZ");
+        }
+        let wrong = "SELECT count(*) FROM t WHERE to_jsonb(t)::text NOT LIKE '%\"007\"%'";
+        assert_eq!(value::<i64>(&a, wrong).await, 0, "{change}");
     }
 }
