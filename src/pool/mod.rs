@@ -7,6 +7,7 @@
 
 mod doors;
 mod leased;
+mod opening;
 pub mod state;
 
 use std::future::Future;
@@ -32,6 +33,7 @@ use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 pub use doors::Doors;
 pub use leased::Leased;
+pub use opening::OpenRequest;
 use state::{ConnId, Effect, State, Terms, WaiterId, Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -72,57 +74,6 @@ struct Shared {
     state: State,
     idle: HashMap<ConnId, Box<ServerConn>>,
     waiters: HashMap<WaiterId, oneshot::Sender<Grant>>,
-}
-
-/// A request to open a connection on a worker's own runtime.
-pub struct OpenRequest {
-    pool: Arc<Pool>,
-    worker: Worker,
-}
-
-impl OpenRequest {
-    /// Opens the connection and hands it to the pool, or tells the pool why not.
-    pub async fn carry_out(self) {
-        let pool = self.pool;
-        let credentials = pool.credentials();
-        let tls = pool.home.tls.load_full();
-        let timeout = pool.home.config.load().connect_timeout;
-        let id = ConnId(pool.home.next_id.fetch_add(1, Ordering::Relaxed));
-        let target = Target {
-            node: &pool.node,
-            database: &pool.key.database,
-            user: &pool.key.user,
-            parameters: &[],
-            credentials: &credentials,
-            tls: &tls,
-            registry: &pool.home.registry,
-            worker: self.worker,
-        };
-        let opened = login::connect(target, id, timeout).await;
-        let mut fx = Vec::new();
-        match opened {
-            Ok(mut conn) => {
-                pool.share(&mut conn.facts);
-                if id.0 < pool.fresh_from.load(Ordering::Acquire) {
-                    conn.info.retire();
-                }
-                conn.rests();
-                pool.home.registry.worker(self.worker).servers_opened.inc();
-                let mut shared = pool.lock();
-                shared.bury_dead_for_line();
-                shared.idle.insert(id, conn);
-                shared.state.opened(Instant::now(), id, self.worker, &mut fx);
-                pool.act(shared, fx, None);
-            }
-            Err(error) => {
-                tracing::warn!(node = %pool.node.name, user = %pool.key.user, %error, "login failed");
-                let mut shared = pool.lock();
-                shared.bury_dead_for_line();
-                shared.state.open_failed(&mut fx);
-                pool.act(shared, fx, Some(error));
-            }
-        }
-    }
 }
 
 /// What all pools share.
