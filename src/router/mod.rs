@@ -20,6 +20,7 @@ pub mod plan;
 mod proof;
 mod rights;
 mod scope;
+mod silent;
 mod tables;
 mod traces;
 mod utility;
@@ -32,5 +33,6 @@ pub use functions::{
 };
 pub use node_bound::{changes_reading, reads_alike};
 pub use scope::Speech;
+pub use silent::parameters_of_silent;
 pub use traces::{mentions_last_value, mentions_prepared};
 pub use utility::first_word;

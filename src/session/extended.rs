@@ -174,7 +174,12 @@ impl Session {
             let node = self.node().unwrap_or(home);
             self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
         }
-        let statement = Rc::new(Statement::new(p.text, p.oids, plan, env.moments.now()));
+        let statement = Rc::new(Statement::new(
+            p.text,
+            p.oids,
+            plan,
+            env.moments.parsed_by(self.settings.search_path()),
+        ));
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
         } else {
@@ -369,6 +374,12 @@ impl Session {
                     return Err(Stop::Wait(Need::Quiet));
                 }
                 let statement = self.statement(name)?;
+                if self.lacks_in_vain(&statement, name.is_empty())
+                    && let Some(answer) = statement.described_by_text()
+                {
+                    statement.described.set(true);
+                    return self.ours(answer, Undo::default(), io);
+                }
                 if self.in_segment() {
                     self.emit_describe_statement(&statement, name, env, io);
                     Ok(())
@@ -389,6 +400,19 @@ impl Session {
                 self.wait(Pending::DescribePortal { portal: portal.to_vec() }, portal.len())
             }
         }
+    }
+
+    /// The statement cannot be prepared on the link, as the transaction has failed or is about to.
+    fn lacks_in_vain(&mut self, s: &Statement, unnamed: bool) -> bool {
+        let Some(link) = &mut self.link else { return self.status == Status::Failed };
+        if link.status != Status::Failed && link.is_quiet() {
+            return false;
+        }
+        let there = match unnamed {
+            true => link.has_unnamed(s.content()),
+            false => link.find_prepared(&s.content()).is_some(),
+        };
+        !there
     }
 
     fn execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) -> Result<(), Stop> {

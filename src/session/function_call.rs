@@ -1,7 +1,7 @@
 //! FunctionCall: a function by its number, outside of any statement. libpq and JDBC reach large
 //! objects this way.
 
-use super::link::{Expect, Reply};
+use super::link::{Expect, Fate, Reply};
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::place::Place;
 use crate::router::plan::Traces;
@@ -18,7 +18,7 @@ impl Session {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {
-                self.refuse_query(report, io);
+                self.refuse_query(report, Fate::Refuse, io);
                 return Flow::Done;
             }
         }

@@ -123,6 +123,8 @@ pub enum Fate {
     Columns,
     /// The request was made to fail; this is the error the client reads.
     Refuse(Box<Report>),
+    /// The same, even if the server says that the transaction has failed.
+    Insist(Box<Report>),
     /// ReadyForQuery is the client's, but tells of its own transaction and not of the server's.
     Outside,
     /// Like Forward without ReadyForQuery: a second request goes on for it.
@@ -441,7 +443,7 @@ mod tests {
             e
         };
         let mut link = link();
-        link.facts.prepared.insert([1; 16], 1);
+        link.facts.prepared.insert([1; 16], Default::default());
         // Two segments that close it and prepare it anew; both are skipped.
         for there in [true, false, true, false] {
             link.push(changes(there));

@@ -490,13 +490,13 @@ impl Session {
     }
 
     /// Answers with an error of ours, in the simple protocol.
-    fn refuse_query(&mut self, report: Report, io: &mut Io<'_>) {
+    fn refuse_query(&mut self, report: Report, fate: fn(Box<Report>) -> Fate, io: &mut Io<'_>) {
         self.counters.refused += 1;
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
                 // The server must see a failing statement too, or its transaction would go on.
                 frontend::put_query(io.server, FAILING);
-                let mut e = Expect::new(Reply::Query, Fate::Refuse(Box::new(report)));
+                let mut e = Expect::new(Reply::Query, fate(Box::new(report)));
                 e.undo.client = Some((Vec::new(), self.unnamed.take()));
                 e.undo.unnamed = Some(link.unnamed.take());
                 link.push(e);
@@ -540,7 +540,7 @@ impl Session {
     /// The message in front could not be carried out: it is answered with an error.
     pub fn refuse(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
         match tag {
-            b'Q' | b'F' => self.refuse_query(report, io),
+            b'Q' | b'F' => self.refuse_query(report, Fate::Refuse, io),
             _ => self.refuse_message(tag, report, io),
         }
     }

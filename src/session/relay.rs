@@ -196,7 +196,10 @@ impl Session {
             return Keep::Drop;
         }
         let compares = front.fate == Fate::Columns;
-        if let (b't', Some(s), false) = (h.tag, front.statement.clone(), compares) {
+        if h.tag == b't'
+            && !compares
+            && let Some(s) = front.statement.clone()
+        {
             link.settle_types(&s, body.get(2..).unwrap_or_default());
             return if passes { Keep::Forward } else { Keep::Drop };
         }
@@ -389,7 +392,7 @@ impl Session {
             {
                 Keep::Forward
             }
-            Fate::Refuse(report) => Keep::Replace(report.clone()),
+            Fate::Refuse(report) | Fate::Insist(report) => Keep::Replace(report.clone()),
             Fate::Forward
             | Fate::Swallow
             | Fate::Outside
@@ -423,7 +426,7 @@ impl Session {
             let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
                 return keep;
             };
-            if let Fate::Refuse(_) = front.fate {
+            if let Fate::Refuse(_) | Fate::Insist(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.
                 front.fate = Fate::Forward;
             }

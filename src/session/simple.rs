@@ -19,7 +19,7 @@ impl Session {
                 Ok(None) => {}
                 Ok(Some(need)) => return Flow::Wait(need),
                 Err(report) => {
-                    self.refuse_query(report, io);
+                    self.refuse_query(report, Fate::Refuse, io);
                     return Flow::Done;
                 }
             }
@@ -55,12 +55,11 @@ impl Session {
                 "0A000",
                 "several statements in one text are not supported after a change of search_path",
             );
-            self.refuse_query(report.hint("Send them one by one, or COMMIT first."), io);
-            return Flow::Done;
+            let report = report.hint("Send them one by one, or COMMIT first.");
+            return self.refuse_text(&plan, report, io);
         }
         if let Some(report) = self.refuses_execute(&plan) {
-            self.refuse_query(report, io);
-            return Flow::Done;
+            return self.refuse_text(&plan, report, io);
         }
         let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
         if busy && self.names_own(&plan) {
@@ -73,39 +72,26 @@ impl Session {
         }
         let place = match place {
             Ok(place) => place,
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
+            Err(report) => return self.refuse_text(&plan, report, io),
         };
         match self.listen_first(&plan) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
+            Err(report) => return self.refuse_text(&plan, report, io),
         }
         if !fails && let Some(job) = self.query_job(&plan, &place, text, env) {
             return match job {
                 Ok(flow) => flow,
-                Err(report) => {
-                    self.refuse_query(report, io);
-                    Flow::Done
-                }
+                Err(report) => self.refuse_text(&plan, report, io),
             };
         }
         match self.ensure(&place, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => {
-                self.refuse_query(report, io);
-                return Flow::Done;
-            }
+            Err(report) => return self.refuse_text(&plan, report, io),
         }
         if let Some(report) = self.refuses_question(&plan, env) {
-            self.refuse_query(report, io);
-            return Flow::Done;
+            return self.refuse_text(&plan, report, io);
         }
         if busy && self.must_forget(&plan) {
             return Flow::Wait(Need::Quiet);
@@ -121,6 +107,15 @@ impl Session {
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(&plan);
         self.put_text(&plan, text, controls, io);
+        Flow::Done
+    }
+
+    /// Answers with an error of ours what PostgreSQL would carry out: a text that ends a failed
+    /// transaction is not told that it has failed.
+    fn refuse_text(&mut self, plan: &Plan, report: Report, io: &mut Io<'_>) -> Flow {
+        let ends = plan.statements.first().is_some_and(|s| s.control.ends_block());
+        let fate = if ends { Fate::Insist } else { Fate::Refuse };
+        self.refuse_query(report, fate, io);
         Flow::Done
     }
 

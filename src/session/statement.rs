@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::link::Link;
 use super::listening;
-use super::moments::Moment;
+use super::moments::Meaning;
 use super::prepared::{StatementId, statement_id};
+use crate::router::parameters_of_silent;
 use crate::router::plan::Plan;
+use crate::wire::backend::put_bare;
+use crate::wire::frame;
 
 /// A prepared statement of the client.
 #[derive(Debug)]
@@ -20,8 +23,8 @@ pub struct Statement {
     pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
-    /// When the client has prepared it.
-    pub meant: Moment,
+    /// What the client's Parse of it meant.
+    pub meant: Meaning,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
     /// Its result's columns as the client was told them last, if there are any.
@@ -33,7 +36,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>, meant: Moment) -> Self {
+    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>, meant: Meaning) -> Self {
         let sent = match listening::sent(&plan, text) {
             Cow::Borrowed(_) => None,
             Cow::Owned(sent) => Some(sent),
@@ -77,14 +80,41 @@ impl Statement {
     }
 
     fn renew_content(&self) {
-        let columns = self.columns.borrow();
-        let print = columns.as_ref().map_or(&[][..], Columns::print);
-        self.content.set(statement_id(&self.text, &[&self.types()[..], print].concat()));
+        let told = self.told.borrow();
+        let declared = match &*told {
+            Some(types) if *types != self.oids => statement_id(&self.text, types),
+            _ => self.id,
+        };
+        self.content.set(match &*self.columns.borrow() {
+            Some(columns) => statement_id(&declared, columns.print()),
+            None => declared,
+        });
     }
 
     /// The types of its parameters, as far as they are settled.
     pub fn types(&self) -> Vec<u8> {
         self.told.borrow().as_ref().unwrap_or(&self.oids).clone()
+    }
+
+    /// The answer to its Describe, where the server need not be asked: it returns no columns, and the
+    /// types of its parameters are settled.
+    pub(super) fn described_by_text(&self) -> Option<Vec<u8>> {
+        const UNKNOWN: u32 = 705;
+        let types = self.types();
+        let settled = types.chunks_exact(4).all(|oid| {
+            let oid = u32::from_be_bytes(oid.try_into().unwrap_or_default());
+            oid != 0 && oid != UNKNOWN
+        });
+        if !settled || parameters_of_silent(&self.text)? > types.len() / 4 {
+            return None;
+        }
+        let mut answer = Vec::new();
+        frame::put(&mut answer, b't', |b| {
+            b.extend_from_slice(&((types.len() / 4) as u16).to_be_bytes());
+            b.extend_from_slice(&types);
+        });
+        put_bare(&mut answer, b'n');
+        Some(answer)
     }
 
     /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
@@ -97,8 +127,11 @@ impl Statement {
             let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
             oids.extend_from_slice(if made { declared } else { oid });
         }
+        let changed = *self.told.borrow().as_ref().unwrap_or(&self.oids) != oids;
         *self.told.borrow_mut() = Some(oids);
-        self.renew_content();
+        if changed {
+            self.renew_content();
+        }
     }
 }
 
@@ -113,6 +146,9 @@ impl Link {
     pub fn settle_types(&mut self, s: &Statement, oids: &[u8]) {
         let before = s.content();
         s.settle_types(oids);
+        if s.content() == before {
+            return;
+        }
         if self.unnamed == Some(before) {
             self.unnamed = Some(s.content());
         }

@@ -9,6 +9,7 @@ mod scripts;
 pub mod talk;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use talk::{Talk, Until};
 
@@ -36,6 +37,11 @@ impl Both {
             ours: Talk::open(pair.pgshunt, parameters),
             plain: Talk::open(pair.plain, parameters),
         }
+    }
+
+    /// Who answers later than this has not answered.
+    pub fn waits(&mut self, patience: Duration) {
+        (self.ours.patience, self.plain.patience) = (patience, patience);
     }
 
     /// Says it to both, and tells how their answers differ, if they do.

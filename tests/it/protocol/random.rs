@@ -10,12 +10,14 @@
 //! said again, shorter, until nothing can be left out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::talk::Until;
 use super::{Both, Pair};
+use crate::support::PATIENCE;
 
 const NAMES: [&str; 3] = ["-", "a", "b"];
 const PORTALS: [&str; 3] = ["-", "-", "p"];
@@ -211,8 +213,9 @@ pub fn run(pair: &Pair, clients: usize) {
             })
             .collect();
         let lines: Vec<Line> = turns.into_iter().map(|who| (who, makers[who].line())).collect();
-        if fails(pair, &lines).is_some() {
-            let (lines, difference) = shortened(pair, lines);
+        if let Some(difference) = fails(pair, &lines, PATIENCE) {
+            eprintln!("seed {seed}: {difference}");
+            let (lines, difference) = shortened(pair, lines, difference);
             let said: Vec<_> =
                 lines.iter().map(|(who, l)| format!("{who}: {}", l.join(" | "))).collect();
             let one = format!("seed {seed}\n{}\n{difference}\n", said.join("\n"));
@@ -227,12 +230,13 @@ pub fn run(pair: &Pair, clients: usize) {
 }
 
 /// How the answers differ, if they do.
-fn fails(pair: &Pair, lines: &[Line]) -> Option<String> {
+fn fails(pair: &Pair, lines: &[Line], patience: Duration) -> Option<String> {
     let mut clients: BTreeMap<usize, Both> = BTreeMap::new();
     for (who, line) in lines.iter().filter(|(_, l)| !l.is_empty()) {
         let both = clients.entry(*who).or_insert_with(|| {
             let mut both =
                 Both::open(pair, &[("application_name".into(), format!("client {who}"))]);
+            both.waits(patience);
             // As it was before the last talk.
             for key in [pair.keys[0][*who], pair.keys[1][*who]] {
                 let reset = format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}");
@@ -254,8 +258,9 @@ fn fails(pair: &Pair, lines: &[Line]) -> Option<String> {
 }
 
 /// The same failure with whatever can be left out left out.
-fn shortened(pair: &Pair, mut lines: Vec<Line>) -> (Vec<Line>, String) {
-    let mut difference = fails(pair, &lines).unwrap_or_default();
+fn shortened(pair: &Pair, mut lines: Vec<Line>, mut difference: String) -> (Vec<Line>, String) {
+    // There are many to be tried, and many may have no answer.
+    const SHORT: Duration = Duration::from_secs(2);
     let mut again = true;
     while std::mem::take(&mut again) {
         for at in (0..lines.len()).rev() {
@@ -268,7 +273,7 @@ fn shortened(pair: &Pair, mut lines: Vec<Line>) -> (Vec<Line>, String) {
                 }
                 let mut fewer = lines.clone();
                 fewer[at].1.remove(part);
-                if let Some(d) = fails(pair, &fewer) {
+                if let Some(d) = fails(pair, &fewer, SHORT) {
                     (lines, difference, again) = (fewer, d, true);
                 }
             }

@@ -21,14 +21,22 @@ pub struct Talk {
     pub closed: bool,
     /// Its process id, as it was told.
     pub pid: i32,
+    /// How long an answer is waited for.
+    pub patience: Duration,
 }
 
 impl Talk {
     pub fn open(port: u16, parameters: &[(String, String)]) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let mut talk =
-            Self { stream, input: Vec::new(), told: BTreeMap::new(), closed: false, pid: 0 };
+        let mut talk = Self {
+            stream,
+            input: Vec::new(),
+            told: BTreeMap::new(),
+            closed: false,
+            pid: 0,
+            patience: PATIENCE,
+        };
         let mut out = Vec::new();
         let own = [("user", SUPERUSER), ("database", DATABASE)];
         let more = parameters.iter().map(|(n, v)| (n.as_str(), v.as_str()));
@@ -113,9 +121,9 @@ impl Talk {
             if enough {
                 break;
             }
-            let Some((tag, body)) = self.next(PATIENCE) else {
+            let Some((tag, body)) = self.next(self.patience) else {
                 if !self.closed {
-                    heard.push(format!("(nothing more within {PATIENCE:?})"));
+                    heard.push(format!("(nothing more within {:?})", self.patience));
                 }
                 break;
             };
