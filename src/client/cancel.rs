@@ -166,11 +166,6 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// Its key, for a successor.
-    pub fn key(&self) -> (i32, Vec<u8>) {
-        (self.pid, self.slot.secret.to_vec())
-    }
-
     pub fn pid(&self) -> i32 {
         self.pid
     }
