@@ -121,8 +121,8 @@ impl World {
         }
     }
 
-    /// One statement in, leased, answered and let go. Gives the bytes the client gets.
-    fn transaction(&mut self, message: &[u8]) -> usize {
+    /// One transaction's messages in, leased, answered and let go. Gives the bytes the client gets.
+    fn transaction(&mut self, mut messages: &[u8]) -> usize {
         let mut env = Env {
             now: Instant::now(),
             routes: &self.routes,
@@ -132,15 +132,18 @@ impl World {
             max_prepared: 100,
             moments: &self.moments,
         };
-        let header = frame::header(message).expect("well-formed").expect("whole");
         let mut io = Io { client: &mut self.client, server: &mut self.server };
-        while let Flow::Wait(need) = self
-            .session
-            .client(header, &message[frame::HEADER..], &mut env, &mut io)
-            .expect("well-formed")
-        {
-            let Need::Lease(node) = need else { panic!("{need:?} in a bench") };
-            self.session.linked(node, self.facts.take().expect("one link"), &mut env);
+        while let Some(header) = frame::header(messages).expect("well-formed") {
+            let (message, rest) = messages.split_at(header.len);
+            while let Flow::Wait(need) = self
+                .session
+                .client(header, &message[frame::HEADER..], &mut env, &mut io)
+                .expect("well-formed")
+            {
+                let Need::Lease(node) = need else { panic!("{need:?} in a bench") };
+                self.session.linked(node, self.facts.take().expect("one link"), &mut env);
+            }
+            messages = rest;
         }
         self.input.extend_from_slice(&self.answer);
         self.session.server(&mut self.input, &mut env, &mut io).expect("a good answer");
@@ -180,5 +183,40 @@ fn relay(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, plan, relay);
+/// A statement as libpq sends it: described by its portal, prepared for this once or by a name.
+fn extended(c: &mut Criterion) {
+    let sql = b"SELECT payload FROM t WHERE id = $1";
+    let complete = |tags: &[u8]| {
+        let mut out = Vec::new();
+        tags.iter().for_each(|tag| backend::put_bare(&mut out, *tag));
+        out
+    };
+    let execute = |name: &[u8]| {
+        let mut out = Vec::new();
+        let value = b"\0\0\0\x01\0\0\0\x06421337\0\0";
+        frontend::put_bind(&mut out, b"", name, value);
+        frontend::put_named(&mut out, b'D', b'P', b"");
+        frame::put(&mut out, b'E', |b| b.extend_from_slice(&[0; 5]));
+        frontend::put_empty(&mut out, b'S');
+        out
+    };
+    let mut group = c.benchmark_group("extended transaction through the session");
+    let mut unnamed = Vec::new();
+    frontend::put_parse(&mut unnamed, b"", sql, &23u32.to_be_bytes());
+    unnamed.extend(execute(b""));
+    let mut world = World::new([complete(b"12"), answer(1, 20)].concat());
+    group.bench_function("parsed for it", |b| b.iter(|| world.transaction(&unnamed)));
+
+    let mut named = Vec::new();
+    frontend::put_parse(&mut named, b"s", sql, &23u32.to_be_bytes());
+    named.extend(execute(b"s"));
+    let mut world = World::new([complete(b"12"), answer(1, 20)].concat());
+    world.transaction(&named);
+    world.answer = [complete(b"2"), answer(1, 20)].concat();
+    let named = execute(b"s");
+    group.bench_function("prepared before", |b| b.iter(|| world.transaction(&named)));
+    group.finish();
+}
+
+criterion_group!(benches, plan, relay, extended);
 criterion_main!(benches);

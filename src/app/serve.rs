@@ -36,30 +36,38 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
         };
         println!("pgshunt listens on {}", server.addr);
         systemd::ready();
-        loop {
-            tokio::select! {
-                () = &mut told => break,
-                () = server.told_to_stop() => break,
-                _ = hangup.recv() => {
-                    systemd::reloading();
-                    server.reload();
-                    systemd::reloaded();
-                }
-                line = successor::knock(door.as_ref()) => {
-                    if server.offers_itself(&line).await {
-                        drop(door);
-                        let leaves = async {
-                            // Connections under TLS are passed through for as long as they last.
-                            server.leave_to(line).await.ended().await;
-                        };
-                        tokio::select! {
-                            () = leaves => tracing::info!("all clients have left; this process ends"),
-                            () = &mut told => tracing::info!("told to end before the last client has"),
+        let successor = {
+            // Kept while others are heard: who has knocked may not have said yet what it wants.
+            let mut knock = std::pin::pin!(successor::knock(door.as_ref()));
+            loop {
+                tokio::select! {
+                    () = &mut told => break None,
+                    () = server.told_to_stop() => break None,
+                    _ = hangup.recv() => {
+                        systemd::reloading();
+                        server.reload();
+                        systemd::reloaded();
+                    }
+                    line = &mut knock => {
+                        if server.offers_itself(&line).await {
+                            break Some(line);
                         }
-                        return Ok(());
+                        knock.set(successor::knock(door.as_ref()));
                     }
                 }
             }
+        };
+        drop(door);
+        if let Some(line) = successor {
+            let leaves = async {
+                // Connections under TLS are passed through for as long as they last.
+                server.leave_to(line).await.ended().await;
+            };
+            tokio::select! {
+                () = leaves => tracing::info!("all clients have left; this process ends"),
+                () = &mut told => tracing::info!("told to end before the last client has"),
+            }
+            return Ok(());
         }
         tracing::info!("draining");
         systemd::stopping();

@@ -128,6 +128,7 @@ impl Server {
         let shared = self.shared.clone();
         let (give, clients) = channel();
         shared.set_successor(Some(give));
+        shared.pools.wind_down();
         let hears = match line.try_clone() {
             Ok(line) => Some(line),
             Err(error) => {

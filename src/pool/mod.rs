@@ -7,6 +7,7 @@
 
 mod doors;
 mod leased;
+mod opening;
 pub mod state;
 
 use std::future::Future;
@@ -14,7 +15,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
@@ -32,6 +33,7 @@ use crate::topology::{Node, NodeId};
 use crate::wire::frame;
 pub use doors::Doors;
 pub use leased::Leased;
+pub use opening::OpenRequest;
 use state::{ConnId, Effect, State, Terms, WaiterId, Worker};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -55,7 +57,7 @@ impl From<&config::Pool> for Terms {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PoolError {
     #[error("no server connection to node {node} became free within {after:?}")]
-    QueueTimeout { node: String, after: std::time::Duration },
+    QueueTimeout { node: String, after: Duration },
     #[error(transparent)]
     Login(#[from] LoginError),
     #[error("pgshunt is shutting down")]
@@ -72,57 +74,6 @@ struct Shared {
     state: State,
     idle: HashMap<ConnId, Box<ServerConn>>,
     waiters: HashMap<WaiterId, oneshot::Sender<Grant>>,
-}
-
-/// A request to open a connection on a worker's own runtime.
-pub struct OpenRequest {
-    pool: Arc<Pool>,
-    worker: Worker,
-}
-
-impl OpenRequest {
-    /// Opens the connection and hands it to the pool, or tells the pool why not.
-    pub async fn carry_out(self) {
-        let pool = self.pool;
-        let credentials = pool.credentials();
-        let tls = pool.home.tls.load_full();
-        let timeout = pool.home.config.load().connect_timeout;
-        let id = ConnId(pool.home.next_id.fetch_add(1, Ordering::Relaxed));
-        let target = Target {
-            node: &pool.node,
-            database: &pool.key.database,
-            user: &pool.key.user,
-            parameters: &[],
-            credentials: &credentials,
-            tls: &tls,
-            registry: &pool.home.registry,
-            worker: self.worker,
-        };
-        let opened = login::connect(target, id, timeout).await;
-        let mut fx = Vec::new();
-        match opened {
-            Ok(mut conn) => {
-                pool.share(&mut conn.facts);
-                if id.0 < pool.fresh_from.load(Ordering::Acquire) {
-                    conn.info.retire();
-                }
-                conn.rests();
-                pool.home.registry.worker(self.worker).servers_opened.inc();
-                let mut shared = pool.lock();
-                shared.bury_dead_for_line();
-                shared.idle.insert(id, conn);
-                shared.state.opened(Instant::now(), id, self.worker, &mut fx);
-                pool.act(shared, fx, None);
-            }
-            Err(error) => {
-                tracing::warn!(node = %pool.node.name, user = %pool.key.user, %error, "login failed");
-                let mut shared = pool.lock();
-                shared.bury_dead_for_line();
-                shared.state.open_failed(&mut fx);
-                pool.act(shared, fx, Some(error));
-            }
-        }
-    }
 }
 
 /// What all pools share.
@@ -158,13 +109,26 @@ impl Pools {
     /// Puts another configuration in force. Connections are closed only where there are more than
     /// the new size allows; those under way end as they began.
     pub fn reconfigure(&self, config: &config::Pool, tls: ClientTls) {
-        self.config.store(Arc::new(config.clone()));
         self.tls.store(Arc::new(tls));
+        self.put_in_force(config.clone());
+    }
+
+    /// A successor takes our clients over and opens connections of its own for them: from now on none
+    /// idles here.
+    pub fn wind_down(&self) {
+        let now = config::Pool::clone(&self.config.load());
+        self.put_in_force(config::Pool { min_size: 0, idle_timeout: Duration::ZERO, ..now });
+        self.tick();
+    }
+
+    fn put_in_force(&self, config: config::Pool) {
+        let config = Arc::new(config);
+        self.config.store(config.clone());
         for pool in self.all() {
             let mut fx = Vec::new();
             let mut shared = pool.lock();
             shared.bury_dead();
-            shared.state.change(config.into(), &mut fx);
+            shared.state.change((&*config).into(), &mut fx);
             pool.act(shared, fx, None);
         }
     }

@@ -10,7 +10,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::analyze::Context;
 use super::node_bound::name_of;
-use super::traces::{mentions, mentions_last_value};
+use super::traces::mentions_last_value;
 
 pub fn may_draw(node: Node<'_>, cx: Context<'_>) -> bool {
     match node {
@@ -29,12 +29,15 @@ pub fn may_draw(node: Node<'_>, cx: Context<'_>) -> bool {
         | Node::CallStmt(_)
         | Node::DoStmt(_) => true,
         // A new column's default. What must stand outside of all transactions has none.
-        Node::AlterTableStmt(_) => {
-            let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-            !mentions(text, b"concurrently")
-        }
+        Node::AlterTableStmt(a) => !a.cmds().iter().any(is_concurrent),
         _ => false,
     }
+}
+
+/// ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY
+fn is_concurrent(command: Node<'_>) -> bool {
+    let Node::AlterTableCmd(command) = command else { return false };
+    matches!(command.def(), Node::PartitionCmd(p) if p.concurrent)
 }
 
 fn query_draws(query: Node<'_>, cx: Context<'_>) -> bool {

@@ -152,35 +152,55 @@ fn policy(table: Option<&nodes::RangeVar>, cx: Context<'_>) -> Option<Kind> {
     }
 }
 
-/// Code whose text has a statement that is for all nodes, or one put together from parts, in a string
-/// perhaps. What can be read, and is about the home node only, is not meant.
+/// Code whose text has a statement on roles or rights that is for all nodes, or one put together from
+/// parts, in a string perhaps. What can be read, and is about the home node only, is not meant.
 pub fn are_told_of(cx: Context<'_>) -> bool {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
-    let mut at = 0;
-    let mut before: &[u8] = b"";
-    for word in text.split(|b| !is_word(b)) {
-        let begins = at;
-        at += word.len() + 1;
-        if word.is_empty() {
-            continue;
-        }
-        let is = |word: &[u8], of: &[&[u8]]| of.iter().any(|o| o.eq_ignore_ascii_case(word));
-        if is(word, &[b"grant", b"revoke"]) && grants_everywhere(&text[begins..], cx)
-            || is(before, &[b"reassign", b"drop"]) && is(word, &[b"owned"])
-            || is(before, &[b"alter"]) && is(word, &[b"database"])
+    let words = words(text);
+    let is = |at: usize, of: &[&str]| {
+        let word = words.get(at).map(|(_, word)| *word);
+        word.is_some_and(|w| of.iter().any(|o| o.as_bytes().eq_ignore_ascii_case(w)))
+    };
+    let mut looked_at = 0;
+    for (at, (begins, _)) in words.iter().enumerate() {
+        if is(at, &["reassign", "drop"]) && is(at + 1, &["owned"])
+            || is(at, &["alter"]) && is(at + 1, &["database"])
+            || is(at, &["create", "alter", "drop"])
+                && is(at + 1, &["role", "user", "group"])
+                && !is(at + 2, &["mapping"])
         {
             return true;
         }
-        before = word;
+        if is(at, &["grant", "revoke"]) && *begins >= looked_at {
+            let rest = &text[*begins..];
+            let end = rest.iter().position(|&b| b == b';' || b == b'\'').unwrap_or(rest.len());
+            if grants_everywhere(&rest[..end], cx) {
+                return true;
+            }
+            // None begins within it: there is no TO or FROM that it would have.
+            looked_at = begins + end;
+        }
     }
     false
 }
 
+/// Where each word begins, and the word.
+fn words(text: &[u8]) -> Vec<(usize, &[u8])> {
+    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
+    let mut at = 0;
+    let mut words = Vec::new();
+    for word in text.split(|b| !is_word(b)) {
+        if !word.is_empty() {
+            words.push((at, word));
+        }
+        at += word.len() + 1;
+    }
+    words
+}
+
 /// Whether what begins with GRANT or REVOKE is more than a word, and not known to be for one node only.
 fn grants_everywhere(text: &[u8], cx: Context<'_>) -> bool {
-    let end = text.iter().position(|&b| b == b';' || b == b'\'').unwrap_or(text.len());
-    let Ok(sql) = std::str::from_utf8(&text[..end]) else { return true };
+    let Ok(sql) = std::str::from_utf8(text) else { return true };
     if let Ok(parsed) = pg_raw_parse::parse(sql)
         && let Some(statement) = parsed.stmts().next()
     {
@@ -189,6 +209,6 @@ fn grants_everywhere(text: &[u8], cx: Context<'_>) -> bool {
             _ => true,
         };
     }
-    let has = |what: &str| sql.split_whitespace().any(|w| w.eq_ignore_ascii_case(what));
-    has("to") || has("from")
+    let whom = |word: &[u8]| word.eq_ignore_ascii_case(b"to") || word.eq_ignore_ascii_case(b"from");
+    words(text).into_iter().any(|(_, word)| whom(word))
 }

@@ -71,7 +71,7 @@ pub fn mentions_last_value(text: &[u8]) -> bool {
     mentions(text, b"currval") || mentions(text, b"lastval")
 }
 
-pub fn mentions(text: &[u8], word: &[u8]) -> bool {
+fn mentions(text: &[u8], word: &[u8]) -> bool {
     text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word))
 }
 

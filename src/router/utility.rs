@@ -284,7 +284,7 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     }
     if matches!(node, Node::DoStmt(_))
         && cx.names.routes.nodes().nth(1).is_some()
-        && (tells_of_roles(cx) || rights::are_told_of(cx))
+        && rights::are_told_of(cx)
     {
         let kind = refused(
             "a statement on roles or their rights inside of DO would change the home node only",
@@ -403,19 +403,6 @@ fn changes_roles(node: Node<'_>) -> bool {
         Node::RenameStmt(r) => r.rename_type == ObjectType::OBJECT_ROLE,
         _ => false,
     }
-}
-
-/// Code whose text has CREATE, ALTER or DROP of a role in it, in a string perhaps.
-fn tells_of_roles(cx: Context<'_>) -> bool {
-    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-    let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
-    let words: Vec<&[u8]> = text.split(|b| !is_word(b)).filter(|w| !w.is_empty()).collect();
-    let one_of = |word: &[u8], of: [&[u8]; 3]| of.iter().any(|o| o.eq_ignore_ascii_case(word));
-    words.windows(2).enumerate().any(|(at, w)| {
-        one_of(w[0], [b"create", b"alter", b"drop"])
-            && one_of(w[1], [b"role", b"user", b"group"])
-            && !words.get(at + 2).is_some_and(|w| w.eq_ignore_ascii_case(b"mapping"))
-    })
 }
 
 fn changes_functions(node: Node<'_>) -> bool {

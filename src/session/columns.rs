@@ -36,7 +36,9 @@ impl Columns {
     /// None: the message is malformed, and tells nothing.
     pub(super) fn of(row_description: &[u8], node: NodeId) -> Option<Self> {
         let (count, mut rest) = row_description.split_first_chunk::<2>()?;
-        let (mut exact, mut anywhere) = (Sha256::new(), Sha256::new());
+        let mut exact = Sha256::new();
+        // Where no such number is among them both are the same.
+        let mut anywhere: Option<Sha256> = None;
         for _ in 0..u16::from_be_bytes(*count) {
             let end = memchr::memchr(0, rest)?;
             let (name, behind) = rest.split_at_checked(end + 1)?;
@@ -44,15 +46,22 @@ impl Columns {
             let (numbers, more) = behind.split_first_chunk::<18>()?;
             let (oid, size_and_modifier) = (&numbers[6..10], &numbers[10..16]);
             let made = u32::from_be_bytes(oid.try_into().ok()?) >= FIRST_MADE;
-            for (digest, oid) in [(&mut exact, oid), (&mut anywhere, if made { &[] } else { oid })]
-            {
+            if made && anywhere.is_none() {
+                anywhere = Some(exact.clone());
+            }
+            let add = |digest: &mut Sha256, oid: &[u8]| {
                 digest.update(name);
                 digest.update(oid);
                 digest.update(size_and_modifier);
+            };
+            add(&mut exact, oid);
+            if let Some(anywhere) = &mut anywhere {
+                add(anywhere, if made { &[] } else { oid });
             }
             rest = more;
         }
-        Some(Self { node, exact: exact.finalize().into(), anywhere: anywhere.finalize().into() })
+        let exact = exact.finalize().into();
+        Some(Self { node, exact, anywhere: anywhere.map_or(exact, |a| a.finalize().into()) })
     }
 
     /// Whether a client that was told these reads a result of those rightly.
@@ -131,8 +140,12 @@ impl Link {
     /// The server has told the columns of a statement that the client described: it is what it would
     /// be had it always had them.
     pub(super) fn settle_columns(&mut self, s: &Statement, row_description: &[u8]) {
+        let columns = Columns::of(row_description, self.node);
+        if *s.columns.borrow() == columns {
+            return;
+        }
         let before = s.content();
-        s.goes_by(Columns::of(row_description, self.node));
+        s.goes_by(columns);
         let now = s.content();
         if self.unnamed == Some(before) {
             self.unnamed = Some(now);
@@ -186,6 +199,9 @@ mod tests {
         assert!(!like(&[("a", 7, 25), ("b", 7, 20_000)], 2));
         assert!(!like(&[("a", 7, 23), ("c", 7, 20_000)], 1));
         assert!(!like(&[("a", 7, 23)], 1));
+        let plain = of(&[("a", 7, 23)], 1);
+        assert!(plain.are_like(&of(&[("a", 8, 23)], 2)), "no type has a number of its own");
+        assert!(!plain.are_like(&of(&[("a", 7, 20_000)], 2)));
         assert_eq!(Columns::of(&described(&[("a", 7, 23)])[..12], NodeId(1)), None);
         assert_eq!(Columns::of(&[], NodeId(1)), None);
     }

@@ -9,10 +9,14 @@ use super::{Env, Io, Pending, Session, Statement};
 use crate::router::plan::Control;
 use crate::wire::frontend;
 
+/// Messages before the place is known; where there were more, no room is kept for them.
+const USUALLY_PENDING: usize = 8;
+
 impl Session {
     pub(super) fn emit_pending(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) {
         self.pending_bytes = 0;
-        for p in std::mem::take(&mut self.pending) {
+        let mut pending = std::mem::take(&mut self.pending);
+        for p in pending.drain(..) {
             match p {
                 Pending::Parse { name, statement, before } => {
                     self.emit_parse(&name, &statement, before, env, io);
@@ -36,6 +40,10 @@ impl Session {
                     let _ = self.ours(bytes, undo, io);
                 }
             }
+        }
+        if pending.capacity() <= USUALLY_PENDING {
+            // Room for the next ones.
+            self.pending = pending;
         }
     }
 
@@ -116,15 +124,16 @@ impl Session {
         self.push(e);
     }
 
-    /// Makes sure the link knows the statement, and gives its name there.
+    /// Makes sure the link knows the statement, and gives what it has its name from there; `None`:
+    /// it has none.
     pub(super) fn known(
         &mut self,
         s: &Rc<Statement>,
         unnamed: bool,
         env: &Env<'_>,
         io: &mut Io<'_>,
-    ) -> Vec<u8> {
-        let Some(link) = &mut self.link else { return Vec::new() };
+    ) -> Option<StatementId> {
+        let link = self.link.as_mut()?;
         if unnamed {
             if !link.has_unnamed(s.content()) {
                 self.counters.server_parses += 1;
@@ -133,25 +142,25 @@ impl Session {
                 e.undo.unnamed = Some(link.unnamed.replace(s.content()));
                 link.push(e);
             }
-            return Vec::new();
+            return None;
         }
-        let name = server_name(&s.content()).to_vec();
-        if let Some(id) = link.find_prepared(&s.content()) {
+        let content = s.content();
+        if let Some(id) = link.find_prepared(&content) {
             let made = link.facts.prepared.made(&id);
             if s.described.get() || !env.moments.is_outdated(made, s.meant) {
-                return server_name(&id).to_vec();
+                return Some(id);
             }
             self.close_on_link(id, io);
-        } else if link.may_be_prepared(&s.content()) {
+        } else if link.may_be_prepared(&content) {
             // Whether it is there an earlier segment will tell.
-            self.close_on_link(s.content(), io);
+            self.close_on_link(content, io);
         } else {
             self.make_room(env, io);
         }
         self.counters.server_parses += 1;
-        frontend::put_parse(io.server, &name, s.sent(), &s.types());
+        frontend::put_parse(io.server, &server_name(&content), s.sent(), &s.types());
         self.prepared(s, Expect::new(Reply::Parse, Fate::Swallow), env);
-        name
+        Some(content)
     }
 
     pub(super) fn emit_bind(
@@ -166,13 +175,16 @@ impl Session {
         self.before_sequences(&s.plan, io);
         self.uses_tables(&s.plan);
         let lists = self.put_own_names(&s.plan, io);
-        let name = if lists && !client_name.is_empty() {
-            client_name.to_vec()
+        let known = if lists && !client_name.is_empty() {
+            None
         } else {
             let on_node = self.as_node_reads(s, io);
             self.known(&on_node, client_name.is_empty(), env, io)
         };
-        frontend::put_bind(io.server, portal, &name, rest);
+        match known {
+            Some(id) => frontend::put_bind(io.server, portal, &server_name(&id), rest),
+            None => frontend::put_bind(io.server, portal, client_name, rest),
+        }
         let mut e = Expect::forward(Reply::Bind);
         e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
         e.statement = Some(s.clone());
@@ -191,8 +203,10 @@ impl Session {
             self.begin_on_link(io);
         }
         let on_node = self.as_node_reads(s, io);
-        let name = self.known(&on_node, client_name.is_empty(), env, io);
-        frontend::put_named(io.server, b'D', b'S', &name);
+        match self.known(&on_node, client_name.is_empty(), env, io) {
+            Some(id) => frontend::put_named(io.server, b'D', b'S', &server_name(&id)),
+            None => frontend::put_named(io.server, b'D', b'S', b""),
+        }
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());
         e.name = client_name.to_vec();

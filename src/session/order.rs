@@ -9,6 +9,7 @@
 //! long.
 
 use std::hash::Hash;
+use std::mem::take;
 
 use hashbrown::HashMap;
 
@@ -32,6 +33,8 @@ pub struct Order {
     copies: u64,
     /// The last that has given this name of the client's to another statement, or taken it.
     names: HashMap<Vec<u8>, u64>,
+    /// The same of no name, which most statements have.
+    nameless: u64,
     /// The last that has prepared or closed a statement of this content on the connection.
     contents: HashMap<StatementId, u64>,
     /// The last that has changed the connection's unnamed statement.
@@ -42,7 +45,10 @@ impl Order {
     /// Notes a request behind `outstanding` others.
     pub fn note(&mut self, expect: &Expect, outstanding: usize) {
         if outstanding == 0 {
-            *self = Self { noted: self.noted, ..Self::default() };
+            let (mut names, mut contents) = (take(&mut self.names), take(&mut self.contents));
+            names.clear();
+            contents.clear();
+            *self = Self { noted: self.noted, names, contents, ..Self::default() };
         }
         self.noted += 1;
         let number = self.noted;
@@ -51,9 +57,13 @@ impl Order {
         }
         let undo = &expect.undo;
         let answered = number.saturating_sub(outstanding as u64 + 1);
-        if let Some((name, _)) = &undo.client {
-            keep_few(&mut self.names, answered, outstanding);
-            self.names.insert(name.clone(), number);
+        match &undo.client {
+            Some((name, _)) if name.is_empty() => self.nameless = number,
+            Some((name, _)) => {
+                keep_few(&mut self.names, answered, outstanding);
+                self.names.insert(name.clone(), number);
+            }
+            None => {}
         }
         if let Some((id, _)) = undo.content {
             keep_few(&mut self.contents, answered, outstanding);
@@ -104,12 +114,16 @@ impl Order {
 
     /// An earlier segment may turn out not to have given this name, or not to have taken it.
     pub fn is_name_open(&self, name: &[u8], outstanding: usize) -> bool {
-        self.names.get(name).is_some_and(|n| self.is_open(*n, outstanding))
+        self.named(name).is_some_and(|n| self.is_open(n, outstanding))
     }
 
     /// A request that has changed this name is outstanding.
     pub fn changes_name(&self, name: &[u8], outstanding: usize) -> bool {
-        self.names.get(name).is_some_and(|n| self.is_outstanding(*n, outstanding))
+        self.named(name).is_some_and(|n| self.is_outstanding(n, outstanding))
+    }
+
+    fn named(&self, name: &[u8]) -> Option<u64> {
+        if name.is_empty() { Some(self.nameless) } else { self.names.get(name).copied() }
     }
 
     /// An earlier segment may turn out not to have prepared this, or not to have closed it.

@@ -193,7 +193,10 @@ impl Session {
             return Keep::Drop;
         }
         let compares = front.fate == Fate::Columns;
-        if let (b't', Some(s), false) = (h.tag, front.statement.clone(), compares) {
+        if h.tag == b't'
+            && !compares
+            && let Some(s) = front.statement.clone()
+        {
             link.settle_types(&s, body.get(2..).unwrap_or_default());
             return if passes { Keep::Forward } else { Keep::Drop };
         }

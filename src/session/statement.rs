@@ -80,9 +80,15 @@ impl Statement {
     }
 
     fn renew_content(&self) {
-        let columns = self.columns.borrow();
-        let print = columns.as_ref().map_or(&[][..], Columns::print);
-        self.content.set(statement_id(&self.text, &[&self.types()[..], print].concat()));
+        let told = self.told.borrow();
+        let declared = match &*told {
+            Some(types) if *types != self.oids => statement_id(&self.text, types),
+            _ => self.id,
+        };
+        self.content.set(match &*self.columns.borrow() {
+            Some(columns) => statement_id(&declared, columns.print()),
+            None => declared,
+        });
     }
 
     /// The types of its parameters, as far as they are settled.
@@ -121,8 +127,11 @@ impl Statement {
             let declared = self.oids.get(4 * n..4 * n + 4).unwrap_or(&[0; 4]);
             oids.extend_from_slice(if made { declared } else { oid });
         }
+        let changed = *self.told.borrow().as_ref().unwrap_or(&self.oids) != oids;
         *self.told.borrow_mut() = Some(oids);
-        self.renew_content();
+        if changed {
+            self.renew_content();
+        }
     }
 }
 
@@ -137,6 +146,9 @@ impl Link {
     pub fn settle_types(&mut self, s: &Statement, oids: &[u8]) {
         let before = s.content();
         s.settle_types(oids);
+        if s.content() == before {
+            return;
+        }
         if self.unnamed == Some(before) {
             self.unnamed = Some(s.content());
         }

@@ -294,6 +294,8 @@ async fn what_is_granted_on_the_home_nodes_own_stays_in_its_transaction() {
         "DO $$BEGIN EXECUTE format('GRANT SELECT ON %I TO ann', 'it' || 'ems'); END$$",
         "DO $$BEGIN GRANT pg_monitor TO ann; END$$",
         "DO $$BEGIN DROP OWNED BY ann; END$$",
+        "DO $$BEGIN /* grant */ GRANT SELECT ON items TO/**/ann; END$$",
+        "DO $$BEGIN EXECUTE 'REVOKE ' || 'SELECT ON items' || ' FROM ann'; REVOKE x FROM y; END$$",
         "GRANT SELECT ON shard_1.items TO ann",
         "GRANT CREATE ON SCHEMA shard_1 TO ann",
         "REVOKE USAGE ON SCHEMA shard_2 FROM PUBLIC",
@@ -301,6 +303,10 @@ async fn what_is_granted_on_the_home_nodes_own_stays_in_its_transaction() {
         assert_eq!(code(sql).await, "0A000", "{sql}");
     }
     root.batch_execute("DO $$BEGIN PERFORM 'no grant is given'; END$$").await.unwrap();
+    // However often: each is looked at once.
+    let many = format!("DO $$BEGIN PERFORM '{}'; END$$", "grant ".repeat(30_000));
+    let done = tokio::time::timeout(PATIENCE, root.batch_execute(&many)).await;
+    done.expect("it is read at once").unwrap();
     root.execute("GRANT SELECT (id) ON items, app.local TO ann", &[]).await.unwrap();
     assert_eq!(value::<i64>(&ann, "SELECT count(id) FROM items").await, 0);
     let e = ann.simple_query("SELECT n FROM items").await.unwrap_err();

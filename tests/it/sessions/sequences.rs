@@ -62,6 +62,20 @@ async fn another_sessions_value_is_never_given() {
     assert_eq!(fails(&a, "SELECT currval('r')").await, "55000");
 }
 
+/// What must stand outside of all transactions is told by the statement, not by a word in it.
+#[tokio::test]
+async fn a_new_columns_default_draws_whatever_the_column_is_called() {
+    let (_proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    does(&a, "INSERT INTO plain VALUES ('a'); CREATE TABLE parts (n int) PARTITION BY LIST (n)")
+        .await;
+    does(&a, "CREATE TABLE part PARTITION OF parts FOR VALUES IN (1)").await;
+    assert_eq!(drawn(&a, "SELECT nextval('r')").await, 100);
+    does(&b, "ALTER TABLE plain ADD set_concurrently int DEFAULT nextval('s')").await;
+    assert_eq!(fails(&a, "SELECT currval('s')").await, "0A000", "it was not its own");
+    does(&a, "ALTER TABLE parts DETACH PARTITION part CONCURRENTLY").await;
+}
+
 #[tokio::test]
 async fn a_database_whose_clients_ask_is_followed() {
     let proxy = shared(3).await;

@@ -75,6 +75,39 @@ async fn who_keeps_a_server_connection_takes_it_along() {
 
 type Line = Vec<(String, Option<String>)>;
 
+/// The new process needs their places: a node has only so many.
+#[tokio::test]
+async fn the_old_process_keeps_no_server_connection_that_nobody_uses() {
+    let mut place = Place::new("takeover-idle");
+    let busy = Arc::new(connect(place.port).await);
+    let sleeps = place.sleeps(&busy).await;
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        let client = connect(place.port).await;
+        client.batch_execute("BEGIN; SELECT 1").await.unwrap();
+        clients.push(client);
+    }
+    let mut lent = Vec::new();
+    for client in &clients {
+        lent.extend(texts(client, "SELECT pg_backend_pid()").await);
+        client.batch_execute("COMMIT").await.unwrap();
+    }
+    let mut old = place.take_over();
+    let home = connect(place.cluster.nodes[0].port()).await;
+    let left = format!("SELECT count(*) FROM pg_stat_activity WHERE pid IN ({})", lent.join(", "));
+    wait_for("the idle connections to be closed", async || {
+        (value::<i64>(&home, &left).await == 0).then_some(())
+    })
+    .await;
+    assert!(old.child.try_wait().unwrap().is_none(), "a statement is under way");
+    busy.cancel_token().cancel_query(NoTls).await.unwrap();
+    assert!(sleeps.await.unwrap().is_err());
+    assert!(old.end().await.success());
+    for client in &clients {
+        assert_eq!(value::<i32>(client, "SELECT 1").await, 1);
+    }
+}
+
 #[tokio::test]
 async fn a_server_connection_under_tls_goes_along_and_ends_with_its_client() {
     let mut place = Place::new("takeover-pinned-tls");

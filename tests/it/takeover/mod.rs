@@ -217,6 +217,30 @@ async fn a_process_that_would_read_sessions_wrongly_is_refused() {
     assert_eq!(value::<i32>(&connect(place.port).await, "SELECT 1").await, 1, "it goes on");
 }
 
+/// A reload comes between the connection of who takes over and its first word.
+#[tokio::test]
+async fn a_reload_does_not_send_away_who_takes_over() {
+    let place = Place::new("takeover-reload");
+    let console = Console::open(place.port, "pgshunt").await;
+    let stream = std::os::unix::net::UnixStream::connect(&place.socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let line = pgshunt::net::passing::Line::new(stream).unwrap();
+    let text = std::fs::read_to_string(&place.file).unwrap();
+    let other = text.replace("stats_period = \"1min\"", "stats_period = \"77s\"");
+    assert_ne!(other, text);
+    std::fs::write(&place.file, other).unwrap();
+    place.serve.signal(libc::SIGHUP);
+    wait_for("the reload", async || {
+        let values = console.column("SHOW CONFIG", "value").await;
+        values.contains(&"77".to_owned()).then_some(())
+    })
+    .await;
+    let hello = serde_json::json!({ "Hello": { "version": "99.0", "form": 0 } });
+    line.send(&hello, &[]).unwrap();
+    let answer = line.receive::<serde_json::Value>().unwrap();
+    assert!(answer.is_some_and(|(a, _)| a["Refused"].is_string()), "it is heard");
+}
+
 #[tokio::test]
 async fn an_old_process_that_still_waits_can_be_ended() {
     let mut place = Place::new("takeover-ended");
