@@ -96,12 +96,7 @@ impl Session {
     }
 
     /// ReadyForQuery that may be for a Sync within a COPY.
-    pub(super) fn ready_in_doubt(
-        &mut self,
-        body: &[u8],
-        env: &Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Keep {
+    pub(super) fn ready_in_doubt(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         let Some(doubt) = &mut link.doubt else {
             // The last one of the question.
