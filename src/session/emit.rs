@@ -119,7 +119,8 @@ impl Session {
     fn prepared(&mut self, s: &Statement, mut e: Expect, env: &Env<'_>) {
         e.undo.content = Some((s.content(), false));
         if let Some(link) = &mut self.link {
-            link.facts.prepared.insert(s.content(), env.moments.now());
+            let made = env.moments.parsed_by(self.settings.search_path());
+            link.facts.prepared.insert(s.content(), made);
         }
         self.push(e);
     }
@@ -147,7 +148,8 @@ impl Session {
         let content = s.content();
         if let Some(id) = link.find_prepared(&content) {
             let made = link.facts.prepared.made(&id);
-            if s.described.get() || !env.moments.is_outdated(made, s.meant) {
+            let path = self.settings.search_path();
+            if s.described.get() || !env.moments.differ(made, s.meant, path) {
                 return Some(id);
             }
             self.close_on_link(id, io);

@@ -174,7 +174,12 @@ impl Session {
             let node = self.node().unwrap_or(home);
             self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
         }
-        let statement = Rc::new(Statement::new(p.text, p.oids, plan, env.moments.now()));
+        let statement = Rc::new(Statement::new(
+            p.text,
+            p.oids,
+            plan,
+            env.moments.parsed_by(self.settings.search_path()),
+        ));
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
         } else {

@@ -429,7 +429,7 @@ mod tests {
             e
         };
         let mut link = link();
-        link.facts.prepared.insert([1; 16], 1);
+        link.facts.prepared.insert([1; 16], Default::default());
         // Two segments that close it and prepare it anew; both are skipped.
         for there in [true, false, true, false] {
             link.push(changes(there));

@@ -16,7 +16,7 @@ use super::check::Check;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
-use super::moments::Moment;
+use super::moments::Meaning;
 use super::portals::Portal;
 use super::prepared::StatementId;
 use super::reported::Reported;
@@ -94,7 +94,7 @@ struct Packed {
     #[serde(with = "base64")]
     oids: Vec<u8>,
     #[serde(default)]
-    meant: Moment,
+    meant: Meaning,
     described: bool,
     columns: Option<Columns>,
 }

@@ -1,25 +1,48 @@
-//! What was prepared before what, and whether tables may have changed in between.
+//! What the names in a prepared text mean: by which search_path it was parsed, and of which tables.
 //!
-//! A Parse of the client means the tables of its moment. A server connection on which somebody had
-//! the same text prepared earlier may hold it as it was for other tables: with parameters of their
-//! types, through which PostgreSQL would put the client's values, and with their columns, of which
-//! it would say that "cached plan must not change result type". On a connection of its own the
-//! client would meet neither. So a statement is prepared anew where it is older than the client's
-//! Parse and tables may have changed since. The first alone would be enough, and would cost a Parse
-//! of each statement on each connection for every client that comes. With the second nobody pays
-//! while tables stay as they are, nor do long-lived clients afterwards; so that one may be said too
-//! often: of all DDL, as the server's command tags tell it, and of all code of somebody's
-//! (functions, CALL, DO), which may hold some. Not seen is what triggers do, and what is done on a
-//! node directly. CREATE TABLE AS answers as a SELECT does; what it replaces has been dropped before.
+//! A Parse of the client means its own search_path and the tables of its moment. A server connection
+//! on which somebody had the same text prepared may hold it as it was for other tables: with
+//! parameters of their types, through which PostgreSQL would put the client's values ('007' becomes
+//! 7), and with their columns, of which it would say that "cached plan must not change result type".
+//! On a connection of its own the client would meet neither. So a statement is prepared anew
+//!
+//! - where it was parsed by another search_path. PostgreSQL would analyze it anew all the same.
+//! - where it is older than the client's Parse and tables may have changed since. The first alone
+//!   would be enough, and would cost a Parse of each statement on each connection for every client
+//!   that comes. With the second nobody pays while tables stay as they are, nor do long-lived clients
+//!   afterwards; so that one may be said too often: of all DDL, as the server's command tags tell it,
+//!   and of all code of somebody's (functions, CALL, DO), which may hold some. Not seen is what
+//!   triggers do, and what is done on a node directly. CREATE TABLE AS answers as a SELECT does; what
+//!   it replaces has been dropped before.
 //!
 //! A client that was told the columns goes by those (`session::columns`). One whose Parse is older
 //! than the change has nothing to do with this: where nothing is lost by it `session::retry` prepares
 //! its statement anew, unseen, and else the error is the client's, as from PostgreSQL.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
 
 /// A number that is larger than that of any moment before. 0 is before all of them.
 pub type Moment = u64;
+
+/// When a text was parsed, and by which search_path.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meaning {
+    at: Moment,
+    /// 0: the role's default.
+    path: u64,
+}
+
+/// The same in every process.
+fn print(path: Option<&str>) -> u64 {
+    path.map_or(0, |path| {
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        hasher.finish()
+    })
+}
 
 /// The moments of a process, for all its sessions.
 #[derive(Debug, Default)]
@@ -36,7 +59,7 @@ impl Moments {
         Self { last: AtomicU64::new(than), changed: AtomicU64::new(than) }
     }
 
-    pub fn now(&self) -> Moment {
+    fn now(&self) -> Moment {
         self.last.fetch_add(1, Ordering::AcqRel) + 1
     }
 
@@ -45,10 +68,16 @@ impl Moments {
         self.changed.fetch_max(self.now(), Ordering::AcqRel);
     }
 
-    /// What was prepared on a server connection at the moment `made` may stand for other tables than
-    /// the client's Parse at the moment `meant`.
-    pub(super) fn is_outdated(&self, made: Moment, meant: Moment) -> bool {
-        made < meant && made < self.changed.load(Ordering::Acquire)
+    /// The meaning of a text that is parsed now.
+    pub(super) fn parsed_by(&self, path: Option<&str>) -> Meaning {
+        Meaning { at: self.now(), path: print(path) }
+    }
+
+    /// What was `made` on a server connection may stand for other tables than the client's Parse
+    /// `meant`. A client that has left the search_path of its Parse gets what the one in force gives.
+    pub(super) fn differ(&self, made: Meaning, meant: Meaning, path: Option<&str>) -> bool {
+        let outdated = made.at < meant.at && made.at < self.changed.load(Ordering::Acquire);
+        outdated || made.path != meant.path && made.path != print(path)
     }
 }
 
@@ -67,23 +96,39 @@ mod tests {
     #[test]
     fn outdated_is_what_is_older_than_the_parse_and_than_a_change() {
         let m = Moments::default();
-        let (old, made, meant, young) = (m.now(), m.now(), m.now(), m.now());
-        assert!(!m.is_outdated(made, meant), "nothing has changed");
+        let [old, made, meant, young] = [(); 4].map(|()| m.parsed_by(None));
+        assert!(!m.differ(made, meant, None), "nothing has changed");
         m.tables_may_have_changed();
-        assert!(m.is_outdated(made, meant) && m.is_outdated(0, old));
-        assert!(!m.is_outdated(young, meant), "made after the Parse");
-        let (made, meant) = (m.now(), m.now());
-        assert!(!m.is_outdated(made, meant), "nothing has changed since");
+        assert!(m.differ(made, meant, None) && m.differ(Meaning::default(), old, None));
+        assert!(!m.differ(young, meant, None), "made after the Parse");
+        let (made, meant) = (m.parsed_by(None), m.parsed_by(None));
+        assert!(!m.differ(made, meant, None), "nothing has changed since");
+    }
+
+    #[test]
+    fn another_search_path_is_another_meaning() {
+        let m = Moments::default();
+        let (acme, bolt) = (Some("acme"), Some("bolt"));
+        let meant = m.parsed_by(acme);
+        assert!(
+            m.differ(m.parsed_by(bolt), meant, acme) && m.differ(m.parsed_by(None), meant, acme)
+        );
+        assert!(!m.differ(m.parsed_by(acme), meant, acme));
+        // The client has another one now.
+        assert!(
+            !m.differ(m.parsed_by(acme), meant, bolt) && !m.differ(m.parsed_by(bolt), meant, bolt)
+        );
+        assert!(m.differ(m.parsed_by(None), meant, bolt));
     }
 
     #[test]
     fn what_another_process_has_left_is_older_than_all_of_this_one() {
         let (before, after) = (Moments::later(1_000), Moments::later(2_000));
-        let made = before.now();
-        assert!(!before.is_outdated(made, before.now()));
-        assert!(after.is_outdated(made, after.now()));
-        let made = after.now();
-        assert!(!after.is_outdated(made, after.now()));
+        let made = before.parsed_by(None);
+        assert!(!before.differ(made, before.parsed_by(None), None));
+        assert!(after.differ(made, after.parsed_by(None), None));
+        let made = after.parsed_by(None);
+        assert!(!after.differ(made, after.parsed_by(None), None));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::moments::Moment;
+use super::moments::Meaning;
 
 /// Names a statement by its content (text, parameter types): SHA-256, cut to 128 bits.
 pub type StatementId = [u8; 16];
@@ -49,7 +49,7 @@ pub struct Prepared {
 struct Known {
     /// The number of its last use.
     used: u64,
-    made: Moment,
+    made: Meaning,
 }
 
 /// The same, least recently used first.
@@ -57,7 +57,7 @@ struct Known {
 struct Listed {
     order: Vec<StatementId>,
     #[serde(default)]
-    made: Vec<Moment>,
+    made: Vec<Meaning>,
     same: Vec<(StatementId, StatementId)>,
 }
 
@@ -88,15 +88,15 @@ impl Prepared {
         }
     }
 
-    /// It is prepared at this moment.
-    pub fn insert(&mut self, id: StatementId, made: Moment) {
+    /// It is prepared, with this meaning.
+    pub fn insert(&mut self, id: StatementId, made: Meaning) {
         self.uses += 1;
         self.all.insert(id, Known { used: self.uses, made });
     }
 
-    /// When it was prepared; 0 where that is not certain.
-    pub fn made(&self, id: &StatementId) -> Moment {
-        self.all.get(id).map_or(0, |k| k.made)
+    /// What it meant when it was prepared; where that is not certain, of the first moment.
+    pub fn made(&self, id: &StatementId) -> Meaning {
+        self.all.get(id).map(|k| k.made).unwrap_or_default()
     }
 
     /// Whether it was there.
@@ -148,7 +148,7 @@ impl From<Prepared> for Listed {
 impl From<Listed> for Prepared {
     fn from(listed: Listed) -> Self {
         let mut p = Self { same: listed.same.into_iter().collect(), ..Self::default() };
-        let made = listed.made.into_iter().chain(std::iter::repeat(0));
+        let made = listed.made.into_iter().chain(std::iter::repeat(Meaning::default()));
         listed.order.into_iter().zip(made).for_each(|(id, made)| p.insert(id, made));
         p
     }
@@ -156,13 +156,14 @@ impl From<Listed> for Prepared {
 
 #[cfg(test)]
 mod tests {
+    use super::super::moments::Moments;
     use super::*;
 
     #[test]
     fn the_least_recently_used_statement_goes_first() {
         let mut p = Prepared::default();
         for n in 1..=3 {
-            p.insert([n; 16], 1);
+            p.insert([n; 16], Meaning::default());
         }
         assert!(p.touch(&[1; 16]));
         assert_eq!(p.oldest(3), Some([2; 16]));
@@ -180,34 +181,40 @@ mod tests {
         let mut p = Prepared::default();
         p.is_also([9; 16], [1; 16]);
         assert_eq!(p.find(&[9; 16]), None, "there is no such statement");
-        p.insert([1; 16], 1);
+        p.insert([1; 16], Meaning::default());
         p.is_also([9; 16], [1; 16]);
-        p.insert([2; 16], 1);
+        p.insert([2; 16], Meaning::default());
         assert_eq!(p.find(&[9; 16]), Some([1; 16]));
         assert_eq!(p.oldest(2), Some([2; 16]), "the other one was used last");
         p.remove(&[1; 16]);
-        p.insert([1; 16], 1);
+        p.insert([1; 16], Meaning::default());
         assert_eq!(p.find(&[9; 16]), None, "prepared anew it may be another");
     }
 
     #[test]
     fn another_process_finds_the_same() {
-        let mut p = Prepared::default();
+        let (mut p, moments) = (Prepared::default(), Moments::default());
         for n in 1..=3 {
-            p.insert([n; 16], 10 + u64::from(n));
+            p.insert([n; 16], moments.parsed_by(None));
         }
         p.is_also([9; 16], [2; 16]);
         p.remove(&[3; 16]);
         p.keep([3; 16]);
+        let made = |p: &Prepared| [1, 2, 3].map(|n| p.made(&[n; 16]));
+        let before = made(&p);
+        assert_eq!(before[2], Meaning::default(), "nobody knows since when");
         let packed = serde_json::to_string(&p).unwrap();
         let mut p: Prepared = serde_json::from_str(&packed).unwrap();
-        let made: Vec<_> = (1..=3).map(|n| p.made(&[n; 16])).collect();
-        assert_eq!(made, [11, 12, 0], "the third was kept, nobody knows since when");
+        assert_eq!(made(&p), before);
         assert_eq!(p.find(&[9; 16]), Some([2; 16]));
         assert_eq!(p.oldest(3), Some([3; 16]));
         let before = r#"{"order":[[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]],"same":[]}"#;
         let p: Prepared = serde_json::from_str(before).unwrap();
-        assert_eq!((p.len(), p.made(&[1; 16])), (1, 0), "of one that did not note it");
+        assert_eq!(
+            (p.len(), p.made(&[1; 16])),
+            (1, Meaning::default()),
+            "of one that did not note it"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::columns::Columns;
 use super::link::Link;
 use super::listening;
-use super::moments::Moment;
+use super::moments::Meaning;
 use super::prepared::{StatementId, statement_id};
 use crate::router::parameters_of_silent;
 use crate::router::plan::Plan;
@@ -23,8 +23,8 @@ pub struct Statement {
     pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
-    /// When the client has prepared it.
-    pub meant: Moment,
+    /// What the client's Parse of it meant.
+    pub meant: Meaning,
     /// The client has been told its result's columns and may go by them.
     pub described: Cell<bool>,
     /// Its result's columns as the client was told them last, if there are any.
@@ -36,7 +36,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>, meant: Moment) -> Self {
+    pub(super) fn new(text: &[u8], oids: &[u8], plan: Arc<Plan>, meant: Meaning) -> Self {
         let sent = match listening::sent(&plan, text) {
             Cow::Borrowed(_) => None,
             Cow::Owned(sent) => Some(sent),

@@ -111,6 +111,21 @@ async fn a_described_statement_whose_columns_have_changed_fails_on_every_connect
     }
 }
 
+/// Two statements on a table, one with a parameter, to be prepared and to be carried out in one go.
+fn puts_and_gets() -> (Vec<u8>, Vec<u8>) {
+    let mut prepare = Vec::new();
+    frontend::put_parse(&mut prepare, b"put", b"INSERT INTO t VALUES (1, $1)", b"");
+    frontend::put_parse(&mut prepare, b"get", b"SELECT * FROM t", b"");
+    frontend::put_empty(&mut prepare, b'S');
+    let mut execute = Vec::new();
+    for (name, values) in [("put", &b"\0\0\0\x01\0\0\0\x03007\0\0"[..]), ("get", &[0; 6])] {
+        frontend::put_bind(&mut execute, b"", name.as_bytes(), values);
+        frame::put(&mut execute, b'E', |b| b.extend_from_slice(&[0; 5]));
+    }
+    frontend::put_empty(&mut execute, b'S');
+    (prepare, execute)
+}
+
 /// A Parse means the tables of its moment, wherever the statement is carried out later: not the types
 /// that its parameters had for somebody else before, and not the columns.
 #[tokio::test]
@@ -127,16 +142,7 @@ async fn a_statement_that_was_not_described_means_the_tables_of_its_parse_on_eve
     does(&a, "CREATE TABLE t (id int, v int)").await;
     rotating(&a, 2).await;
 
-    let mut prepare = Vec::new();
-    frontend::put_parse(&mut prepare, b"put", b"INSERT INTO t VALUES (1, $1)", b"");
-    frontend::put_parse(&mut prepare, b"get", b"SELECT * FROM t", b"");
-    frontend::put_empty(&mut prepare, b'S');
-    let mut execute = Vec::new();
-    for (name, values) in [("put", &b"\0\0\0\x01\0\0\0\x03007\0\0"[..]), ("get", &[0; 6])] {
-        frontend::put_bind(&mut execute, b"", name.as_bytes(), values);
-        frame::put(&mut execute, b'E', |b| b.extend_from_slice(&[0; 5]));
-    }
-    frontend::put_empty(&mut execute, b'S');
+    let (prepare, execute) = puts_and_gets();
     let carried_out = async |client: &mut Wire| {
         client.send(&execute).await;
         let answer = client.ready().await;
@@ -168,4 +174,41 @@ async fn a_statement_that_was_not_described_means_the_tables_of_its_parse_on_eve
         let wrong = "SELECT count(*) FROM t WHERE to_jsonb(t)::text NOT LIKE '%\"007\"%'";
         assert_eq!(value::<i64>(&a, wrong).await, 0, "{change}");
     }
+}
+
+/// A text means the tables of the search_path it was parsed by, not of whoever had it prepared there.
+#[tokio::test]
+async fn a_statement_that_was_not_described_means_the_tables_of_its_search_path() {
+    let proxy = Proxy::start_with(1, 1, |c: &mut Config| {
+        c.auth.method = AuthMethod::Trust;
+        c.pool.size = 1;
+    })
+    .await;
+    let a = proxy.client().await;
+    does(
+        &a,
+        "CREATE SCHEMA acme; CREATE TABLE acme.t (id int, v int);
+         CREATE SCHEMA bolt; CREATE TABLE bolt.t (id int, v text)",
+    )
+    .await;
+    let (prepare, execute) = puts_and_gets();
+    let mut clients = Vec::new();
+    for tenant in ["acme", "bolt"] {
+        let mut client = Wire::login(proxy.port()).await;
+        client.ask(&format!("SET search_path = {tenant}")).await;
+        client.send(&prepare).await;
+        assert_eq!(client.ready().await, "11Z");
+        clients.push(client);
+    }
+    for n in 0..6 {
+        let client = &mut clients[n % 2];
+        assert_eq!(client.ask("BEGIN").await, "CZ");
+        assert_eq!(client.ask("SELECT 1").await, "TDCZ");
+        client.send(&execute).await;
+        let answer = client.ready().await;
+        assert!(answer.starts_with("2C2D") && answer.ends_with("CZ"), "{answer}");
+        assert_eq!(client.ask("COMMIT").await, "CZ");
+    }
+    assert_eq!(texts(&a, "SELECT DISTINCT v FROM acme.t").await, ["7"]);
+    assert_eq!(texts(&a, "SELECT DISTINCT v FROM bolt.t").await, ["007"]);
 }
