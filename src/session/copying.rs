@@ -144,6 +144,7 @@ impl Link {
         if !takes_data {
             return;
         }
+        self.takes_data = true;
         let ended = self.expects.iter().position(|e| e.reply == Reply::Copied);
         self.copy_in = ended.is_none();
         let until = ended.unwrap_or(self.expects.len());
@@ -162,13 +163,15 @@ impl Link {
     }
 
     /// The statement in front is complete, and if it was a COPY it has had its data.
-    pub fn copy_ends(&mut self, tag: &[u8]) {
+    pub fn copy_ends(&mut self) {
         self.copy_in = false;
         self.eaten = 0;
+        let took_data = std::mem::take(&mut self.takes_data);
+        let query = self.expects.front().is_some_and(|e| e.reply == Reply::Query);
         // Of several in one text each has an end of its own.
-        if tag.starts_with(b"COPY ")
+        if took_data
+            && query
             && let Some(at) = self.expects.iter().position(|e| e.reply == Reply::Copied)
-            && at > 0
         {
             self.expects.remove(at);
             self.order.taken_out(1);

@@ -246,6 +246,8 @@ pub struct Link {
     /// Syncs that the server passed over, or will, because they came within a COPY.
     pub eaten: usize,
     pub doubt: Option<Doubt>,
+    /// The statement in front is COPY FROM STDIN and has begun.
+    pub takes_data: bool,
     /// DISCARD ALL has gone through since the last ReadyForQuery. It commits at once, and what puts
     /// the startup packet's values back behind it may not.
     pub discarded: bool,
@@ -291,6 +293,7 @@ impl Link {
             copy_in: false,
             eaten: 0,
             doubt: None,
+            takes_data: false,
             discarded: false,
             failed: false,
             strange: false,

@@ -158,6 +158,7 @@ impl Held {
             copy_in: _,
             eaten: _,
             doubt: _,
+            takes_data: _,
             discarded,
             failed,
             strange,

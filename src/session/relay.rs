@@ -219,7 +219,7 @@ impl Session {
             }
         }
         if ends_statement {
-            link.copy_ends(body);
+            link.copy_ends();
         }
         if h.tag == b'Z' {
             return self.ready(body, env, io);
@@ -355,7 +355,7 @@ impl Session {
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
-        link.copy_in = false;
+        (link.copy_in, link.takes_data) = (false, false);
         let sqlstate = report_field(body, b'C').unwrap_or_default();
         let severity = report_field(body, b'V').or_else(|| report_field(body, b'S'));
         if severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
