@@ -339,6 +339,11 @@ fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {
     }
 }
 
+/// COPY FROM STDIN
+pub fn copies_in(node: Node<'_>) -> bool {
+    matches!(node, Node::CopyStmt(c) if c.is_from && !c.is_program && c.filename().is_none())
+}
+
 fn copy(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
     let Some(rv) = c.relation() else {
         return match dml(c.query(), cx) {

@@ -242,6 +242,7 @@ fn parse_and_plan(
         tables: Box::default(),
         draws: true,
         asks: traces::mentions_last_value(text),
+        copies_in: false,
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
@@ -293,6 +294,7 @@ fn parse_and_plan(
         tables::used(node, &mut used);
         plan.draws |= draws::may_draw(node, cx);
         plan.asks |= draws::asks(node, cx);
+        plan.copies_in |= analyze::copies_in(node);
         match &control {
             // What comes behind it in this text finds its tables by another path.
             Control::Set(_)

@@ -228,6 +228,8 @@ pub struct Plan {
     pub draws: bool,
     /// It asks for those that the session has drawn.
     pub asks: bool,
+    /// It takes data of the client's: it is COPY FROM STDIN, or has one.
+    pub copies_in: bool,
 }
 
 impl Plan {
@@ -247,6 +249,7 @@ impl Plan {
             tables: Box::default(),
             draws: false,
             asks: false,
+            copies_in: false,
         }
     }
 

@@ -225,9 +225,11 @@ impl Session {
     pub(super) fn emit_execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) {
         let statement = self.portal(portal).map(|p| p.statement.clone());
         let spans = |s: &Statement, n: usize| s.plan.statements.get(n).map_or((0, 0), |s| s.span);
+        let copies = statement.as_ref().is_some_and(|s| s.plan.copies_in);
         let controls = statement.and_then(|s| controls(&s.plan, &s.text, |n| spans(&s, n)));
         let control = controls.as_ref().and_then(|c| c.first()).map(|d| d.control.clone());
         let mut e = Expect::forward(Reply::Execute);
+        e.copies = copies;
         control.iter().for_each(|c| self.put_deallocated(c, io));
         crate::wire::frame::put(io.server, b'E', |b| {
             b.extend_from_slice(portal);

@@ -20,6 +20,7 @@ use crate::wire::backend::{Report, Status};
 
 use super::Statement;
 use super::behind::Behind;
+use super::copying::Doubt;
 use super::order::Order;
 use super::portals::Portal;
 use super::prepared::{Prepared, StatementId};
@@ -131,6 +132,8 @@ pub enum Fate {
     Before,
     /// That second request: changed parameters, an error and ReadyForQuery are the client's.
     After,
+    /// ReadyForQuery may be the client's or not, until CloseComplete tells.
+    Doubt,
     /// pgshunt makes the transaction fail that had failed for the client before it had a node.
     Spoil,
 }
@@ -168,6 +171,8 @@ pub struct Expect {
     /// What each CommandComplete in turn does to the session.
     pub controls: Option<Rc<[Done]>>,
     pub completed: usize,
+    /// It is, or has in it, COPY FROM STDIN.
+    pub copies: bool,
     /// For a Bind, and for a Describe of a statement; and the client's name of it.
     pub statement: Option<Rc<Statement>>,
     pub name: Vec<u8>,
@@ -181,6 +186,7 @@ impl Expect {
             undo: Undo::default(),
             controls: None,
             completed: 0,
+            copies: false,
             statement: None,
             name: Vec::new(),
         }
@@ -239,6 +245,9 @@ pub struct Link {
     pub copy_in: bool,
     /// Syncs that the server passed over, or will, because they came within a COPY.
     pub eaten: usize,
+    pub doubt: Option<Doubt>,
+    /// The statement in front is COPY FROM STDIN and has begun.
+    pub takes_data: bool,
     /// DISCARD ALL has gone through since the last ReadyForQuery. It commits at once, and what puts
     /// the startup packet's values back behind it may not.
     pub discarded: bool,
@@ -283,6 +292,8 @@ impl Link {
             ending: false,
             copy_in: false,
             eaten: 0,
+            doubt: None,
+            takes_data: false,
             discarded: false,
             failed: false,
             strange: false,
@@ -353,28 +364,6 @@ impl Link {
     /// The next thing in line needs no answer of the server.
     pub fn has_due(&self) -> bool {
         matches!(self.expects.front().map(|e| &e.reply), Some(Reply::Ours(_) | Reply::Copied))
-    }
-
-    /// The server answers with COPY data, or waits for it (`takes_data`). From then on it passes
-    /// over Sync, until the client has ended its part.
-    pub fn copy_begins(&mut self, takes_data: bool) {
-        self.copy_in = true;
-        if !takes_data {
-            return;
-        }
-        let ended = self.expects.iter().position(|e| e.reply == Reply::Copied);
-        self.copy_in = ended.is_none();
-        let until = ended.unwrap_or(self.expects.len());
-        let mut at = 0;
-        let before = self.expects.len();
-        self.expects.retain(|e| {
-            at += 1;
-            at > until || e.reply != Reply::Sync
-        });
-        self.eaten = before - self.expects.len();
-        self.order.taken_out(self.eaten);
-        // The Sync behind the COPY ends the segment.
-        self.in_segment |= self.eaten > 0 && !self.expects.iter().any(|e| e.reply == Reply::Sync);
     }
 
     /// Takes out what the server skips after an error in the extended protocol: everything up to

@@ -157,6 +157,8 @@ impl Held {
             ending: _,
             copy_in: _,
             eaten: _,
+            doubt: _,
+            takes_data: _,
             discarded,
             failed,
             strange,
@@ -212,7 +214,7 @@ impl Session {
     pub fn travels(&self) -> bool {
         let link_travels = |l: &Link| {
             l.is_quiet()
-                && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0)
+                && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0 || l.doubt.is_some())
                 // It is about to be asked what the transaction has left.
                 && (l.status != Status::Idle || !(self.check.is_due() || self.behind.is_due()))
         };

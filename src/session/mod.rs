@@ -29,6 +29,7 @@ mod apply;
 mod behind;
 mod check;
 mod columns;
+mod copying;
 mod emit;
 mod execute;
 mod extended;
@@ -341,7 +342,7 @@ impl Session {
 
     /// COPY data may be passed on as it comes, without waiting for whole messages.
     pub fn streams_copy(&self) -> bool {
-        self.link.as_ref().is_some_and(|l| l.copy_in || !l.is_quiet())
+        self.link.as_ref().is_some_and(|l| l.doubt.is_none() && (l.copy_in || !l.is_quiet()))
     }
 
     /// Takes one whole message of the client.
@@ -364,14 +365,23 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.prefaced &= !link.is_quiet();
         }
+        if self.is_held_by_copy(header.tag, io) {
+            self.ask_for_answers(io);
+            return Ok(Flow::Wait(Need::Quiet));
+        }
+        if matches!(header.tag, b'H' | b'S')
+            && let Some(link) = self.link.as_mut().filter(|l| l.copy_in)
+        {
+            // PostgreSQL passes over these, if the COPY still runs when they come.
+            if header.tag == b'S' {
+                frontend::put_empty(io.server, b'S');
+                link.eaten += 1;
+            }
+            return Ok(Flow::Done);
+        }
         if let Some(link) = &self.link {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
-                // Within a COPY PostgreSQL passes over these, and ends the connection at any other.
-                b'H' | b'S' if link.copy_in => return Ok(Flow::Done),
-                _ if link.copy_in => {
-                    return Err(ProtocolError("unexpected message type during COPY from stdin"));
-                }
                 b'S' if self.skipping => {}
                 _ if self.check.is_asked()
                     || self.behind.is_asked()
@@ -520,16 +530,6 @@ impl Session {
                 "current transaction is aborted, commands ignored until end of transaction block",
             )
         })
-    }
-
-    fn copy_data(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {
-        // Late data of a COPY that has failed meanwhile is discarded, as PostgreSQL does.
-        let Some(link) = self.link.as_mut().filter(|l| l.copy_in || !l.is_quiet()) else { return };
-        crate::wire::frame::put(io.server, tag, |b| b.extend_from_slice(body));
-        if tag != b'd' {
-            link.copy_in = false;
-            link.push(Expect::forward(Reply::Copied));
-        }
     }
 
     /// The parameters that must be in force on a connection of this session.

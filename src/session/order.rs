@@ -29,6 +29,8 @@ pub struct Order {
     reading: u64,
     /// The last that ends a transaction, or a part of it.
     end: u64,
+    /// The last that takes data of the client's.
+    copies: u64,
     /// The last that has given this name of the client's to another statement, or taken it.
     names: HashMap<Vec<u8>, u64>,
     /// The same of no name, which most statements have.
@@ -70,6 +72,9 @@ impl Order {
         if undo.unnamed.is_some() {
             self.unnamed = number;
         }
+        if expect.copies {
+            self.copies = number;
+        }
         let Some(controls) = &expect.controls else { return };
         let each = || controls.iter().map(|d| &d.control);
         // Of which statements there are it must be known, too.
@@ -95,6 +100,11 @@ impl Order {
     /// The same, for one of an earlier segment.
     fn is_open(&self, number: u64, outstanding: usize) -> bool {
         number <= self.ended && self.is_outstanding(number, outstanding)
+    }
+
+    /// A COPY FROM STDIN is outstanding.
+    pub fn copies(&self, outstanding: usize) -> bool {
+        self.is_outstanding(self.copies, outstanding)
     }
 
     pub fn may_change_reading(&self, may_be_taken_back: bool, outstanding: usize) -> bool {

@@ -155,14 +155,11 @@ impl Session {
                     Keep::Drop
                 };
             }
-            b'Z' if link.expects.is_empty() && link.eaten > 0 => {
-                // A Sync that the server did not pass over after all.
-                link.eaten -= 1;
-                link.in_segment = false;
-                if let Some(status) = body.first().copied().and_then(Status::from_byte) {
-                    (link.status, self.status) = (status, status);
-                }
-                return Keep::Forward;
+            b'Z' if link.may_be_in_doubt() => return self.ready_in_doubt(body, env, io),
+            b'3' if link.expects.front().is_some_and(|e| e.fate == Fate::Doubt) => {
+                link.expects.pop_front();
+                self.settle_copy();
+                return Keep::Drop;
             }
             _ => {}
         }
@@ -204,9 +201,9 @@ impl Session {
             return if passes { Keep::Forward } else { Keep::Drop };
         }
         let mut done = None;
+        let mut ends_statement = false;
         if matches!(h.tag, b'C' | b'I') {
-            link.copy_in = false;
-            link.eaten = 0;
+            ends_statement = true;
             link.changes_tables |= h.tag == b'C' && may_change_tables(body);
             if let Some(controls) = front.controls.clone() {
                 done = controls.get(front.completed).cloned();
@@ -220,6 +217,9 @@ impl Session {
                     _ => {}
                 }
             }
+        }
+        if ends_statement {
+            link.copy_ends();
         }
         if h.tag == b'Z' {
             return self.ready(body, env, io);
@@ -266,7 +266,7 @@ impl Session {
         }
     }
 
-    fn ready(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
+    pub(super) fn ready(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         let Some(status) = body.first().copied().and_then(Status::from_byte) else {
             self.broken = Some("malformed ReadyForQuery from the node".into());
@@ -274,8 +274,12 @@ impl Session {
         };
         let Some(front) = link.expects.pop_front() else { return Keep::Drop };
         link.copy_in = false;
-        link.eaten = 0;
         link.status = status;
+        if front.reply == Reply::Query && link.failed {
+            self.copy_failed(false, io);
+        }
+        let Some(link) = &mut self.link else { return Keep::Drop };
+        link.eaten = 0;
         if link.changes_tables {
             // COMMIT AND CHAIN has ended a transaction too.
             env.moments.tables_may_have_changed();
@@ -351,15 +355,13 @@ impl Session {
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
-        link.copy_in = false;
+        (link.copy_in, link.takes_data) = (false, false);
         let sqlstate = report_field(body, b'C').unwrap_or_default();
         let severity = report_field(body, b'V').or_else(|| report_field(body, b'S'));
         if severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
             self.broken = Some("the node has closed the connection".into());
             return Keep::Forward;
         }
-        // How many of the Syncs within a COPY are still answered cannot be told.
-        link.facts.spent |= link.eaten > 0;
         self.movable = false;
         let twice = std::mem::replace(&mut link.failed, true);
         let Some(front) = link.expects.front_mut() else { return Keep::Forward };
@@ -374,7 +376,7 @@ impl Session {
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let keep = match &front.fate {
-            Fate::Tidy => {
+            Fate::Tidy | Fate::Doubt => {
                 let why = String::from_utf8_lossy(report_field(body, b'M').unwrap_or_default());
                 self.broken = Some(format!("could not tidy up the server connection: {why}"));
                 return Keep::Drop;
@@ -403,7 +405,8 @@ impl Session {
                 if self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                if let Some(body) = self.in_clients_words(body) {
+                let reworded = self.in_clients_words(body);
+                if let Some(body) = reworded.or_else(|| self.unexpected_in_copy(body)) {
                     Keep::Reword(body)
                 } else if let Some(report) = self.unknown_value(body) {
                     Keep::Replace(Box::new(report))
@@ -441,6 +444,9 @@ impl Session {
             link.expects.iter().find(ends).is_some_and(|e| e.reply == Reply::Query)
         };
         self.skip_segment();
+        if self.copy_failed(true, io) {
+            return keep;
+        }
         let Some(link) = &mut self.link else { return keep };
         if query {
             frontend::put_empty(io.server, b'S');
@@ -461,7 +467,7 @@ impl Session {
     }
 }
 
-enum Keep {
+pub(super) enum Keep {
     Forward,
     Drop,
     Replace(Box<backend::Report>),

@@ -146,6 +146,7 @@ impl Session {
         self.uses_tables(plan);
         self.put_own_names(plan, io);
         expect.undo.client = Some((Vec::new(), before));
+        expect.copies = plan.copies_in;
         let Some(link) = &mut self.link else { return };
         link.prefaced = prefaced;
         expect.undo.unnamed = Some(link.unnamed.take());

@@ -71,7 +71,10 @@ fn client(text: &str, out: &mut Vec<u8>) -> bool {
         "Sync" => frontend::put_empty(out, b'S'),
         "Terminate" => frontend::put_empty(out, b'X'),
         "FunctionCall" => frame::put(out, b'F', |b| b.extend_from_slice(rest.as_bytes())),
-        "CopyData" => frame::put(out, b'd', |b| b.extend_from_slice(rest.as_bytes())),
+        // `\n` ends a line of it.
+        "CopyData" => {
+            frame::put(out, b'd', |b| b.extend_from_slice(rest.replace("\\n", "\n").as_bytes()));
+        }
         "CopyDone" => frontend::put_empty(out, b'c'),
         "CopyFail" => frame::put(out, b'f', |b| {
             b.extend_from_slice(rest.as_bytes());

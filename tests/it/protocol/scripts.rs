@@ -50,7 +50,10 @@ fn play(pair: &Pair, script: &str) -> Result<(), String> {
         };
         let (until, said) = until(said);
         let client = clients.entry(who.to_owned()).or_insert_with(|| Both::open(pair, &[]));
-        client.say(said, until).map_err(|e| format!("{title}\n{line}\n{e}"))?;
+        let heard = client.say(said, until).map_err(|e| format!("{title}\n{line}\n{e}"))?;
+        if heard.last().is_some_and(|m| m.starts_with('(')) {
+            return Err(format!("{title}\n{line}\nneither says so much: {}", heard.join(" | ")));
+        }
     }
     Ok(())
 }
