@@ -392,7 +392,7 @@ impl Session {
                 if let Some(report) = self.refuses_portal(portal) {
                     return Err(report.into());
                 }
-                if self.link.is_some() && self.pending.is_empty() {
+                if self.asks_link_at_once() {
                     frontend::put_named(io.server, b'D', b'P', portal);
                     self.push(Expect::forward(Reply::Describe));
                     return Ok(());
@@ -415,11 +415,21 @@ impl Session {
         !there
     }
 
+    /// What is said of a portal goes where it is, if anywhere: there is a link, and nothing waits to
+    /// be sent before it.
+    fn asks_link_at_once(&mut self) -> bool {
+        let at_once = self.link.is_some() && self.pending.is_empty();
+        if at_once {
+            self.begins_segment();
+        }
+        at_once
+    }
+
     fn execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) -> Result<(), Stop> {
         if let Some(report) = self.refuses_portal(portal) {
             return Err(report.into());
         }
-        if self.link.is_some() && self.pending.is_empty() {
+        if self.asks_link_at_once() {
             self.emit_execute(portal, limit, io);
             return Ok(());
         }
@@ -443,22 +453,21 @@ impl Session {
                 backend::put_bare(&mut done, b'3');
                 self.ours(done, undo, io)
             }
-            Named::Portal(portal) => match &self.link {
-                Some(_) if self.pending.is_empty() => {
-                    self.emit_close_portal(portal, io);
-                    Ok(())
+            Named::Portal(portal) if self.asks_link_at_once() => {
+                self.emit_close_portal(portal, io);
+                Ok(())
+            }
+            Named::Portal(portal) => {
+                self.forget_portal(portal);
+                if !self.pending.is_empty() {
+                    let portal = portal.to_vec();
+                    let bytes = portal.len();
+                    return self.wait(Pending::ClosePortal { portal }, bytes);
                 }
-                _ if !self.pending.is_empty() => {
-                    self.forget_portal(portal);
-                    self.wait(Pending::ClosePortal { portal: portal.to_vec() }, portal.len())
-                }
-                _ => {
-                    self.forget_portal(portal);
-                    let mut done = Vec::new();
-                    backend::put_bare(&mut done, b'3');
-                    self.ours(done, Undo::default(), io)
-                }
-            },
+                let mut done = Vec::new();
+                backend::put_bare(&mut done, b'3');
+                self.ours(done, Undo::default(), io)
+            }
         }
     }
 

@@ -80,12 +80,17 @@ impl Session {
             }
         }
         self.epoch.get_or_insert(env.routes.epoch);
-        // Only what begins a transaction can be tried again as a whole.
-        let begins = link.is_free() || self.can_move();
-        if self.link.as_ref().is_some_and(|l| !l.in_segment) && !begins {
+        self.begins_segment();
+        Ok(None)
+    }
+
+    /// A message of the client's is about to go out: only what begins a transaction can be tried
+    /// again as a whole. Otherwise what came before it in the transaction would be lost.
+    pub(super) fn begins_segment(&mut self) {
+        let Some(link) = self.link.as_ref().filter(|l| !l.in_segment) else { return };
+        if !link.is_free() && !self.can_move() {
             self.retry.disarm();
         }
-        Ok(None)
     }
 
     /// Where to send whatever cannot be carried out, as the open transaction has failed: its server

@@ -129,3 +129,46 @@ async fn random_conversations_of_two() {
     };
     with_pair(few, |pair| random::run(pair, 2)).await;
 }
+
+/// A segment that turns out to need another node begins again there; the transaction's earlier
+/// statements cannot. What comes first in the segment must not matter.
+#[tokio::test]
+async fn a_transaction_that_commits_has_kept_all_of_it() {
+    with_pair(
+        |_| {},
+        |pair| {
+            let [[home, _], [away, _]] = pair.keys;
+            let mut look = Talk::open(pair.pgshunt, &[]);
+            let mut ask = |line: &str, answers: usize| {
+                look.say(line);
+                look.hear(Until::Ready(answers))
+            };
+            let firsts = ["ClosePortal -", "DescribePortal b", "Execute b", "CloseStatement a"];
+            for (n, first) in
+                firsts.into_iter().chain(["DescribeStatement a", "Bind b a"]).enumerate()
+            {
+                let mut talk = Talk::open(pair.pgshunt, &[]);
+                let mut said = |line: String, answers: usize| {
+                    talk.say(&line);
+                    talk.hear(Until::Ready(answers))
+                };
+                said("Parse a SELECT 1 | Sync".into(), 1);
+                said(
+                    format!("Query BEGIN | Query UPDATE t SET v = 'kept {n}' WHERE id = {home}"),
+                    2,
+                );
+                said("Bind b a | Sync".into(), 1);
+                let last = format!("Parse - UPDATE t SET v = 'kept {n}' WHERE id = {away}");
+                said(format!("{first} | {last} | Bind - - | Execute - | Sync"), 1);
+                let ended = said("Query COMMIT".into(), 1);
+                let committed = ended.contains(&"Complete COMMIT".to_owned());
+                for key in [home, away] {
+                    let found = ask(&format!("Query SELECT v FROM t WHERE id = {key}"), 1);
+                    let kept = found.contains(&format!("Data kept {n}"));
+                    assert_eq!(kept, committed, "{first}: {ended:?}, then {found:?}");
+                }
+            }
+        },
+    )
+    .await;
+}

@@ -238,20 +238,13 @@ pub fn run(pair: &Pair, clients: usize) {
 fn fails(pair: &Pair, lines: &[Line], patience: Duration) -> Option<String> {
     let mut clients: BTreeMap<usize, Both> = BTreeMap::new();
     for (who, line) in lines.iter().filter(|(_, l)| !l.is_empty()) {
-        let both = clients.entry(*who).or_insert_with(|| {
-            let mut both =
-                Both::open(pair, &[("application_name".into(), format!("client {who}"))]);
-            both.waits(patience);
-            // As it was before the last talk.
-            for key in [pair.keys[0][*who], pair.keys[1][*who]] {
-                let reset = format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}");
-                both.say(&reset, Until::Ready(1)).expect("the row");
+        if !clients.contains_key(who) {
+            match newcomer(pair, *who, patience) {
+                Ok(both) => _ = clients.insert(*who, both),
+                Err(difference) => return Some(difference),
             }
-            both.say("Query TRUNCATE copied", Until::Ready(1)).expect("the table");
-            // A server process that has known it once does so for whoever comes behind.
-            both.say("Query SET app.x = '0'", Until::Ready(1)).expect("the parameter");
-            both
-        });
+        }
+        let Some(both) = clients.get_mut(who) else { continue };
         let ends = line.iter().filter(|m| *m == "Sync" || m.starts_with("Query")).count();
         if let Err(difference) = both.say(&line.join(" | "), Until::Ready(ends)) {
             // Refused with its reason: from here on the two are in different states.
@@ -260,6 +253,29 @@ fn fails(pair: &Pair, lines: &[Line], patience: Duration) -> Option<String> {
         }
     }
     None
+}
+
+/// A client, with everything as it was before the last talk.
+fn newcomer(pair: &Pair, who: usize, patience: Duration) -> Result<Both, String> {
+    let mut both = Both::open(pair, &[("application_name".into(), format!("client {who}"))]);
+    both.waits(patience);
+    for key in [pair.keys[0][who], pair.keys[1][who]] {
+        both.say(&format!("Query UPDATE t SET v = 'v{key}' WHERE id = {key}"), Until::Ready(1))?;
+    }
+    both.say("Query TRUNCATE copied", Until::Ready(1))?;
+    // A server process that has known it once does so for whoever comes behind.
+    both.say("Query SET app.x = '0'", Until::Ready(1))?;
+    Ok(both)
+}
+
+/// The first answers that differ: by them a failure is told from another.
+fn parting(difference: &str) -> Option<(String, String)> {
+    let (wanted, got) = difference.split_once('\n')?;
+    let answers = |of: &str| -> Vec<String> {
+        let (_, answers) = of.split_once(": ").unwrap_or(("", of));
+        answers.split(" | ").map(str::trim).map(str::to_owned).collect()
+    };
+    answers(wanted).into_iter().zip(answers(got)).find(|(wanted, got)| wanted != got)
 }
 
 /// The same failure with whatever can be left out left out.
@@ -276,7 +292,9 @@ fn shortened(pair: &Pair, mut lines: Vec<Line>, mut difference: String) -> (Vec<
                 }
                 let mut fewer = lines.clone();
                 fewer[at].1.remove(part);
-                if let Some(d) = fails(pair, &fewer, SHORT) {
+                let shorter =
+                    fails(pair, &fewer, SHORT).filter(|d| parting(d) == parting(&difference));
+                if let Some(d) = shorter {
                     (lines, difference, again) = (fewer, d, true);
                 }
             }
