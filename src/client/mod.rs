@@ -48,7 +48,8 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
     }
     let limit = worker.shared.config.load().limits.login_timeout;
     let logging_in = worker.shared.registry.begin_login();
-    let opening = tokio::time::timeout(limit, open(&worker, socket, addr)).await;
+    // Boxed: what a login needs, the client does not carry for as long as it lives.
+    let opening = tokio::time::timeout(limit, Box::pin(open(&worker, socket, addr))).await;
     let client = match opening {
         Ok(Some(client)) => client,
         Ok(None) => return,
