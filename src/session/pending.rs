@@ -181,9 +181,11 @@ impl Session {
                 | Pending::DescribeStatement { statement, .. } => Some(statement),
                 _ => None,
             };
+            // In a failed transaction the server refuses even to parse a BEGIN.
+            let begins = status != Status::Failed;
             let controls = |s: &Rc<Statement>| {
                 let control = s.plan.single();
-                control.is_some_and(|c| *c == Control::Begin || c.ends_block())
+                control.is_some_and(|c| begins && *c == Control::Begin || c.ends_block())
             };
             if !statement.is_none_or(controls) {
                 return None;
