@@ -7,6 +7,7 @@ is directly. All clients of a group run at once and share pgshunt's server conne
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,11 @@ SECONDS = 220
 EXCLUDED = {
     "guc": "sets a placeholder that no server process takes once it has loaded plpgsql",
     "stats": "waits for the counters of the one server process that it believes to have",
-    "temp": "counts on a server process that has not had a temporary schema before",
     "triggers": "switches a variable of a C function in the one server process it believes to have",
 }
+# Not even run: in a server process that has had a temporary schema before, its last statement does not
+# fail, and leaves a prepared transaction that others see and wait for.
+LEFT_OUT = "temp"
 
 
 # With --quick: what takes a second each at the most, in groups that run at once.
@@ -59,10 +62,10 @@ def main():
         (out / part).mkdir(parents=True)
     run(["chmod", "-R", "a+rwX", str(out)])
     try:
-        schedule = regress / "parallel_schedule"
-        if "QUICK" in os.environ:
-            schedule = out / "quick_schedule"
-            schedule.write_text(QUICK, encoding="utf-8")
+        whole = (regress / "parallel_schedule").read_text(encoding="utf-8")
+        chosen = QUICK if "QUICK" in os.environ else whole
+        schedule = out / "schedule"
+        schedule.write_text(re.sub(rf"\b{LEFT_OUT}\b", "", chosen), encoding="utf-8")
         command = [
             str(source.regress), "--inputdir=.", f"--outputdir={out}", f"--bindir={source.bindir}",
             f"--dlpath={library.parent}", f"--host={os.environ['PGHOST']}",
@@ -82,6 +85,7 @@ def main():
         outputs = sorted((out / "results").glob("*.out"))
         if not outputs:
             tell("pg_regress", "failed", why=(done.stderr or done.stdout)[-1000:])
+        tell(LEFT_OUT, "skipped", why="counts on a server process that has not had a temporary schema")
         for output in outputs:
             name = output.stem
             if name in EXCLUDED:
