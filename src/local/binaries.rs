@@ -28,12 +28,13 @@ impl Binaries {
             .ok_or(LocalError::NoBinaries)
     }
 
-    fn in_dir(dir: &Path) -> Option<Self> {
+    /// The programs of one directory, or of the one that its `initdb` is a link to.
+    pub fn in_dir(dir: &Path) -> Option<Self> {
         // Often a few links in a directory of PATH: the programs stand together where they lead.
         let initdb = dir.join("initdb").canonicalize().ok()?;
         let dir = initdb.parent()?;
         let output = Command::new(dir.join("postgres")).arg("--version").output().ok()?;
-        (output.status.success() && dir.join("pg_resetwal").is_file()).then(|| Self {
+        output.status.success().then(|| Self {
             dir: dir.to_owned(),
             version: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         })

@@ -1,5 +1,7 @@
 //! Several local nodes and the configuration that makes a cluster of them.
 
+use std::path::PathBuf;
+
 use super::{LocalError, LocalNode, NodeOptions, PASSWORD, SUPERUSER};
 use crate::config::{Auth, Cluster, ClusterNode, Config, Limits, Log, Moves, Pool, Server, Tls};
 
@@ -15,11 +17,13 @@ pub struct ClusterOptions {
     /// Applied to each node's options before it starts.
     pub settings: Vec<(String, String)>,
     pub durable: bool,
+    /// See [`NodeOptions::programs`].
+    pub programs: Option<PathBuf>,
 }
 
 impl ClusterOptions {
     pub fn new(nodes: usize) -> Self {
-        Self { nodes, in_use: nodes, settings: Vec::new(), durable: false }
+        Self { nodes, in_use: nodes, settings: Vec::new(), durable: false, programs: None }
     }
 }
 
@@ -43,6 +47,7 @@ impl LocalCluster {
             name: format!("node{i}"),
             durable: options.durable,
             settings: options.settings.clone(),
+            programs: options.programs.clone(),
         });
         let nodes = std::thread::scope(|scope| {
             let starting: Vec<_> =

@@ -48,11 +48,13 @@ pub struct NodeOptions {
     pub durable: bool,
     /// Lines for postgresql.conf that come last and so win.
     pub settings: Vec<(String, String)>,
+    /// The directory of the server programs; `None`: where [`Binaries::find`] finds them.
+    pub programs: Option<PathBuf>,
 }
 
 impl NodeOptions {
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), durable: false, settings: Vec::new() }
+        Self { name: name.into(), durable: false, settings: Vec::new(), programs: None }
     }
 
     pub fn set(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
@@ -97,7 +99,10 @@ pub struct LocalNode {
 
 impl LocalNode {
     pub fn start(options: NodeOptions) -> Result<Self, LocalError> {
-        let binaries = Binaries::find()?;
+        let binaries = match &options.programs {
+            Some(dir) => Binaries::in_dir(dir).ok_or(LocalError::NoBinaries)?,
+            None => Binaries::find()?,
+        };
         let account = Account::choose()?;
         let base = account.base(options.durable)?;
         let template = template::template(account, &binaries, &base)?;
@@ -109,10 +114,7 @@ impl LocalNode {
         template::copy(account, &template, &node.data_dir())?;
         let volatile = if options.durable { &[][..] } else { VOLATILE };
         let own = options.settings.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        let oid = first_oid(&node.name).to_string();
-        let mut reset = Command::new(node.binaries.program("pg_resetwal"));
-        reset.args(["-o", &oid, "-D"]).arg(node.data_dir());
-        template::run("pg_resetwal", node.account.run(&mut reset), "")?;
+        node.number_its_own()?;
         node.configure(SETTINGS.iter().chain(volatile).copied().chain(own))?;
         // The kernel's free port may be taken by another process before the server binds it.
         for attempt in 1.. {
@@ -126,6 +128,19 @@ impl LocalNode {
             }
         }
         Ok(node)
+    }
+
+    /// Lets the node's OIDs begin elsewhere than other nodes', as on servers with a history. Where
+    /// `pg_resetwal` is not among the programs they begin alike.
+    fn number_its_own(&self) -> Result<(), LocalError> {
+        let program = self.binaries.program("pg_resetwal");
+        if !program.is_file() {
+            return Ok(());
+        }
+        let oid = first_oid(&self.name).to_string();
+        let mut reset = Command::new(program);
+        reset.args(["-o", &oid, "-D"]).arg(self.data_dir());
+        template::run("pg_resetwal", self.account.run(&mut reset), "")
     }
 
     pub fn name(&self) -> &str {
