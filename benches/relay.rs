@@ -93,7 +93,6 @@ fn plan(c: &mut Criterion) {
 struct World {
     routes: Arc<RoutingTable>,
     gate: Gate,
-    effects: Vec<pgshunt::gate::machine::Effect>,
     planner: Planner,
     moments: Moments,
     session: Session,
@@ -109,7 +108,6 @@ impl World {
         Self {
             routes: routes(),
             gate: Gate::default(),
-            effects: Vec::new(),
             planner: Planner::default(),
             moments: Moments::default(),
             session: Session::new(1, &[]),
@@ -127,7 +125,6 @@ impl World {
             now: Instant::now(),
             routes: &self.routes,
             gate: &mut self.gate,
-            gate_effects: &mut self.effects,
             planner: &mut self.planner,
             max_prepared: 100,
             moments: &self.moments,
@@ -149,6 +146,7 @@ impl World {
         self.session.server(&mut self.input, &mut env, &mut io).expect("a good answer");
         self.facts = self.session.take_released(&mut env);
         assert!(self.facts.is_some(), "the transaction is over");
+        self.gate.settle(&mut Vec::new());
         let sent = io.client.len();
         io.client.clear();
         io.server.clear();

@@ -3,13 +3,14 @@
 //! `PGSHUNT_FAILPOINT=<name>` aborts the process when [`hit`] is called with that name, as a
 //! power cut would: no destructor runs, no connection is closed politely. The crash matrix sets it
 //! before and after every step of a move. `<name>=stop` stops the process there once, until SIGCONT,
-//! so that a test can do something to a node at just that moment. Unset, a hit is one comparison with a
+//! so that a test can do something to a node at just that moment; `<name>=panic` lets the task that comes
+//! there panic, once. Unset, a hit is one comparison with a
 //! cached `None`.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Aborts or stops here if the environment asked for this failpoint.
+/// Aborts, stops or panics here if the environment asked for this failpoint.
 pub fn hit(name: &str) {
     static ARMED: OnceLock<Option<String>> = OnceLock::new();
     let armed = ARMED.get_or_init(|| std::env::var("PGSHUNT_FAILPOINT").ok());
@@ -18,10 +19,20 @@ pub fn hit(name: &str) {
         eprintln!("failpoint {name}: aborting");
         std::process::abort();
     }
-    static STOPPED: AtomicBool = AtomicBool::new(false);
-    if armed.strip_suffix("=stop") == Some(name) && !STOPPED.swap(true, Ordering::Relaxed) {
-        eprintln!("failpoint {name}: stopping");
+    let Some((_, action)) = armed.split_once('=').filter(|(point, _)| *point == name) else {
+        return;
+    };
+    static ACTED: AtomicBool = AtomicBool::new(false);
+    if ACTED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    eprintln!("failpoint {name}: {action}");
+    match action {
         // SAFETY: raise() has no memory effects.
-        unsafe { libc::raise(libc::SIGSTOP) };
+        "stop" => unsafe {
+            libc::raise(libc::SIGSTOP);
+        },
+        "panic" => panic!("failpoint {name}"),
+        _ => eprintln!("failpoint {name}: there is no such action"),
     }
 }

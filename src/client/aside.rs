@@ -136,23 +136,41 @@ impl Client {
                 let cancelled = self.parts.cancel.end_wait();
                 return Poll::Ready(Ok(Aside { arrived: Some(arrived), cancelled }));
             }
-            // What was answered before is not kept back.
-            if !self.poll_send(cx) {
-                return Poll::Ready(Err(End::Client));
-            }
-            // Until it is pending: else nothing wakes this task when the client leaves.
-            while let Poll::Ready(event) = self.poll_client(cx) {
-                if matches!(event, Event::ClientGone) {
-                    return Poll::Ready(Err(End::Client));
-                }
-            }
-            if self.leaving == Leaving::HungUp && !says_goodbye(&self.input) {
-                let report = Report::fatal("57014", "the client left while its statement waited");
-                return Poll::Ready(Err(report.into()));
-            }
-            Poll::Pending
+            self.poll_left(cx).map(Err)
         })
         .await
+    }
+
+    /// Waits for a node's part of the client's statement, while the client is listened to.
+    pub(super) async fn beside<T>(
+        &mut self,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, End> {
+        std::future::poll_fn(|cx| match poll(cx) {
+            Poll::Ready(arrived) => Poll::Ready(Ok(arrived)),
+            Poll::Pending => self.poll_left(cx).map(Err),
+        })
+        .await
+    }
+
+    /// Sends the client what it was answered and reads what it sends. Ready when it has left, without
+    /// having said that what it sent is to be carried out all the same.
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        // What was answered before is not kept back.
+        if !self.poll_send(cx) {
+            return Poll::Ready(End::Client);
+        }
+        // Until it is pending: else nothing wakes this task when the client leaves.
+        while let Poll::Ready(event) = self.poll_client(cx) {
+            if matches!(event, Event::ClientGone) {
+                return Poll::Ready(End::Client);
+            }
+        }
+        if self.leaving == Leaving::HungUp && !says_goodbye(&self.input) {
+            let report = Report::fatal("57014", "the client left while its statement waited");
+            return Poll::Ready(report.into());
+        }
+        Poll::Pending
     }
 }
 

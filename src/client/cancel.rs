@@ -189,6 +189,13 @@ impl Registration {
         at.held.extend(held);
     }
 
+    /// The client holds these connections too, until what is returned is dropped.
+    pub fn lend(&self, held: impl IntoIterator<Item = Arc<Cancel>>) -> Lent {
+        let lent: Vec<_> = held.into_iter().collect();
+        lock(&self.slot.at).held.extend(lent.iter().cloned());
+        Lent { slot: self.slot.clone(), lent }
+    }
+
     /// Notes that the client waits; true when the wait has been cancelled.
     pub fn poll_cancelled(&self, waker: &Waker) -> bool {
         let mut at = lock(&self.slot.at);
@@ -203,6 +210,19 @@ impl Registration {
         let mut at = lock(&self.slot.at);
         at.waiting = None;
         std::mem::take(&mut at.cancelled)
+    }
+}
+
+/// Connections that the client holds for one statement.
+pub struct Lent {
+    slot: Arc<Slot>,
+    lent: Vec<Arc<Cancel>>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let ours = |held: &Arc<Cancel>| self.lent.iter().any(|l| Arc::ptr_eq(l, held));
+        lock(&self.slot.at).held.retain(|held| !ours(held));
     }
 }
 

@@ -5,6 +5,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::relay::Client;
+use super::worker::Worker;
+use crate::pool::Leased;
 use crate::telemetry::Blame;
 use crate::wire::backend::Report;
 use crate::wire::frame;
@@ -90,7 +92,7 @@ impl Client {
 
     /// The console has asked for it.
     pub(super) fn killed(&self) -> End {
-        if self.parts.session.is_amid_message() {
+        if self.amid_row || self.parts.session.is_amid_message() {
             // Half of a message is with the client: what would follow is no message to it.
             return End::Client;
         }
@@ -99,19 +101,22 @@ impl Client {
 
     /// The client is gone: what it left running is cancelled, and its transaction ends.
     pub(super) async fn abandon_server(&mut self) {
-        let Some(conn) = self.server.take() else { return };
-        let worker = self.worker.clone();
-        let waiting = self.parts.session.is_waiting_for_server();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
+        let Some((conn, waiting)) = self.take_server() else { return };
         if waiting {
-            let timeout = self.worker.shared.config.load().pool.connect_timeout;
-            if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
-                tracing::debug!(error = %e, "cancel of an abandoned statement");
-            }
+            abandon(conn, self.worker.shared.config.load().pool.connect_timeout).await;
         }
         // Closing ends the transaction, whatever state it was in.
-        drop(conn);
+    }
+
+    /// Takes its connection from the session; true: a statement is under way on it.
+    fn take_server(&mut self) -> Option<(Leased, bool)> {
+        let waiting = self.parts.session.is_waiting_for_server();
+        if self.parts.session.is_linked() {
+            let worker = self.worker.clone();
+            worker.with_env(|env| self.parts.session.unlink(env));
+        }
+        self.parts.cancel.idle();
+        self.server.take().map(|conn| (conn, waiting))
     }
 
     /// Sends what is left to be said, the reason last, and closes.
@@ -130,12 +135,29 @@ impl Client {
     }
 }
 
-/// However its task ends, by a panic too: what it has touched must not keep a gate closed for ever.
+/// However its task ends, by a panic too: what it has touched must not keep a gate closed for ever, and
+/// what it has asked for must not run on.
 impl Drop for Client {
     fn drop(&mut self) {
-        if self.parts.session.is_linked() {
-            let worker = self.worker.clone();
-            worker.with_env(|env| self.parts.session.unlink(env));
+        if let Some((conn, true)) = self.take_server() {
+            abandon_aside(conn, &self.worker);
         }
+    }
+}
+
+/// Cancels what runs on a connection, of whose answer nobody wants to know any more, and closes it.
+/// Only then is its place in the pool free.
+async fn abandon(conn: Leased, timeout: Duration) {
+    if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
+        tracing::debug!(error = %e, "cancel of an abandoned statement");
+    }
+}
+
+/// Does so in a task of its own, for who cannot wait because it is being dropped.
+pub(super) fn abandon_aside(conn: Leased, worker: &Worker) {
+    let timeout = worker.shared.config.load().pool.connect_timeout;
+    // Without a runtime the process is ending, and closing the connection must do.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(abandon(conn, timeout));
     }
 }

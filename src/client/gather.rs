@@ -4,19 +4,25 @@
 //! node works at once; their rows are passed on node by node, while the sockets of those whose turn
 //! has not come push back. A connection is borrowed per node, in the order of node ids, so that two
 //! gathers can never each wait for what the other holds.
+//!
+//! What a gather holds is one value, [`Held`]. However it ends, dropping that gives everything back.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
-use super::ending::End;
+use super::cancel::Lent;
+use super::ending::{End, abandon_aside};
 use super::relay::Client;
-use crate::gate::machine::{Entry, TicketId, Touch};
+use super::worker::Worker;
+use crate::failpoint;
+use crate::gate::machine::{Entry, Ticket, Touch};
 use crate::merge::{self, Column};
 use crate::pool::Leased;
 use crate::router::plan::Merge;
 use crate::session::{Gather, are_in_force, reset_sql};
-use crate::telemetry::PlanKind;
+use crate::telemetry::{ClientState, PlanKind};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::{frame, frontend};
 
@@ -25,17 +31,50 @@ const HIGH: usize = 256 << 10;
 /// A message that is looked at is held whole.
 const MAX_INSPECTED: usize = 16 << 20;
 
+/// What a gather holds: its place in the gate, a connection per node, and the right to be cancelled
+/// there. Dropped, by its end, a KILL or a panic, it leaves the gate; connections that have answered
+/// whole go back to their pools, on the others the statement is cancelled and they are closed.
+struct Held {
+    worker: Rc<Worker>,
+    parts: Vec<Part>,
+    ticket: Option<Ticket>,
+    cancels: Option<Lent>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // First, or a cancel that comes now would meet the connection's next client.
+        self.cancels = None;
+        self.ticket = None;
+        for part in self.parts.drain(..) {
+            let idle = part.turn != Turn::Asked && part.conn.input.is_empty();
+            match idle {
+                true => part.conn.give(self.worker.index),
+                false => abandon_aside(part.conn, &self.worker),
+            }
+        }
+    }
+}
+
+/// How far a node's part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// Nothing was sent.
+    Fresh,
+    /// The request was sent, and its answer is not complete.
+    Asked,
+    Answered,
+}
+
 /// One node's part of a gather.
 struct Part {
     conn: Leased,
+    turn: Turn,
     /// ReadyForQuery of the session parameters is still to come.
     preparing: bool,
     hide_parse: bool,
     /// The statement's parameters were described, so its columns come next, in formats unknown yet.
     statement: bool,
-    /// The request was written, so an answer is to be expected until `done`.
-    sent: bool,
-    done: bool,
 }
 
 /// What the nodes have answered so far.
@@ -61,19 +100,18 @@ enum Step {
 impl Client {
     /// Runs a read on several nodes and writes its merged answer.
     pub(super) async fn gather(&mut self, job: Gather) -> Result<(), End> {
-        let mut parts = Vec::with_capacity(job.nodes.len());
+        let worker = self.worker.clone();
+        let mut held = Held { worker, parts: Vec::new(), ticket: None, cancels: None };
         for &node in &job.nodes {
             match self.borrow(node).await? {
-                Ok(conn) => parts.push(Part {
+                Ok(conn) => held.parts.push(Part {
                     conn,
+                    turn: Turn::Fresh,
                     preparing: false,
                     hide_parse: job.hide_parse,
                     statement: false,
-                    sent: false,
-                    done: false,
                 }),
                 Err(refused) => {
-                    self.give_back(parts);
                     if let Some(report) = refused {
                         self.refuse_front(report);
                     }
@@ -81,61 +119,42 @@ impl Client {
                 }
             }
         }
-        let Some(ticket) = self.enter_gate(&job) else {
+        held.ticket = self.enter_gate(&job);
+        if held.ticket.is_none() {
             // Held, or the placements have changed since: decided anew.
-            self.give_back(parts);
             return Ok(());
-        };
+        }
         let begun = Instant::now();
+        self.parts.info.set_state(ClientState::Active);
         self.parts.stats.statements(PlanKind::EveryNode).inc();
-        self.parts.stats.server_assignments.add(parts.len() as u64);
-        let targets = parts.iter().map(|p| p.conn.cancel.clone());
-        self.parts.cancel.linked(targets);
+        self.parts.stats.server_assignments.add(held.parts.len() as u64);
+        let targets = held.parts.iter().map(|p| p.conn.cancel.clone());
+        held.cancels = Some(self.parts.cancel.lend(targets));
         let mut answer = Answer::default();
-        let outcome = self.run_parts(&job, &mut parts, &mut answer).await;
-        self.relink_cancel();
+        let outcome = self.run_parts(&job, &mut held.parts, &mut answer).await?;
+        drop(held);
         self.count_job(begun);
-        self.worker.with_env(|env| env.gate.leave(ticket, env.gate_effects));
-        self.give_back(parts);
         match outcome {
-            Ok(None) => {
+            None => {
                 self.consume_front();
                 self.parts.session.job_done();
                 backend::put_ready(self.out.buf(), Status::Idle);
-                Ok(())
             }
-            Ok(Some(report)) => {
-                self.fail_front(answer.answered, *report);
-                Ok(())
-            }
-            Err(end) => Err(end),
+            Some(report) => self.fail_front(answer.answered, *report),
         }
+        Ok(())
     }
 
-    fn enter_gate(&mut self, job: &Gather) -> Option<TicketId> {
+    fn enter_gate(&mut self, job: &Gather) -> Option<Ticket> {
         let client = self.parts.info.id;
         self.worker.with_env(|env| {
             if env.routes.epoch != job.epoch {
                 return None;
             }
             let ticket = env.gate.ticket(env.now, client);
-            match env.gate.enter(&ticket, Touch::Group(job.group)) {
-                Entry::Entered => Some(ticket),
-                Entry::Held => {
-                    env.gate.leave(ticket, env.gate_effects);
-                    None
-                }
-            }
+            let entry = env.gate.enter(&ticket, Touch::Group(job.group));
+            (entry == Entry::Entered).then_some(ticket)
         })
-    }
-
-    fn give_back(&self, parts: Vec<Part>) {
-        for part in parts {
-            if (part.done || !part.sent) && part.conn.input.is_empty() {
-                part.conn.give(self.worker.index);
-            }
-            // Else its answer is of no use any more; closing ends it.
-        }
     }
 
     /// Sends the request to all nodes and merges the answers. `Ok(Some)`: the statement failed.
@@ -146,7 +165,7 @@ impl Client {
         answer: &mut Answer,
     ) -> Result<Option<Box<Report>>, End> {
         for part in parts.iter_mut() {
-            part.sent = true;
+            part.turn = Turn::Asked;
             let facts = &mut part.conn.facts;
             if !are_in_force(facts.applied.as_ref(), &job.settings) {
                 let sql = reset_sql(facts.applied.as_ref(), &job.settings);
@@ -158,10 +177,12 @@ impl Client {
         }
         for part in parts.iter_mut() {
             let conn = &mut *part.conn;
-            if let Err(e) = conn.stream.drain(&mut conn.output).await {
+            let sent = self.beside(|cx| conn.stream.poll_drain(cx, &mut conn.output)).await?;
+            if let Err(e) = sent {
                 return Ok(Some(lost(&e)));
             }
         }
+        failpoint::hit("gather:sent");
         // A fold sends nothing before the last node has answered, so an error finds a clean slate.
         for (turn, part) in parts.iter_mut().enumerate() {
             match self.run_part(job, part, turn, answer).await? {
@@ -200,14 +221,19 @@ impl Client {
                     self.pass_row(part, h.len, wanted).await?;
                     continue;
                 }
-                if h.len > MAX_INSPECTED {
+                let seen = h.len.min(MAX_INSPECTED);
+                if seen < h.len && h.tag != b'E' {
                     let report = Report::error("54000", "a value is too large to be merged");
                     return Ok(Step::Failed(Box::new(report)));
                 }
-                if part.conn.input.len() < h.len {
+                if part.conn.input.len() < seen {
                     break;
                 }
-                let message = part.conn.input.split_to(h.len);
+                // Of an error the beginning will do: it ends the gather.
+                let mut message = part.conn.input.split_to(seen);
+                if seen < h.len {
+                    message.extend_from_slice(b"\0\0");
+                }
                 match self.take(job, part, turn, answer, h.tag, &message) {
                     Ok(false) => {}
                     Ok(true) => return Ok(Step::Done),
@@ -215,7 +241,7 @@ impl Client {
                 }
             }
             self.push_out().await?;
-            match part.conn.fill().await {
+            match self.fill(part).await? {
                 Ok(0) => return Ok(Step::Failed(lost(&std::io::ErrorKind::UnexpectedEof.into()))),
                 Ok(_) => {}
                 Err(e) => return Ok(Step::Failed(lost(&e))),
@@ -285,16 +311,13 @@ impl Client {
                 let text = String::from_utf8_lossy(text);
                 answer.tag = text.split(' ').next().unwrap_or_default().to_owned();
             }
-            b'E' => {
-                part.done = false;
-                return Err(Box::new(Report::from_node(body)));
-            }
+            b'E' => return Err(Box::new(Report::from_node(body))),
             b'N' => self.out.buf().extend_from_slice(message),
             b'S' => {
                 part.conn.facts.reported.note(body);
             }
             b'Z' => {
-                part.done = true;
+                part.turn = Turn::Answered;
                 return Ok(true);
             }
             _ => {}
@@ -320,18 +343,25 @@ impl Client {
             }
             part.conn.input.advance(n);
             left -= n;
+            self.amid_row = wanted && left > 0;
             if self.out.len() > HIGH {
                 self.push_out().await?;
             }
             if left == 0 {
                 return Ok(());
             }
-            match part.conn.fill().await {
-                Ok(n) if n > 0 => {}
+            match self.fill(part).await {
+                Ok(Ok(n)) if n > 0 => {}
                 // Half a row is out already: no error message can follow it.
-                Ok(_) | Err(_) => return Err(End::Client),
+                _ => return Err(End::Client),
             }
         }
+    }
+
+    /// Reads from a node, while the client is listened to.
+    async fn fill(&mut self, part: &mut Part) -> Result<std::io::Result<usize>, End> {
+        let conn = &mut *part.conn;
+        self.beside(|cx| conn.stream.poll_fill(cx, &mut conn.input)).await
     }
 
     async fn push_out(&mut self) -> Result<(), End> {

@@ -50,6 +50,8 @@ pub struct Client {
     /// The client's part of the COPY has been passed on whole.
     pub(super) copied: bool,
     pub(super) leaving: Leaving,
+    /// A gather has passed on only the beginning of a row.
+    pub(super) amid_row: bool,
     /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
     muted: bool,
     /// Something was sent to the node since it was last asked to flush its answers.
@@ -96,6 +98,7 @@ impl Client {
             copying: (0, false),
             copied: false,
             leaving: Leaving::No,
+            amid_row: false,
             muted: false,
             unflushed: false,
             sent_at: None,
@@ -355,6 +358,7 @@ impl Client {
     }
 
     async fn job(&mut self, job: Job) -> Result<(), End> {
+        self.parts.info.set_state(ClientState::Active);
         match job {
             Job::Gather(gather) => self.gather(gather).await,
             Job::Ddl { sql, before } => self.ddl(sql, &before).await,
@@ -512,14 +516,6 @@ impl Client {
                 }
                 Poll::Pending
             }
-        }
-    }
-
-    /// A cancel means what the session holds.
-    pub(super) fn relink_cancel(&self) {
-        match &self.server {
-            Some(conn) => self.parts.cancel.linked([conn.cancel.clone()]),
-            None => self.parts.cancel.idle(),
         }
     }
 

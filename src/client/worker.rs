@@ -1,8 +1,10 @@
 //! What the clients of one thread share: gate, planner, figures. No locks: one thread.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -83,7 +85,6 @@ impl Worker {
             now: Instant::now(),
             routes: &routes,
             gate: &mut decide.gate,
-            gate_effects: &mut decide.effects,
             planner: &mut decide.planner,
             max_prepared: self.shared.config.load().pool.max_prepared,
             moments: &self.shared.moments,
@@ -101,6 +102,7 @@ impl Worker {
     }
 
     fn act(&self, decide: &mut Decide) {
+        decide.gate.settle(&mut decide.effects);
         for effect in decide.effects.drain(..) {
             match effect {
                 Effect::Drained(hold) => {
@@ -114,12 +116,23 @@ impl Worker {
         }
     }
 
+    /// Notices tickets that were dropped outside of [`Worker::with_env`].
+    fn watch_gate(&self, waker: &Waker) {
+        let decide = &mut *self.decide.borrow_mut();
+        decide.gate.watch(waker, &mut decide.effects);
+        self.act(decide);
+    }
+
     /// Carries out the commands of cutovers and of the console, for as long as there are any.
     pub async fn keep_gate(self: Rc<Self>, mut commands: mpsc::UnboundedReceiver<Command>) {
         loop {
             let deadline = self.decide.borrow().gate.next_deadline();
+            let command = poll_fn(|cx| {
+                self.watch_gate(cx.waker());
+                commands.poll_recv(cx)
+            });
             let command = match deadline {
-                Some(at) => match tokio::time::timeout_at(at.into(), commands.recv()).await {
+                Some(at) => match tokio::time::timeout_at(at.into(), command).await {
                     Ok(command) => command,
                     Err(_) => {
                         let decide = &mut *self.decide.borrow_mut();
@@ -128,7 +141,7 @@ impl Worker {
                         continue;
                     }
                 },
-                None => commands.recv().await,
+                None => command.await,
             };
             let Some(command) = command else { return };
             let decide = &mut *self.decide.borrow_mut();

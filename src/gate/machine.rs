@@ -1,7 +1,7 @@
 //! One worker's gate, as a machine without IO.
 //!
 //! ```text
-//!   transaction:  enter(touch) ──► Entered ──► enter(touch) ... ──► leave
+//!   transaction:  enter(touch) ──► Entered ──► enter(touch) ... ──► the ticket is dropped
 //!                      └─────────► Held ──(Wake)──► plan again, enter again
 //!
 //!   hold:         close ──► draining ──(last matching ticket leaves)──► Drained ──► open ──► Wake
@@ -10,8 +10,15 @@
 //!
 //! While a hold drains, a transaction that already touched what it holds may go on and finish;
 //! whoever did not must wait. Once drained nobody holds a matching ticket, so everybody waits.
-//! With no hold in force `enter` writes one touch into the ticket and `leave` frees it.
+//! With no hold in force `enter` writes one touch into the ticket and its drop frees it.
+//!
+//! A [`Ticket`] leaves the gate when it is dropped, whatever drops it: the end of a transaction, a
+//! future that is given up, a panic. The gate notices at its next [`Gate::settle`]; while a hold is in
+//! force the drop wakes whoever [watches](Gate::watch) the gate.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -52,9 +59,29 @@ impl Scope {
     }
 }
 
-/// A transaction's place in the gate. Obtained from [`Gate::ticket`], ended by [`Gate::leave`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct TicketId(usize);
+/// A transaction's place in the gate, obtained from [`Gate::ticket`]. Dropping it leaves the gate.
+#[derive(Debug)]
+pub struct Ticket {
+    slot: usize,
+    left: Rc<Left>,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.left.slots.borrow_mut().push(self.slot);
+        if let Some(waker) = self.left.watcher.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// The slots whose tickets were dropped since the gate settled last.
+#[derive(Debug, Default)]
+struct Left {
+    slots: RefCell<Vec<usize>>,
+    /// Who is woken by the next drop: set while a hold is in force.
+    watcher: RefCell<Option<Waker>>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
@@ -80,8 +107,9 @@ pub enum Effect {
     Wake,
 }
 
+/// What the gate knows of a ticket.
 #[derive(Debug)]
-struct Ticket {
+struct Holder {
     client: u64,
     since: Instant,
     touches: Vec<Touch>,
@@ -98,50 +126,52 @@ struct Hold {
 
 #[derive(Debug, Default)]
 pub struct Gate {
-    tickets: Vec<Option<Ticket>>,
+    tickets: Vec<Option<Holder>>,
     free: Vec<usize>,
     /// Touch lists of ended transactions, kept so that a new one allocates nothing.
     spare: Vec<Vec<Touch>>,
+    left: Rc<Left>,
     holds: Vec<Hold>,
 }
 
 impl Gate {
     /// A ticket that has touched nothing yet.
-    pub fn ticket(&mut self, now: Instant, client: u64) -> TicketId {
-        let ticket = Ticket { client, since: now, touches: self.spare.pop().unwrap_or_default() };
-        match self.free.pop() {
+    pub fn ticket(&mut self, now: Instant, client: u64) -> Ticket {
+        let holder = Holder { client, since: now, touches: self.spare.pop().unwrap_or_default() };
+        let slot = match self.free.pop() {
             Some(slot) => {
-                self.tickets[slot] = Some(ticket);
-                TicketId(slot)
+                self.tickets[slot] = Some(holder);
+                slot
             }
             None => {
-                self.tickets.push(Some(ticket));
-                TicketId(self.tickets.len() - 1)
+                self.tickets.push(Some(holder));
+                self.tickets.len() - 1
             }
-        }
+        };
+        Ticket { slot, left: self.left.clone() }
     }
 
     /// A ticket of a transaction that began in another process and has touched this already.
-    pub fn adopt(&mut self, now: Instant, client: u64, touches: Vec<Touch>) -> TicketId {
+    pub fn adopt(&mut self, now: Instant, client: u64, touches: Vec<Touch>) -> Ticket {
         for hold in self.holds.iter_mut().filter(|h| h.draining > 0) {
             // One that has drained waits for nobody any more.
             hold.draining += usize::from(touches.iter().any(|&had| hold.scope.stops(had)));
         }
         let ticket = self.ticket(now, client);
-        if let Some(t) = &mut self.tickets[ticket.0] {
+        if let Some(t) = &mut self.tickets[ticket.slot] {
             t.touches = touches;
         }
         ticket
     }
 
     /// What the transaction has touched.
-    pub fn touches(&self, ticket: &TicketId) -> &[Touch] {
-        self.tickets[ticket.0].as_ref().map_or(&[], |t| &t.touches)
+    pub fn touches(&self, ticket: &Ticket) -> &[Touch] {
+        self.tickets[ticket.slot].as_ref().map_or(&[], |t| &t.touches)
     }
 
     /// Asks to touch something more. `Held` leaves the ticket as it was.
-    pub fn enter(&mut self, ticket: &TicketId, touch: Touch) -> Entry {
-        let t = self.tickets[ticket.0].as_mut().expect("a TicketId names a live ticket");
+    pub fn enter(&mut self, ticket: &Ticket, touch: Touch) -> Entry {
+        let t = self.tickets[ticket.slot].as_mut().expect("a Ticket names a live holder");
         for hold in &self.holds {
             if hold.scope.stops(touch) && !t.touches.iter().any(|&had| hold.scope.stops(had)) {
                 return Entry::Held;
@@ -159,21 +189,30 @@ impl Gate {
         self.holds.iter().any(|h| h.scope.stops(touch))
     }
 
-    /// Ends the ticket.
-    pub fn leave(&mut self, ticket: TicketId, effects: &mut Vec<Effect>) {
-        let t = self.tickets[ticket.0].take().expect("a TicketId names a live ticket");
-        self.free.push(ticket.0);
-        for hold in &mut self.holds {
-            if hold.draining > 0 && t.touches.iter().any(|&had| hold.scope.stops(had)) {
-                hold.draining -= 1;
-                if hold.draining == 0 {
-                    effects.push(Effect::Drained(hold.id));
+    /// Takes out the tickets that were dropped.
+    pub fn settle(&mut self, effects: &mut Vec<Effect>) {
+        loop {
+            let Some(slot) = self.left.slots.borrow_mut().pop() else { return };
+            let Some(gone) = self.tickets[slot].take() else { continue };
+            self.free.push(slot);
+            for hold in &mut self.holds {
+                if hold.draining > 0 && gone.touches.iter().any(|&had| hold.scope.stops(had)) {
+                    hold.draining -= 1;
+                    if hold.draining == 0 {
+                        effects.push(Effect::Drained(hold.id));
+                    }
                 }
             }
+            let mut touches = gone.touches;
+            touches.clear();
+            self.spare.push(touches);
         }
-        let mut touches = t.touches;
-        touches.clear();
-        self.spare.push(touches);
+    }
+
+    /// Settles, and has `waker` woken by the next drop of a ticket if a hold is in force.
+    pub fn watch(&mut self, waker: &Waker, effects: &mut Vec<Effect>) {
+        self.settle(effects);
+        self.left.watcher.replace((!self.holds.is_empty()).then(|| waker.clone()));
     }
 
     pub fn close(
@@ -183,6 +222,7 @@ impl Gate {
         until: Option<Instant>,
         effects: &mut Vec<Effect>,
     ) {
+        self.settle(effects);
         let draining = self
             .tickets
             .iter()
@@ -280,7 +320,8 @@ mod tests {
         assert_eq!(g.enter(&new, shard(1)), Entry::Held);
         assert_eq!(g.blockers(now, HoldId(1)).len(), 1);
         assert_eq!(g.blockers(now, HoldId(1))[0].client, 7);
-        g.leave(old, &mut fx);
+        drop(old);
+        g.settle(&mut fx);
         assert_eq!(fx, [Effect::Drained(HoldId(1))]);
         fx.clear();
         g.open(HoldId(1), &mut fx);
@@ -298,14 +339,42 @@ mod tests {
         let early = g.adopt(now, 1, touches.clone());
         g.close(HoldId(1), hold(1), None, &mut fx);
         let late = g.adopt(now, 2, touches.clone());
-        g.leave(early, &mut fx);
+        drop(early);
+        g.settle(&mut fx);
         assert!(fx.is_empty(), "the other one is open");
         assert_eq!(g.enter(&late, shard(1)), Entry::Entered, "it holds the shard already");
-        g.leave(late, &mut fx);
+        drop(late);
+        g.settle(&mut fx);
         assert_eq!(fx, [Effect::Drained(HoldId(1))]);
         let too_late = g.adopt(now, 3, touches);
-        g.leave(too_late, &mut fx);
+        drop(too_late);
+        g.settle(&mut fx);
         assert_eq!(fx.len(), 1, "it had drained");
+    }
+
+    #[test]
+    fn a_dropped_ticket_wakes_who_watches_a_hold_drain() {
+        struct Count(std::sync::atomic::AtomicUsize);
+        impl std::task::Wake for Count {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let woken = std::sync::Arc::new(Count(0.into()));
+        let times = || woken.0.load(std::sync::atomic::Ordering::Relaxed);
+        let waker = Waker::from(woken.clone());
+        let (mut g, now, mut fx) = (Gate::default(), Instant::now(), Vec::new());
+        g.watch(&waker, &mut fx);
+        drop(g.ticket(now, 1));
+        assert_eq!(times(), 0, "nobody waits for it");
+        let t = g.ticket(now, 2);
+        assert_eq!(g.enter(&t, shard(1)), Entry::Entered);
+        g.close(HoldId(1), hold(1), None, &mut fx);
+        g.watch(&waker, &mut fx);
+        drop(t);
+        assert_eq!(times(), 1);
+        g.watch(&waker, &mut fx);
+        assert_eq!(fx, [Effect::Drained(HoldId(1))]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::machine::TicketId;
+use crate::gate::machine::Ticket;
 use crate::router::Harmless;
 use crate::router::plan::Control;
 use crate::topology::{NodeId, ShardId};
@@ -211,7 +211,7 @@ impl Expect {
 pub struct Link {
     pub node: NodeId,
     pub facts: Facts,
-    pub ticket: TicketId,
+    pub ticket: Ticket,
     /// The shard used last.
     pub shard: Option<ShardId>,
     /// The ticket has touched something.
@@ -270,7 +270,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(node: NodeId, facts: Facts, ticket: TicketId) -> Self {
+    pub fn new(node: NodeId, facts: Facts, ticket: Ticket) -> Self {
         Self {
             node,
             facts,

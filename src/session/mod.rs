@@ -86,7 +86,6 @@ pub struct Env<'a> {
     pub now: Instant,
     pub routes: &'a Arc<RoutingTable>,
     pub gate: &'a mut Gate,
-    pub gate_effects: &'a mut Vec<crate::gate::machine::Effect>,
     pub planner: &'a mut Planner,
     pub max_prepared: usize,
     pub moments: &'a Moments,
@@ -479,7 +478,6 @@ impl Session {
         if link.changes_tables {
             env.moments.tables_may_have_changed();
         }
-        env.gate.leave(link.ticket, env.gate_effects);
         self.let_go = false;
         self.broken = None;
         self.epoch = None;

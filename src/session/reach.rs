@@ -104,9 +104,7 @@ impl Session {
     /// Between transactions a pinned session keeps its connection, but not its place in the gate.
     pub(super) fn renew_ticket(&mut self, env: &mut Env<'_>) {
         if let Some(link) = self.link.as_mut().filter(|l| l.entered) {
-            let ticket = env.gate.ticket(env.now, self.client);
-            let old = std::mem::replace(&mut link.ticket, ticket);
-            env.gate.leave(old, env.gate_effects);
+            link.ticket = env.gate.ticket(env.now, self.client);
             link.entered = false;
         }
     }

@@ -15,8 +15,11 @@ use crate::wire::backend::{self, Status, report_field, report_field_at};
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError, frontend};
 
-/// An inspected message is held whole; none that a server sends is near this.
+/// An inspected message is held whole, an error up to here: behind its head, which has all that the
+/// session decides by, an error may quote a value of any length.
 const MAX_INSPECTED: usize = 1 << 20;
+/// Ends an error whose rest is left out: its last field, and the list of fields.
+const CUT: &[u8] = b"\0\0";
 
 impl Session {
     /// Takes as many of the server's bytes as are understood.
@@ -51,7 +54,7 @@ impl Session {
                     .expects
                     .front()
                     .is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind));
-            if !(is_inspected(h.tag) || asked) || (h.len > MAX_INSPECTED && h.tag == b'E') {
+            if !(is_inspected(h.tag) || asked) {
                 link.passing_on = link.expects.front().is_none_or(|e| e.passes());
                 link.passing = h.len;
                 // Notices and the like can be said twice, rows cannot.
@@ -60,44 +63,43 @@ impl Session {
                 }
                 continue;
             }
-            if h.len > MAX_INSPECTED {
+            let seen = h.len.min(MAX_INSPECTED);
+            if seen < h.len && h.tag != b'E' {
                 return Err(ProtocolError("oversized message from the node"));
             }
-            if input.len() - run < h.len {
+            if input.len() - run < seen {
                 break;
             }
             if matches!(h.tag, b'E' | b'Z' | b'S') {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
-            let body = input.get(run + frame::HEADER..run + h.len).unwrap_or_default();
+            let body = input.get(run + frame::HEADER..run + seen).unwrap_or_default();
             let keep = self.inspect(h, body, env, io);
+            let forwards = matches!(keep, Keep::Forward);
+            if forwards {
+                run += seen;
+            } else {
+                pass(input, &mut run, io);
+                input.advance(seen);
+            }
+            let unseen = h.len - seen;
+            if let Some(link) = self.link.as_mut().filter(|_| unseen > 0) {
+                (link.passing, link.passing_on) = (unseen, forwards);
+            }
             match keep {
-                Keep::Forward => run += h.len,
-                Keep::Drop => {
-                    pass(input, &mut run, io);
-                    input.advance(h.len);
-                }
-                Keep::Replace(report) => {
-                    pass(input, &mut run, io);
-                    input.advance(h.len);
-                    report.put(io.client);
-                }
+                Keep::Forward | Keep::Drop => {}
+                Keep::Replace(report) => report.put(io.client),
                 Keep::Reword(body) => {
-                    pass(input, &mut run, io);
-                    input.advance(h.len);
-                    frame::put(io.client, b'E', |b| b.extend_from_slice(&body));
+                    frame::put(io.client, b'E', |b| {
+                        b.extend_from_slice(&body);
+                        if unseen > 0 {
+                            b.extend_from_slice(CUT);
+                        }
+                    });
                 }
-                Keep::Tag(tag) => {
-                    pass(input, &mut run, io);
-                    input.advance(h.len);
-                    backend::put_command_complete(io.client, tag);
-                }
-                Keep::Ready(status) => {
-                    pass(input, &mut run, io);
-                    input.advance(h.len);
-                    backend::put_ready(io.client, status);
-                }
+                Keep::Tag(tag) => backend::put_command_complete(io.client, tag),
+                Keep::Ready(status) => backend::put_ready(io.client, status),
             }
             if self.link.as_ref().is_some_and(Link::has_due) {
                 pass(input, &mut run, io);

@@ -475,12 +475,12 @@ impl World {
             now: Instant::now(),
             routes: &self.routes,
             gate: &mut self.gate,
-            gate_effects: &mut self.gate_effects,
             planner: &mut self.planner,
             max_prepared: self.max_prepared,
             moments: &self.moments,
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });
+        self.gate.settle(&mut self.gate_effects);
         self.wrote(&out, &to_node);
     }
 

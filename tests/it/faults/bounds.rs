@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use super::binary::{Binary, wait_for_back_pressure};
 use super::wire::*;
 use crate::support::*;
+use pgshunt::config::AuthMethod;
 
 /// More than the buffers of one client, in MB: glibc gives freed memory back from 64 MB on only.
 const ROOM: u64 = 80;
@@ -138,4 +139,40 @@ fn extended(sql: &str, key: usize) -> Vec<u8> {
     let bind = [b"\0\0\0\0\0\x01", &length[..], key.as_bytes(), b"\0\0"].concat();
     [message(b'P', &parse), message(b'B', &bind), message(b'E', b"\0\0\0\0\0"), message(b'S', b"")]
         .concat()
+}
+
+/// An error quotes what it does not understand, however long it is.
+#[tokio::test]
+async fn an_error_of_two_megabytes_is_as_good_as_a_short_one() {
+    let p = Proxy::start_with(1, 1, |c| c.auth.method = AuthMethod::Trust).await;
+    let mut wire = Wire::login(p.port()).await;
+    wire.ask("CREATE SCHEMA a").await;
+    let long = "x".repeat(2_000_000);
+    // Simple: what the text had done is taken back, in what pgshunt believes too.
+    let both = "SET search_path = a; SELECT repeat('x', 2000000)::int";
+    assert_eq!(wire.ask(both).await, "CE22P02Z");
+    assert_eq!(wire.ask("CREATE TABLE t (id int) PARTITION BY HASH (id)").await, "CZ");
+    assert_eq!(wire.ask("INSERT INTO public.t VALUES (1)").await, "CZ");
+    // Extended: all of the segment is answered for, and the session goes on.
+    let mut bind = b"\0s\0\0\0\0\x01".to_vec();
+    bind.extend_from_slice(&(long.len() as u32).to_be_bytes());
+    bind.extend_from_slice(long.as_bytes());
+    bind.extend_from_slice(b"\0\0");
+    let execute = |bind: &[u8]| {
+        let mut segment = message(b'B', bind);
+        segment.extend(message(b'E', b"\0\0\0\0\0"));
+        segment.extend(message(b'S', b""));
+        segment
+    };
+    wire.send(&message(b'P', b"s\0SELECT $1::text::int\0\0\0")).await;
+    wire.send(&execute(&bind)).await;
+    assert_eq!(wire.ready().await, "1E22P02Z");
+    wire.send(&execute(b"\0s\0\0\0\0\x01\0\0\0\x021\x30\0\0")).await;
+    assert_eq!(wire.ready().await, "2DCZ");
+    // A statement on all nodes.
+    assert_eq!(wire.ask(&format!("SELECT '{long}'::text::int + id FROM t")).await, "E22P02Z");
+    assert_eq!(wire.ask("BEGIN").await, "CZ");
+    assert_eq!(wire.ask("SELECT repeat('x', 2000000)::int").await, "E22P02Z");
+    assert_eq!(wire.ask("SELECT 1").await, "E25P02Z");
+    assert_eq!(wire.ask("ROLLBACK").await, "CZ");
 }

@@ -2,6 +2,7 @@
 
 use super::wire::{Wire, query};
 use super::*;
+use crate::moves::child::{Home, Served};
 
 /// Two nodes with rows on both; a statement on all of them takes for ever.
 async fn two_nodes() -> (Proxy, Wire) {
@@ -98,4 +99,105 @@ async fn a_node_that_dies_is_told_of_and_the_session_goes_on() {
         assert_eq!(wire.ask("SELECT count(*) FROM t").await, "TDCZ");
         wait_for_running(&p, [0, 0]).await;
     }
+}
+
+/// How a client, or its task, may end while its statement runs on both nodes.
+#[derive(Debug)]
+enum Ends {
+    Killed,
+    Leaves,
+    LeavesAmidRows,
+}
+
+/// The id of the database's client that is active.
+async fn active(console: &Console) -> String {
+    let of = |line: &[(String, Option<String>)], name| {
+        line.iter().find(|(n, _)| n == name).and_then(|(_, value)| value.clone())
+    };
+    let clients = console.lines("SHOW CLIENTS").await;
+    let found = clients.iter().find(|c| {
+        of(c, "activity").as_deref() == Some("active")
+            && of(c, "database").as_deref() == Some(DATABASE)
+    });
+    of(found.expect("an active client"), "id").expect("its id")
+}
+
+#[tokio::test]
+async fn whose_client_ends_runs_on_nowhere_and_holds_no_gate() {
+    let (p, mut witness) = two_nodes().await;
+    let console = p.console().await;
+    for end in [Ends::Killed, Ends::Leaves, Ends::LeavesAmidRows] {
+        let first = matches!(end, Ends::LeavesAmidRows);
+        let locks = match first {
+            // The home node's rows are on their way when the other one is waited for.
+            true => vec![lock(&p.nodes.nodes[1]).await],
+            false => vec![lock(&p.nodes.nodes[0]).await, lock(&p.nodes.nodes[1]).await],
+        };
+        let mut victim = Wire::login(p.port()).await;
+        victim.send(&query(READ)).await;
+        wait_for_running(&p, [i64::from(!first), 1]).await;
+        match end {
+            Ends::Killed => {
+                let id = active(&console).await;
+                console.does(&format!("KILL_CLIENT {id}")).await;
+                assert_eq!(victim.ready().await, "E57P01");
+            }
+            Ends::Leaves | Ends::LeavesAmidRows => drop(victim),
+        }
+        // The locks are still there: the statements did not end by themselves.
+        wait_for_running(&p, [0, 0]).await;
+        for shard in [1, 2] {
+            console.does(&format!("PAUSE SHARD {shard}")).await;
+            console.does(&format!("RESUME SHARD {shard}")).await;
+        }
+        drop(locks);
+        assert_eq!(witness.ask("SELECT count(*) FROM t").await, "TDCZ", "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_one_node_ends_it_on_the_others() {
+    let (p, mut wire) = two_nodes().await;
+    let locks = lock(&p.nodes.nodes[1]).await;
+    // It fails where the row is, which is not where the lock is.
+    let on_home = "SELECT min(id) FROM t WHERE tableoid::regclass::text LIKE 'shard_%'";
+    let id: i32 = value(&connect(p.nodes.nodes[0].port()).await, on_home).await;
+    assert_eq!(wire.ask(&format!("SELECT 1 / (id - {id}) FROM t")).await, "TE22012Z");
+    wait_for_running(&p, [0, 0]).await;
+    drop(locks);
+    assert_eq!(wire.ask("SELECT count(*) FROM t").await, "TDCZ");
+}
+
+#[tokio::test]
+async fn a_panic_amid_it_leaves_nothing_behind() {
+    let nodes = tokio::task::spawn_blocking(|| LocalCluster::start(2)).await.unwrap().unwrap();
+    let mut config = nodes.config.clone();
+    trusting(&mut config);
+    let home = Home::new(&config);
+    let served = Served::start(&home, Some("gather:sent=panic")).await;
+    let client = connect(served.port).await;
+    let console = Console::open(served.port, "pgshunt").await;
+    console.does("SET shard_count = 2").await;
+    client.batch_execute("CREATE TABLE t (id int) PARTITION BY HASH (id)").await.unwrap();
+    let locks = [lock(&nodes.nodes[0]).await, lock(&nodes.nodes[1]).await];
+    let error = client.simple_query(READ).await.expect_err("its task has ended");
+    assert!(error.is_closed(), "{error:?}");
+    assert!(home.said().contains("failpoint gather:sent: panic"), "{}", home.said());
+    wait_for("the statements to end", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        for node in &nodes.nodes {
+            if value::<i64>(&connect(node.port()).await, sql).await > 0 {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for shard in [1, 2] {
+        console.does(&format!("PAUSE SHARD {shard}")).await;
+        console.does(&format!("RESUME SHARD {shard}")).await;
+    }
+    drop(locks);
+    let client = connect(served.port).await;
+    assert_eq!(client.simple_query("SELECT count(*) FROM t").await.unwrap().len(), 3);
 }

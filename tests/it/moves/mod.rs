@@ -4,7 +4,7 @@
 mod blockers;
 mod bystanders;
 mod chaos;
-mod child;
+pub mod child;
 mod crash;
 mod journeys;
 mod keys;
