@@ -117,7 +117,7 @@ async fn empty(ctx: &ConsoleContext, database: Option<&str>, out: &Out) -> Resul
     let mut told = Instant::now() - TELL_AGAIN + Duration::from_secs(1);
     loop {
         ctx.pools.turn_away(database);
-        ctx.pools.retire(database);
+        ctx.pools.retire(|of, _| database.is_none_or(|d| d == of));
         if ctx.pools.demand(database) == 0 {
             return Ok(());
         }
@@ -191,7 +191,7 @@ pub async fn reconnect(ctx: &ConsoleContext, database: Option<&str>) -> Done {
     if let Some(name) = database {
         must_exist(ctx, name).await?;
     }
-    ctx.pools.retire(database);
+    ctx.pools.retire(|of, _| database.is_none_or(|d| d == of));
     Ok("RECONNECT".into())
 }
 

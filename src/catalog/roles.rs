@@ -12,6 +12,10 @@ use crate::router::{Function, Functions};
 /// A role as `pg_authid` has it.
 #[derive(Debug, Clone)]
 pub struct Role {
+    pub oid: u32,
+    /// What a server process takes from its login and keeps: the role's attributes and parameters, and
+    /// what the databases set and allow. The password is not among it.
+    pub standing: String,
     /// `None`: no password, or one that is not valid any more.
     pub secret: Option<StoredSecret>,
     pub can_login: bool,
@@ -46,7 +50,15 @@ SELECT r.rolname,
       SELECT a.roleid FROM pg_catalog.pg_auth_members a JOIN m ON a.member = m.oid)
     SELECT g.rolname::text FROM m, pg_catalog.pg_authid g WHERE g.oid = m.oid),
   ARRAY(SELECT d.datname::text FROM pg_catalog.pg_database d
-    WHERE NOT pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT'))
+    WHERE NOT pg_catalog.has_database_privilege(r.oid, d.oid, 'CONNECT')),
+  r.oid,
+  pg_catalog.concat_ws(' ', r.oid, r.rolsuper, r.rolinherit, r.rolcreaterole, r.rolcreatedb,
+    r.rolcanlogin, r.rolreplication, r.rolbypassrls, r.rolconnlimit,
+    (SELECT pg_catalog.array_agg(s::text ORDER BY s.setdatabase, s.setrole)
+      FROM pg_catalog.pg_db_role_setting s WHERE s.setrole IN (0, r.oid)),
+    (SELECT pg_catalog.array_agg(
+        pg_catalog.concat_ws(' ', d.datname, d.datallowconn, d.datconnlimit) ORDER BY d.oid)
+      FROM pg_catalog.pg_database d WHERE NOT d.datallowconn OR d.datconnlimit <> -1))
 FROM (SELECT current_setting('scram_iterations', true) AS iterations,
     current_setting('password_encryption') AS encryption) s
 LEFT JOIN pg_catalog.pg_authid r ON r.rolname = ANY($1::text[])";
@@ -74,7 +86,8 @@ impl RoleReader {
             let stored: Option<String> = r.get(1);
             let secret = stored.as_deref().and_then(StoredSecret::of_role);
             let (can_login, groups, barred) = (r.get(4), r.get(5), r.get(6));
-            Some((name, Role { secret, can_login, groups, barred }))
+            let (oid, standing) = (r.get(7), r.get(8));
+            Some((name, Role { oid, standing, secret, can_login, groups, barred }))
         };
         Ok(Roles { found: rows.iter().filter_map(role).collect(), iterations, new_are_md5 })
     }

@@ -28,6 +28,9 @@ impl Client {
             Ok(outcome) => {
                 tables_changed();
                 self.worker.shared.moments.tables_may_have_changed();
+                if matches!(outcome.tag, "ALTER ROLE" | "DROP ROLE" | "ALTER DATABASE") {
+                    self.worker.shared.roles.changed();
+                }
                 for notice in outcome.notices {
                     report_of_notice(notice).put(self.out.buf());
                 }

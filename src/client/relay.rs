@@ -278,7 +278,7 @@ impl Client {
         debug_assert!(none.is_empty(), "nothing is sent without a link");
         parts.info.set_requested(begun);
         if let Some(database) = parts.session.take_vacated() {
-            worker.shared.pools.retire(Some(&database));
+            worker.shared.pools.retire(|of, _| of == database);
         }
         if matches!((header.tag, &flow), (b'Q' | b'P' | b'B', Ok(Flow::Done))) {
             parts.stats.route.record(begun.elapsed());

@@ -3,8 +3,8 @@
 //! The answer is learned from a server connection with the client's startup parameters in force.
 //! The next client that brings the same is told the same, without a connection: logins must not
 //! stand in line behind statements when a pool is full. After [`FRESH`] it is asked for anew as soon
-//! as a connection is free, so what an `ALTER ROLE ... SET` or a reload on the node changes is told
-//! a little later than by PostgreSQL itself.
+//! as a connection is free, so what a reload on the node changes is told a little later than by
+//! PostgreSQL itself. What a change of the role changes is told at once (`client::roles`).
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -106,6 +106,11 @@ impl Reported {
             }
         }
         known.insert(asked, (now, told.clone()));
+    }
+
+    /// Forgets what clients of this role are told.
+    pub fn forget(&self, user: &str) {
+        self.lock().retain(|asked, _| &*asked.user != user);
     }
 
     /// Forgets everything: the nodes may be others now.

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 pub use super::cancel::Registration;
 use super::listeners::Listeners;
 use super::reported::Reported;
-use super::roles::Roles;
+use super::roles::{Kept, Roles};
 use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
@@ -54,7 +54,7 @@ pub struct Shared {
     /// The runtime of catalog, DDL and moves.
     pub control: tokio::runtime::Handle,
     pub console: Console,
-    pub reported: Reported,
+    pub reported: Arc<Reported>,
     pub roles: Roles,
     pub listeners: Listeners,
     pub moments: Moments,
@@ -82,7 +82,10 @@ impl Shared {
         console: Console,
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
-        let roles = Roles::new(&control, store.clone());
+        let reported = Arc::<Reported>::default();
+        let kept =
+            Kept { pools: pools.clone(), reported: reported.clone(), registry: registry.clone() };
+        let roles = Roles::new(&control, store.clone(), kept);
         let listeners = Listeners::new(control.clone(), store.connector().clone());
         // Nobody prepares a statement each microsecond: what a process before this one has prepared
         // is older.
@@ -96,7 +99,7 @@ impl Shared {
             tls: ArcSwapOption::new(tls),
             control,
             console,
-            reported: Reported::default(),
+            reported,
             roles,
             listeners,
             moments: Moments::later(since_epoch.as_micros() as u64),

@@ -225,17 +225,16 @@ impl Pools {
         self.all().iter().map(|p| p.figures()).collect()
     }
 
-    /// Replaces the server connections of a database, or all of them: idle ones are closed at once,
-    /// the others when they come back.
-    pub fn retire(&self, database: Option<&str>) {
+    /// Replaces the server connections of these databases and roles: idle ones are closed at once, the
+    /// others when they come back.
+    pub fn retire(&self, of: impl Fn(&str, &str) -> bool) {
         let next = self.next_id.fetch_add(1, Ordering::AcqRel);
-        let named = |name: &str| database.is_none_or(|d| d == name);
-        let pools = self.all().into_iter().filter(|p| named(&p.key.database));
+        let pools = self.all().into_iter().filter(|p| of(&p.key.database, &p.key.user));
         let pools: Vec<_> = pools.collect();
         for pool in &pools {
             pool.fresh_from.store(next, Ordering::Release);
         }
-        for server in self.registry.servers().iter().filter(|s| named(&s.database)) {
+        for server in self.registry.servers().iter().filter(|s| of(&s.database, &s.user)) {
             server.retire();
         }
         for pool in &pools {

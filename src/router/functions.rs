@@ -147,6 +147,27 @@ pub fn pins(name: &str) -> Option<&'static str> {
     }
 }
 
+/// Functions that leave what the server does not tell of, or gives up only with its process; with so
+/// many arguments.
+pub fn binds(name: &str, arguments: usize) -> Option<&'static str> {
+    match name {
+        "setseed" => Some("setseed()"),
+        "pg_replication_origin_session_setup" => Some("a replication origin"),
+        "pg_backup_start" | "pg_start_backup" => Some("a base backup"),
+        // Whose third argument says whether the slot is a temporary one.
+        "pg_create_physical_replication_slot"
+        | "pg_create_logical_replication_slot"
+        | "pg_copy_physical_replication_slot"
+        | "pg_copy_logical_replication_slot"
+            if arguments > 2 =>
+        {
+            Some("a temporary replication slot")
+        }
+        "dblink_connect" | "dblink_connect_u" => Some("a dblink connection"),
+        _ => None,
+    }
+}
+
 /// Functions that may end what others have left.
 pub fn frees(name: &str) -> bool {
     matches!(name, "pg_advisory_unlock" | "pg_advisory_unlock_shared" | "pg_advisory_unlock_all")

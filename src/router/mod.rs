@@ -20,6 +20,7 @@ pub mod plan;
 mod proof;
 mod rights;
 mod scope;
+mod set_config;
 mod silent;
 mod tables;
 mod traces;
@@ -31,7 +32,7 @@ pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,
     tables_changed,
 };
-pub use node_bound::{changes_reading, reads_alike};
+pub use node_bound::{READING, changes_reading, reads_alike};
 pub use scope::Speech;
 pub use silent::parameters_of_silent;
 pub use traces::{mentions_last_value, mentions_prepared};

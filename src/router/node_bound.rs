@@ -11,6 +11,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, refused};
 use super::plan::Kind;
+use super::set_config;
 
 /// What a statement cannot leave the home node with.
 pub enum Bound {
@@ -23,9 +24,15 @@ pub enum Bound {
 /// The first thing that binds the statement, a refusal before all else.
 pub fn bound(node: Node<'_>, cx: Context<'_>) -> Option<Bound> {
     let mut home = None;
+    if set_config::updates_settings(node)
+        && let Some(bound) = set_config::bound_by_update(cx)
+    {
+        return Some(bound);
+    }
     let refused = walk_manual(node, |n| {
         let found = match n {
-            Node::FuncCall(f) => function(f, cx),
+            Node::FuncCall(f) => function(f, node, cx),
+            n if set_config::updates_settings(n) => set_config::bound_by_update(cx),
             Node::TypeName(t) => of_type(t).map(Bound::Home),
             Node::CollateClause(c) if c.collname().len() > 1 => None,
             _ => None,
@@ -55,8 +62,8 @@ pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
     }
 }
 
-/// How a function call binds its statement.
-pub fn function(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Bound> {
+/// How a function call binds the statement it is `within`.
+fn function(f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) -> Option<Bound> {
     let no = |what: &str, hint: &str| Some(Bound::Refused(Box::new(refused(what, hint))));
     let name = match name_of(f) {
         Some((schema, name))
@@ -69,7 +76,7 @@ pub fn function(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Bound> {
     };
     let distributed = cx.names.routes.tables().next().is_some();
     match name {
-        "set_config" => set_config(f, distributed),
+        "set_config" => set_config::bound(f, within, cx),
         "setval" if moves_a_slot(f, cx) => no(
             "the sequence of a distributed table cannot be set",
             "Each node draws its own values from it, so that they never collide.",
@@ -84,7 +91,7 @@ pub fn function(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Bound> {
 }
 
 /// Built-in functions that read a table or run a query whose name or text they are given.
-fn reads_by_name(name: &str, arguments: usize) -> bool {
+pub fn reads_by_name(name: &str, arguments: usize) -> bool {
     ["query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "ts_stat"]
         .iter()
         .any(|p| name.starts_with(p))
@@ -135,33 +142,6 @@ pub fn reads_alike(name: &str, value: &str) -> bool {
         }
         _ => true,
     }
-}
-
-fn set_config(f: &nodes::FuncCall, distributed: bool) -> Option<Bound> {
-    let name = match f.args().get(0) {
-        Some(Node::A_Const(c)) => match c.val() {
-            Some(ConstValue::String(s)) => Some(s.to_ascii_lowercase()),
-            _ => None,
-        },
-        _ => None,
-    };
-    let refused = match name.as_deref() {
-        // For the session, it pins: names are unclear from then on.
-        Some("search_path") => distributed && is_local_set_config(f),
-        Some(name) => READING.contains(&name),
-        None => distributed,
-    };
-    refused.then(|| {
-        Bound::Refused(Box::new(super::analyze::refused(
-            "set_config() of this parameter is not supported",
-            "Use SET for search_path; pgshunt reads statements in UTF8 and with standard_conforming_strings.",
-        )))
-    })
-}
-
-pub fn is_local_set_config(f: &nodes::FuncCall) -> bool {
-    matches!(f.args().get(2), Some(Node::A_Const(c))
-        if matches!(c.val(), Some(ConstValue::Boolean(true))))
 }
 
 /// A type that is not the same on every node, or whose input reads a node's catalog.

@@ -7,12 +7,13 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use pg_raw_parse::walk::{Recurse, walk_manual};
-use pg_raw_parse::{ConstValue, Node, nodes};
+use pg_raw_parse::{Node, nodes};
 
 use super::analyze::{Context, is_temporary};
-use super::functions::{frees, pins};
-use super::node_bound::{is_local_set_config, name_of};
+use super::functions::{binds, frees, pins};
+use super::node_bound::{name_of, reads_by_name};
 use super::plan::{Control, Traces};
+use super::set_config::{is_local, parameter, updates_settings};
 
 /// What SELECT, INSERT, UPDATE, DELETE or MERGE does to the session.
 pub fn control(node: Node<'_>, cx: Context<'_>) -> Control {
@@ -48,7 +49,7 @@ pub fn of(query: Node<'_>, cx: Context<'_>) -> Traces {
 /// CALL. A walk does not visit what it starts from.
 pub fn of_call(f: &nodes::FuncCall, cx: Context<'_>) -> Control {
     let mut found = Found::default();
-    found.call(f, cx);
+    found.call(f, Node::None, cx);
     found.walk(Node::FuncCall(f), cx);
     found.control()
 }
@@ -56,6 +57,9 @@ pub fn of_call(f: &nodes::FuncCall, cx: Context<'_>) -> Control {
 /// DO, and EXECUTE of the statement of this name: the text tells the parameters that may be set.
 pub fn of_code(cx: Context<'_>, executes: Option<&str>) -> Control {
     let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    if mentions(text, b"setseed") {
+        return Control::Bind("setseed()");
+    }
     let executes = executes.map(str::to_owned);
     let prepared = mentions_prepared(text);
     leaves(Traces { code: true, parameters: dotted(text), prepared, executes, ..Traces::default() })
@@ -99,9 +103,11 @@ impl Found {
             }
             _ => {}
         }
+        self.traces.code |= updates_settings(node);
         walk_manual::<()>(node, |n| {
             match n {
-                Node::FuncCall(f) => self.call(f, cx),
+                Node::FuncCall(f) => self.call(f, node, cx),
+                Node::UpdateStmt(_) => self.traces.code |= updates_settings(n),
                 Node::RangeVar(rv) => {
                     self.traces.prepared |= rv.relname() == Some("pg_prepared_statements")
                         && rv.schemaname().is_none_or(|s| s == "pg_catalog");
@@ -112,8 +118,11 @@ impl Found {
         });
     }
 
-    fn call(&mut self, f: &nodes::FuncCall, cx: Context<'_>) {
+    fn call(&mut self, f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) {
         let Some((schema, name)) = name_of(f) else { return };
+        if let Some(why) = binds(name, f.args().len()) {
+            self.bind.get_or_insert(why);
+        }
         // Another one of each name for each connection.
         self.traces.code |= schema.is_some_and(|s| s.starts_with("pg_temp"));
         if schema.is_some_and(|s| s != "pg_catalog") || !cx.functions.is_builtin(name) {
@@ -129,9 +138,14 @@ impl Found {
         if let Some(why) = pins(name) {
             self.traces.pin.get_or_insert(why);
         }
-        if name == "set_config" && !is_local_set_config(f) {
-            match first_text(f) {
-                Some(parameter) => self.traces.parameters.push(parameter.to_ascii_lowercase()),
+        // It runs the text it is given, or the cursor.
+        self.traces.code |= reads_by_name(name, f.args().len());
+        if name == "set_config" {
+            match parameter(f, within) {
+                // Nothing takes it back: what is drawn from there on is the session's.
+                Some(parameter) if parameter == "seed" => self.bind = Some("setseed()"),
+                _ if is_local(f) => {}
+                Some(parameter) => self.traces.parameters.push(parameter),
                 // Which one it is only the server knows.
                 None => self.bind = Some("set_config()"),
             }
@@ -145,14 +159,6 @@ impl Found {
             None if self.frees => Control::Frees,
             None => Control::None,
         }
-    }
-}
-
-fn first_text(f: &nodes::FuncCall) -> Option<&str> {
-    let Node::A_Const(c) = f.args().get(0)? else { return None };
-    match c.val()? {
-        ConstValue::String(s) => Some(s),
-        _ => None,
     }
 }
 
@@ -196,7 +202,7 @@ fn of_constant(node: Node<'_>) -> Control {
 }
 
 fn is_call_of_set_config(f: &nodes::FuncCall) -> bool {
-    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local_set_config(f)
+    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local(f)
 }
 
 #[cfg(test)]

@@ -120,6 +120,8 @@ fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) 
         );
     }
     let control = match s.kind {
+        // Its value is not kept: it begins a sequence, which the end of a transaction leaves alone.
+        VariableSetKind::VAR_SET_VALUE if name == "seed" => Control::Bind("setseed()"),
         VariableSetKind::VAR_SET_DEFAULT if s.is_local => Control::ResetLocal(name),
         _ if s.is_local && name == "search_path" => Control::LocalPath,
         _ if s.is_local => Control::Local,
@@ -233,11 +235,12 @@ fn vacated(node: Node<'_>) -> Option<String> {
         Node::AlterDatabaseStmt(a) => a.dbname(),
         Node::RenameStmt(r) if r.rename_type == ObjectType::OBJECT_DATABASE => r.subname(),
         Node::CreatedbStmt(c) => {
-            let template = c.options().iter().find(|d| d.defname() == Some("template"))?;
-            match template.arg() {
+            let template = c.options().iter().find(|d| d.defname() == Some("template"));
+            match template.map_or(Node::None, |d| d.arg()) {
                 Node::String(s) => s.sval(),
                 Node::TypeName(t) => t.names().iter().next_back()?.sval(),
-                _ => None,
+                // It is not said, or is to be the default.
+                _ => Some("template1"),
             }
         }
         _ => None,

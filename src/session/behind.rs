@@ -21,11 +21,12 @@ use crate::wire::{frame, frontend};
 
 /// Names of tables and of functions. A table leads to another one by a foreign key that passes changes
 /// on, by inheritance, and by a rule. Of the functions the server came with only those count that
-/// leave something; what depends on them is not recorded, so the expressions themselves are read.
+/// leave something; what depends on them is not recorded, so the expressions themselves are read. An
+/// UPDATE of pg_settings, and of a view over it, sets parameters.
 const SQL: &str = "
 WITH RECURSIVE leaving (oid, name) AS (
   SELECT oid, proname FROM pg_proc WHERE oid < 16384::oid AND proname = ANY (ARRAY['set_config',
-    'pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock',
+    'setseed', 'query_to_xml', 'cursor_to_xml', 'pg_advisory_lock', 'pg_advisory_lock_shared', 'pg_try_advisory_lock',
     'pg_try_advisory_lock_shared']::name[])
 ), direct (rel, name) AS (
   SELECT t.tgrelid, p.proname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -41,6 +42,10 @@ WITH RECURSIVE leaving (oid, name) AS (
     ON strpos(a.adbin::text, concat(':funcid ', l.oid::text, ' ')) > 0
   UNION SELECT r.ev_class, l.name FROM pg_rewrite r JOIN leaving l
     ON strpos(concat(r.ev_action::text, r.ev_qual::text), concat(':funcid ', l.oid::text, ' ')) > 0
+   WHERE r.ev_class >= 16384::oid
+  UNION SELECT r.ev_class, l.name FROM pg_rewrite r JOIN leaving l ON l.name = 'set_config'::name
+    JOIN pg_class s ON s.relname = 'pg_settings'::name AND s.oid < 16384::oid
+     AND strpos(r.ev_action::text, concat(':relid ', s.oid::text, ' ')) > 0
    WHERE r.ev_class >= 16384::oid
 ), leads (rel, other) AS (
   SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f'

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::link::{Done, Expect, Fate, Reply};
 use super::{Io, Session};
 use crate::router::plan::{PREPARE, Traces};
-use crate::router::{function_changes, functions_changed, tables_changed};
+use crate::router::{READING, function_changes, functions_changed, tables_changed};
 use crate::wire::backend::data_row;
 use crate::wire::{frame, frontend};
 
@@ -50,6 +50,11 @@ UNION ALL SELECT 'set', n, pg_catalog.current_setting(n, true) FROM (
     LATERAL pg_catalog.regexp_matches(p.prosrc, $re$([a-z_][a-z0-9_$]*\.[a-z0-9_$.]+)$re$, 'gi') m
    WHERE p.proname OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.name[])
  ) AS named WHERE pg_catalog.current_setting(n, true) IS NOT NULL
+UNION ALL SELECT 'bind', 'setseed()', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_proc p
+  WHERE p.proname OPERATOR(pg_catalog.=) ANY ($4::pg_catalog.name[])
+    AND COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+      OPERATOR(pg_catalog.~*) $re$\msetseed\M|\mset\s+((session|local)\s+)?seed\M$re$
+    AND p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid)
 UNION ALL SELECT 'harmless', p.proname::pg_catalog.text, '' FROM pg_catalog.pg_proc p
   JOIN pg_catalog.pg_language l ON l.oid OPERATOR(pg_catalog.=) p.prolang
   CROSS JOIN LATERAL (SELECT pg_catalog.lower(
@@ -58,13 +63,13 @@ UNION ALL SELECT 'harmless', p.proname::pg_catalog.text, '' FROM pg_catalog.pg_p
  GROUP BY p.proname HAVING pg_catalog.bool_and(
   CASE WHEN l.lanname OPERATOR(pg_catalog.=) 'c' THEN
     p.proname OPERATOR(pg_catalog.<>) 'set_limit'
-    AND p.proname OPERATOR(pg_catalog.!~~) 'dblink%'
+    AND p.proname OPERATOR(pg_catalog.!~) '^(dblink|crosstab|connectby$|xpath_table$)'
     AND EXISTS (SELECT FROM pg_catalog.pg_depend d
       WHERE d.classid OPERATOR(pg_catalog.=) 1255::pg_catalog.oid
         AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.deptype OPERATOR(pg_catalog.=) 'e')
   WHEN l.lanname OPERATOR(pg_catalog.=) 'sql' OR l.lanname OPERATOR(pg_catalog.=) 'plpgsql' THEN
     code.source OPERATOR(pg_catalog.!~)
-      $re$set_config|advisory|\mtemp|pg_temp|listen|dblink|\m(hold|prepare|execute|load|discard|call)\M|(^|;|\m(begin|then|else|loop|atomic)|\*/|--[^\n]*\n)\s*(re)?set\M$re$
+      $re$set_config|setseed|pg_settings|advisory|session_setup|backup_|_slot|query_to_xml|cursor_to_xml|ts_stat|ts_rewrite|crosstab|connectby|xpath_table|\mtemp|pg_temp|listen|dblink|\m(hold|prepare|execute|load|discard|call)\M|(^|;|\m(begin|then|else|loop|atomic)|\*/|--[^\n]*\n)\s*(re)?set\M$re$
     AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc q
       WHERE q.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
         AND q.proname OPERATOR(pg_catalog.<>) p.proname
@@ -84,6 +89,9 @@ pub(super) struct Check {
     asked: Option<u64>,
     #[serde(skip)]
     pins: Vec<String>,
+    /// Code was run that leaves what the server does not tell of.
+    #[serde(skip)]
+    binds: bool,
     #[serde(skip)]
     parameters: Vec<(String, String)>,
     #[serde(skip)]
@@ -116,7 +124,7 @@ impl Check {
     /// A parameter was set whose value the session does not know yet: one of those by which texts
     /// are read, perhaps.
     pub(super) fn is_path_open(&self) -> bool {
-        self.is_due() && self.traces.parameters.iter().any(|p| p == "search_path")
+        self.is_due() && self.traces.parameters.iter().any(|p| READING.contains(&p.as_str()))
     }
 }
 
@@ -160,6 +168,11 @@ impl Session {
         for done in left {
             match &done.control {
                 Control::Pin(_) => self.check.due = true,
+                Control::Bind(_) => {
+                    if let Some(link) = &mut self.link {
+                        link.strange = true;
+                    }
+                }
                 Control::Leaves(traces) => {
                     let traces = Traces { pin: None, ..(**traces).clone() };
                     self.leaves(&traces);
@@ -237,6 +250,7 @@ impl Session {
         };
         match kind.as_str() {
             "set" => self.check.parameters.push((name, value)),
+            "bind" => self.check.binds = true,
             "harmless" => self.check.harmless.push(name),
             _ => self.check.pins.push(kind),
         }
@@ -264,6 +278,9 @@ impl Session {
         });
         if !stays {
             self.pinned = PINS.into_iter().find(|why| there(why));
+        }
+        if check.binds {
+            self.bound.get_or_insert("setseed()");
         }
         self.pinned = self.bound.or(self.pinned);
     }

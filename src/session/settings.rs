@@ -21,8 +21,8 @@ pub struct SessionSettings {
     open: Option<Open>,
     /// Base and committed, as one shared value.
     current: Settings,
-    /// The startup packet asks for another encoding than UTF8, or for backslashes in literals. A SET
-    /// of these is refused.
+    /// The startup packet asks for another encoding than UTF8, or for backslashes in literals, or a
+    /// function has set it so. A SET of these is refused.
     foreign_text: bool,
     /// The DateStyle was set, and what came of it is not known yet.
     date_style_set: bool,
@@ -288,6 +288,7 @@ impl SessionSettings {
 
     /// These values hold on the connection, between transactions; `all`: and no others.
     pub fn adopt(&mut self, found: Vec<(String, String)>, all: bool) {
+        self.foreign_text |= found.iter().any(|(name, value)| !reads_alike(name, value));
         let list = self.edit();
         if all {
             list.retain(|s| found.iter().any(|(name, _)| name.eq_ignore_ascii_case(&s.name)));
@@ -348,14 +349,22 @@ pub fn reset_sql(applied: Option<&Settings>, wanted: &Settings) -> String {
     steps(applied, wanted).iter().map(|s| format!("{s}\n; ")).collect()
 }
 
+/// What ends all that an unknown past may have set. Where random() goes on from cannot be reset: the
+/// next one is not to have a sequence that somebody has chosen.
+const FORGET_ALL: [&str; 4] = [
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "RESET ALL",
+    "SELECT pg_catalog.setseed(pg_catalog.hashtext(pg_catalog.gen_random_uuid()::pg_catalog.text)::\
+     pg_catalog.float8 OPERATOR(pg_catalog./) 2147483648)",
+];
+
 /// The same, statement by statement.
 pub(super) fn steps(applied: Option<&Settings>, wanted: &Settings) -> Vec<String> {
     let mut steps = Vec::new();
     let keeps = |s: &Setting| wanted.contains(s);
     match applied {
-        None => {
-            steps.extend(["RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL"].map(Into::into))
-        }
+        None => steps.extend(FORGET_ALL.map(Into::into)),
         Some(applied) => {
             // Roles first: the others may need the rights of the login role.
             let other = |s: &&Setting| !is_role(&s.name);

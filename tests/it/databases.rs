@@ -66,6 +66,11 @@ async fn idle_server_connections_do_not_keep_a_database_from_being_dropped() {
             drop(used("two").await);
         }
     }
+    // Of what is not said PostgreSQL takes template1.
+    for sql in ["CREATE DATABASE six", "CREATE DATABASE seven TEMPLATE DEFAULT"] {
+        drop(used("template1").await);
+        app.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
     // By the extended protocol too.
     drop(used("four").await);
     app.execute("DROP DATABASE four", &[]).await.unwrap();

@@ -5,6 +5,7 @@ mod everywhere;
 mod protocol;
 mod rights;
 mod rules;
+mod standing;
 pub mod unix;
 mod users;
 

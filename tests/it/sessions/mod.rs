@@ -2,6 +2,7 @@
 //! may see the other's, and each must find its own again. One file per kind of state.
 
 mod behind;
+mod left;
 mod notify;
 mod pins;
 mod prepared;
