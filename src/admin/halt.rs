@@ -5,6 +5,7 @@
 //! is pinned to its connection by leaving. PAUSE SHARD and PAUSE NODE hold the gates instead, as a
 //! cutover does, and leave the connections alone.
 
+use std::collections::btree_map::Entry;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -40,10 +41,10 @@ pub async fn pause(ctx: &ConsoleContext, target: Target, out: &Out) -> Done {
             Scope::Node(node.id)
         }
     };
-    if ctx.lock_paused().contains_key(&target) {
-        return Err(already_paused(&target));
+    match ctx.lock_paused().entry(target.clone()) {
+        Entry::Occupied(_) => return Err(already_paused(&target)),
+        Entry::Vacant(slot) => drop(slot.insert(None)),
     }
-    ctx.lock_paused().insert(target.clone(), None);
     let closing = ctx.gates.close(scope, GATE_PATIENCE, None);
     let closed = tokio::select! {
         closed = closing => closed,

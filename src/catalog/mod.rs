@@ -8,6 +8,7 @@ pub mod ddl;
 pub mod moves;
 pub mod nodes;
 pub mod owner;
+mod repair;
 mod roles;
 mod steward;
 mod store;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::{Client, Error, Row, Statement};
+use tokio_postgres::{Client, Error, GenericClient, Row, Statement, Transaction};
 
 use super::raise_epoch;
 use crate::topology::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId};
@@ -29,7 +29,8 @@ pub struct MoveRow {
     pub error: Option<String>,
     pub blocker: Option<String>,
     pub rollback_of: Option<MoveId>,
-    pub cancel_requested: bool,
+    /// CANCEL MOVE has been accepted; of a move that soaks, FINISH MOVE.
+    pub end_asked: bool,
     /// Since the state last changed.
     pub in_state: Duration,
 }
@@ -88,19 +89,23 @@ fn row(r: &Row) -> MoveRow {
         error: r.get(12),
         blocker: r.get(13),
         rollback_of: r.get::<_, Option<i64>>(14).map(MoveId),
-        cancel_requested: r.get(15),
+        end_asked: r.get(15),
         in_state: Duration::from_millis(r.get::<_, i64>(16).max(0) as u64),
     }
 }
 
-/// All moves, oldest first.
-pub async fn all(client: &Client) -> Result<Vec<MoveRow>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM pgshunt.moves ORDER BY move_id");
-    Ok(client.query(&sql, &[]).await?.iter().map(row).collect())
+/// The moves that are not over and the last `over` of the others, oldest first.
+pub async fn recent(client: &Client, over: u32) -> Result<Vec<MoveRow>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM pgshunt.moves WHERE state NOT IN ('done', 'failed') OR move_id IN \
+         (SELECT move_id FROM pgshunt.moves WHERE state IN ('done', 'failed') \
+          ORDER BY move_id DESC LIMIT $1) ORDER BY move_id"
+    );
+    Ok(client.query(&sql, &[&i64::from(over)]).await?.iter().map(row).collect())
 }
 
 /// Moves that are not over, oldest first.
-pub async fn unfinished(client: &Client) -> Result<Vec<MoveRow>, Error> {
+pub async fn unfinished<C: GenericClient + Sync>(client: &C) -> Result<Vec<MoveRow>, Error> {
     let sql = format!(
         "SELECT {COLUMNS} FROM pgshunt.moves WHERE state NOT IN ('done', 'failed') ORDER BY move_id"
     );
@@ -112,26 +117,42 @@ pub async fn one(client: &Client, id: MoveId) -> Result<Option<MoveRow>, Error> 
     Ok(client.query_opt(&sql, &[&id.0]).await?.as_ref().map(row))
 }
 
+/// The move's row, locked until the transaction ends: what is decided by it stays true until then.
+pub async fn locked(tx: &Transaction<'_>, id: MoveId) -> Result<Option<MoveRow>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM pgshunt.moves WHERE move_id = $1 FOR UPDATE");
+    Ok(tx.query_opt(&sql, &[&id.0]).await?.as_ref().map(row))
+}
+
+/// The rollback of this move that is under way, if there is one.
+pub async fn rollback_of(tx: &Transaction<'_>, id: MoveId) -> Result<Option<MoveId>, Error> {
+    let sql = "SELECT move_id FROM pgshunt.moves WHERE rollback_of = $1 \
+               AND state NOT IN ('done', 'failed')";
+    Ok(tx.query_opt(sql, &[&id.0]).await?.map(|r| MoveId(r.get(0))))
+}
+
 /// The move that is changing this group's shards now, if there is one. DDL on the group waits for
 /// it or is refused.
-pub async fn active_in_group(client: &Client, group: GroupId) -> Result<Option<MoveId>, Error> {
+pub async fn active_in_group<C: GenericClient + Sync>(
+    client: &C,
+    group: GroupId,
+) -> Result<Option<MoveId>, Error> {
     let sql = "SELECT move_id FROM pgshunt.moves WHERE group_id = $1 \
                AND state NOT IN ('soaking', 'done', 'failed')";
     Ok(client.query_opt(sql, &[&group.0]).await?.map(|r| MoveId(r.get(0))))
 }
 
 /// The move of this shard that soaks, if there is one.
-pub async fn soaking_of(client: &Client, shard: ShardId) -> Result<Option<MoveId>, Error> {
+pub async fn soaking_of(tx: &Transaction<'_>, shard: ShardId) -> Result<Option<MoveId>, Error> {
     let sql = "SELECT move_id FROM pgshunt.moves WHERE shard_id = $1 AND state = 'soaking'";
-    Ok(client.query_opt(sql, &[&shard.0]).await?.map(|r| MoveId(r.get(0))))
+    Ok(tx.query_opt(sql, &[&shard.0]).await?.map(|r| MoveId(r.get(0))))
 }
 
-/// Plans a move. A forward move also announces the placement that it will fill.
+/// Plans a move, within a transaction. A forward move also announces the placement that it will
+/// fill; a rollback takes the row of the move that soaks from the task that carries that one out.
 ///
 /// # Errors
 /// A unique violation (23505) if another move is active in the group.
-pub async fn insert(client: &mut Client, new: &NewMove) -> Result<MoveId, Error> {
-    let tx = client.transaction().await?;
+pub async fn insert(tx: &Transaction<'_>, new: &NewMove) -> Result<MoveId, Error> {
     let tables: Vec<i32> = new.tables.iter().map(|t| t.0).collect();
     // DDL on the group holds this row until its commit: what it made or dropped is seen below.
     tx.execute(
@@ -156,26 +177,62 @@ pub async fn insert(client: &mut Client, new: &NewMove) -> Result<MoveId, Error>
         )
         .await?
         .get(0);
-    if new.rollback_of.is_none() {
-        let epoch = raise_epoch(&tx).await?;
+    if let Some(old) = new.rollback_of {
+        tx.execute(
+            "UPDATE pgshunt.moves SET step = $2 WHERE move_id = $1",
+            &[&old.0, &HANDED_OVER],
+        )
+        .await?;
+    } else {
+        let epoch = raise_epoch(tx).await?;
+        // One that an earlier move has lost sight of serves nobody: then this move fills it.
         tx.execute(
             "INSERT INTO pgshunt.placements (shard_id, node_id, state, since) \
-             VALUES ($1, $2, 'copying', $3)",
+             VALUES ($1, $2, 'copying', $3) ON CONFLICT (shard_id, node_id) \
+             DO UPDATE SET state = 'copying', since = EXCLUDED.since \
+             WHERE placements.state IN ('copying', 'retired')",
             &[&new.shard.0, &new.target.0, &epoch.0],
         )
         .await?;
     }
-    tx.commit().await?;
     Ok(MoveId(id))
 }
 
-pub async fn record(client: &Client, id: MoveId, r: &Record<'_>) -> Result<(), Error> {
+/// The step of a move that soaks while its rollback is under way: its row is the rollback's then.
+const HANDED_OVER: &str = "handed_over";
+
+/// Gives the rows of soaking moves to whom they belong, by the rollbacks that are under way.
+pub async fn settle_hand_overs(client: &Client) -> Result<(), Error> {
     client
         .execute(
-            "UPDATE pgshunt.moves SET \
-             changed_at = CASE WHEN state = $2 THEN changed_at ELSE clock_timestamp() END, \
-             state = $2, step = $3, attempts = $4, held_us = coalesce($5, held_us), \
-             bytes_total = $6, rows_total = $7, error = $8, blocker = $9 WHERE move_id = $1",
+            "UPDATE pgshunt.moves m SET step = CASE WHEN EXISTS (SELECT FROM pgshunt.moves r
+                 WHERE r.rollback_of = m.move_id AND r.state NOT IN ('done', 'failed'))
+                 THEN $1 ELSE 'soak' END WHERE m.state = 'soaking'",
+            &[&HANDED_OVER],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Writes a move's row. False: the row is not the caller's to write any more, since the move is over
+/// or has been handed over to its rollback; then nothing is written. A rollback that fails gives the
+/// row of the move that it would have taken back to that move's task again.
+pub async fn record(client: &Client, id: MoveId, r: &Record<'_>) -> Result<bool, Error> {
+    let row = client
+        .query_one(
+            "WITH this AS (
+                 UPDATE pgshunt.moves SET
+                     changed_at = CASE WHEN state = $2 THEN changed_at ELSE clock_timestamp() END,
+                     state = $2, step = $3, attempts = $4, held_us = coalesce($5, held_us),
+                     bytes_total = $6, rows_total = $7, error = $8, blocker = $9
+                 WHERE move_id = $1 AND state NOT IN ('done', 'failed')
+                   AND step IS DISTINCT FROM $10
+                 RETURNING rollback_of
+             ), given_back AS (
+                 UPDATE pgshunt.moves m SET step = 'soak' FROM this
+                 WHERE $2 = 'failed' AND m.move_id = this.rollback_of AND m.state = 'soaking'
+             )
+             SELECT count(*) FROM this",
             &[
                 &id.0,
                 &r.state,
@@ -186,15 +243,16 @@ pub async fn record(client: &Client, id: MoveId, r: &Record<'_>) -> Result<(), E
                 &(r.rows_total as i64),
                 &r.error,
                 &r.blocker,
+                &HANDED_OVER,
             ],
         )
         .await?;
-    Ok(())
+    Ok(row.get::<_, i64>(0) > 0)
 }
 
-pub async fn request_cancel(client: &Client, id: MoveId) -> Result<(), Error> {
-    client
-        .execute("UPDATE pgshunt.moves SET cancel_requested = true WHERE move_id = $1", &[&id.0])
+/// Keeps that CANCEL MOVE, or of a move that soaks FINISH MOVE, was accepted.
+pub async fn ask_for_end(tx: &Transaction<'_>, id: MoveId) -> Result<(), Error> {
+    tx.execute("UPDATE pgshunt.moves SET cancel_requested = true WHERE move_id = $1", &[&id.0])
         .await?;
     Ok(())
 }
@@ -221,7 +279,7 @@ pub async fn prepare_flip(client: &Client) -> Result<Statement, Error> {
                  FROM e WHERE p.shard_id = $2 AND p.node_id = $3
              ), this AS (
                  UPDATE pgshunt.moves m SET state = 'switched', step = 'settle', error = NULL,
-                        blocker = NULL, changed_at = clock_timestamp()
+                        blocker = NULL, cancel_requested = false, changed_at = clock_timestamp()
                  FROM e WHERE m.move_id = $1
              ), rolled_back AS (
                  UPDATE pgshunt.moves m SET state = 'done', step = NULL,
@@ -269,22 +327,55 @@ pub async fn served_by(client: &Client, shard: ShardId) -> Result<Option<NodeId>
     Ok(row.map(|r| NodeId(r.get(0))))
 }
 
-/// Forgets a placement that does not serve. Doing it twice is no error.
+/// Forgets the placement that this move has made (`copying`) or left behind (`retired`), unless another
+/// move that is not over uses it. Doing it twice is no error.
 pub async fn forget_placement(
     client: &mut Client,
+    id: MoveId,
     shard: ShardId,
     node: NodeId,
+    state: &str,
 ) -> Result<(), Error> {
     let tx = client.transaction().await?;
     let gone = tx
         .execute(
-            "DELETE FROM pgshunt.placements \
-             WHERE shard_id = $1 AND node_id = $2 AND state IN ('copying', 'retired')",
-            &[&shard.0, &node.0],
+            "DELETE FROM pgshunt.placements p \
+             WHERE p.shard_id = $2 AND p.node_id = $3 AND p.state = $4 AND NOT EXISTS \
+               (SELECT FROM pgshunt.moves m WHERE m.shard_id = $2 AND m.move_id <> $1 \
+                AND $3 IN (m.source_id, m.target_id) AND m.state NOT IN ('done', 'failed'))",
+            &[&id.0, &shard.0, &node.0, &state],
         )
         .await?;
     if gone > 0 {
         raise_epoch(&tx).await?;
+    }
+    tx.commit().await
+}
+
+/// Makes the placements of a shard what they are before a move switches, whatever they have become, so
+/// that [`flip`] can tell what the journal says.
+pub async fn mend_placements(
+    client: &mut Client,
+    shard: ShardId,
+    source: NodeId,
+    target: NodeId,
+) -> Result<(), Error> {
+    let tx = client.transaction().await?;
+    let epoch = raise_epoch(&tx).await?;
+    tx.execute(
+        "DELETE FROM pgshunt.placements WHERE shard_id = $1 AND role = 'primary' \
+         AND node_id NOT IN ($2, $3)",
+        &[&shard.0, &source.0, &target.0],
+    )
+    .await?;
+    for (node, state) in [(source, "active"), (target, "copying")] {
+        tx.execute(
+            "INSERT INTO pgshunt.placements (shard_id, node_id, state, since) \
+             VALUES ($1, $2, $3, $4) ON CONFLICT (shard_id, node_id) \
+             DO UPDATE SET role = 'primary', state = EXCLUDED.state, since = EXCLUDED.since",
+            &[&shard.0, &node.0, &state, &epoch.0],
+        )
+        .await?;
     }
     tx.commit().await
 }

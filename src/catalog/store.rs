@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
+use super::repair;
 use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector};
 use crate::config::ClusterNode;
@@ -56,8 +57,13 @@ impl Store {
         };
         let mut client = connector.connect(&home).await?;
         create_if_missing(&mut client, nodes).await?;
-        let rows = read(&mut client).await?;
-        let table = RoutingTable::build(&rows)?;
+        let table = loop {
+            let rows = read(&mut client).await?;
+            match repair::build(&connector, &mut client, &rows).await? {
+                repair::Built::Table(table) => break table,
+                repair::Built::Mended => {}
+            }
+        };
         let home = table.home().as_ref().clone();
         Ok(Self {
             connector,

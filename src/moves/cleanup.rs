@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::ctx::Ctx;
 use super::error::StepError;
+use super::fence;
 use super::leaves::CHECK;
 use super::link::Link;
 use super::sql::ident;
@@ -22,6 +23,8 @@ pub enum Kind {
     SyncSlots,
     Publication,
     Schema,
+    /// The disabled triggers of a leaf's fence.
+    Fence,
     /// REPLICA IDENTITY of a leaf that had the default.
     Identity,
     /// The CHECK of a leaf.
@@ -31,12 +34,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Subscription,
         Self::Slot,
         Self::SyncSlots,
         Self::Publication,
         Self::Schema,
+        Self::Fence,
         Self::Identity,
         Self::Check,
         Self::Marker,
@@ -50,6 +54,7 @@ impl Kind {
             Self::SyncSlots => "sync_slots",
             Self::Publication => "publication",
             Self::Schema => "schema",
+            Self::Fence => "fence",
             Self::Identity => "replica_identity",
             Self::Check => "check",
             Self::Marker => "marker",
@@ -129,6 +134,7 @@ async fn drop_one(
             link.batch("dropping the publication", &sql).await
         }
         Kind::Schema => drop_schema(ctx, link, name).await,
+        Kind::Fence => fence::drop_triggers(link, name).await,
         Kind::Identity => {
             if_leaf_exists(link, name, &format!("ALTER TABLE {name} REPLICA IDENTITY DEFAULT"))
                 .await

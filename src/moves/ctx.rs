@@ -69,7 +69,7 @@ impl Ctx {
     pub async fn ensure_home(&mut self) -> Result<(), StepError> {
         if self.home.is_closed() {
             let (node, connector) = (self.home.node.clone(), self.store.connector().clone());
-            self.home = lock_home(&connector, &node, &self.plan).await?;
+            self.home = lock_home(&connector, &node, self.plan.id, self.plan.rollback_of).await?;
         }
         Ok(())
     }
@@ -110,10 +110,11 @@ impl Ctx {
 pub async fn lock_home(
     connector: &Connector,
     home: &Arc<Node>,
-    plan: &Plan,
+    id: MoveId,
+    rollback_of: Option<MoveId>,
 ) -> Result<Link, StepError> {
-    let link = Link::open(connector, home, plan.id).await?;
-    for id in [Some(plan.id), plan.rollback_of].into_iter().flatten() {
+    let link = Link::open(connector, home, id).await?;
+    for id in [Some(id), rollback_of].into_iter().flatten() {
         lock(&link, id).await?;
     }
     Ok(link)

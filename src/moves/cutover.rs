@@ -11,22 +11,25 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_postgres::Statement;
 
 use super::cleanup::Kind;
 use super::ctx::Ctx;
 use super::detach;
 use super::error::StepError;
-use super::fence::{self, Fence};
+use super::fence::{self, Fence, Stamp};
 use super::journal;
 use super::link::Link;
 use super::machine::{Found, HoldStep};
 use super::marker::Marker;
-use super::progress::HoldTimes;
+use super::plan::Plan;
+use super::progress::{HoldTimes, Progress};
 use super::replication;
-use crate::catalog::moves;
+use crate::catalog::{Store, moves};
 use crate::failpoint;
-use crate::gate::{Blocked, Closed};
+use crate::gate::{Blocked, Closed, Gates, Scope};
+use crate::topology::Epoch;
 
 fn before(step: HoldStep) {
     failpoint::hit(&format!("move.{}.before", step.name()));
@@ -39,6 +42,7 @@ fn after(step: HoldStep) {
 /// What is made ready before traffic is held.
 struct Prepared {
     fence: Fence,
+    stamp: Stamp,
     marker: Marker,
     attach: String,
     tail: Tail,
@@ -81,11 +85,15 @@ async fn prepare(ctx: &Ctx) -> Result<Prepared, StepError> {
     if !replication::is_in_step(ctx).await? {
         return Err(StepError::Blocked("not every leaf is in step yet".into()));
     }
+    for t in &plan.tables {
+        ctx.promise(plan.source.id, Kind::Fence.name(), &t.leaf).await?;
+    }
     let lifting = fence::lifting(&ctx.target, plan).await?;
     let fence = Fence::prepare(&ctx.source, plan).await?;
     fence.rehearse(&ctx.source, plan).await?;
     Ok(Prepared {
         fence,
+        stamp: Stamp::now(),
         marker: Marker::prepare(&ctx.source, &ctx.target, plan).await?,
         attach: journal::attach_and_commit(plan, &lifting),
         tail: Tail::prepare(ctx).await?,
@@ -119,15 +127,15 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
     };
     if let Err(e) = caught_up {
         // ATTACH was not sent, so the target need not be asked, and may well be away.
-        lift_again(ctx).await?;
+        lift_again(ctx, ready.stamp).await;
         return Err(e);
     }
     if let Err(e) = attach(ctx, &ready, &mut closed, deadline, &mut times).await {
         match e {
             NotAttached::NotSent(e) => {
-                let lifted = lift_again(ctx).await;
+                lift_again(ctx, ready.stamp).await;
                 closed.open();
-                return Err(lifted.err().unwrap_or(e));
+                return Err(e);
             }
             NotAttached::Unknown(e) => match resolve(ctx).await? {
                 Found::NoJournal => {
@@ -241,7 +249,7 @@ async fn raise_fence(
     let left = until.saturating_duration_since(Instant::now());
     // Given up by the node in time, so that it is known who was in the way.
     let patience = ctx.config.cutover_drain_timeout.min(left / 8 * 7);
-    let raise = ready.fence.raise(&ctx.source, marker, patience);
+    let raise = ready.fence.raise(&ctx.source, ready.stamp, marker, patience);
     tokio::pin!(raise);
     let (done, who) = tokio::select! {
         done = &mut raise => (done, None),
@@ -259,28 +267,21 @@ async fn raise_fence(
 }
 
 /// Leaves the source unfenced when an attempt was given up before ATTACH was sent. Tries until it
-/// is. Whatever the attempt left running there ends first, so that no fence comes up behind it.
-async fn lift_again(ctx: &mut Ctx) -> Result<(), StepError> {
-    loop {
-        match try_to_lift(ctx).await {
-            Ok(()) => return Ok(()),
-            Err(StepError::LockLost) => return Err(StepError::LockLost),
-            Err(e) => {
-                tracing::warn!(move_id = ctx.plan.id.0, error = %e, "the source is not unfenced yet");
-                ctx.show(|p| p.error = Some(e.to_string()));
-            }
-        }
+/// is, and asks the source only: home and the target may be away. Whatever the attempt left
+/// running there ends first, so that no fence comes up behind it.
+async fn lift_again(ctx: &mut Ctx, stamp: Stamp) {
+    while let Err(e) = try_to_lift(ctx, stamp).await {
+        tracing::warn!(move_id = ctx.plan.id.0, error = %e, "the source is not unfenced yet");
+        ctx.show(|p| p.error = Some(e.to_string()));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    ctx.show(|p| p.error = None);
 }
 
-async fn try_to_lift(ctx: &mut Ctx) -> Result<(), StepError> {
-    ctx.ensure_home().await?;
+async fn try_to_lift(ctx: &mut Ctx, stamp: Stamp) -> Result<(), StepError> {
     ctx.source = ctx.open_link(&ctx.plan.source.clone()).await?;
     ctx.source.end_others(ctx.plan.id, &ctx.home).await?;
-    fence::lift(&ctx.source, &ctx.plan).await?;
-    ctx.show(|p| p.error = None);
-    Ok(())
+    fence::lift(&ctx.source, &ctx.plan, Some(stamp)).await
 }
 
 /// Finds out who serves, when ATTACH may have been committed or not, and leaves the source unfenced
@@ -308,7 +309,7 @@ async fn try_resolve(ctx: &mut Ctx) -> Result<Found, StepError> {
     let found = if journal::is_committed(&ctx.target, &ctx.plan).await? {
         Found::Journal
     } else {
-        fence::lift(&ctx.source, &ctx.plan).await?;
+        fence::lift(&ctx.source, &ctx.plan, None).await?;
         Found::NoJournal
     };
     ctx.show(|p| p.error = None);
@@ -355,17 +356,17 @@ async fn detach_and_tell(
     times: &mut HoldTimes,
 ) -> Result<(), StepError> {
     let Tail { flip, watch, detach: links } = tail;
-    let this: &Ctx = ctx;
+    let (home, source, plan, store) = (&mut ctx.home, &ctx.source, &ctx.plan, &ctx.store);
     let since = Instant::now();
     let detaching = async {
         before(HoldStep::Detach);
-        let handles = detach::begin(&this.source, &watch, &this.plan, links).await?;
+        let handles = detach::begin(source, &watch, plan, links).await?;
         after(HoldStep::Detach);
         Ok::<_, StepError>((handles, since.elapsed()))
     };
     let telling = async {
         before(HoldStep::Catalog);
-        tell(this, &flip).await?;
+        tell(home, plan, store, &flip).await?;
         after(HoldStep::Catalog);
         Ok::<_, StepError>(since.elapsed())
     };
@@ -379,45 +380,53 @@ async fn detach_and_tell(
     Ok(())
 }
 
-/// Flips the placements and publishes the new routing table.
-async fn tell(ctx: &Ctx, flip: &Statement) -> Result<(), StepError> {
-    let plan = &ctx.plan;
-    let flipped = moves::flip(
-        &ctx.home.client,
-        flip,
-        plan.id,
-        plan.shard,
-        plan.source.id,
-        plan.target.id,
-        plan.rollback_of,
-    )
-    .await;
-    let routes = ctx.store.routes();
-    match ctx.home.told("telling the catalog", flipped)? {
-        Some(epoch) => match routes.load().with_moved(plan.shard, plan.target.id, epoch) {
+/// Flips the placements and publishes the new routing table. The journal has decided, so placements
+/// that contradict it are mended first.
+async fn tell(
+    home: &mut Link,
+    plan: &Plan,
+    store: &Store,
+    flip: &Statement,
+) -> Result<(), StepError> {
+    let routes = store.routes();
+    if let Some(epoch) = flip_placements(home, plan, flip).await? {
+        match routes.load().with_moved(plan.shard, plan.target.id, epoch) {
             Some(next) => routes.publish(next),
-            None => drop(ctx.store.reload().await?),
-        },
-        None => {
-            let serves = ctx
-                .home
-                .told("asking the catalog", moves::served_by(&ctx.home.client, plan.shard).await)?;
-            if serves != Some(plan.target.id) {
-                return Err(StepError::Refused(format!(
-                    "the catalog does not know shard {} as {} and {} do",
-                    plan.shard, plan.source.name, plan.target.name
-                )));
-            }
-            ctx.store.reload().await?;
+            None => drop(store.reload().await?),
+        }
+        return Ok(());
+    }
+    let serves = moves::served_by(&home.client, plan.shard).await;
+    if home.told("asking the catalog", serves)? != Some(plan.target.id) {
+        let (shard, source, target) = (plan.shard, plan.source.id, plan.target.id);
+        tracing::warn!(move_id = plan.id.0, shard = shard.0, "placements mended by the journal");
+        let mended = moves::mend_placements(&mut home.client, shard, source, target).await;
+        home.told("mending the placements", mended)?;
+        if flip_placements(home, plan, flip).await?.is_none() {
+            return Err(StepError::Refused(format!(
+                "the catalog does not take shard {shard} as served by {}",
+                plan.target.name
+            )));
         }
     }
+    store.reload().await?;
     Ok(())
 }
 
-/// After a crash in the cutover: closes the gate, finds out who serves, and completes what the
-/// journal has decided.
-pub async fn recover(ctx: &mut Ctx) -> Result<Found, StepError> {
-    let closed = close_for_recovery(ctx).await;
+async fn flip_placements(
+    home: &Link,
+    plan: &Plan,
+    flip: &Statement,
+) -> Result<Option<Epoch>, StepError> {
+    let (source, target) = (plan.source.id, plan.target.id);
+    let flipped =
+        moves::flip(&home.client, flip, plan.id, plan.shard, source, target, plan.rollback_of);
+    home.told("telling the catalog", flipped.await)
+}
+
+/// After a crash in the cutover: finds out who serves, completes what the journal has decided, and
+/// opens the gate.
+pub async fn recover(ctx: &mut Ctx, closed: Closed) -> Result<Found, StepError> {
     let found = resolve(ctx).await?;
     if found == Found::Journal {
         complete(ctx, None, &mut HoldTimes::default()).await?;
@@ -435,17 +444,22 @@ pub async fn settle(ctx: &mut Ctx) -> Result<(), StepError> {
     if watch.is_begun(&ctx.source).await? {
         return Ok(());
     }
-    let closed = close_for_recovery(ctx).await;
+    let patience = ctx.config.cutover_drain_timeout;
+    let closed = close_for_recovery(&ctx.gates, ctx.plan.scope(), patience, &ctx.progress).await;
     complete(ctx, None, &mut HoldTimes::default()).await?;
     closed.open();
     Ok(())
 }
 
 /// A gate that stays closed until it is known who serves.
-async fn close_for_recovery(ctx: &Ctx) -> Closed {
+pub async fn close_for_recovery(
+    gates: &Gates,
+    scope: Scope,
+    patience: Duration,
+    progress: &watch::Sender<Progress>,
+) -> Closed {
     loop {
-        let (scope, patience) = (ctx.plan.scope(), ctx.config.cutover_drain_timeout);
-        match ctx.gates.close(scope, patience, None).await {
+        match gates.close(scope, patience, None).await {
             Ok(mut closed) => {
                 // Without a deadline no worker has opened it.
                 closed.seal().await;
@@ -453,8 +467,8 @@ async fn close_for_recovery(ctx: &Ctx) -> Closed {
             }
             Err(b) => {
                 let who = blocked(b).to_string();
-                tracing::warn!(move_id = ctx.plan.id.0, blocker = %who, "recovery waits");
-                ctx.show(|p| p.blocker = Some(who));
+                tracing::warn!(blocker = %who, "recovery waits");
+                progress.send_modify(|p| p.blocker = Some(who));
             }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -16,8 +16,9 @@ use super::node::ensure_node_schema;
 use super::progress::Progress;
 use super::ready;
 use super::replication;
-use crate::catalog::moves::{self, Record};
+use crate::catalog::moves;
 use crate::failpoint;
+use crate::topology::NodeId;
 
 /// Carries a move on until nothing is left to do here: it is over, or another took it over.
 /// Returns the state it was left in.
@@ -58,23 +59,27 @@ pub async fn run(ctx: &mut Ctx, mut machine: Machine) -> State {
     }
 }
 
-/// Writes the move's row; tries until home is there. Fails only when the lock is lost.
+/// Writes the move's row; tries until home is there, and until the group is free for a move that has
+/// soaked. Fails only when the row is not this task's any more.
 async fn record(ctx: &mut Ctx, p: &Progress) -> Result<(), StepError> {
     loop {
-        let row = Record {
-            state: p.state.name(),
-            step: p.step,
-            attempts: p.attempts,
-            held: p.held,
-            bytes_total: p.bytes_total,
-            rows_total: p.rows,
-            error: p.error.as_deref(),
-            blocker: p.blocker.as_deref(),
-        };
-        let written = moves::record(&ctx.home.client, ctx.plan.id, &row).await;
-        let Err(e) = ctx.home.told("recording the move", written) else { return Ok(()) };
-        tracing::warn!(move_id = ctx.plan.id.0, error = %e, "cannot record");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let written = moves::record(&ctx.home.client, ctx.plan.id, &p.to_record()).await;
+        match ctx.home.told("recording the move", written) {
+            Ok(true) => return Ok(()),
+            Ok(false) => return Err(StepError::HandedOver),
+            Err(e) if e.sqlstate() == Some("23505") => {
+                ctx.show(|p| p.blocker = Some("another move of this colocation group".into()));
+                let mut signal = ctx.signal.clone();
+                tokio::select! {
+                    _ = signal.wait_for(|s| *s == Signal::HandOver) => return Err(StepError::HandedOver),
+                    () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                }
+            }
+            Err(e) => {
+                tracing::warn!(move_id = ctx.plan.id.0, error = %e, "cannot record");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
         // Whatever else keeps us from home is met again by the next try.
         if let Err(StepError::LockLost) = ctx.ensure_home().await {
             return Err(StepError::LockLost);
@@ -99,6 +104,10 @@ async fn pause(ctx: &mut Ctx, machine: &Machine, tried: u32) {
 async fn run_step(ctx: &mut Ctx, machine: &Machine, step: Step) -> Result<(), StepError> {
     if machine.can_cancel() && *ctx.signal.borrow() == Signal::Cancel {
         return Err(StepError::Cancelled);
+    }
+    if matches!(step, Step::Unfence | Step::DropObjects) && has_made_nothing(ctx).await? {
+        // The nodes need not be there for that.
+        return forget_placement(ctx, ctx.plan.target.id, "copying").await;
     }
     ctx.ensure_links().await?;
     failpoint::hit(&format!("move.{}.before", step.name()));
@@ -149,13 +158,13 @@ async fn act(ctx: &mut Ctx, step: Step) -> Result<(), StepError> {
         Step::DropReverse => cleanup::remove(ctx, Which::Replication(&ctx.plan.reverse())).await,
         Step::DropRetired => {
             cleanup::remove(ctx, Which::Schema).await?;
-            forget_placement(ctx, ctx.plan.source.id).await
+            forget_placement(ctx, ctx.plan.source.id, "retired").await
         }
         Step::DropScaffold => cleanup::remove(ctx, Which::All).await,
         Step::Unfence => unfence(ctx).await,
         Step::DropObjects => {
             cleanup::remove(ctx, Which::All).await?;
-            forget_placement(ctx, ctx.plan.target.id).await
+            forget_placement(ctx, ctx.plan.target.id, "copying").await
         }
     }
 }
@@ -230,12 +239,19 @@ async fn unfence(ctx: &Ctx) -> Result<(), StepError> {
         )));
     }
     let ours = fence::is_of(&ctx.source, &ctx.plan).await?;
-    if ours { fence::lift(&ctx.source, &ctx.plan).await } else { Ok(()) }
+    if ours { fence::lift(&ctx.source, &ctx.plan, None).await } else { Ok(()) }
 }
 
-async fn forget_placement(ctx: &mut Ctx, node: crate::topology::NodeId) -> Result<(), StepError> {
-    let shard = ctx.plan.shard;
-    let done = moves::forget_placement(&mut ctx.home.client, shard, node).await;
+/// Nothing on any node is this move's: whatever it makes is promised first.
+async fn has_made_nothing(ctx: &mut Ctx) -> Result<bool, StepError> {
+    ctx.ensure_home().await?;
+    let promised = moves::promised(&ctx.home.client, ctx.plan.base()).await;
+    Ok(ctx.home.told("reading the cleanup records", promised)?.is_empty())
+}
+
+async fn forget_placement(ctx: &mut Ctx, node: NodeId, state: &str) -> Result<(), StepError> {
+    let (id, shard) = (ctx.plan.id, ctx.plan.shard);
+    let done = moves::forget_placement(&mut ctx.home.client, id, shard, node, state).await;
     ctx.home.told("forgetting the placement", done)?;
     ctx.store.reload().await?;
     Ok(())

@@ -4,8 +4,12 @@
 //! schema taken from the application's roles. Making the trigger takes a lock that waits every writer
 //! out, prepared transactions and direct connections included: that is the proof that none is left.
 //! It fires for replicated rows never, so the reverse replication passes it.
+//!
+//! Where the source serves again the triggers are disabled and not dropped: that takes the lock
+//! they were made with, which no reader minds, while dropping would wait for every reader, a dump
+//! among them, with all writes refused. The cleaning drops them (`cleanup::Kind::Fence`).
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::error::StepError;
 use super::link::Link;
@@ -15,8 +19,26 @@ use super::sql::literal;
 /// Everything the fence needs, made ready before traffic is held.
 #[derive(Debug, Clone)]
 pub struct Fence {
+    /// Up to the row in `pgshunt.fences`, whose last value is the stamp.
     sql: String,
 }
+
+/// Tells the fence of one attempt from those of all others: microseconds since 1970, kept as
+/// `fences.fenced_at`. Who has lost sight of the move meanwhile lifts no other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp(i64);
+
+impl Stamp {
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(since.as_micros() as i64)
+    }
+}
+
+/// Of a stamp, as SQL.
+const STAMPED: &str = "'epoch'::timestamptz + interval '1 microsecond' *";
+
+const TRIGGERS: [&str; 2] = ["pgshunt_fence", "pgshunt_fence_truncate"];
 
 /// Roles with USAGE on the schema, save superusers, whom no REVOKE stops.
 const GRANTS: &str = "FROM pg_namespace n,
@@ -47,12 +69,11 @@ impl Fence {
         }
         let mut sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; ", plan.leaves());
         for t in &plan.tables {
-            for (name, events, each) in [
-                ("pgshunt_fence", "INSERT OR UPDATE OR DELETE", "ROW"),
-                ("pgshunt_fence_truncate", "TRUNCATE", "STATEMENT"),
-            ] {
+            let (rows, whole) = (("INSERT OR UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT"));
+            for (name, (events, each)) in TRIGGERS.into_iter().zip([rows, whole]) {
+                // An earlier attempt may have left its own, disabled: this enables them.
                 sql += &format!(
-                    "CREATE TRIGGER {name} BEFORE {events} ON {} FOR EACH {each} \
+                    "CREATE OR REPLACE TRIGGER {name} BEFORE {events} ON {} FOR EACH {each} \
                      EXECUTE FUNCTION pgshunt.fence({}); ",
                     t.leaf, plan.shard
                 );
@@ -60,7 +81,8 @@ impl Fence {
         }
         sql += &revokes;
         sql += &format!(
-            "INSERT INTO pgshunt.fences (shard_id, move_id, grants) VALUES ({}, {}, ARRAY[{}]::text[])",
+            "INSERT INTO pgshunt.fences (shard_id, move_id, grants, fenced_at) \
+             VALUES ({}, {}, ARRAY[{}]::text[], {STAMPED} ",
             plan.shard,
             plan.id,
             grants.join(", ")
@@ -89,19 +111,22 @@ impl Fence {
     pub async fn raise(
         &self,
         source: &Link,
+        stamp: Stamp,
         marker: &str,
         lock_timeout: Duration,
     ) -> Result<(), StepError> {
         let sql = format!(
-            "SET LOCAL lock_timeout = {}; {}; {marker}",
+            "SET LOCAL lock_timeout = {}; {}{}); {marker}",
             lock_timeout.as_millis().max(1),
-            self.sql
+            self.sql,
+            stamp.0
         );
         source.transaction("fencing the source", &sql).await
     }
 }
 
-/// What lifts the fence on a node, to be run in a transaction there; empty if there is none.
+/// What lifts the fence on a node where the leaves are about to be attached, in that transaction;
+/// empty if there is none.
 pub async fn lifting(link: &Link, plan: &Plan) -> Result<String, StepError> {
     let row = link
         .opt(
@@ -110,20 +135,32 @@ pub async fn lifting(link: &Link, plan: &Plan) -> Result<String, StepError> {
             &[&plan.shard.0],
         )
         .await?;
-    let Some(row) = row else { return Ok(String::new()) };
-    let grants: Vec<String> = row.get(0);
+    // ATTACH locks the leaves more than dropping does.
+    Ok(row.map_or_else(String::new, |r| {
+        without_fence(plan, &r.get::<_, Vec<String>>(0), Triggers::Drop)
+    }))
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Triggers {
+    Drop,
+    Disable,
+}
+
+/// Statements that take the fence away.
+fn without_fence(plan: &Plan, grants: &[String], triggers: Triggers) -> String {
     let mut sql = String::new();
-    for t in &plan.tables {
-        for name in ["pgshunt_fence", "pgshunt_fence_truncate"] {
-            sql += &format!("DROP TRIGGER IF EXISTS {name} ON {}; ", t.leaf);
-        }
+    for (t, name) in plan.tables.iter().flat_map(|t| TRIGGERS.map(|name| (t, name))) {
+        sql += &match triggers {
+            Triggers::Drop => format!("DROP TRIGGER IF EXISTS {name} ON {}; ", t.leaf),
+            Triggers::Disable => format!("ALTER TABLE {} DISABLE TRIGGER {name}; ", t.leaf),
+        };
     }
     for grant in grants {
-        sql += &grant;
+        sql += grant;
         sql += "; ";
     }
-    sql += &format!("DELETE FROM pgshunt.fences WHERE shard_id = {}; ", plan.shard);
-    Ok(sql)
+    sql + &format!("DELETE FROM pgshunt.fences WHERE shard_id = {}; ", plan.shard)
 }
 
 /// Whether the fence on this node is this move's own.
@@ -136,13 +173,55 @@ pub async fn is_of(link: &Link, plan: &Plan) -> Result<bool, StepError> {
     .await
 }
 
-/// Lifts the fence if there is one, and tries until it works or the node is lost.
-pub async fn lift(link: &Link, plan: &Plan) -> Result<(), StepError> {
-    let sql = lifting(link, plan).await?;
-    if sql.is_empty() {
+/// Lifts the fence if there is one (`only`: if it is the one of that attempt), and tries until it works
+/// or the node is lost. Nothing but this node is needed.
+pub async fn lift(link: &Link, plan: &Plan, only: Option<Stamp>) -> Result<(), StepError> {
+    let row = link
+        .opt(
+            "reading the fence",
+            &format!(
+                "SELECT grants FROM pgshunt.fences WHERE shard_id = $1
+                 AND ($2::bigint IS NULL OR (move_id = $3 AND fenced_at = {STAMPED} $2))"
+            ),
+            &[&plan.shard.0, &only.map(|s| s.0), &plan.id.0],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(()) };
+    let sql = without_fence(plan, &row.get::<_, Vec<String>>(0), Triggers::Disable);
+    step_aside(link, plan).await?;
+    link.gently("lifting the fence", sql.trim_end_matches("; ")).await
+}
+
+/// Ends what autovacuum does to the leaves, save what it must do: it would be waited for.
+pub async fn step_aside(link: &Link, plan: &Plan) -> Result<(), StepError> {
+    link.query(
+        "asking autovacuum to step aside",
+        "SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+         WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%wraparound%'
+           AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)",
+        &[&plan.tables.iter().map(|t| t.leaf.as_str()).collect::<Vec<_>>()],
+    )
+    .await
+    .map(drop)
+}
+
+/// Drops the triggers that a lifted fence has left on a leaf.
+pub async fn drop_triggers(link: &Link, leaf: &str) -> Result<(), StepError> {
+    let doing = "dropping the fence's triggers";
+    // Asked first: dropping what is not there takes the lock all the same.
+    let there = link
+        .query(
+            doing,
+            "SELECT tgname::text FROM pg_trigger WHERE tgrelid = to_regclass($1) AND tgname = ANY ($2)
+             AND tgenabled = 'D'",
+            &[&leaf, &TRIGGERS.as_slice()],
+        )
+        .await?;
+    if there.is_empty() {
         return Ok(());
     }
-    link.gently("lifting the fence", sql.trim_end_matches("; ")).await
+    let drops = there.iter().map(|r| format!("DROP TRIGGER {} ON {leaf}", r.get::<_, &str>(0)));
+    link.gently(doing, &drops.collect::<Vec<_>>().join("; ")).await
 }
 
 /// Whose locks on the leaves the fence has to wait for, save those of transactions younger than

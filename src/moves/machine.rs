@@ -261,6 +261,9 @@ impl Kind {
     }
 }
 
+/// Why a move is undone that nothing was wrong with.
+pub const CANCELLED: &str = "cancelled by CANCEL MOVE";
+
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -324,7 +327,14 @@ impl Machine {
 
     /// The machine of a move found in the catalog. `found` is asked for in the states where the
     /// catalog alone does not know who serves; `None` from the catalog's `step` means its first.
-    pub fn resume(kind: Kind, state: State, step: Option<&str>, found: Found) -> Self {
+    /// `error` is why a move is being undone.
+    pub fn resume(
+        kind: Kind,
+        state: State,
+        step: Option<&str>,
+        found: Found,
+        error: Option<String>,
+    ) -> Self {
         let mut m = Self::new(kind);
         let step = step.and_then(Step::from_name);
         match state {
@@ -339,6 +349,7 @@ impl Machine {
             State::Switched | State::Soaking | State::Cleaning => m.go_to(state, step),
             State::Undoing => {
                 m.way = kind.way_back();
+                m.error = error;
                 m.go_to(state, step);
             }
             State::Done | State::Failed => m.over = Some(state),
@@ -415,7 +426,7 @@ impl Machine {
                 self.pause(None, effects);
             }
             Input::Cancelled if self.can_cancel() => {
-                self.undo("cancelled by CANCEL MOVE".into(), effects);
+                self.undo(CANCELLED.into(), effects);
             }
             Input::Cancelled => self.run(None, effects),
             Input::HandOver => effects.push(Effect::Stop),

@@ -161,7 +161,7 @@ fn a_rollback_copies_nothing_and_soaks_not() {
 #[test]
 fn a_blocked_cutover_names_the_blocker_lets_go_and_tries_again() {
     play(
-        Machine::resume(Kind::Forward, State::Ready, None, Found::NoJournal),
+        Machine::resume(Kind::Forward, State::Ready, None, Found::NoJournal, None),
         "> begin
         record ready/await_ready
         run await_ready
@@ -195,7 +195,7 @@ fn a_blocked_cutover_names_the_blocker_lets_go_and_tries_again() {
 #[test]
 fn what_fails_before_the_journal_is_undone() {
     play(
-        Machine::resume(Kind::Forward, State::Copying, Some("copy"), Found::NoJournal),
+        Machine::resume(Kind::Forward, State::Copying, Some("copy"), Found::NoJournal, None),
         "> begin
         record copying/copy
         run copy
@@ -221,7 +221,7 @@ fn what_fails_before_the_journal_is_undone() {
 #[test]
 fn what_fails_after_the_journal_is_tried_until_it_works() {
     play(
-        Machine::resume(Kind::Forward, State::Switched, Some("drop_forward"), Found::Journal),
+        Machine::resume(Kind::Forward, State::Switched, Some("drop_forward"), Found::Journal, None),
         "> begin
         record switched/drop_forward
         run drop_forward
@@ -241,7 +241,7 @@ fn what_fails_after_the_journal_is_tried_until_it_works() {
 #[test]
 fn a_soaking_move_hands_over_without_a_trace() {
     play(
-        Machine::resume(Kind::Forward, State::Soaking, None, Found::Journal),
+        Machine::resume(Kind::Forward, State::Soaking, None, Found::Journal, None),
         "> begin
         record soaking/soak
         run soak
@@ -253,7 +253,7 @@ fn a_soaking_move_hands_over_without_a_trace() {
 #[test]
 fn a_cancelled_rollback_only_lifts_its_fence() {
     play(
-        Machine::resume(Kind::Rollback, State::Ready, None, Found::NoJournal),
+        Machine::resume(Kind::Rollback, State::Ready, None, Found::NoJournal, None),
         "> cancelled
         record undoing/unfence error=\"cancelled by CANCEL MOVE\"
         run unfence
@@ -266,9 +266,9 @@ fn a_cancelled_rollback_only_lifts_its_fence() {
 #[test]
 fn a_crash_in_the_cutover_is_decided_by_the_journal_alone() {
     for kind in [Kind::Forward, Kind::Rollback] {
-        let m = Machine::resume(kind, State::Cutover, Some("cutover"), Found::Journal);
+        let m = Machine::resume(kind, State::Cutover, Some("cutover"), Found::Journal, None);
         assert_eq!((m.state(), m.step()), (State::Switched, Some(Step::Settle)));
-        let m = Machine::resume(kind, State::Cutover, Some("cutover"), Found::NoJournal);
+        let m = Machine::resume(kind, State::Cutover, Some("cutover"), Found::NoJournal, None);
         assert_eq!((m.state(), m.step()), (State::Ready, Some(Step::AwaitReady)));
     }
 }
@@ -280,7 +280,7 @@ fn every_recorded_place_is_resumed_where_it_was() {
             if state == State::Cutover {
                 continue;
             }
-            let m = Machine::resume(kind, state, Some(step.name()), Found::NoJournal);
+            let m = Machine::resume(kind, state, Some(step.name()), Found::NoJournal, None);
             assert_eq!((m.state(), m.step()), (state, Some(step)), "{kind:?}");
         }
     }

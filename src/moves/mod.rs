@@ -35,7 +35,9 @@ mod plan;
 mod progress;
 mod ready;
 mod replication;
+mod request;
 mod sql;
+mod task;
 
 pub mod check;
 pub mod machine;

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio_postgres::Transaction;
 
-use super::ctx::{Ctx, Signal, lock_home};
-use super::cutover;
-use super::error::{StepError, words};
-use super::executor;
-use super::link::Link;
-use super::machine::{Found, Kind, Machine, State};
-use super::plan::Plan;
+use super::ctx::Signal;
+use super::error::words;
+use super::machine::State;
 use super::progress::Progress;
+use super::request::{self, Refusal, Request, Standing};
+use super::task;
 use crate::catalog::moves::{self, MoveRow, NewMove};
 use crate::catalog::{CatalogError, Store};
 use crate::config;
@@ -38,6 +37,10 @@ pub enum MoveError {
     UnknownMove(MoveId),
     #[error("there is no move that {0}")]
     NoneThat(&'static str),
+    #[error("move {id} is being rolled back by move {by}")]
+    BeingRolledBack { id: MoveId, by: MoveId },
+    #[error("move {0} is being finished and cannot be rolled back")]
+    BeingFinished(MoveId),
     #[error("move {id} is {state} and cannot be {wanted}")]
     WrongState { id: MoveId, state: State, wanted: &'static str },
     #[error(transparent)]
@@ -54,6 +57,7 @@ impl MoveError {
             Self::UnknownShard(_) | Self::UnknownNode(_) | Self::UnknownMove(_) => "42704",
             Self::NoneThat(_) => "42704",
             Self::AlreadyThere { .. } | Self::WrongState { .. } => "55000",
+            Self::BeingRolledBack { .. } | Self::BeingFinished(_) => "55000",
             Self::Busy(_) | Self::Soaking { .. } => "55006",
             Self::Catalog(CatalogError::GivenUp(_)) => "57P01",
             Self::Catalog(_) | Self::Postgres(_) => "58000",
@@ -67,6 +71,8 @@ impl MoveError {
             Self::UnknownNode(_) => Some("SHOW NODES lists them."),
             Self::UnknownMove(_) | Self::NoneThat(_) => Some("SHOW MOVES lists them."),
             Self::Busy(_) => Some("Wait for it, or end it with CANCEL MOVE."),
+            Self::BeingRolledBack { .. } => Some("CANCEL MOVE of the rollback lets it soak again."),
+            Self::BeingFinished(_) => Some("MOVE SHARD brings the shard back."),
             Self::Soaking { .. } => Some("FINISH MOVE ends its soaking now."),
             Self::WrongState { state: State::Soaking, .. } => Some("ROLLBACK MOVE takes it back."),
             Self::AlreadyThere { .. } | Self::WrongState { .. } => None,
@@ -83,15 +89,25 @@ struct Running {
 }
 
 pub struct Mover {
-    store: Arc<Store>,
-    gates: Gates,
-    config: config::Moves,
+    pub(super) store: Arc<Store>,
+    pub(super) gates: Gates,
+    pub(super) config: config::Moves,
     running: Mutex<BTreeMap<MoveId, Running>>,
+    /// Held for the whole of a request: what was decided is carried out before another is judged.
+    requests: tokio::sync::Mutex<()>,
 }
+
+/// How many moves that are over keep their progress in this process, for who watches them to the end.
+const KEPT: usize = 64;
+/// How many moves that are over SHOW MOVES tells; the catalog has all.
+const SHOWN: u32 = 1000;
+/// How long the task of a move that soaks may take to let go, before it is ended.
+const LET_GO: Duration = Duration::from_secs(1);
 
 impl Mover {
     pub fn new(store: Arc<Store>, gates: Gates, config: config::Moves) -> Arc<Self> {
-        Arc::new(Self { store, gates, config, running: Mutex::default() })
+        let requests = tokio::sync::Mutex::default();
+        Arc::new(Self { store, gates, config, running: Mutex::default(), requests })
     }
 
     /// MOVE SHARD: plans the move and lets a task carry it out.
@@ -114,75 +130,79 @@ impl Mover {
         tables.sort_unstable();
         let new =
             NewMove { shard, group: at.group, source: at.node, target, tables, rollback_of: None };
+        let _one_at_a_time = self.requests.lock().await;
         let row = {
             let client = self.store.home_client().await?;
             let mut client = client.lock().await;
-            if let Some(soaking) = moves::soaking_of(&client, shard).await? {
+            let tx = client.transaction().await?;
+            if let Some(soaking) = moves::soaking_of(&tx, shard).await? {
                 return Err(MoveError::Soaking { shard, soaking });
             }
-            self.insert(&mut client, &new).await?
+            insert(tx, &new).await?
         };
-        self.store.reload().await?;
         let id = row.id;
         self.spawn(row);
+        // The task reads the catalog for itself; a reader of routes sees the copy announced later.
+        self.store.reload().await?;
         Ok(id)
     }
 
     /// ROLLBACK MOVE: another cutover, the other way. `None`: the newest move that soaks.
     pub async fn rollback(self: &Arc<Self>, id: Option<MoveId>) -> Result<MoveId, MoveError> {
         let _permit = self.store.permit().await?;
-        let old = self.find(id, "soaks", |s| s == State::Soaking, "rolled back").await?;
-        // Its task lets go first, so that soaking does not end under the rollback.
-        self.stop(old.id, Signal::HandOver).await;
-        let new = NewMove {
-            shard: old.shard,
-            group: old.group,
-            source: old.target,
-            target: old.source,
-            tables: old.tables.clone(),
-            rollback_of: Some(old.id),
-        };
-        let inserted = {
+        let _one_at_a_time = self.requests.lock().await;
+        let row = {
             let client = self.store.home_client().await?;
             let mut client = client.lock().await;
-            match moves::one(&client, old.id).await? {
-                Some(now) if now.state == State::Soaking.name() => {
-                    self.insert(&mut client, &new).await
-                }
-                _ => Err(MoveError::NoneThat("soaks")),
-            }
+            let tx = client.transaction().await?;
+            let old = admitted(&tx, Request::Rollback, id).await?;
+            let new = NewMove {
+                shard: old.shard,
+                group: old.group,
+                source: old.target,
+                target: old.source,
+                tables: old.tables,
+                rollback_of: Some(old.id),
+            };
+            insert(tx, &new).await?
         };
-        match inserted {
-            Ok(row) => {
-                let id = row.id;
-                self.spawn(row);
-                Ok(id)
-            }
-            Err(e) => {
-                self.spawn(old);
-                Err(e)
-            }
+        // From here on the old move's row is the rollback's: its task cannot record anything.
+        if let Some(old) = row.rollback_of {
+            self.stop(old, Signal::HandOver).await;
         }
+        let id = row.id;
+        self.spawn(row);
+        Ok(id)
     }
 
     /// CANCEL MOVE: undoes a move that has not switched. `None`: the newest such.
     pub async fn cancel(&self, id: Option<MoveId>) -> Result<MoveId, MoveError> {
-        let _permit = self.store.permit().await?;
-        let row = self.find(id, "can be cancelled", State::can_be_undone, "cancelled").await?;
-        {
-            let client = self.store.home_client().await?;
-            let client = client.lock().await;
-            moves::request_cancel(&client, row.id).await?;
-        }
-        self.signal(row.id, Signal::Cancel);
-        Ok(row.id)
+        self.end(Request::Cancel, id, Signal::Cancel).await
     }
 
     /// FINISH MOVE: ends soaking now. `None`: the newest move that soaks.
     pub async fn finish(&self, id: Option<MoveId>) -> Result<MoveId, MoveError> {
+        self.end(Request::Finish, id, Signal::Finish).await
+    }
+
+    async fn end(
+        &self,
+        request: Request,
+        id: Option<MoveId>,
+        signal: Signal,
+    ) -> Result<MoveId, MoveError> {
         let _permit = self.store.permit().await?;
-        let row = self.find(id, "soaks", |s| s == State::Soaking, "finished").await?;
-        self.signal(row.id, Signal::Finish);
+        let _one_at_a_time = self.requests.lock().await;
+        let row = {
+            let client = self.store.home_client().await?;
+            let mut client = client.lock().await;
+            let tx = client.transaction().await?;
+            let row = admitted(&tx, request, id).await?;
+            moves::ask_for_end(&tx, row.id).await?;
+            tx.commit().await?;
+            row
+        };
+        self.signal(row.id, signal);
         Ok(row.id)
     }
 
@@ -200,12 +220,12 @@ impl Mover {
             .collect()
     }
 
-    /// All moves, oldest first: SHOW MOVES.
+    /// The moves, oldest first: SHOW MOVES.
     pub async fn list(&self) -> Result<Vec<Progress>, MoveError> {
         let rows = {
             let client = self.store.home_client().await?;
             let client = client.lock().await;
-            moves::all(&client).await?
+            moves::recent(&client, SHOWN).await?
         };
         let running = self.lock();
         Ok(rows
@@ -228,7 +248,8 @@ impl Mover {
         let rows = {
             let client = self.store.home_client().await?;
             let client = client.lock().await;
-            moves::unfinished(&client).await?
+            moves::settle_hand_overs(&client).await?;
+            moves::unfinished(&*client).await?
         };
         let taken_back: Vec<_> = rows.iter().filter_map(|r| r.rollback_of).collect();
         let mut known = Vec::new();
@@ -280,49 +301,6 @@ impl Mover {
         Some(state)
     }
 
-    async fn insert(
-        &self,
-        client: &mut tokio_postgres::Client,
-        new: &NewMove,
-    ) -> Result<MoveRow, MoveError> {
-        match moves::insert(client, new).await {
-            Ok(id) => moves::one(client, id).await?.ok_or(MoveError::UnknownMove(id)),
-            Err(e) if e.code().is_some_and(|c| c.code() == "23505") => {
-                match moves::active_in_group(client, new.group).await? {
-                    Some(other) => Err(MoveError::Busy(other)),
-                    None => Err(e.into()),
-                }
-            }
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    async fn find(
-        &self,
-        id: Option<MoveId>,
-        that: &'static str,
-        fits: impl Fn(State) -> bool,
-        wanted: &'static str,
-    ) -> Result<MoveRow, MoveError> {
-        let client = self.store.home_client().await?;
-        let client = client.lock().await;
-        let state = |row: &MoveRow| State::from_name(&row.state).unwrap_or(State::Failed);
-        match id {
-            Some(id) => {
-                let row = moves::one(&client, id).await?.ok_or(MoveError::UnknownMove(id))?;
-                if fits(state(&row)) {
-                    return Ok(row);
-                }
-                Err(MoveError::WrongState { id, state: state(&row), wanted })
-            }
-            None => moves::unfinished(&client)
-                .await?
-                .into_iter()
-                .rfind(|row| fits(state(row)))
-                .ok_or(MoveError::NoneThat(that)),
-        }
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<MoveId, Running>> {
         // Nothing that could panic happens under it.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -336,130 +314,95 @@ impl Mover {
 
     async fn stop(&self, id: MoveId, signal: Signal) {
         let taken = self.lock().remove(&id);
-        if let Some(r) = taken {
-            r.signal.send_replace(signal);
-            if let Err(e) = r.task.await {
-                tracing::error!(move_id = id.0, error = %e, "the task of a move ended");
+        let Some(mut r) = taken else { return };
+        r.signal.send_replace(signal);
+        let ended = match tokio::time::timeout(LET_GO, &mut r.task).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                r.task.abort();
+                r.task.await
             }
+        };
+        if let Err(e) = ended
+            && !e.is_cancelled()
+        {
+            tracing::error!(move_id = id.0, error = %e, "the task of a move ended");
         }
     }
 
     /// Starts the task; the receiver hears when it is known who serves the shard.
-    fn spawn(self: &Arc<Self>, row: MoveRow) -> oneshot::Receiver<()> {
+    pub(super) fn spawn(self: &Arc<Self>, row: MoveRow) -> oneshot::Receiver<()> {
         let id = row.id;
         let (progress, seen) = watch::channel(Progress::from_row(&row));
-        let first = if row.cancel_requested { Signal::Cancel } else { Signal::None };
+        let first = match (row.end_asked, row.state == State::Soaking.name()) {
+            (false, _) => Signal::None,
+            (true, false) => Signal::Cancel,
+            (true, true) => Signal::Finish,
+        };
         let (signal, heard) = watch::channel(first);
         let (known, is_known) = oneshot::channel();
         let this = self.clone();
         // Under the lock, so that the task cannot look for itself before it is there.
         let mut running = self.lock();
-        let task = tokio::spawn(async move { this.carry_out(row, progress, heard, known).await });
+        forget_old(&mut running);
+        let task = tokio::spawn(async move { task::run(this, row, progress, heard, known).await });
         running.insert(id, Running { progress: seen, signal, task });
         is_known
     }
+}
 
-    async fn carry_out(
-        self: Arc<Self>,
-        row: MoveRow,
-        progress: watch::Sender<Progress>,
-        signal: watch::Receiver<Signal>,
-        known: oneshot::Sender<()>,
-    ) -> State {
-        let asked = State::from_name(&row.state).unwrap_or(State::Planned);
-        let Some(mut ctx) = self.connect(&row, progress, signal).await else { return asked };
-        let found = if asked == State::Cutover {
-            match cutover::recover(&mut ctx).await {
-                Ok(found) => found,
-                Err(e) => {
-                    tracing::warn!(move_id = row.id.0, error = %e, "left to another process");
-                    return asked;
-                }
-            }
-        } else if asked == State::Switched {
-            if let Err(e) = cutover::settle(&mut ctx).await {
-                tracing::warn!(move_id = row.id.0, error = %e, "to be settled");
-            }
-            Found::Journal
-        } else {
-            Found::NoJournal
-        };
-        // Nobody waits if this is no start-up.
-        let _ = known.send(());
-        let machine = Machine::resume(ctx.plan.kind, asked, row.step.as_deref(), found);
-        let left = executor::run(&mut ctx, machine).await;
-        tracing::info!(move_id = row.id.0, state = %left, "move");
-        if ctx.plan.kind == Kind::Rollback && left == State::Failed {
-            // The move it would have taken back soaks on; its lock goes with this context.
-            let old = ctx.plan.rollback_of;
-            let row = match old {
-                Some(old) => moves::one(&ctx.home.client, old).await.ok().flatten(),
-                None => None,
-            };
-            drop(ctx);
-            if let Some(row) = row {
-                self.spawn(row);
-            }
-        }
-        left
+/// Plans a move and commits; whoever asks for the row afterwards may find it further on.
+async fn insert(tx: Transaction<'_>, new: &NewMove) -> Result<MoveRow, MoveError> {
+    // A unique violation fails the transaction, so who is in the way is asked first.
+    if let Some(other) = moves::active_in_group(&tx, new.group).await? {
+        return Err(MoveError::Busy(other));
     }
+    let id = moves::insert(&tx, new).await?;
+    let row = moves::locked(&tx, id).await?.ok_or(MoveError::UnknownMove(id))?;
+    tx.commit().await?;
+    Ok(row)
+}
 
-    /// Opens the move's connections; tries until all nodes are there. `None`: it is not ours.
-    async fn connect(
-        &self,
-        row: &MoveRow,
-        progress: watch::Sender<Progress>,
-        signal: watch::Receiver<Signal>,
-    ) -> Option<Ctx> {
-        let mut tried = 0u32;
-        loop {
-            match self.open(row).await {
-                Ok((plan, home, source, target)) => {
-                    return Some(Ctx {
-                        plan,
-                        store: self.store.clone(),
-                        gates: self.gates.clone(),
-                        config: self.config.clone(),
-                        home,
-                        source,
-                        target,
-                        progress,
-                        signal,
-                        detaching: Vec::new(),
-                        soaked: if row.state == State::Soaking.name() {
-                            row.in_state
-                        } else {
-                            Duration::ZERO
-                        },
-                        soaking_since: None,
-                    });
-                }
-                Err(e @ (StepError::LockLost | StepError::Refused(_))) => {
-                    tracing::warn!(move_id = row.id.0, error = %e, "not carried on here");
-                    progress.send_modify(|p| p.error = Some(e.to_string()));
-                    return None;
-                }
-                Err(e) => {
-                    tracing::info!(move_id = row.id.0, error = %e, "waiting for the nodes");
-                    progress.send_modify(|p| p.blocker = Some(e.to_string()));
-                }
-            }
-            tried += 1;
-            tokio::time::sleep(Duration::from_millis(50 << tried.min(6))).await;
+/// The row of the move that a request is about, locked, if the request is to be carried out.
+async fn admitted(
+    tx: &Transaction<'_>,
+    request: Request,
+    id: Option<MoveId>,
+) -> Result<MoveRow, MoveError> {
+    let state = |row: &MoveRow| State::from_name(&row.state).unwrap_or(State::Failed);
+    let id = match id {
+        Some(id) => id,
+        None => moves::unfinished(tx)
+            .await?
+            .iter()
+            .rfind(|row| request::is_about(request, state(row)))
+            .map(|row| row.id)
+            .ok_or(MoveError::NoneThat(request.wants()))?,
+    };
+    let row = moves::locked(tx, id).await?.ok_or(MoveError::UnknownMove(id))?;
+    let rollback = moves::rollback_of(tx, id).await?;
+    let busy = moves::active_in_group(tx, row.group).await?;
+    let standing = Standing {
+        state: state(&row),
+        end_asked: row.end_asked,
+        rollback,
+        busy: busy.filter(|&b| b != id && Some(b) != rollback),
+    };
+    request::judge(request, standing).map(|()| row).map_err(|refusal| match refusal {
+        Refusal::WrongState => {
+            MoveError::WrongState { id, state: standing.state, wanted: request.participle() }
         }
-    }
+        Refusal::BeingRolledBack(by) => MoveError::BeingRolledBack { id, by },
+        Refusal::BeingFinished => MoveError::BeingFinished(id),
+        Refusal::Busy(other) => MoveError::Busy(other),
+    })
+}
 
-    async fn open(&self, row: &MoveRow) -> Result<(Plan, Link, Link, Link), StepError> {
-        let routes = self.store.reload().await?;
-        let plan = Plan::new(row, &routes)?;
-        let connector = self.store.connector();
-        let home = lock_home(connector, routes.home(), &plan).await?;
-        let source = Link::open(connector, &plan.source, row.id).await?;
-        let target = Link::open(connector, &plan.target, row.id).await?;
-        // With the lock ours, whatever still runs under this move's name is a dead process's.
-        for link in [&source, &target] {
-            link.end_others(row.id, &home).await?;
-        }
-        Ok((plan, home, source, target))
+/// Forgets the oldest of the moves that are over, save the last [`KEPT`].
+fn forget_old(running: &mut BTreeMap<MoveId, Running>) {
+    let ended: Vec<MoveId> =
+        running.iter().filter(|(_, r)| r.task.is_finished()).map(|(id, _)| *id).collect();
+    for id in ended.iter().take(ended.len().saturating_sub(KEPT)) {
+        running.remove(id);
     }
 }

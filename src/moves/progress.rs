@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::machine::{HoldStep, State};
-use crate::catalog::moves::MoveRow;
+use crate::catalog::moves::{MoveRow, Record};
 use crate::topology::{MoveId, NodeId, ShardId};
 
 /// A move as an operator sees it.
@@ -57,6 +57,22 @@ impl Progress {
             error: row.error.clone(),
             notices: Vec::new(),
             hold: HoldTimes::default(),
+        }
+    }
+}
+
+impl Progress {
+    /// What the catalog is told of it.
+    pub fn to_record(&self) -> Record<'_> {
+        Record {
+            state: self.state.name(),
+            step: self.step,
+            attempts: self.attempts,
+            held: self.held,
+            bytes_total: self.bytes_total,
+            rows_total: self.rows,
+            error: self.error.as_deref(),
+            blocker: self.blocker.as_deref(),
         }
     }
 }

@@ -80,15 +80,7 @@ async fn slow_writers(ctx: &Ctx, marker: &mut Marker) -> Result<(), StepError> {
 /// Traffic is not held for a cutover that will find somebody in the way: who has been open for
 /// longer than the drain may take, and holds the leaves, will not go within it either.
 async fn nobody_blocks(ctx: &Ctx) -> Result<(), StepError> {
-    ctx.source
-        .query(
-            "asking autovacuum to step aside",
-            "SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
-             WHERE a.backend_type = 'autovacuum worker' AND a.query NOT LIKE '%wraparound%'
-               AND l.relation = ANY (SELECT to_regclass(unnest($1::text[]))::oid)",
-            &[&ctx.plan.tables.iter().map(|t| t.leaf.as_str()).collect::<Vec<_>>()],
-        )
-        .await?;
+    fence::step_aside(&ctx.source, &ctx.plan).await?;
     let pending = super::facts::pending_detach(&ctx.source, &ctx.plan).await?;
     if let Some(parent) = pending.first() {
         return Err(StepError::Blocked(format!(

@@ -103,6 +103,15 @@ impl Served {
         self.status().is_some()
     }
 
+    /// Waits until it has died of its failpoint.
+    pub async fn dies(&mut self) {
+        let since = Instant::now();
+        while !self.is_gone() {
+            assert!(since.elapsed() < PATIENCE, "waited in vain for the process to die");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     fn status(&mut self) -> Option<ExitStatus> {
         self.process.try_wait().unwrap()
     }
@@ -130,13 +139,14 @@ impl Served {
 
     /// Waits until a failpoint with the action `stop` has stopped the process.
     pub async fn stopped(&self) {
+        wait_for("the process to be stopped", async || self.is_stopped().then_some(())).await;
+    }
+
+    pub fn is_stopped(&self) -> bool {
         let stat = format!("/proc/{}/stat", self.process.id());
-        wait_for("the process to be stopped", async || {
-            let text = std::fs::read_to_string(&stat).unwrap();
-            let state = text.rsplit(')').next()?.split_whitespace().next()?;
-            (state == "T").then_some(())
-        })
-        .await;
+        let text = std::fs::read_to_string(stat).unwrap();
+        let state = text.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        state == Some("T")
     }
 
     /// Lets a stopped process go on.
