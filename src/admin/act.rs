@@ -352,12 +352,6 @@ impl From<MoveError> for Report {
     }
 }
 
-impl From<DdlError> for Report {
-    fn from(e: DdlError) -> Self {
-        Self { detail: e.detail, hint: e.hint, ..Self::error(e.sqlstate, e.message) }
-    }
-}
-
 impl From<CatalogError> for Report {
     fn from(e: CatalogError) -> Self {
         DdlError::from(e).into()

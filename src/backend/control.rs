@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -23,6 +24,26 @@ pub enum ConnectError {
     Timeout { node: String, host: String, port: u16, after: Duration },
     #[error("TLS to the nodes: {0}")]
     Tls(#[from] TlsError),
+}
+
+/// The notices of one session, as many as are kept.
+#[derive(Debug)]
+pub struct Notices {
+    received: mpsc::Receiver<DbError>,
+    left_out: Arc<AtomicUsize>,
+}
+
+impl Notices {
+    /// Notices of a session that are kept. A function may raise one for each row of a table.
+    const MOST: usize = 1000;
+    /// Bytes of their texts that are kept.
+    const MOST_BYTES: usize = 1 << 20;
+
+    /// What was said since the last call, and how many more of the session were not kept.
+    pub fn take(&mut self) -> (Vec<DbError>, usize) {
+        let notices = std::iter::from_fn(|| self.received.try_recv().ok()).collect();
+        (notices, self.left_out.load(Ordering::Relaxed))
+    }
 }
 
 /// Opens control connections to nodes.
@@ -74,21 +95,26 @@ impl Connector {
         Ok(client)
     }
 
-    /// Like [`Connector::connect`]; the session's notices go to the receiver. A notice is there
-    /// before the statement that caused it returns.
-    pub async fn connect_noticing(
-        &self,
-        node: &Node,
-    ) -> Result<(Client, mpsc::UnboundedReceiver<DbError>), ConnectError> {
+    /// Like [`Connector::connect`], with the session's notices. A notice is there before the statement
+    /// that caused it returns.
+    pub async fn connect_noticing(&self, node: &Node) -> Result<(Client, Notices), ConnectError> {
         let (client, mut connection) = self.open(node, None).await?;
-        let (notices, received) = mpsc::unbounded_channel();
+        let (notices, received) = mpsc::channel(Notices::MOST);
+        let left_out = Arc::new(AtomicUsize::new(0));
+        let kept = Notices { received, left_out: left_out.clone() };
+        let mut room = Notices::MOST_BYTES;
         let name = node.name.clone();
         tokio::spawn(async move {
             loop {
                 match poll_fn(|cx| connection.poll_message(cx)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => {
-                        // Nobody listening any more is no reason to stop the connection.
-                        let _ = notices.send(notice);
+                        let long = [notice.detail(), notice.hint(), notice.where_()];
+                        let bytes = notice.message().len()
+                            + long.into_iter().flatten().map(str::len).sum::<usize>();
+                        room = room.saturating_sub(bytes);
+                        if room == 0 || notices.try_send(notice).is_err() {
+                            left_out.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
                     Some(Ok(_)) => {}
                     Some(Err(e)) => {
@@ -99,7 +125,7 @@ impl Connector {
                 }
             }
         });
-        Ok((client, received))
+        Ok((client, kept))
     }
 
     /// A connection to a database of `node` for LISTEN. What it hears goes to the receiver, which

@@ -185,7 +185,7 @@ pub async fn add(
     all.join(store, node.clone()).await?;
     let stride = sequence_stride(&all.home.client).await?;
     if let Some(peer) = all.others.last() {
-        let (home, new) = (&all.home.client, &peer.client);
+        let (home, new) = (&*all.home.client, &*peer.client);
         let done = async {
             bring_roles(home, new).await?;
             bring_database(home, new, Which::All).await?;
@@ -217,7 +217,7 @@ pub async fn add(
             &[&id, &name, &host, &i32::from(port)],
         )
         .await?;
-    raise_epoch(&all.home.client).await?;
+    raise_epoch(&*all.home.client).await?;
     all.commit().await?;
     store.reload().await?;
     Ok((NodeId(id), advice))

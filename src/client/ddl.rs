@@ -12,11 +12,8 @@ impl Client {
     /// Carries out DDL and writes its answer. The message in front is taken off.
     pub(super) async fn ddl(&mut self, sql: String, before: &[u8]) -> Result<(), End> {
         let settings = self.parts.session.settings();
-        let request = DdlRequest {
-            role: self.parts.user.to_string(),
-            settings: settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect(),
-            sql,
-        };
+        let settings = settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect();
+        let request = DdlRequest::new(&*self.parts.user, settings, sql);
         let begun = Instant::now();
         let store = self.worker.shared.store.clone();
         let work =
@@ -41,20 +38,9 @@ impl Client {
                 self.consume_front();
                 self.parts.session.job_done();
             }
-            Err(e) => self.refuse_front(report_of_error(e)),
+            Err(e) => self.refuse_front(e.into()),
         }
         Ok(())
-    }
-}
-
-fn report_of_error(e: DdlError) -> Report {
-    Report {
-        severity: "ERROR",
-        sqlstate: e.sqlstate.into(),
-        message: e.message,
-        detail: e.detail,
-        hint: e.hint,
-        routine: None,
     }
 }
 
@@ -63,12 +49,5 @@ fn report_of_notice(n: Notice) -> Report {
         "WARNING" => "WARNING",
         _ => "NOTICE",
     };
-    Report {
-        severity,
-        sqlstate: n.sqlstate.into(),
-        message: n.message,
-        detail: n.detail,
-        hint: n.hint,
-        routine: None,
-    }
+    Report { severity, detail: n.detail, hint: n.hint, ..Report::error(n.sqlstate, n.message) }
 }

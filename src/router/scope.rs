@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pg_raw_parse::{Node, nodes};
 
+pub use crate::topology::leaf_schema;
 use crate::topology::{DistributedTable, RoutingTable, ShardId};
 
 /// What a table name means to the router.
@@ -86,13 +87,6 @@ impl Names<'_> {
         }
         Named::Local
     }
-}
-
-/// `shard_7` is the schema of shard 7's leaves.
-pub fn leaf_schema(schema: &str) -> Option<ShardId> {
-    let digits = schema.strip_prefix("shard_")?;
-    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    if plain { digits.parse().ok().map(ShardId) } else { None }
 }
 
 /// A reference to a distributed table in a FROM clause.

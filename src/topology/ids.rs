@@ -44,3 +44,10 @@ id!(
     /// The catalog's version; raised by every transaction that changes it.
     Epoch(i64)
 );
+
+/// `shard_7` is the schema of shard 7's leaves.
+pub fn leaf_schema(schema: &str) -> Option<ShardId> {
+    let digits = schema.strip_prefix("shard_")?;
+    let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    if plain { digits.parse().ok().map(ShardId) } else { None }
+}

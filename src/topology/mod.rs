@@ -12,7 +12,7 @@ mod routing_table;
 /// a leaf that serves no more, or not at this moment. Plan it again on a fresh routing table.
 pub const FENCE_SQLSTATE: &str = "PS001";
 
-pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId};
+pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
 pub use routing_table::{
     BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
     PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,

@@ -55,8 +55,18 @@ pub struct Report {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
-    /// Where in PostgreSQL it would come from, if clients go by that.
-    pub routine: Option<Routine>,
+    /// Further fields: of a node's report, or the routine it would come from if clients go by that.
+    pub fields: Option<Box<Fields>>,
+}
+
+/// Position, table, constraint and the like, each with its code in the protocol.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields(Vec<(u8, String)>);
+
+impl FromIterator<(u8, String)> for Fields {
+    fn from_iter<T: IntoIterator<Item = (u8, String)>>(fields: T) -> Self {
+        Self(fields.into_iter().collect())
+    }
 }
 
 impl Report {
@@ -68,7 +78,7 @@ impl Report {
             message,
             detail: None,
             hint: None,
-            routine: None,
+            fields: None,
         }
     }
 
@@ -92,7 +102,7 @@ impl Report {
             message: field(b'M').unwrap_or_default(),
             detail: field(b'D'),
             hint: field(b'H'),
-            routine: None,
+            fields: None,
         }
     }
 
@@ -112,7 +122,8 @@ impl Report {
     }
 
     pub fn routine(mut self, routine: Routine) -> Self {
-        self.routine = Some(routine);
+        let fields = self.fields.get_or_insert_default();
+        fields.0.push((b'R', routine.name().to_owned()));
         self
     }
 
@@ -135,8 +146,8 @@ impl Report {
             if let Some(h) = &self.hint {
                 field(b'H', h);
             }
-            if let Some(r) = self.routine {
-                field(b'R', r.name());
+            for (code, text) in self.fields.iter().flat_map(|f| &f.0) {
+                field(*code, text);
             }
             b.push(0);
         });

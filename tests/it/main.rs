@@ -1,5 +1,6 @@
 //! Tests against real PostgreSQL servers: one binary, one module per subject.
 
+mod attacks;
 mod check;
 mod cli;
 mod clients;

@@ -201,7 +201,7 @@ pub(in crate::catalog) async fn bring(
 
 /// Does [`bring`] on all nodes: the home node's leaves follow their parent too.
 pub(super) async fn follow(all: &Everywhere, schema: &str, table: &str) -> Result<(), DdlError> {
-    let home = &all.home.client;
+    let home = &*all.home.client;
     let peers = all.peers().map(async |peer| {
         let done = bring(home, &peer.client, schema, table).await;
         done.map_err(|e| e.on_node(&peer.node.name))

@@ -15,7 +15,8 @@ use super::access;
 use super::objects::{self, Which};
 use super::role_change::{Spec, specs};
 use super::statement::broken;
-use super::{DdlError, DdlRequest, Everywhere, Who, as_login, as_service, no_move, run_as_client};
+use super::trust::Needs;
+use super::{DdlError, Everywhere, Who, no_move};
 use crate::topology::DistributedTable;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,31 +107,29 @@ fn alters_access(a: &nodes::AlterTableStmt) -> Result<bool, DdlError> {
 
 /// Carries the statement out on all nodes, up to the commit.
 pub(super) async fn run(
-    all: &mut Everywhere,
-    request: &DdlRequest,
+    all: Everywhere,
+    by: super::Client<'_>,
     change: &AccessChange,
-    who: &Who,
-) -> Result<(), DdlError> {
+) -> Result<Everywhere, DdlError> {
     let owned = match &change.what {
         What::Owned { roles } => {
-            not_ours(all, who, roles).await?;
+            not_ours(&all, by.who, roles).await?;
             true
         }
         _ => false,
     };
-    as_login(&all.home, request).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
+    let all = all.run_text(by.request, by.who).await?;
 
     let routes = all.routes.clone();
-    let home = &all.home.client;
+    let home = &*all.home.client;
     nothing_else(home, owned).await?;
     for table in routes.tables() {
         let told = change.what == What::Named;
-        if is_changed(home, table).await? || !told && access::differs(all, table).await? {
+        if is_changed(home, table).await? || !told && access::differs(&all, table).await? {
             no_move(&all.home, table.group).await?;
             access::can_be_anywhere(home, table).await?;
-            access::follow(all, &table.schema, &table.name).await?;
+            needs_nobody(&all, by.who, table).await?;
+            access::follow(&all, &table.schema, &table.name).await?;
         }
     }
     // What has lost a grant or a policy by the end of a role need not look changed.
@@ -145,7 +144,20 @@ pub(super) async fn run(
         done.await.map_err(|e| e.on_node(&peer.node.name))
     }))
     .await?;
-    Ok(())
+    Ok(all)
+}
+
+/// Policies are made on the leaves and elsewhere by the service role.
+async fn needs_nobody(
+    all: &Everywhere,
+    who: &Who,
+    table: &DistributedTable,
+) -> Result<(), DdlError> {
+    let sql = "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE n.nspname::text = $1 AND c.relname::text = $2";
+    let row = all.home.client.query_one(sql, &[&table.schema, &table.name]).await?;
+    let needs = Needs::of(&all.home.client, who, row.try_get(0)?).await?;
+    needs.check_elsewhere(all).await
 }
 
 /// pgshunt's own tables and shards belong to the service role, and stay with it.

@@ -1,23 +1,21 @@
-//! DDL on distributed tables that are there: DROP, TRUNCATE, indexes, ALTER TABLE.
+//! DDL on distributed tables that are there: DROP, TRUNCATE, indexes.
 
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
-use tokio_postgres::Client;
 
-use super::statement::{Evaluates, Name};
-use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Shape, Who, as_client, as_service, no_move, path_of,
-    run_as_client, shape,
-};
+use super::acting::Who;
+use super::statement::{Concurrently, Name};
+use super::trust::Needs;
+use super::{Client, DdlError, Everywhere, Peer, no_move, shape};
 use crate::catalog::raise_epoch;
-use crate::topology::{DistributedTable, GroupId};
+use crate::topology::{DistributedTable, GroupId, leaf_schema};
 
 /// A distributed table the client named, as the home node found it.
-struct Found {
-    oid: u32,
-    table: Arc<DistributedTable>,
+pub(super) struct Found {
+    pub oid: u32,
+    pub table: Arc<DistributedTable>,
 }
 
 impl Found {
@@ -26,36 +24,71 @@ impl Found {
     }
 }
 
-/// Looks the names up as the client, and keeps moves away from what is found. Names that are not
-/// distributed tables are left to the home node to judge.
-async fn find(all: &Everywhere, names: &[Name]) -> Result<Vec<Found>, DdlError> {
+/// Looks the names up as the client would. Names that are not distributed tables are left to the home node
+/// to judge.
+///
+/// # Errors
+/// A name means a table of pgshunt's own, a part of a shard perhaps.
+async fn find(all: &Everywhere, who: &Who, names: &[Name]) -> Result<Vec<Found>, DdlError> {
     let mut found: Vec<Found> = Vec::new();
     for name in names {
-        let row = all
-            .home
-            .client
-            .query_opt(
-                "SELECT c.oid, n.nspname::text, c.relname::text \
-                 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n \
-                   ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
-                 WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
-                &[&name.quoted()],
-            )
-            .await?;
-        let Some(row) = row else { continue };
-        let (oid, schema, name): (u32, String, String) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        if let Some(table) = all.routes.table_by_name(&schema, &name)
-            && !found.iter().any(|f| f.oid == oid)
+        let Some(relation) = look_up(all, who, name).await? else { continue };
+        if let Some(table) = all.routes.table_by_name(&relation.schema, &relation.name)
+            && !found.iter().any(|f| f.oid == relation.oid)
         {
-            found.push(Found { oid, table: table.clone() });
+            found.push(Found { oid: relation.oid, table: table.clone() });
         }
     }
     Ok(found)
 }
 
-/// Checks that no move is under way for any of the tables. Needs the service role.
-async fn no_moves(all: &Everywhere, found: &[Found]) -> Result<(), DdlError> {
+/// A relation of the home node.
+pub(super) struct Relation {
+    pub oid: u32,
+    pub schema: String,
+    pub name: String,
+}
+
+/// The relation that the client means by a name.
+pub(super) async fn look_up(
+    all: &Everywhere,
+    who: &Who,
+    name: &Name,
+) -> Result<Option<Relation>, DdlError> {
+    let schemas = match &name.schema {
+        Some(schema) => std::slice::from_ref(schema),
+        None => who.path.as_slice(),
+    };
+    let row = all
+        .home
+        .client
+        .query_opt(
+            "SELECT c.oid, n.nspname::text, c.relname::text \
+             FROM unnest($1::text[]) WITH ORDINALITY AS p (schema, nth) \
+               JOIN pg_namespace n ON n.nspname::text = p.schema \
+               JOIN pg_class c ON c.relnamespace = n.oid AND c.relname::text = $2 \
+             ORDER BY p.nth LIMIT 1",
+            &[&schemas, &name.name],
+        )
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let relation =
+        Relation { oid: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? };
+    is_not_ours(&relation.schema)?;
+    Ok(Some(relation))
+}
+
+/// Refuses what is in a schema of pgshunt's own.
+pub(super) fn is_not_ours(schema: &str) -> Result<(), DdlError> {
+    if schema != "pgshunt" && leaf_schema(schema).is_none() {
+        return Ok(());
+    }
+    Err(DdlError::unsupported(format!("schema \"{schema}\" belongs to pgshunt"))
+        .hint("What is in it follows the distributed tables: change those."))
+}
+
+/// Checks that no move is under way for any of the tables.
+pub(super) async fn no_moves(all: &Everywhere, found: &[Found]) -> Result<(), DdlError> {
     let mut groups: Vec<GroupId> = found.iter().map(|f| f.table.group).collect();
     groups.sort_unstable();
     groups.dedup();
@@ -63,20 +96,6 @@ async fn no_moves(all: &Everywhere, found: &[Found]) -> Result<(), DdlError> {
         no_move(&all.home, group).await?;
     }
     Ok(())
-}
-
-/// Finds the tables as the client would, checks as the service role, and is the client again.
-async fn find_as_client(
-    all: &Everywhere,
-    request: &DdlRequest,
-    names: &[Name],
-) -> Result<Vec<Found>, DdlError> {
-    as_client(&all.home, request).await?;
-    let found = find(all, names).await?;
-    as_service(&all.home).await?;
-    no_moves(all, &found).await?;
-    as_client(&all.home, request).await?;
-    Ok(found)
 }
 
 fn list(found: &[Found]) -> String {
@@ -88,23 +107,29 @@ async fn on_others(all: &Everywhere, sql: &str) -> Result<(), DdlError> {
     Ok(())
 }
 
+/// The home node first, so that what all would refuse is told in its words.
+pub(super) async fn on_all(all: &Everywhere, sql: &str) -> Result<(), DdlError> {
+    all.home.client.batch_execute(sql).await?;
+    on_others(all, sql).await
+}
+
 pub(super) async fn drop_tables(
-    all: &mut Everywhere,
-    request: &DdlRequest,
+    all: Everywhere,
+    by: Client<'_>,
     names: &[Name],
     cascade: bool,
-) -> Result<(), DdlError> {
-    let found = find_as_client(all, request, names).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
+) -> Result<Everywhere, DdlError> {
+    let found = find(&all, by.who, names).await?;
+    no_moves(&all, &found).await?;
+    let mut all = all.run_text(by.request, by.who).await?;
     if found.is_empty() {
         all.others.clear();
-        return Ok(());
+        return Ok(all);
     }
     let how = if cascade { " CASCADE" } else { "" };
-    on_others(all, &format!("DROP TABLE {}{how}", list(&found))).await?;
+    on_others(&all, &format!("DROP TABLE {}{how}", list(&found))).await?;
 
-    let home = &all.home.client;
+    let home = &*all.home.client;
     let ids: Vec<i32> = found.iter().map(|f| f.table.id.0).collect();
     home.execute("DELETE FROM pgshunt.tables WHERE table_id = ANY($1)", &[&ids]).await?;
     let groups: Vec<i32> = found.iter().map(|f| f.table.group.0).collect();
@@ -131,8 +156,8 @@ pub(super) async fn drop_tables(
     }
     raise_epoch(home).await?;
     let schemas: Vec<&str> = found.iter().map(|f| f.table.schema.as_str()).collect();
-    on_others(all, &drop_if_empty(&schemas)).await?;
-    Ok(())
+    on_others(&all, &drop_if_empty(&schemas)).await?;
+    Ok(all)
 }
 
 /// A schema came to the other nodes with its first distributed table, and goes with the last: there it
@@ -148,41 +173,39 @@ fn drop_if_empty(schemas: &[&str]) -> String {
 }
 
 pub(super) async fn truncate(
-    all: &mut Everywhere,
-    request: &DdlRequest,
-    who: &Who,
+    all: Everywhere,
+    by: Client<'_>,
     names: &[Name],
     restart_sequences: bool,
     cascade: bool,
-) -> Result<(), DdlError> {
-    let found = find_as_client(all, request, names).await?;
-    as_service(&all.home).await?;
+) -> Result<Everywhere, DdlError> {
+    let found = find(&all, by.who, names).await?;
+    no_moves(&all, &found).await?;
     let tables = list(&found);
-    if found.is_empty() {
-        all.others.clear();
-    } else if !who.superuser {
+    if !found.is_empty() && !by.who.superuser {
         // May the client truncate at all? Asked before anything of it is locked.
         for f in &found {
-            may_truncate(&all.home.client, &who.role, f).await?;
+            may_truncate(&all.home, &by.who.role, f).await?;
         }
         let sql = format!("LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE");
         all.home.run(&sql).await?;
-        on_others(all, &sql).await?;
+        on_others(&all, &sql).await?;
         try_join_all(all.peers().map(|p| no_truncate_triggers(p, &found))).await?;
     }
-    as_client(&all.home, request).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
-    if !found.is_empty() {
-        let restart = if restart_sequences { " RESTART IDENTITY" } else { "" };
-        let how = if cascade { " CASCADE" } else { "" };
-        on_others(all, &format!("TRUNCATE TABLE {tables}{restart}{how}")).await?;
+    let mut all = all.run_text(by.request, by.who).await?;
+    if found.is_empty() {
+        all.others.clear();
+        return Ok(all);
     }
-    Ok(())
+    let restart = if restart_sequences { " RESTART IDENTITY" } else { "" };
+    let how = if cascade { " CASCADE" } else { "" };
+    on_others(&all, &format!("TRUNCATE TABLE {tables}{restart}{how}")).await?;
+    Ok(all)
 }
 
-async fn may_truncate(home: &Client, role: &str, found: &Found) -> Result<(), DdlError> {
+async fn may_truncate(home: &Peer, role: &str, found: &Found) -> Result<(), DdlError> {
     let may: bool = home
+        .client
         .query_one("SELECT has_table_privilege($1, $2::oid, 'TRUNCATE')", &[&role, &found.oid])
         .await?
         .try_get(0)?;
@@ -218,65 +241,44 @@ async fn no_truncate_triggers(peer: &Peer, found: &[Found]) -> Result<(), DdlErr
 }
 
 /// The one distributed table an index or ALTER TABLE statement is about.
-async fn find_one(
+pub(super) async fn find_one(
     all: &Everywhere,
-    request: &DdlRequest,
+    who: &Who,
     name: &Name,
 ) -> Result<Option<Found>, DdlError> {
-    Ok(find_as_client(all, request, std::slice::from_ref(name)).await?.pop())
+    Ok(find(all, who, std::slice::from_ref(name)).await?.pop())
 }
 
-/// PostgreSQL wants whoever makes an index on the parent to have CREATE on the schemas of the
-/// leaves. Gives the client that right for the rest of this transaction; the statements returned
-/// take it away again before anybody else could see it.
-async fn open_shards(home: &Peer, who: &Who, parent: u32) -> Result<String, DdlError> {
-    let rows = home
-        .client
-        .query(
-            "SELECT DISTINCT relnamespace::regnamespace::text FROM pg_class c \
-             JOIN pg_inherits i ON i.inhrelid = c.oid WHERE i.inhparent = $1 \
-               AND NOT has_schema_privilege($2::text, relnamespace, 'CREATE')",
-            &[&parent, &who.role],
-        )
-        .await?;
-    let schemas: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
-    if schemas.is_empty() {
-        return Ok(String::new());
-    }
-    let (schemas, role) = (schemas.join(", "), ident(&who.role));
-    home.run(&format!("GRANT CREATE ON SCHEMA {schemas} TO {role}")).await?;
-    Ok(format!("REVOKE CREATE ON SCHEMA {schemas} FROM {role}"))
-}
-
-async fn indexes(home: &Client, table: u32) -> Result<Vec<u32>, DdlError> {
-    let rows = home.query("SELECT indexrelid FROM pg_index WHERE indrelid = $1", &[&table]).await?;
+async fn indexes(home: &Peer, table: u32) -> Result<Vec<u32>, DdlError> {
+    let sql = "SELECT indexrelid FROM pg_index WHERE indrelid = $1";
+    let rows = home.client.query(sql, &[&table]).await?;
     Ok(rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?)
 }
 
+/// The client makes the index of the parent alone, for which it needs no right in the shards. That tells
+/// what is meant and is undone; then each node makes it with those of its leaves. Index expressions are
+/// computed as the table's owner, whoever makes the index.
 pub(super) async fn create_index(
-    all: &mut Everywhere,
-    request: &DdlRequest,
-    who: &Who,
+    all: Everywhere,
+    by: Client<'_>,
     table: &Name,
-) -> Result<(), DdlError> {
-    let found = find_one(all, request, table).await?;
+    at: usize,
+) -> Result<Everywhere, DdlError> {
+    let found = find_one(&all, by.who, table).await?;
     let Some(found) = found else {
-        run_as_client(&all.home, request).await?;
+        let mut all = all.run_text(by.request, by.who).await?;
         all.others.clear();
-        return Ok(());
+        return Ok(all);
     };
-    as_service(&all.home).await?;
-    let before = indexes(&all.home.client, found.oid).await?;
-    let shards = open_shards(&all.home, who, found.oid).await?;
-    as_client(&all.home, request).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
-    all.home.run(&shards).await?;
-    let after = indexes(&all.home.client, found.oid).await?;
+    no_moves(&all, std::slice::from_ref(&found)).await?;
+    let before = indexes(&all.home, found.oid).await?;
+    all.home.run("SAVEPOINT trial").await?;
+    let mut all = all.run_text_with(by.request, by.who, (at, "ONLY ")).await?;
+    let after = indexes(&all.home, found.oid).await?;
     let Some(made) = after.into_iter().find(|i| !before.contains(i)) else {
         // IF NOT EXISTS.
         all.others.clear();
-        return Ok(());
+        return Ok(all);
     };
     let row = all
         .home
@@ -290,9 +292,12 @@ pub(super) async fn create_index(
         .await?;
     let (name, definition, unique): (String, String, bool) =
         (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    on_others(all, &with_leaves(&definition, &name, unique)?).await?;
-    name_leaves(all, &found).await?;
-    Ok(())
+    let needs = Needs::of(&all.home.client, by.who, found.oid).await?;
+    all.home.run("ROLLBACK TO SAVEPOINT trial; RELEASE SAVEPOINT trial").await?;
+    needs.check_elsewhere(&all).await?;
+    on_all(&all, &with_leaves(&definition, &name, unique)?).await?;
+    name_leaves(&all, &found).await?;
+    Ok(all)
 }
 
 /// A partitioned index's definition is printed for the parent alone; we want the leaves' too.
@@ -309,169 +314,81 @@ fn with_leaves(definition: &str, name: &str, unique: bool) -> Result<String, Ddl
         .ok_or_else(|| DdlError::new("XX000", format!("index not understood: {definition}")))
 }
 
-async fn name_leaves(all: &Everywhere, found: &Found) -> Result<(), DdlError> {
+pub(super) async fn name_leaves(all: &Everywhere, found: &Found) -> Result<(), DdlError> {
     let sql = shape::name_leaf_indexes(&shape::regclass(&found.table.schema, &found.table.name));
     try_join_all(all.peers().map(|p| p.run(&sql))).await?;
     Ok(())
 }
 
 pub(super) async fn drop_indexes(
-    all: &mut Everywhere,
-    request: &DdlRequest,
+    all: Everywhere,
+    by: Client<'_>,
     names: &[Name],
     cascade: bool,
-) -> Result<(), DdlError> {
-    as_client(&all.home, request).await?;
+    concurrently: Option<Concurrently>,
+) -> Result<Everywhere, DdlError> {
     let mut found = Vec::new();
     let mut tables = Vec::new();
     for name in names {
+        let Some(index) = look_up(&all, by.who, name).await? else { continue };
         let row = all
             .home
             .client
             .query_opt(
-                "SELECT xn.nspname::text, x.relname::text, t.oid, tn.nspname::text, t.relname::text \
-                 FROM pg_catalog.pg_index i \
-                   JOIN pg_catalog.pg_class x ON x.oid OPERATOR(pg_catalog.=) i.indexrelid \
-                   JOIN pg_catalog.pg_namespace xn ON xn.oid OPERATOR(pg_catalog.=) x.relnamespace \
-                   JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) i.indrelid \
-                   JOIN pg_catalog.pg_namespace tn ON tn.oid OPERATOR(pg_catalog.=) t.relnamespace \
-                 WHERE i.indexrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1)",
-                &[&name.quoted()],
+                "SELECT t.oid, n.nspname::text, t.relname::text FROM pg_index i \
+                   JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace \
+                 WHERE i.indexrelid = $1",
+                &[&index.oid],
             )
             .await?;
         let Some(row) = row else { continue };
-        let (schema, table): (String, String) = (row.try_get(3)?, row.try_get(4)?);
+        let (schema, table): (String, String) = (row.try_get(1)?, row.try_get(2)?);
         if let Some(table) = all.routes.table_by_name(&schema, &table) {
-            let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            found.push(format!("{}.{}", ident(&schema), ident(&name)));
-            tables.push(Found { oid: row.try_get(2)?, table: table.clone() });
+            found.push(format!("{}.{}", ident(&index.schema), ident(&index.name)));
+            tables.push(Found { oid: row.try_get(0)?, table: table.clone() });
         }
     }
-    as_service(&all.home).await?;
-    no_moves(all, &tables).await?;
-    as_client(&all.home, request).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
+    no_moves(&all, &tables).await?;
+    let mut all = match concurrently {
+        Some(_) if !found.is_empty() => {
+            return Err(DdlError::unsupported(
+                "an index of a distributed table cannot be dropped concurrently",
+            )
+            .hint("Leave CONCURRENTLY away."));
+        }
+        Some(how) => drop_at_once(all, by, names, cascade, how).await?,
+        None => all.run_text(by.request, by.who).await?,
+    };
     if found.is_empty() {
         all.others.clear();
-        return Ok(());
+        return Ok(all);
     }
     let how = if cascade { " CASCADE" } else { "" };
-    on_others(all, &format!("DROP INDEX {}{how}", found.join(", "))).await?;
-    Ok(())
+    on_others(&all, &format!("DROP INDEX {}{how}", found.join(", "))).await?;
+    Ok(all)
 }
 
-pub(super) async fn alter_table(
-    all: &mut Everywhere,
-    request: &DdlRequest,
-    who: &Who,
-    name: &Name,
-    evaluates: &Evaluates,
-) -> Result<(), DdlError> {
-    let found = find_one(all, request, name).await?;
-    let Some(found) = found else {
-        // IF EXISTS, or an error; a local table does not come here.
-        run_as_client(&all.home, request).await?;
-        all.others.clear();
-        return Ok(());
+/// DROP INDEX CONCURRENTLY of the home node's own: without waiting for others there is no such thing in a
+/// transaction, so it is dropped as if the word were not there.
+async fn drop_at_once(
+    all: Everywhere,
+    by: Client<'_>,
+    names: &[Name],
+    cascade: bool,
+    how: Concurrently,
+) -> Result<Everywhere, DdlError> {
+    let refused = |what: &str| {
+        let message = format!("DROP INDEX CONCURRENTLY does not support {what}");
+        Err(DdlError::new("0A000", message))
     };
-    as_service(&all.home).await?;
-    let shards = open_shards(&all.home, who, found.oid).await?;
-    as_client(&all.home, request).await?;
-    if !who.superuser {
-        only_built_in(&all.home.client, evaluates).await?;
-    }
-    run_as_client(&all.home, request).await?;
-    let path: Vec<String> = all
-        .home
-        .client
-        .query_one("SELECT pg_catalog.current_schemas(false)::pg_catalog.text[]", &[])
-        .await?
-        .try_get(0)?;
-    as_service(&all.home).await?;
-    all.home.run(&shards).await?;
-
-    // The same text elsewhere: an unqualified name finds the same table first.
-    let first = std::iter::once(found.table.schema.as_str());
-    let path = path_of(first.chain(path.iter().map(String::as_str)));
-    try_join_all(all.others.iter().map(|peer| async {
-        peer.set("search_path", &path).await?;
-        for (_, sql) in request.settings.iter().filter(|(n, _)| reads_constants(n)) {
-            peer.run(sql).await?;
+    match names {
+        _ if cascade => refused("CASCADE"),
+        [name] => {
+            let exists = if how.missing_ok { "IF EXISTS " } else { "" };
+            all.run_as(by.who, &format!("DROP INDEX {exists}{}", name.quoted())).await
         }
-        let done = peer.client.execute(request.sql.as_str(), &[]).await;
-        done.map_err(|e| peer.blame(e).only_at_home())?;
-        as_service(peer).await
-    }))
-    .await?;
-    name_leaves(all, &found).await?;
-
-    let shape = Shape::read(&all.home.client, found.oid).await?;
-    shape.key_types()?;
-    try_join_all(all.others.iter().map(|peer| same_shape(peer, &shape))).await?;
-    all.home
-        .client
-        .execute(
-            "UPDATE pgshunt.tables SET key_columns = $2, column_names = $3, column_types = $4 \
-             WHERE table_id = $1",
-            &[&found.table.id.0, &shape.key_columns(), &shape.column_names, &shape.column_types],
-        )
-        .await?;
-    raise_epoch(&all.home.client).await?;
-    Ok(())
-}
-
-/// Whether constants in the client's text are read differently under this setting.
-fn reads_constants(setting: &str) -> bool {
-    ["datestyle", "intervalstyle", "timezone"].iter().any(|s| setting.eq_ignore_ascii_case(s))
-}
-
-/// For a role that is no superuser: see [`Evaluates`].
-async fn only_built_in(client: &Client, evaluates: &Evaluates) -> Result<(), DdlError> {
-    if evaluates.expression {
-        return Err(DdlError::unsupported(
-            "a column added to a distributed table can only have a constant as its default",
-        )
-        .hint("Add the column without a default, then ALTER COLUMN ... SET DEFAULT."));
+        _ => refused("dropping multiple objects"),
     }
-    for ty in &evaluates.types {
-        let row = client
-            .query_opt(
-                "SELECT FROM pg_catalog.pg_type t \
-                 WHERE t.oid OPERATOR(pg_catalog.=) pg_catalog.to_regtype($1) \
-                   AND t.typnamespace OPERATOR(pg_catalog.=) 'pg_catalog'::pg_catalog.regnamespace",
-                &[&ty.quoted()],
-            )
-            .await?;
-        if row.is_none() {
-            return Err(DdlError::unsupported(format!(
-                "a column of type {} cannot be added to a distributed table",
-                ty.name
-            ))
-            .hint("Built-in types can be added; other types are not on all nodes."));
-        }
-    }
-    Ok(())
-}
-
-/// A last look: did the same text come to the same on the other node?
-async fn same_shape(peer: &Peer, home: &Shape) -> Result<(), DdlError> {
-    let oid: u32 = peer
-        .client
-        .query_one("SELECT to_regclass($1)::oid", &[&home.quoted()])
-        .await
-        .and_then(|r| r.try_get(0))
-        .map_err(|e| peer.blame(e))?;
-    let here = Shape::read(&peer.client, oid).await?;
-    if here.same_columns(home) {
-        return Ok(());
-    }
-    Err(DdlError::new(
-        "55000",
-        format!("table \"{}\" would not be the same on all nodes", home.name),
-    )
-    .hint("It was changed directly on a node; make it the same everywhere first.")
-    .on_node(&peer.node.name))
 }
 
 #[cfg(test)]

@@ -6,13 +6,12 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
 use super::access;
+use super::change::look_up;
 use super::objects;
 use super::roles::copy_all;
 use super::statement::Name;
-use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Sequence, Shape, Who, as_client, as_service, no_move,
-    run_as_client, shape,
-};
+use super::trust::Needs;
+use super::{DdlError, Everywhere, Peer, Sequence, Shape, Who, no_move, shape};
 use crate::catalog::raise_epoch;
 use crate::hash::KeyType;
 use crate::topology::{GroupId, NodeId, RoutingTable};
@@ -31,35 +30,31 @@ struct Placed {
 }
 
 pub(super) async fn table(
-    all: &mut Everywhere,
-    request: &DdlRequest,
-    who: &Who,
+    all: Everywhere,
+    by: super::Client<'_>,
     name: &Name,
-) -> Result<(), DdlError> {
-    let home = &all.home;
-    as_client(home, request).await?;
-    let there = lookup_new(&home.client, name).await?;
-    run_as_client(home, request).await?;
+) -> Result<Everywhere, DdlError> {
+    let who = by.who;
+    let creates_in = name.schema.clone().or_else(|| who.creates_in.clone());
+    let new = Name { schema: Some(creates_in.unwrap_or_default()), name: name.name.clone() };
+    let there = look_up(&all, who, &new).await?;
+    let mut all = all.run_text(by.request, who).await?;
     if there.is_some() {
         // IF NOT EXISTS, or the node would have refused; its notice says so.
         all.others.clear();
-        return Ok(());
+        return Ok(all);
     }
-    let oid = lookup_new(&home.client, name).await?.ok_or_else(|| {
+    let made = look_up(&all, who, &new).await?.ok_or_else(|| {
         DdlError::new("XX000", format!("table {} was created but is not found", name.quoted()))
     })?;
-    as_service(home).await?;
+    let (home, oid) = (&all.home, made.oid);
 
-    let shape = Shape::read(&home.client, oid).await?;
-    if shape.schema == "pgshunt" || shape.schema.starts_with("shard_") {
-        return Err(DdlError::unsupported(format!(
-            "schema \"{}\" belongs to pgshunt",
-            shape.schema
-        )));
-    }
+    let shape = Shape::read(&*home.client, oid).await?;
     stands_alone(&home.client, oid, &shape).await?;
     let key_types = shape.key_types()?;
-    let epoch = raise_epoch(&home.client).await?;
+    let needs = Needs::of(&home.client, who, oid).await?;
+    needs.check_elsewhere(&all).await?;
+    let epoch = raise_epoch(&*home.client).await?;
     let shard_count = shard_count(&home.client, who).await?;
     let group = match find_group(&home.client, &key_types, shard_count, &shape.name).await? {
         Some(group) => {
@@ -100,23 +95,8 @@ pub(super) async fn table(
         leaves(peer, &shape, &placed).await
     }))
     .await?;
-    access::follow(all, &shape.schema, &shape.name).await?;
-    Ok(())
-}
-
-/// The relation that CREATE TABLE of this name makes, or finds in its way.
-async fn lookup_new(client: &Client, name: &Name) -> Result<Option<u32>, DdlError> {
-    let row = client
-        .query_one(
-            "SELECT CASE WHEN $1::text IS NULL THEN pg_catalog.to_regclass(\
-               pg_catalog.quote_ident((pg_catalog.current_schemas(false))[1]) || '.' || \
-               pg_catalog.quote_ident($2)) \
-             ELSE pg_catalog.to_regclass(\
-               pg_catalog.quote_ident($1) || '.' || pg_catalog.quote_ident($2)) END::oid",
-            &[&name.schema, &name.name],
-        )
-        .await?;
-    Ok(row.try_get(0)?)
+    access::follow(&all, &shape.schema, &shape.name).await?;
+    Ok(all)
 }
 
 /// The sequences as this node has them, from what was declared.

@@ -4,6 +4,7 @@ use tokio_postgres::error::{DbError, ErrorPosition};
 
 use crate::backend::control::ConnectError;
 use crate::catalog::CatalogError;
+use crate::wire::backend::Report;
 
 /// The fields of the ErrorResponse a client gets: PostgreSQL's own where a node refused, ours where
 /// we did.
@@ -16,6 +17,17 @@ pub struct DdlError {
     pub hint: Option<String>,
     /// Where in the client's text, counted in characters from 1.
     pub position: Option<u32>,
+    pub fields: Box<Fields>,
+}
+
+/// What a node said besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fields {
+    /// A position in a text that the node made up or a function holds, and that text.
+    pub internal: Option<(u32, String)>,
+    pub context: Option<String>,
+    /// Schema, table, column, data type, constraint, file, line and routine, each with its code in the protocol.
+    pub named: Vec<(u8, String)>,
 }
 
 impl DdlError {
@@ -26,6 +38,7 @@ impl DdlError {
             detail: None,
             hint: None,
             position: None,
+            fields: Box::default(),
         }
     }
 
@@ -87,7 +100,51 @@ impl From<&DbError> for DdlError {
                 Some(ErrorPosition::Original(at)) => Some(*at),
                 Some(ErrorPosition::Internal { .. }) | None => None,
             },
+            fields: Box::new(Fields::of(e)),
         }
+    }
+}
+
+impl Fields {
+    fn of(e: &DbError) -> Self {
+        let line = e.line().map(|l| l.to_string());
+        let named = [
+            (b's', e.schema()),
+            (b't', e.table()),
+            (b'c', e.column()),
+            (b'd', e.datatype()),
+            (b'n', e.constraint()),
+            (b'F', e.file()),
+            (b'L', line.as_deref()),
+            (b'R', e.routine()),
+        ];
+        Self {
+            internal: match e.position() {
+                Some(ErrorPosition::Internal { position, query }) => {
+                    Some((*position, query.clone()))
+                }
+                Some(ErrorPosition::Original(_)) | None => None,
+            },
+            context: e.where_().map(Into::into),
+            named: named
+                .into_iter()
+                .filter_map(|(code, text)| Some((code, text?.to_owned())))
+                .collect(),
+        }
+    }
+}
+
+impl From<DdlError> for Report {
+    fn from(e: DdlError) -> Self {
+        let mut fields = Vec::new();
+        fields.extend(e.position.map(|p| (b'P', p.to_string())));
+        if let Some((position, query)) = e.fields.internal {
+            fields.extend([(b'p', position.to_string()), (b'q', query)]);
+        }
+        fields.extend(e.fields.context.map(|c| (b'W', c)));
+        fields.extend(e.fields.named);
+        let fields = Some(Box::new(fields.into_iter().collect()));
+        Self { detail: e.detail, hint: e.hint, fields, ..Self::error(e.sqlstate, e.message) }
     }
 }
 
@@ -103,7 +160,7 @@ impl From<tokio_postgres::Error> for DdlError {
 
 impl From<ConnectError> for DdlError {
     fn from(e: ConnectError) -> Self {
-        Self::new("08001", e.to_string()).hint("DDL goes to all nodes, so all must be reachable.")
+        Self::new("08001", e.to_string())
     }
 }
 

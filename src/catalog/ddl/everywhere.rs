@@ -12,14 +12,15 @@
 //! still being decided, by this process or another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use rand::Rng;
-use tokio::sync::mpsc;
 use tokio_postgres::Client;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::SqlState;
 
-use super::DdlError;
+use super::{DdlError, Notice};
+use crate::backend::control::Notices;
 use crate::catalog::Store;
 use crate::failpoint;
 use crate::topology::{Node, RoutingTable};
@@ -29,12 +30,16 @@ const GID_PREFIX: &str = "pgshunt_ddl_";
 
 /// A client's open transaction and its DDL may wait for each other through two nodes, where no node
 /// sees the deadlock. So DDL gives up first.
-const LOCK_TIMEOUT: &str = "10s";
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How our own statements run: names found in pg_catalog only, and names and constants printed so
-/// that every node reads them alike.
+/// How long a refused statement's answer waits for the nodes to have undone it.
+const UNDO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How our own statements run: as the service role, with nothing that a client has set, names found in
+/// pg_catalog only, and names and constants printed so that every node reads them alike.
 pub(super) const OWN_SETTINGS: &str = "\
-    SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; SET LOCAL search_path = pg_catalog; \
+    SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; RESET ALL; \
+    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; \
     SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on; \
     SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = postgres; \
     SET LOCAL quote_all_identifiers = off; SET LOCAL TimeZone = UTC; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; \
@@ -43,17 +48,18 @@ pub(super) const OWN_SETTINGS: &str = "\
 /// A session on one node, inside a transaction, as the service role.
 pub struct Peer {
     pub node: Arc<Node>,
-    pub client: Client,
-    notices: mpsc::UnboundedReceiver<DbError>,
+    pub client: Arc<Client>,
+    notices: Notices,
 }
 
 impl Peer {
     async fn begin(store: &Store, node: Arc<Node>) -> Result<Self, DdlError> {
-        let (client, notices) = store.connector().connect_noticing(&node).await?;
-        let peer = Self { node, client, notices };
+        let (client, notices) = store.connector().connect_noticing(&node).await.map_err(|e| {
+            DdlError::from(e).hint("DDL goes to all nodes, so all must be reachable.")
+        })?;
+        let peer = Self { node, client: Arc::new(client), notices };
         peer.run("BEGIN").await?;
         peer.run(OWN_SETTINGS).await?;
-        peer.run(&format!("SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")).await?;
         Ok(peer)
     }
 
@@ -67,13 +73,24 @@ impl Peer {
     }
 
     pub async fn set(&self, name: &str, value: &str) -> Result<(), DdlError> {
-        self.client.execute("SELECT set_config($1, $2, true)", &[&name, &value]).await?;
+        self.client.execute("SELECT pg_catalog.set_config($1, $2, true)", &[&name, &value]).await?;
         Ok(())
     }
 
     /// What the node had to say since the last call.
-    pub fn notices(&mut self) -> Vec<DbError> {
-        std::iter::from_fn(|| self.notices.try_recv().ok()).collect()
+    pub(super) fn notices(&mut self) -> Vec<Notice> {
+        let (said, left_out) = self.notices.take();
+        let mut notices: Vec<Notice> = said.into_iter().map(Notice::from).collect();
+        if left_out > 0 {
+            notices.push(Notice {
+                severity: "NOTICE".into(),
+                sqlstate: "00000".into(),
+                message: format!("{left_out} more notices of this statement are left out"),
+                detail: None,
+                hint: None,
+            });
+        }
+        notices
     }
 }
 
@@ -95,6 +112,11 @@ impl Everywhere {
         let others = try_join_all(others.map(|n| Peer::begin(store, n))).await?;
         let gid = format!("{GID_PREFIX}{:016x}", rand::rng().random::<u64>());
         Ok(Self { home, others, routes, gid })
+    }
+
+    /// What [`roll_back`] needs when this is gone.
+    pub(super) fn sessions(&self) -> Vec<Arc<Client>> {
+        self.peers().map(|p| p.client.clone()).collect()
     }
 
     /// Adds a node that is not in the catalog yet.
@@ -157,6 +179,15 @@ impl Everywhere {
             .detail(e.message)
             .hint("It is either done on all nodes or on none; look before you repeat it.")),
         }
+    }
+}
+
+/// Waits until the nodes have undone the transaction of a refused statement, so that the client's next one
+/// does not meet it. Who takes longer undoes it when it finds the connection closed.
+pub(super) async fn roll_back(sessions: Vec<Arc<Client>>) {
+    let all = join_all(sessions.iter().map(|s| s.batch_execute("ROLLBACK")));
+    if tokio::time::timeout(UNDO_PATIENCE, all).await.is_err() {
+        tracing::debug!("a node takes long to undo a refused statement");
     }
 }
 

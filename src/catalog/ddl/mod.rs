@@ -14,15 +14,16 @@
 //! checked once, by the PostgreSQL the client believes it talks to, and its errors are passed on as
 //! they are. The other nodes need not know the grants and search path that led to the decision.
 //!
-//! **A client's code must not run as the service role.** The home session took on the client's
-//! role and could lay it down again, so a statement that makes a node evaluate a user's function
-//! outside of PostgreSQL's security-restricted contexts (a default while adding a column, a
-//! TRUNCATE trigger) is refused unless the client's role is a superuser.
+//! **A client's code must not run as the service role.** At home it runs as the client, in a context that
+//! PostgreSQL itself lets nobody climb out of (`acting`). Elsewhere only what came of it is made, and what
+//! a role that is no superuser makes may call nothing that another such role has written (`trust`).
 //!
 //! While a move of the group runs or soaks, its tables cannot be changed: the copy would lag behind.
 
 mod access;
 mod access_change;
+mod acting;
+mod alter;
 mod change;
 mod create;
 mod error;
@@ -32,15 +33,16 @@ mod role_change;
 mod roles;
 mod shape;
 mod statement;
+mod trust;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::error::DbError;
 
 pub use access::Access;
 pub(super) use access::bring as bring_access;
+pub use acting::DdlRequest;
 pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
 pub(super) use everywhere::recover_node;
@@ -51,29 +53,8 @@ pub use shape::{Sequence, Shape};
 
 use super::Store;
 use crate::topology::GroupId;
+use acting::Who;
 use statement::Statement;
-
-/// One statement of a client.
-#[derive(Debug, Clone)]
-pub struct DdlRequest {
-    /// The role the client logged in as. A SET ROLE of its is among the settings.
-    pub role: String,
-    /// The session's parameters in order, `search_path` among them: the name, and the SQL that put
-    /// it in force on the session's own connection.
-    pub settings: Vec<(String, String)>,
-    pub sql: String,
-}
-
-/// The client as the home node sees it, with all its settings in force.
-#[derive(Debug, Clone)]
-struct Who {
-    role: String,
-    /// What SESSION_USER means.
-    login: String,
-    superuser: bool,
-    /// `pgshunt.shard_count`, if the session has set it.
-    shard_count: Option<String>,
-}
 
 /// What the client is told besides success.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,37 +93,52 @@ impl From<DbError> for Notice {
 /// Nothing is changed on any node. The one exception is SQLSTATE 08007, when the home node broke off
 /// during its commit: then [`recover`] finds out and makes it one or the other.
 pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, DdlError> {
-    let statement = statement::parse(&request.sql)?;
+    let statement = request.statement()?;
     let _permit = store.permit().await?;
-    let mut all = Everywhere::begin(store).await?;
-    match statement {
-        Statement::Roles(_) | Statement::Access(_) => as_login(&all.home, request).await?,
-        _ => as_client(&all.home, request).await?,
+    let all = Everywhere::begin(store).await?;
+    let sessions = all.sessions();
+    let done = carry_out(all, request, statement).await;
+    let outcome = match done {
+        Ok(outcome) => outcome,
+        Err(e) => {
+            everywhere::roll_back(sessions).await;
+            return Err(e);
+        }
+    };
+    if let Err(error) = store.reload().await {
+        // The statement is done; the catalog's listener will read what it changed.
+        tracing::warn!(%error, "the routing table could not be read after DDL");
     }
+    Ok(outcome)
+}
+
+async fn carry_out(
+    all: Everywhere,
+    request: &DdlRequest,
+    statement: Statement,
+) -> Result<Outcome, DdlError> {
     let tag = statement.tag();
-    let who = who(&all.home, tag).await?;
-    match statement {
-        Statement::CreateTable { table } => create::table(&mut all, request, &who, &table).await?,
+    let (all, who) = all.meet(request, tag).await?;
+    let by = Client { request, who: &who };
+    let mut all = match statement {
+        Statement::CreateTable { table } => create::table(all, by, &table).await?,
         Statement::DropTable { tables, cascade, .. } => {
-            change::drop_tables(&mut all, request, &tables, cascade).await?
+            change::drop_tables(all, by, &tables, cascade).await?
         }
         Statement::Truncate { tables, restart_sequences, cascade } => {
-            change::truncate(&mut all, request, &who, &tables, restart_sequences, cascade).await?
+            change::truncate(all, by, &tables, restart_sequences, cascade).await?
         }
-        Statement::CreateIndex { table } => {
-            change::create_index(&mut all, request, &who, &table).await?
+        Statement::CreateIndex { table, at } => change::create_index(all, by, &table, at).await?,
+        Statement::DropIndex { indexes, cascade, concurrently } => {
+            change::drop_indexes(all, by, &indexes, cascade, concurrently).await?
         }
-        Statement::DropIndex { indexes, cascade, .. } => {
-            change::drop_indexes(&mut all, request, &indexes, cascade).await?
+        Statement::AlterTable { table, alteration } => {
+            alter::table(all, by, &table, alteration).await?
         }
-        Statement::AlterTable { table, evaluates, .. } => {
-            change::alter_table(&mut all, request, &who, &table, &evaluates).await?
-        }
-        Statement::Roles(change) => role_change::run(&all, request, &who, &change).await?,
-        Statement::Access(change) => access_change::run(&mut all, request, &change, &who).await?,
+        Statement::Roles(change) => role_change::run(all, by, &change).await?,
+        Statement::Access(change) => access_change::run(all, by, &change).await?,
     };
-    as_service(&all.home).await?;
-    let mut notices: Vec<Notice> = all.home.notices().into_iter().map(Notice::from).collect();
+    let mut notices = all.home.notices();
     for node in all.commit().await? {
         notices.push(Notice {
             severity: "WARNING".into(),
@@ -152,11 +148,14 @@ pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, Ddl
             hint: None,
         });
     }
-    if let Err(error) = store.reload().await {
-        // The statement is done; the catalog's listener will read what it changed.
-        tracing::warn!(%error, "the routing table could not be read after DDL");
-    }
     Ok(Outcome { tag, notices })
+}
+
+/// Whose statement it is: what was sent, and what the home node knows of the sender.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    request: &'a DdlRequest,
+    who: &'a Who,
 }
 
 /// Recovers at once and then every so often, until dropped.
@@ -175,88 +174,6 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
             Err(error) => tracing::warn!(%error, "DDL could not be recovered yet"),
         }
     }
-}
-
-/// Makes the home session act as the client until [`as_service`].
-async fn as_client(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
-    take_on(home, request, "role").await
-}
-
-/// Makes the home session the client's own until [`as_service`], which is more: a role may do with
-/// itself what others may not, and must not drop itself. Only for statements that run no code.
-async fn as_login(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
-    take_on(home, request, "session_authorization").await
-}
-
-async fn take_on(home: &Peer, request: &DdlRequest, identity: &str) -> Result<(), DdlError> {
-    home.set("client_min_messages", "notice").await?;
-    home.run("SET LOCAL search_path TO DEFAULT").await?;
-    home.set(identity, &request.role).await?;
-    for (name, sql) in &request.settings {
-        match name.to_ascii_lowercase().as_str() {
-            // It would change who may return to the service role.
-            "session_authorization" if identity == "role" => {
-                return Err(DdlError::unsupported(
-                    "DDL on distributed tables is not possible under SET SESSION AUTHORIZATION",
-                )
-                .hint("Use SET ROLE."));
-            }
-            "session_replication_role" => {}
-            _ => home.client.batch_execute(sql).await?,
-        }
-    }
-    Ok(())
-}
-
-/// Who the client is, if the home session acts as it; then it is the service role's. `tag` is what the
-/// statement is called.
-async fn who(home: &Peer, tag: &str) -> Result<Who, DdlError> {
-    let row = home
-        .client
-        .query_one(
-            "SELECT current_user::pg_catalog.text, \
-               pg_catalog.current_setting('pgshunt.shard_count', true), \
-               pg_catalog.current_setting('default_transaction_read_only'), \
-               pg_catalog.current_setting('standard_conforming_strings'), \
-               session_user::pg_catalog.text",
-            &[],
-        )
-        .await?;
-    as_service(home).await?;
-    let (read_only, standard): (String, String) = (row.try_get(2)?, row.try_get(3)?);
-    if read_only == "on" {
-        let message = format!("cannot execute {tag} in a read-only transaction");
-        return Err(DdlError::new("25006", message));
-    }
-    if standard == "off" {
-        return Err(DdlError::unsupported("DDL needs standard_conforming_strings = on"));
-    }
-    let role: String = row.try_get(0)?;
-    let superuser = home
-        .client
-        .query_one("SELECT rolsuper FROM pg_roles WHERE rolname::text = $1", &[&role])
-        .await?
-        .try_get(0)?;
-    let shard_count: Option<String> = row.try_get(1)?;
-    Ok(Who {
-        role,
-        login: row.try_get(4)?,
-        superuser,
-        shard_count: shard_count.filter(|s| !s.is_empty()),
-    })
-}
-
-/// The client's own text, at home. As an extended query, so that it can only be one statement.
-async fn run_as_client(home: &Peer, request: &DdlRequest) -> Result<(), DdlError> {
-    match home.client.execute(request.sql.as_str(), &[]).await {
-        Ok(_) => Ok(()),
-        Err(e) => Err(e.as_db_error().map(DdlError::from).unwrap_or_else(|| e.into())),
-    }
-}
-
-/// The home session is the service role's again, and prints names and constants in full.
-async fn as_service(home: &Peer) -> Result<(), DdlError> {
-    home.run(everywhere::OWN_SETTINGS).await
 }
 
 /// Refuses while the group's shards are being moved, and keeps a move from starting until the end of
@@ -286,9 +203,4 @@ async fn no_move(home: &Peer, group: GroupId) -> Result<(), DdlError> {
     } else {
         error.hint(format!("Wait for its end, or CANCEL MOVE {id}."))
     })
-}
-
-/// A search path as SET takes it.
-fn path_of<'a>(schemas: impl IntoIterator<Item = &'a str>) -> String {
-    schemas.into_iter().map(ident).collect::<Vec<_>>().join(", ")
 }

@@ -14,9 +14,7 @@ use postgres_protocol::escape::escape_identifier as ident;
 
 use super::objects::{self, Which};
 use super::roles::{Memberships, Part};
-use super::{
-    DdlError, DdlRequest, Everywhere, Peer, Who, as_login, as_service, roles, run_as_client,
-};
+use super::{DdlError, Everywhere, Peer, Who, roles};
 use crate::router::changes_reading;
 
 /// A role as a statement may write it.
@@ -33,7 +31,7 @@ impl Spec {
         match self {
             Self::Name(name) => name.clone(),
             Self::CurrentUser => who.role.clone(),
-            Self::SessionUser => who.login.clone(),
+            Self::SessionUser => who.session.clone(),
         }
     }
 }
@@ -197,19 +195,16 @@ enum Follow {
 
 /// Carries the statement out on all nodes, up to the commit.
 pub(super) async fn run(
-    all: &Everywhere,
-    request: &DdlRequest,
-    who: &Who,
+    all: Everywhere,
+    by: super::Client<'_>,
     change: &RoleChange,
-) -> Result<(), DdlError> {
+) -> Result<Everywhere, DdlError> {
     if let RoleChange::Set { setting, .. } | RoleChange::SetForDatabase { setting } = change {
-        setting.is_allowed(all).await?;
+        setting.is_allowed(&all).await?;
     }
-    as_login(&all.home, request).await?;
-    run_as_client(&all.home, request).await?;
-    as_service(&all.home).await?;
+    let all = all.run_text(by.request, by.who).await?;
 
-    let name = |s: &Spec| s.name(who);
+    let name = |s: &Spec| s.name(by.who);
     let names = |specs: &[Spec]| specs.iter().map(name).collect::<Vec<_>>();
     let follow = match change {
         RoleChange::Create { role } => Follow::Roles {
@@ -239,11 +234,11 @@ pub(super) async fn run(
         on_node(&all.home, node, &follow).await.map_err(|e| e.on_node(&node.node.name))
     }))
     .await?;
-    Ok(())
+    Ok(all)
 }
 
 async fn on_node(home: &Peer, node: &Peer, follow: &Follow) -> Result<(), DdlError> {
-    let (home, node) = (&home.client, &node.client);
+    let (home, node) = (&*home.client, &*node.client);
     match follow {
         Follow::Roles { roles, parts } => roles::bring(home, node, roles, parts).await,
         Follow::DefaultsOfAll => roles::bring_defaults_of_all(home, node).await,

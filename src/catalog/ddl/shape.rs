@@ -96,6 +96,22 @@ struct KeyColumn {
     deterministic: bool,
 }
 
+/// A column, told from others by its number, which it keeps when it is renamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub number: i16,
+    pub name: String,
+    pub type_name: String,
+    /// The type, and the collation if it is not the type's own.
+    pub kind: String,
+    pub not_null: bool,
+    /// What a row gets that says nothing; not what a generated column is computed from.
+    pub default: Option<String>,
+    /// The default is a literal.
+    pub is_constant: bool,
+    pub is_generated: bool,
+}
+
 /// A distributed table's parent.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -106,9 +122,11 @@ pub struct Shape {
     pub column_types: Vec<u32>,
     key: Vec<KeyColumn>,
     partition_key: String,
+    pub columns: Vec<Column>,
     column_clauses: Vec<String>,
-    column_settings: Vec<String>,
-    constraints: Vec<String>,
+    /// As ALTER TABLE takes them.
+    pub column_settings: Vec<String>,
+    pub constraints: Vec<String>,
     indexes: Vec<String>,
     pub sequences: Vec<Sequence>,
 }
@@ -124,6 +142,7 @@ impl Shape {
             column_names: Vec::new(),
             column_types: Vec::new(),
             key: Vec::new(),
+            columns: Vec::new(),
             column_clauses: Vec::new(),
             column_settings: Vec::new(),
             constraints: Vec::new(),
@@ -151,7 +170,7 @@ impl Shape {
             shape.sequences.push(sequence(&row)?);
         }
         for row in client.query(COLUMNS, &[&oid]).await? {
-            shape.column(&row)?;
+            shape.add_column(&row)?;
         }
         for row in client.query(CONSTRAINTS, &[&oid]).await? {
             shape.constraints.push(row.try_get(0)?);
@@ -162,7 +181,7 @@ impl Shape {
         Ok(shape)
     }
 
-    fn column(&mut self, row: &Row) -> Result<(), DdlError> {
+    fn add_column(&mut self, row: &Row) -> Result<(), DdlError> {
         let name: String = row.try_get(0)?;
         let type_name: String = row.try_get(1)?;
         let not_null: bool = row.try_get(2)?;
@@ -174,10 +193,19 @@ impl Shape {
         let compression: Option<String> = row.try_get(8)?;
         self.column_types.push(row.try_get(9)?);
 
-        let mut clause = format!("{} {type_name}", ident(&name));
-        if let Some(collation) = collation {
-            clause += &format!(" COLLATE {collation}");
-        }
+        let collate = collation.map(|c| format!(" COLLATE {c}")).unwrap_or_default();
+        let kind = format!("{type_name}{collate}");
+        let mut clause = format!("{} {kind}", ident(&name));
+        self.columns.push(Column {
+            number: row.try_get(10)?,
+            name: name.clone(),
+            type_name,
+            kind,
+            not_null,
+            default: default.clone().filter(|_| generated.is_empty()),
+            is_constant: row.try_get(11)?,
+            is_generated: !generated.is_empty(),
+        });
         match (generated.as_str(), identity.as_str(), default) {
             ("s", _, Some(expression)) => {
                 clause += &format!(" GENERATED ALWAYS AS ({expression}) STORED");
@@ -217,6 +245,10 @@ impl Shape {
     /// An SQL expression for the parent on whatever node it is evaluated.
     pub fn regclass(&self) -> String {
         regclass(&self.schema, &self.name)
+    }
+
+    pub fn column(&self, number: i16) -> Option<&Column> {
+        self.columns.iter().find(|c| c.number == number)
     }
 
     pub fn same_columns(&self, other: &Self) -> bool {
@@ -411,7 +443,7 @@ SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.at
   CASE WHEN a.attstorage <> t.typstorage THEN CASE a.attstorage WHEN 'p' THEN 'PLAIN'
     WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END END,
   CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END,
-  a.atttypid
+  a.atttypid, a.attnum, coalesce(d.adbin::text ~ '^\\{(COERCETODOMAIN :arg \\{)?CONST ', false)
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
   LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
   LEFT JOIN pg_collation l ON l.oid = a.attcollation

@@ -32,12 +32,32 @@ impl Name {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
-    CreateTable { table: Name },
-    DropTable { tables: Vec<Name>, missing_ok: bool, cascade: bool },
-    Truncate { tables: Vec<Name>, restart_sequences: bool, cascade: bool },
-    CreateIndex { table: Name },
-    DropIndex { indexes: Vec<Name>, missing_ok: bool, cascade: bool },
-    AlterTable { table: Name, missing_ok: bool, evaluates: Evaluates },
+    CreateTable {
+        table: Name,
+    },
+    DropTable {
+        tables: Vec<Name>,
+        cascade: bool,
+    },
+    Truncate {
+        tables: Vec<Name>,
+        restart_sequences: bool,
+        cascade: bool,
+    },
+    /// `at`: where the table's name begins in the text.
+    CreateIndex {
+        table: Name,
+        at: usize,
+    },
+    DropIndex {
+        indexes: Vec<Name>,
+        cascade: bool,
+        concurrently: Option<Concurrently>,
+    },
+    AlterTable {
+        table: Name,
+        alteration: Alteration,
+    },
     Roles(RoleChange),
     Access(AccessChange),
 }
@@ -58,15 +78,19 @@ impl Statement {
     }
 }
 
-/// What an ALTER TABLE makes the node compute for each row, as whoever runs it. That is a session
-/// of a superuser who took on the client's role and could lay it down again, so for other roles
-/// only what cannot run a user's code is allowed.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Evaluates {
-    /// Something else than a constant.
-    pub expression: bool,
-    /// Types that must be built in, as written.
-    pub types: Vec<Name>,
+/// DROP INDEX CONCURRENTLY
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Concurrently {
+    pub missing_ok: bool,
+}
+
+/// What else ALTER TABLE says that its outcome does not show.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Alteration {
+    /// It adds a constraint with an index, which PostgreSQL wants to make in the schemas of the leaves.
+    pub makes_index: bool,
+    /// DROP COLUMN ... CASCADE
+    pub cascade: bool,
 }
 
 pub fn parse(sql: &str) -> Result<Statement, DdlError> {
@@ -93,7 +117,7 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
             restart_sequences: s.restart_seqs,
             cascade: s.behavior == DropBehavior::DROP_CASCADE,
         }),
-        Node::IndexStmt(s) => create_index(s),
+        Node::IndexStmt(s) => create_index(s, sql),
         Node::AlterTableStmt(s) => alter_table(s),
         Node::RenameStmt(s) => rename(s),
         _ => Err(DdlError::unsupported("this statement is not supported on distributed tables")),
@@ -165,26 +189,20 @@ fn constraint(c: &nodes::Constraint) -> Result<(), DdlError> {
 }
 
 fn drop(s: &nodes::DropStmt) -> Result<Statement, DdlError> {
-    if s.concurrent {
-        return Err(DdlError::unsupported(
-            "an index of a distributed table cannot be dropped concurrently",
-        )
-        .hint("Leave CONCURRENTLY away."));
-    }
     let names = s.objects().iter().map(list_name).collect::<Result<Vec<_>, _>>()?;
     let cascade = s.behavior == DropBehavior::DROP_CASCADE;
     match s.remove_type {
-        ObjectType::OBJECT_TABLE => {
-            Ok(Statement::DropTable { tables: names, missing_ok: s.missing_ok, cascade })
-        }
-        ObjectType::OBJECT_INDEX => {
-            Ok(Statement::DropIndex { indexes: names, missing_ok: s.missing_ok, cascade })
-        }
+        ObjectType::OBJECT_TABLE => Ok(Statement::DropTable { tables: names, cascade }),
+        ObjectType::OBJECT_INDEX => Ok(Statement::DropIndex {
+            indexes: names,
+            cascade,
+            concurrently: s.concurrent.then_some(Concurrently { missing_ok: s.missing_ok }),
+        }),
         _ => Err(DdlError::unsupported("this kind of DROP is not supported on distributed tables")),
     }
 }
 
-fn create_index(s: &nodes::IndexStmt) -> Result<Statement, DdlError> {
+fn create_index(s: &nodes::IndexStmt, sql: &str) -> Result<Statement, DdlError> {
     let relation = s.relation().ok_or_else(broken)?;
     if s.concurrent {
         return Err(DdlError::unsupported(
@@ -202,7 +220,22 @@ fn create_index(s: &nodes::IndexStmt) -> Result<Statement, DdlError> {
             "an index of a distributed table cannot have a tablespace",
         ));
     }
-    Ok(Statement::CreateIndex { table: name_of(relation)? })
+    let at = usize::try_from(relation.location).map_err(|_| broken())?;
+    if !can_be_only(sql, at) {
+        return Err(DdlError::unsupported(
+            "the table of an index is named without an asterisk here",
+        ));
+    }
+    Ok(Statement::CreateIndex { table: name_of(relation)?, at })
+}
+
+/// Whether ONLY can be put before the table's name.
+fn can_be_only(sql: &str, at: usize) -> bool {
+    let (Some(before), Some(rest)) = (sql.get(..at), sql.get(at..)) else { return false };
+    let only = format!("{before}ONLY {rest}");
+    let Ok(parsed) = pg_raw_parse::parse(&only) else { return false };
+    let first = parsed.stmts().next();
+    matches!(first, Some(Node::IndexStmt(s)) if s.relation().is_some_and(|r| !r.inh))
 }
 
 fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
@@ -212,13 +245,13 @@ fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
             "this form of ALTER is not supported on distributed tables",
         ));
     }
-    let mut evaluates = Evaluates::default();
+    let mut alteration = Alteration::default();
     for command in s.cmds() {
         let Node::AlterTableCmd(c) = command else { return Err(broken()) };
         match c.subtype {
             Alter::AT_AddColumn => {
                 let Node::ColumnDef(column) = c.def() else { return Err(broken()) };
-                add_column(column, &mut evaluates)?;
+                add_column(column)?;
             }
             Alter::AT_AddConstraint => {
                 let Node::Constraint(new) = c.def() else { return Err(broken()) };
@@ -231,11 +264,12 @@ fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
                     .hint("Declare other constraints in CREATE TABLE."));
                 }
                 constraint(new)?;
+                alteration.makes_index = true;
             }
-            Alter::AT_DropColumn
-            | Alter::AT_ColumnDefault
-            | Alter::AT_SetNotNull
-            | Alter::AT_DropNotNull => {}
+            Alter::AT_DropColumn => {
+                alteration.cascade |= c.behavior == DropBehavior::DROP_CASCADE;
+            }
+            Alter::AT_ColumnDefault | Alter::AT_SetNotNull | Alter::AT_DropNotNull => {}
             _ => {
                 return Err(DdlError::unsupported(
                     "this form of ALTER TABLE is not supported on distributed tables",
@@ -247,10 +281,10 @@ fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
             }
         }
     }
-    Ok(Statement::AlterTable { table: name_of(relation)?, missing_ok: s.missing_ok, evaluates })
+    Ok(Statement::AlterTable { table: name_of(relation)?, alteration })
 }
 
-fn add_column(column: &nodes::ColumnDef, evaluates: &mut Evaluates) -> Result<(), DdlError> {
+fn add_column(column: &nodes::ColumnDef) -> Result<(), DdlError> {
     let ty = column.type_name().ok_or_else(broken)?;
     const SERIALS: [&str; 6] =
         ["serial", "serial4", "bigserial", "serial8", "smallserial", "serial2"];
@@ -261,38 +295,18 @@ fn add_column(column: &nodes::ColumnDef, evaluates: &mut Evaluates) -> Result<()
         )
         .hint("Declare it in CREATE TABLE."));
     }
-    let mut types = vec![name];
     for c in column.constraints() {
         let Node::Constraint(c) = c else { continue };
-        match c.contype {
-            ConstrType::CONSTR_NULL | ConstrType::CONSTR_NOTNULL => {}
-            ConstrType::CONSTR_DEFAULT => {
-                evaluates.expression |= !is_constant(c.raw_expr(), &mut types)?;
-            }
-            _ => {
-                constraint(c)?;
-                return Err(DdlError::unsupported(
-                    "a column added to a distributed table can only have DEFAULT, NULL and NOT NULL",
-                ));
-            }
-        }
-    }
-    for t in types {
-        if !evaluates.types.contains(&t) {
-            evaluates.types.push(t);
+        let kinds =
+            [ConstrType::CONSTR_NULL, ConstrType::CONSTR_NOTNULL, ConstrType::CONSTR_DEFAULT];
+        if !kinds.contains(&c.contype) {
+            constraint(c)?;
+            return Err(DdlError::unsupported(
+                "a column added to a distributed table can only have DEFAULT, NULL and NOT NULL",
+            ));
         }
     }
     Ok(())
-}
-
-/// Whether evaluating this runs no code of a user's, if only the `types` it casts to are built in.
-fn is_constant(mut expr: Node<'_>, types: &mut Vec<Name>) -> Result<bool, DdlError> {
-    // A loop: casts may be nested deeper than our stack.
-    while let Node::TypeCast(cast) = expr {
-        types.push(type_name(cast.type_name().ok_or_else(broken)?)?);
-        expr = cast.arg();
-    }
-    Ok(matches!(expr, Node::A_Const(_) | Node::SQLValueFunction(_)))
 }
 
 fn rename(s: &nodes::RenameStmt) -> Result<Statement, DdlError> {
@@ -300,11 +314,7 @@ fn rename(s: &nodes::RenameStmt) -> Result<Statement, DdlError> {
         return Err(DdlError::unsupported("only columns of distributed tables can be renamed"));
     }
     let relation = s.relation().filter(|r| r.inh).ok_or_else(broken)?;
-    Ok(Statement::AlterTable {
-        table: name_of(relation)?,
-        missing_ok: s.missing_ok,
-        evaluates: Evaluates::default(),
-    })
+    Ok(Statement::AlterTable { table: name_of(relation)?, alteration: Alteration::default() })
 }
 
 fn range_vars(list: &pg_raw_parse::list::NodeList) -> Result<Vec<Name>, DdlError> {
@@ -382,7 +392,6 @@ mod tests {
             parse("drop table if exists a, s.b cascade"),
             Ok(Statement::DropTable {
                 tables: vec![name(None, "a"), name(Some("s"), "b")],
-                missing_ok: true,
                 cascade: true
             })
         );
@@ -396,39 +405,18 @@ mod tests {
         );
         assert_eq!(
             parse("CREATE UNIQUE INDEX ON t (a, id)"),
-            Ok(Statement::CreateIndex { table: name(None, "t") })
+            Ok(Statement::CreateIndex { table: name(None, "t"), at: 23 })
         );
-        let Ok(Statement::AlterTable { evaluates, .. }) = parse(
-            "ALTER TABLE t ADD COLUMN a int NOT NULL DEFAULT -1, ADD b text DEFAULT 'x'::text",
-        ) else {
-            panic!("must parse")
-        };
-        assert_eq!(
-            evaluates,
-            Evaluates {
-                expression: false,
-                types: vec![name(Some("pg_catalog"), "int4"), name(None, "text")]
-            }
-        );
-        assert!(parse("ALTER TABLE t RENAME a TO b").is_ok());
-    }
-
-    #[test]
-    fn a_default_that_calls_something_is_told_apart() {
-        for sql in [
-            "ALTER TABLE t ADD a int DEFAULT f()",
-            "ALTER TABLE t ADD a int DEFAULT 1 + 1",
-            "ALTER TABLE t ADD a text DEFAULT (SELECT 'x')",
+        for (sql, makes_index, cascade) in [
+            ("ALTER TABLE t ADD a int NOT NULL DEFAULT -1, DROP b CASCADE", false, true),
+            ("ALTER TABLE t DROP b, ADD PRIMARY KEY (a)", true, false),
+            ("ALTER TABLE t ADD a text DEFAULT f()", false, false),
         ] {
-            let Ok(Statement::AlterTable { evaluates, .. }) = parse(sql) else { panic!("{sql}") };
-            assert!(evaluates.expression, "{sql}");
+            let alteration = Alteration { makes_index, cascade };
+            let table = name(None, "t");
+            assert_eq!(parse(sql), Ok(Statement::AlterTable { table, alteration }), "{sql}");
         }
-        let Ok(Statement::AlterTable { evaluates, .. }) =
-            parse("ALTER TABLE t ADD a int DEFAULT CAST('1'::s.dom AS int8)")
-        else {
-            panic!("must parse")
-        };
-        assert!(evaluates.types.contains(&name(Some("s"), "dom")), "{evaluates:?}");
+        assert!(parse("ALTER TABLE t RENAME a TO b").is_ok());
     }
 
     #[test]
@@ -443,7 +431,7 @@ mod tests {
             "CREATE TABLE t PARTITION OF o FOR VALUES WITH (MODULUS 2, REMAINDER 0) PARTITION BY HASH (id)",
             "CREATE INDEX CONCURRENTLY i ON t (a)",
             "CREATE INDEX i ON ONLY t (a)",
-            "DROP INDEX CONCURRENTLY i",
+            "CREATE INDEX i ON t * (a)",
             "ALTER TABLE t ALTER a TYPE bigint",
             "ALTER TABLE t ADD a serial",
             "ALTER TABLE t ADD a int CHECK (a > f())",

@@ -16,11 +16,8 @@ async fn helper_that_creates_a_table_and_crashes() {
     }
     let connector = Arc::new(Connector::new(&config));
     let store = Store::open(connector, &config.cluster.nodes).await.unwrap();
-    let request = DdlRequest {
-        role: "alice".into(),
-        settings: Vec::new(),
-        sql: "CREATE TABLE t (id serial) PARTITION BY HASH (id)".into(),
-    };
+    let request =
+        DdlRequest::new("alice", Vec::new(), "CREATE TABLE t (id serial) PARTITION BY HASH (id)");
     let _ = ddl::execute(&store, &request).await;
     println!("SURVIVED");
 }

@@ -368,11 +368,11 @@ async fn tables_that_move_are_not_granted_and_the_service_roles_shards_are_nobod
     }
     assert_eq!(c.access("public", "t").await, before);
     // What has nothing to do with them goes on, however the session has names printed.
-    let request = DdlRequest {
-        role: SUPERUSER.into(),
-        settings: vec![setting("quote_all_identifiers", "on")],
-        sql: "DROP POLICY IF EXISTS of_none ON pg_class".into(),
-    };
+    let request = DdlRequest::new(
+        SUPERUSER,
+        vec![setting("quote_all_identifiers", "on")],
+        "DROP POLICY IF EXISTS of_none ON pg_class",
+    );
     ddl::execute(&c.store, &request).await.unwrap();
     c.root("GRANT TEMPORARY ON DATABASE app TO ann").await;
     for sql in ["GRANT SELECT ON shard_1.t TO ann", "GRANT CREATE ON SCHEMA shard_1 TO ann"] {

@@ -91,11 +91,11 @@ async fn a_password_is_hashed_once_and_a_verifier_is_kept() {
         tFQ6jE0TNHmBXjYkXBHfyLPQbdxfOFY1FJJqRVvkJ0I=:fkwZ7zrwFlUYJSYlHzdbCwBcNsZKTsKGIT8BULC6zx0=";
     c.root(&format!("CREATE ROLE kept LOGIN PASSWORD '{kept}'")).await;
     assert!(c.roles().await.contains(kept));
-    let request = DdlRequest {
-        role: SUPERUSER.into(),
-        settings: vec![setting("password_encryption", "md5")],
-        sql: "CREATE ROLE md LOGIN PASSWORD 'm'".into(),
-    };
+    let request = DdlRequest::new(
+        SUPERUSER,
+        vec![setting("password_encryption", "md5")],
+        "CREATE ROLE md LOGIN PASSWORD 'm'",
+    );
     ddl::execute(&c.store, &request).await.unwrap();
     assert!(c.roles().await.contains("-1 md5"));
     // It holds the name, so PostgreSQL clears it.
@@ -165,7 +165,7 @@ async fn rights_and_errors_are_those_of_the_home_node() {
     }
     let chief = async |sql: &str| {
         let settings = vec![setting("role", "chief")];
-        let request = DdlRequest { role: "alice".into(), settings, sql: sql.into() };
+        let request = DdlRequest::new("alice", settings, sql);
         ddl::execute(&c.store, &request).await
     };
     let e = chief("DROP ROLE alice").await.unwrap_err();
