@@ -60,6 +60,7 @@ const KEYS: &[Key] = &[
     fixed("cluster.database", Given(|c| c.cluster.database.clone())),
     fixed("cluster.nodes", Given(nodes)),
     fixed("cluster.service_user", Given(|c| c.cluster.service_user.clone())),
+    fixed("limits.analysis_memory", Shown(|c| c.limits.analysis_memory.to_string())),
     live("limits.login_timeout", Time(|c| &mut c.limits.login_timeout)),
     live("limits.max_clients", Count(|c| &mut c.limits.max_clients)),
     live("limits.max_message", Size(|c| &mut c.limits.max_message, MIN_MESSAGE)),

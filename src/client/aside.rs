@@ -24,6 +24,12 @@ pub(super) struct Aside<T> {
     cancelled: bool,
 }
 
+impl<T> Aside<T> {
+    pub(super) fn unless_cancelled(self) -> Option<T> {
+        self.arrived.filter(|_| !self.cancelled)
+    }
+}
+
 impl Client {
     /// A connection to `node` from its pool: at once, or in turn. `Err(None)`: a pause has begun, and
     /// it is to be asked for again.

@@ -8,6 +8,7 @@
 //! [`worker::Worker`] is what
 //! the clients of one thread share without locks; [`shared::Shared`] what all threads share.
 
+mod analysis;
 mod aside;
 mod authenticate;
 mod cancel;

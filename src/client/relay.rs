@@ -159,6 +159,7 @@ impl Client {
                 Some(Need::Listen(channels)) => {
                     Box::pin(self.listen(channels)).await.map(|()| true)
                 }
+                Some(Need::Analysis(order)) => Box::pin(self.analyse(*order)).await.map(|()| true),
                 Some(Need::Fence) => Box::pin(self.fence()).await.map(|()| true),
                 None if self.parts.session.waits_for_fence() => {
                     Box::pin(self.fence()).await.map(|()| true)

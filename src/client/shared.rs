@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use super::analysis::Analyses;
 pub use super::cancel::Registration;
 use super::listeners::Listeners;
 use super::reported::Reported;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub roles: Roles,
     pub listeners: Listeners,
     pub moments: Moments,
+    /// Long texts under analysis.
+    pub analyses: Analyses,
     /// Connections under TLS whose clients a successor serves.
     pub pumps: Pumps,
     clients: AtomicUsize,
@@ -82,6 +85,7 @@ impl Shared {
         console: Console,
         draining: tokio::sync::watch::Receiver<bool>,
     ) -> Self {
+        let analyses = Analyses::new(config.load().limits.analysis_memory);
         let reported = Arc::<Reported>::default();
         let kept =
             Kept { pools: pools.clone(), reported: reported.clone(), registry: registry.clone() };
@@ -103,6 +107,7 @@ impl Shared {
             roles,
             listeners,
             moments: Moments::later(since_epoch.as_micros() as u64),
+            analyses,
             pumps: Pumps::default(),
             clients: AtomicUsize::new(0),
             closing: AtomicBool::new(false),

@@ -161,6 +161,12 @@ impl Source<'_> {
         if config.limits.max_message < 64 << 10 {
             return refuse(&["limits", "max_message"], "max_message must be at least 64kB".into());
         }
+        if config.limits.analysis_memory < 4 << 20 {
+            return refuse(
+                &["limits", "analysis_memory"],
+                "analysis_memory must be at least 4MB".into(),
+            );
+        }
         if config.server.stats_period.is_zero() {
             return refuse(&["server", "stats_period"], "stats_period cannot be 0".into());
         }

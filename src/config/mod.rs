@@ -227,13 +227,21 @@ pub struct Limits {
     /// streamed and not bounded by this.
     #[serde(deserialize_with = "units::size")]
     pub max_message: usize,
+    /// What the trees of long statements that are analysed at one time may take, in bytes.
+    #[serde(deserialize_with = "units::size")]
+    pub analysis_memory: usize,
     #[serde(deserialize_with = "units::duration")]
     pub login_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_clients: 10_000, max_message: 64 << 20, login_timeout: Duration::from_secs(30) }
+        Self {
+            max_clients: 10_000,
+            max_message: 64 << 20,
+            analysis_memory: 512 << 20,
+            login_timeout: Duration::from_secs(30),
+        }
     }
 }
 

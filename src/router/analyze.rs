@@ -1,6 +1,7 @@
 //! One parsed statement's kind: which way it takes, and why another way would be wrong.
 
-use pg_raw_parse::walk::{Recurse, walk_manual};
+use crate::sql::tree::{Recurse, walk};
+use hashbrown::HashMap;
 use pg_raw_parse::{Node, nodes};
 
 use super::constant::Literals;
@@ -102,16 +103,17 @@ fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
 
 /// Notes which parameters stand in other places too: their type may be decided there.
 fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key]) {
-    let mut numbers = Vec::new();
-    walk_manual::<()>(node, |n| {
+    let mut times: HashMap<i32, usize> = HashMap::new();
+    walk::<()>(node, |n| {
         if let Node::ParamRef(p) = n {
-            numbers.push(p.number);
+            *times.entry(p.number).or_default() += 1;
         }
         Recurse::yes()
     });
     for source in keys.iter_mut().flat_map(|k| k.iter_mut()) {
         if let KeySource::Param { index, alone } = source {
-            *alone = numbers.iter().filter(|&&n| usize::try_from(n) == Ok(*index + 1)).count() == 1;
+            let number = i32::try_from(*index + 1).unwrap_or_default();
+            *alone = times.get(&number) == Some(&1);
         }
     }
 }
@@ -213,7 +215,7 @@ pub fn calls_set_config(node: Node<'_>) -> bool {
         Node::SelectStmt(_) | Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_)
     );
     may_call
-        && walk_manual(node, |n| match n {
+        && walk(node, |n| match n {
             Node::FuncCall(f)
                 if name_of(f).is_some_and(|(_, n)| matches!(n, "set_config" | "setval")) =>
             {
@@ -280,7 +282,7 @@ fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> 
     let is_fold = !folds.is_empty() && folds.iter().all(Option::is_some);
 
     // Everything else in the statement must give the same on every node.
-    let unsteady = walk_manual(s.into(), |n| match n {
+    let unsteady = walk(s.into(), |n| match n {
         Node::FuncCall(f) => {
             let name = name_of(f).map_or("?", |(_, n)| n);
             let aggregate = is_fold && matches!(name, "count" | "sum" | "min" | "max");

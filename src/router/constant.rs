@@ -24,11 +24,18 @@ pub enum Slot {
 
 /// A constant that compares with a key column of type `ty` by that type's hash, if it is one.
 pub fn constant(
-    value: Node<'_>,
+    mut value: Node<'_>,
     ty: KeyType,
     text: &[u8],
     literals: &dyn Literals,
 ) -> Option<KeySource> {
+    // A cast to the key's own type (or one that compares with it alike) changes nothing.
+    while let Node::TypeCast(t) = value {
+        if !casts_alike(t.type_name()?, ty) {
+            return None;
+        }
+        value = t.arg();
+    }
     match value {
         Node::ParamRef(p) => {
             let index = usize::try_from(p.number).ok()?.checked_sub(1)?;
@@ -64,12 +71,6 @@ pub fn constant(
                 },
                 _ => None,
             }
-        }
-        // A cast to the key's own type (or one that compares with it alike) changes nothing.
-        Node::TypeCast(t) => {
-            let type_name = t.type_name()?;
-            let same = casts_alike(type_name, ty);
-            if same { constant(t.arg(), ty, text, literals) } else { None }
         }
         _ => None,
     }

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use pg_raw_parse::walk::{Recurse, walk_manual};
+use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{Node, nodes};
 
 use super::analyze::Context;
@@ -44,7 +44,7 @@ fn query_draws(query: Node<'_>, cx: Context<'_>) -> bool {
     if matches!(query, Node::None) {
         return false;
     }
-    let found = walk_manual(query, |n| match n {
+    let found = walk(query, |n| match n {
         Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
             ControlFlow::Break(())
         }
@@ -85,7 +85,7 @@ fn query_asks(query: Node<'_>, cx: Context<'_>) -> bool {
     if matches!(query, Node::None) {
         return false;
     }
-    let found = walk_manual(query, |n| match n {
+    let found = walk(query, |n| match n {
         Node::FuncCall(f) if matches!(builtin(f, cx), Some("currval" | "lastval")) => {
             ControlFlow::Break(())
         }

@@ -8,11 +8,13 @@
 //! Invariant: a plan is a proof. A statement goes to one shard only if every row it can see or
 //! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
 
+pub mod analysis;
 mod analyze;
 mod cache;
 mod constant;
 mod draws;
 mod functions;
+mod make;
 mod node_bound;
 mod path;
 pub mod place;

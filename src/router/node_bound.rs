@@ -6,7 +6,7 @@
 
 use std::ops::ControlFlow;
 
-use pg_raw_parse::walk::{Recurse, walk_manual};
+use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, refused};
@@ -29,7 +29,7 @@ pub fn bound(node: Node<'_>, cx: Context<'_>) -> Option<Bound> {
     {
         return Some(bound);
     }
-    let refused = walk_manual(node, |n| {
+    let refused = walk(node, |n| {
         let found = match n {
             Node::FuncCall(f) => function(f, node, cx),
             n if set_config::updates_settings(n) => set_config::bound_by_update(cx),

@@ -3,13 +3,14 @@
 use pg_raw_parse::raw::VariableSetKind;
 use pg_raw_parse::{ConstValue, Node};
 
+use crate::sql::tree;
+
 /// `"$user", public`
 pub const DEFAULT: [&str; 2] = ["$user", "public"];
 
 /// The schemas that a SET's text, or the value given at startup, puts in force. `None`: not known.
 pub fn schemas(text: &str) -> Option<Vec<String>> {
-    let parsed = pg_raw_parse::parse(text);
-    let Ok(tree) = parsed else { return listed(text) };
+    let Ok(tree) = tree::parse(text) else { return listed(text) };
     let mut statements = tree.iter();
     let (Some(only), None) = (statements.next(), statements.next()) else { return listed(text) };
     let Node::VariableSetStmt(s) = only.stmt() else { return None };

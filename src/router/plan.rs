@@ -241,6 +241,16 @@ impl Plan {
         }
     }
 
+    /// About what it takes of the memory, in bytes.
+    pub fn weight(&self) -> usize {
+        let keys = match &self.kind {
+            Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
+            _ => 0,
+        };
+        let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();
+        size_of::<Self>() + size_of_val(self.statements.as_slice()) + keys + tables
+    }
+
     /// Of an empty text.
     pub fn nothing() -> Self {
         Self {

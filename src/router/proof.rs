@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
+use crate::sql::tree::{Recurse, walk};
+use hashbrown::HashSet;
 use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType};
-use pg_raw_parse::walk::{Recurse, walk_manual};
 use pg_raw_parse::{Node, nodes};
 
 use super::constant::{Literals, constant};
@@ -174,7 +175,7 @@ impl<'a> Prover<'a> {
     ) -> Outcome<()> {
         let mut subs = Vec::new();
         let mut writes = false;
-        walk_manual::<()>(whole, |n| match n {
+        walk::<()>(whole, |n| match n {
             Node::WithClause(_) => Recurse::no(),
             Node::SelectStmt(s) => {
                 subs.push((s, Sees::Level));
@@ -209,12 +210,11 @@ impl<'a> Prover<'a> {
             return writes_in_with();
         }
         // Those of ON conditions are met twice; how they were met first decides.
-        let mut seen: Vec<*const nodes::SelectStmt> = Vec::with_capacity(subs.len());
+        let mut seen: HashSet<*const nodes::SelectStmt> = HashSet::with_capacity(subs.len());
         for (s, sees) in subs {
-            if seen.contains(&std::ptr::from_ref(s)) {
+            if !seen.insert(s) {
                 continue;
             }
-            seen.push(s);
             match (sees, level.outer) {
                 (Sees::Outer, outer) => {
                     self.level(s, outer, proven.get(1..).unwrap_or_default(), depth + 1)?;
@@ -316,7 +316,7 @@ impl<'a> Prover<'a> {
             _ => {
                 level.opaque = true;
                 let mut table = false;
-                walk_manual::<()>(item, |n| {
+                walk::<()>(item, |n| {
                     table |= matches!(n, Node::RangeVar(_));
                     Recurse::yes()
                 });
@@ -463,7 +463,7 @@ fn selects_in<'a>(expression: Node<'a>) -> Vec<&'a nodes::SelectStmt> {
     if matches!(expression, Node::None) {
         return found;
     }
-    walk_manual::<()>(expression, |n| match n {
+    walk::<()>(expression, |n| match n {
         Node::SelectStmt(s) => {
             found.push(s);
             Recurse::no()

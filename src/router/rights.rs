@@ -13,6 +13,7 @@ use pg_raw_parse::{Node, nodes};
 use super::analyze::{Context, refused};
 use super::plan::Kind;
 use super::scope::{Named, leaf_schema};
+use crate::sql::tree;
 
 /// Where the statement runs; `None`: it is about something else.
 pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
@@ -184,6 +185,14 @@ pub fn are_told_of(cx: Context<'_>) -> bool {
     false
 }
 
+/// Whether a text that nobody reads may be about roles or their rights.
+pub fn names_roles(text: &[u8]) -> bool {
+    let named = ["role", "user", "group", "grant", "revoke", "owned", "database", "tablespace"];
+    words(text)
+        .iter()
+        .any(|(_, word)| named.iter().any(|n| n.as_bytes().eq_ignore_ascii_case(word)))
+}
+
 /// Where each word begins, and the word.
 fn words(text: &[u8]) -> Vec<(usize, &[u8])> {
     let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
@@ -201,7 +210,7 @@ fn words(text: &[u8]) -> Vec<(usize, &[u8])> {
 /// Whether what begins with GRANT or REVOKE is more than a word, and not known to be for one node only.
 fn grants_everywhere(text: &[u8], cx: Context<'_>) -> bool {
     let Ok(sql) = std::str::from_utf8(text) else { return true };
-    if let Ok(parsed) = pg_raw_parse::parse(sql)
+    if let Ok(parsed) = tree::parse(sql)
         && let Some(statement) = parsed.stmts().next()
     {
         return match statement {

@@ -1,13 +1,13 @@
 //! Which statements return no rows at all, as their text alone tells.
 
+use crate::sql::tree::{self, Recurse, walk};
 use pg_raw_parse::Node;
-use pg_raw_parse::walk::{Recurse, walk_manual};
 
 /// The highest parameter of a text that returns no columns; `None`: it returns some, or may.
 pub fn parameters_of_silent(text: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(text).ok()?;
     // Nothing that the planner has not been through already.
-    let tree = pg_raw_parse::parse(text).ok()?;
+    let tree = tree::parse(text).ok()?;
     let mut statements = tree.iter();
     let Some(raw) = statements.next() else { return Some(0) };
     let node = raw.stmt();
@@ -26,7 +26,7 @@ pub fn parameters_of_silent(text: &[u8]) -> Option<usize> {
         _ => return Some(0),
     };
     let mut highest = 0;
-    walk_manual::<()>(query, |n| {
+    walk::<()>(query, |n| {
         if let Node::ParamRef(p) = n {
             highest = highest.max(usize::try_from(p.number).unwrap_or(usize::MAX));
         }

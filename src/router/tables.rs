@@ -4,7 +4,7 @@
 //! WITH queries before it (nor in itself, unless RECURSIVE). The target of INSERT, UPDATE, DELETE and
 //! MERGE is never a WITH query.
 
-use pg_raw_parse::walk::{Recurse, walk_manual};
+use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{Node, nodes};
 
 use super::scope::{Named, Names};
@@ -44,12 +44,11 @@ pub fn with_of<'a>(node: Node<'a>) -> Option<&'a nodes::WithClause> {
     }
 }
 
-/// The names of the tables and views that a statement reads or changes, whatever they are.
+/// The names of the tables and views that a statement reads or changes, whatever they are, and as
+/// often as it names them.
 pub fn used(node: Node<'_>, found: &mut Vec<String>) {
     let mut add = |rv: &nodes::RangeVar| {
-        if let Some(name) = rv.relname()
-            && !found.iter().any(|f| f == name)
-        {
+        if let Some(name) = rv.relname() {
             found.push(name.to_owned());
         }
     };
@@ -72,7 +71,7 @@ pub fn used(node: Node<'_>, found: &mut Vec<String>) {
         | Node::DeleteStmt(_)
         | Node::MergeStmt(_) => {
             target_of(node).into_iter().for_each(&mut add);
-            walk_manual::<()>(node, |n| {
+            walk::<()>(node, |n| {
                 if let Node::RangeVar(rv) = n {
                     add(rv);
                 }
@@ -125,7 +124,7 @@ impl<'a> Search<'a, '_> {
         }
         let mut inner = Vec::new();
         let mut named = Vec::new();
-        walk_manual::<()>(node, |n| match n {
+        walk::<()>(node, |n| match n {
             // FOR UPDATE OF t names what FROM has named already.
             Node::LockingClause(_) | Node::WithClause(_) => Recurse::no(),
             // A query without WITH adds nothing to the scope it stands in.

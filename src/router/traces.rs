@@ -3,10 +3,11 @@
 //! The text shows the functions it calls and not what they do. Which of them leave something is
 //! found out on the connection itself when the transaction has ended (`session::check`).
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use pg_raw_parse::walk::{Recurse, walk_manual};
+use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{Node, nodes};
 
 use super::analyze::{Context, is_temporary};
@@ -43,7 +44,7 @@ pub fn of_query(query: Node<'_>, cx: Context<'_>) -> Control {
 pub fn of(query: Node<'_>, cx: Context<'_>) -> Traces {
     let mut found = Found::default();
     found.walk(query, cx);
-    found.traces
+    found.traces()
 }
 
 /// CALL. A walk does not visit what it starts from.
@@ -86,6 +87,8 @@ pub fn leaves(traces: Traces) -> Control {
 #[derive(Default)]
 struct Found {
     traces: Traces,
+    /// Those for `traces`, each once.
+    functions: BTreeSet<String>,
     bind: Option<&'static str>,
     frees: bool,
 }
@@ -104,7 +107,7 @@ impl Found {
             _ => {}
         }
         self.traces.code |= updates_settings(node);
-        walk_manual::<()>(node, |n| {
+        walk::<()>(node, |n| {
             match n {
                 Node::FuncCall(f) => self.call(f, node, cx),
                 Node::UpdateStmt(_) => self.traces.code |= updates_settings(n),
@@ -126,9 +129,7 @@ impl Found {
         // Another one of each name for each connection.
         self.traces.code |= schema.is_some_and(|s| s.starts_with("pg_temp"));
         if schema.is_some_and(|s| s != "pg_catalog") || !cx.functions.is_builtin(name) {
-            if !self.traces.functions.iter().any(|known| known == name) {
-                self.traces.functions.push(name.to_owned());
-            }
+            self.functions.insert(name.to_owned());
             return;
         }
         self.frees |= frees(name);
@@ -152,12 +153,18 @@ impl Found {
         }
     }
 
+    fn traces(self) -> Traces {
+        Traces { functions: self.functions.into_iter().collect(), ..self.traces }
+    }
+
     fn control(self) -> Control {
-        match self.bind {
-            Some(why) => Control::Bind(why),
-            None if !self.traces.is_empty() => leaves(self.traces),
-            None if self.frees => Control::Frees,
-            None => Control::None,
+        if let Some(why) = self.bind {
+            return Control::Bind(why);
+        }
+        let frees = self.frees;
+        match leaves(self.traces()) {
+            Control::None if frees => Control::Frees,
+            control => control,
         }
     }
 }
@@ -179,7 +186,7 @@ fn dotted(text: &[u8]) -> Vec<String> {
 /// What a SELECT of nothing but constants, or of `set_config(..., true)`, does.
 fn of_constant(node: Node<'_>) -> Control {
     let mut local = false;
-    let other = walk_manual(node, |n| match n {
+    let other = walk(node, |n| match n {
         Node::FuncCall(f) if is_call_of_set_config(f) => {
             local = true;
             Recurse::yes()

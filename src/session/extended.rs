@@ -6,11 +6,11 @@
 //! client is owed come in the order of its messages, whoever gives them.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::link::{Expect, Fate, Reply, Undo};
 use super::simple::may_move;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
+use crate::router::analysis::{Under, is_long};
 use crate::router::place::{BindValues, Place};
 use crate::router::plan::{Control, Kind};
 use crate::wire::ProtocolError;
@@ -153,7 +153,7 @@ impl Session {
         if self.meaning_is_open() || !p.name.is_empty() && self.is_name_open(p.name) {
             return Err(Stop::Wait(Need::Quiet));
         }
-        let plan = env.planner.plan_text(p.text, env.routes, self.speech());
+        let plan = self.plan_text(p.text, env)?;
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
         }
@@ -174,12 +174,10 @@ impl Session {
             let node = self.node().unwrap_or(home);
             self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
         }
-        let statement = Rc::new(Statement::new(
-            p.text,
-            p.oids,
-            plan,
-            env.moments.parsed_by(self.settings.search_path()),
-        ));
+        let meant = env.moments.parsed_by(self.settings.search_path());
+        let mut statement = Statement::new(p.text, p.oids, plan, meant);
+        statement.planned_under = is_long(p.text).then(|| Under::new(env.routes, self.speech()));
+        let statement = Rc::new(statement);
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
         } else {
@@ -262,7 +260,7 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let statement = self.statement(b.statement)?;
-        let plan = self.fresh_plan(&statement, env);
+        let plan = self.fresh_plan(&statement, env)?;
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Err(Stop::Wait(Need::Quiet));
         }
@@ -332,15 +330,6 @@ impl Session {
     pub(super) fn begins_behind(&self, plan: &crate::router::plan::Plan) -> bool {
         let begins = plan.single() == Some(&Control::Begin) && self.pinned.is_none();
         begins && self.link.as_ref().is_some_and(|l| !l.in_segment && !l.is_quiet())
-    }
-
-    /// The statement's plan under the routing table in force now.
-    pub(super) fn fresh_plan(
-        &self,
-        statement: &Statement,
-        env: &mut Env<'_>,
-    ) -> Arc<crate::router::plan::Plan> {
-        env.planner.plan_text(&statement.text, env.routes, self.speech())
     }
 
     /// Gets the session linked to the place, its transaction begun and what was pending sent.

@@ -138,7 +138,7 @@ impl Session {
             _ => None,
         });
         let Some(statement) = bind else { return Ok(None) };
-        let plan = self.fresh_plan(&statement, env);
+        let plan = self.fresh_plan(&statement, env)?;
         let place = crate::router::place::place(&plan.kind, &NoValues, env.routes)?;
         let (mut described, mut hide_describe, mut rows) = (false, false, 0);
         let mut request = Vec::new();

@@ -248,6 +248,7 @@ impl Session {
             skipping: _,
             statements,
             unnamed,
+            analysed: _,
             portals,
             pending: _,
             pending_bytes: _,

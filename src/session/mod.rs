@@ -25,6 +25,7 @@
 //!
 //! What is left out: a second node within a transaction.
 
+mod analysed;
 mod apply;
 mod behind;
 mod check;
@@ -62,6 +63,7 @@ use hashbrown::HashMap;
 
 use crate::gate::machine::Gate;
 use crate::router::Planner;
+use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
@@ -118,6 +120,8 @@ pub enum Need {
     Gate,
     /// Everything outstanding must be answered first.
     Quiet,
+    /// The text is too long to be analysed here: then [`Session::analysed`].
+    Analysis(Box<Order>),
     /// Work that involves several nodes: then [`Session::job_done`].
     Job(Box<Job>),
     /// The shared connection must listen to these: then [`Session::listening`].
@@ -188,6 +192,9 @@ pub struct Session {
     skipping: bool,
     statements: HashMap<Vec<u8>, Rc<Statement>>,
     unnamed: Option<Rc<Statement>>,
+    /// The long text that was analysed last. One that is sent again and again under an older plan
+    /// (Bind) keeps its place.
+    analysed: Option<Analysed>,
     portals: Vec<portals::Portal>,
     pending: Vec<Pending>,
     pending_bytes: usize,
@@ -249,6 +256,7 @@ impl Session {
             skipping: false,
             statements: HashMap::new(),
             unnamed: None,
+            analysed: None,
             portals: Vec::new(),
             pending: Vec::new(),
             pending_bytes: 0,
@@ -417,6 +425,9 @@ impl Session {
             b'X' => Flow::Terminate,
             _ => return Err(ProtocolError("invalid frontend message type")),
         };
+        if matches!((header.tag, &flow), (b'Q' | b'P', Flow::Done)) {
+            self.analysed = None;
+        }
         match &flow {
             Flow::Done => self.retry.record(header.tag, body),
             Flow::Wait(Need::Quiet) => self.ask_for_answers(io),

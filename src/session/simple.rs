@@ -4,9 +4,10 @@ use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
-use crate::router::first_word;
+use crate::router::analysis::is_long;
 use crate::router::place::{Place, place};
 use crate::router::plan::{Control, Kind, Plan};
+use crate::router::{Planned, first_word};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
@@ -27,7 +28,14 @@ impl Session {
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
-        let planned = env.planner.plan(text, env.routes, self.speech());
+        let planned = if is_long(text) {
+            match self.long_plan(text, env) {
+                Ok(plan) => Planned::alone(plan, text),
+                Err(need) => return Flow::Wait(need),
+            }
+        } else {
+            env.planner.plan(text, env.routes, self.speech())
+        };
         let plan = planned.plan.clone();
         let mut place = place(&plan.kind, &planned.literals, env.routes);
         let mut fails = false;

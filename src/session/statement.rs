@@ -9,6 +9,7 @@ use super::link::Link;
 use super::listening;
 use super::moments::Meaning;
 use super::prepared::{StatementId, statement_id};
+use crate::router::analysis::{Under, is_long};
 use crate::router::parameters_of_silent;
 use crate::router::plan::Plan;
 use crate::wire::backend::put_bare;
@@ -23,6 +24,8 @@ pub struct Statement {
     pub sent: Option<Vec<u8>>,
     pub oids: Vec<u8>,
     pub plan: Arc<Plan>,
+    /// What the plan of a long text holds under; of others there is a cache to ask.
+    pub planned_under: Option<Under>,
     /// What the client's Parse of it meant.
     pub meant: Meaning,
     /// The client has been told its result's columns and may go by them.
@@ -49,6 +52,7 @@ impl Statement {
             sent,
             oids: oids.to_vec(),
             plan,
+            planned_under: None,
             meant,
             described: Cell::default(),
             columns: RefCell::default(),
@@ -105,7 +109,7 @@ impl Statement {
             let oid = u32::from_be_bytes(oid.try_into().unwrap_or_default());
             oid != 0 && oid != UNKNOWN
         });
-        if !settled || parameters_of_silent(&self.text)? > types.len() / 4 {
+        if !settled || is_long(&self.text) || parameters_of_silent(&self.text)? > types.len() / 4 {
             return None;
         }
         let mut answer = Vec::new();

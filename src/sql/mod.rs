@@ -1,3 +1,6 @@
 //! Reading SQL, as far as it decides where a statement goes.
 
 pub mod lexer;
+pub mod size;
+mod stack;
+pub mod tree;

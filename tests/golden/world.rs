@@ -357,6 +357,10 @@ impl World {
                 self.client().session.listening(channels);
                 return true;
             }
+            Some(Need::Analysis(order)) => {
+                self.client().session.analysed(order.carry_out());
+                return true;
+            }
             Some(Need::Fence) => {
                 self.fence();
                 return true;

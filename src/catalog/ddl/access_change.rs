@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     fn parse(sql: &str) -> Option<Result<AccessChange, DdlError>> {
-        let parsed = pg_raw_parse::parse(sql).expect(sql);
+        let parsed = crate::sql::tree::parse(sql).expect(sql);
         AccessChange::parse(parsed.stmts().next().expect(sql))
     }
 

@@ -269,7 +269,7 @@ mod tests {
     use super::*;
 
     fn parse(sql: &str) -> RoleChange {
-        let parsed = pg_raw_parse::parse(sql).expect(sql);
+        let parsed = crate::sql::tree::parse(sql).expect(sql);
         RoleChange::parse(parsed.stmts().next().expect(sql)).expect(sql).expect(sql)
     }
 
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn other_grants_and_renames_are_not_about_roles() {
         for sql in ["GRANT SELECT ON t TO a", "ALTER TABLE t RENAME TO u", "SELECT 1"] {
-            let parsed = pg_raw_parse::parse(sql).expect(sql);
+            let parsed = crate::sql::tree::parse(sql).expect(sql);
             assert!(RoleChange::parse(parsed.stmts().next().expect(sql)).is_none(), "{sql}");
         }
     }

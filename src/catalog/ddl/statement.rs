@@ -11,6 +11,7 @@ use pg_raw_parse::nodes::{
 use super::DdlError;
 use super::access_change::AccessChange;
 use super::role_change::RoleChange;
+use crate::sql::tree::{self, Unparsed};
 
 /// A table or index as the client wrote it, folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +95,9 @@ pub struct Alteration {
 }
 
 pub fn parse(sql: &str) -> Result<Statement, DdlError> {
-    let parsed = pg_raw_parse::parse(sql).map_err(|e| match e {
-        pg_raw_parse::Error::Parse(e) => DdlError::new("42601", e.to_string()),
-        e => DdlError::new("42601", e.to_string()),
+    let parsed = tree::parse(sql).map_err(|e| match e {
+        Unparsed::Syntax(words) => DdlError::new("42601", words),
+        Unparsed::TooDeep => DdlError::new("54001", e.to_string()),
     })?;
     let mut statements = parsed.stmts();
     let (Some(first), None) = (statements.next(), statements.next()) else {

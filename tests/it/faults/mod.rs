@@ -10,6 +10,7 @@ mod gather;
 mod leaving;
 mod line;
 mod logins;
+mod nested;
 mod nodes;
 mod reload;
 mod tls;

@@ -1,0 +1,193 @@
+//! A text becomes a plan: parsed, each statement analysed, and all of them sent one way.
+
+use pg_raw_parse::Node;
+
+use super::analyze::{self, Context};
+use super::constant::Literals;
+use super::functions::Functions;
+use super::plan::{Control, Key, Kind, Plan, Statement};
+use super::scope::{Names, Speech};
+use super::{draws, rights, tables, traces, utility};
+use crate::sql::tree::{self, Unparsed};
+use crate::topology::RoutingTable;
+use crate::wire::backend::Report;
+
+/// The PostgreSQL whose grammar `pg_raw_parse` has.
+const GRAMMAR_MAJOR: u32 = 18;
+
+/// Plans a text. The flag tells whether another text of the same shape has the same plan.
+pub(super) fn make(
+    text: &[u8],
+    routes: &RoutingTable,
+    functions: &Functions,
+    speech: Speech<'_>,
+    literals: &dyn Literals,
+) -> (Plan, bool) {
+    // The C parser reports errors by value; a panic here would be one of its wrapper's limits
+    // (the walker's stack), and no reason to take the worker's other clients down.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        parse_and_plan(text, routes, functions, speech, literals)
+    }))
+    .unwrap_or_else(|_| {
+        let report = Report::error("54001", "the statement is too complex to be routed")
+            .hint("Split it, or simplify its nesting.");
+        (Plan::refused(report), false)
+    })
+}
+
+fn parse_and_plan(
+    text: &[u8],
+    routes: &RoutingTable,
+    functions: &Functions,
+    speech: Speech<'_>,
+    literals: &dyn Literals,
+) -> (Plan, bool) {
+    let home = |text: &[u8]| Plan {
+        kind: Kind::Home,
+        statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
+        tables: Box::default(),
+        draws: true,
+        asks: traces::mentions_last_value(text),
+        copies_in: false,
+    };
+    let Ok(utf8) = std::str::from_utf8(text) else {
+        // Another client encoding: nothing is proven, so nothing distributed may be meant.
+        return (not_utf8(text, routes, home), false);
+    };
+    let tree = match tree::parse(utf8) {
+        Ok(tree) => tree,
+        Err(Unparsed::TooDeep) => return (unread(text, routes, too_deep()), false),
+        Err(Unparsed::Syntax(_)) => {
+            // The server words syntax errors. A newer one may know more than our grammar.
+            let newer = functions.server_major() > GRAMMAR_MAJOR;
+            let plan = match utility::names_a_table(text, routes).filter(|_| newer) {
+                Some(table) => Plan::refused(
+                    Report::error(
+                        "0A000",
+                        format!("this statement on \"{table}\" is not understood"),
+                    )
+                    .hint("pgshunt knows the grammar of PostgreSQL 18."),
+                ),
+                None => home(text),
+            };
+            return (plan, false);
+        }
+    };
+    let mut plan = Plan::nothing();
+    let mut used = Vec::new();
+    let mut keys = Vec::new();
+    let mut by_shape = tree.len() == 1;
+    let path = match speech.path {
+        None => Some(super::path::DEFAULT.map(str::to_owned).to_vec()),
+        Some(text) => super::path::schemas(text),
+    };
+    let mut names = Names {
+        routes,
+        path: path.as_deref(),
+        temporary: speech.temporary,
+        foreign_text: speech.foreign_text,
+    };
+    for raw in tree.iter() {
+        let start = usize::try_from(raw.stmt_location).unwrap_or(0);
+        let end = match usize::try_from(raw.stmt_len) {
+            Ok(0) | Err(_) => text.len(),
+            Ok(len) => (start + len).min(text.len()),
+        };
+        let cx = Context { names, functions, text, span: (start, end), literals };
+        let node = raw.stmt();
+        by_shape &= matches!(
+            node,
+            Node::SelectStmt(_)
+                | Node::InsertStmt(_)
+                | Node::UpdateStmt(_)
+                | Node::DeleteStmt(_)
+                | Node::TransactionStmt(_)
+        );
+        let (kind, control) = analyze::statement(node, cx);
+        by_shape &= !analyze::calls_set_config(node);
+        tables::used(node, &mut used);
+        plan.draws |= draws::may_draw(node, cx);
+        plan.asks |= draws::asks(node, cx);
+        plan.copies_in |= analyze::copies_in(node);
+        match &control {
+            // What comes behind it in this text finds its tables by another path.
+            Control::Set(_)
+            | Control::Reset(_)
+            | Control::LocalPath
+            | Control::ResetLocal(_)
+            | Control::ResetAll
+            | Control::DiscardAll => {
+                names.path = None;
+            }
+            Control::Pin(_) | Control::Bind(_) => names.temporary = true,
+            Control::Leaves(traces) if control.changes_reading() => {
+                names.temporary |= traces.pin.is_some();
+                names.path = None;
+            }
+            _ => {}
+        }
+        let first = plan.statements.is_empty();
+        plan.kind = if first { kind } else { join(plan.kind, kind, &mut keys) };
+        plan.statements.push(Statement { control, span: (start, end) });
+    }
+    if let Kind::Keys { keys: all, .. } = &mut plan.kind {
+        *all = std::mem::take(all).into_iter().chain(keys).collect();
+    }
+    used.sort_unstable();
+    used.dedup();
+    plan.tables = used.into();
+    (plan, by_shape)
+}
+
+fn not_utf8(text: &[u8], routes: &RoutingTable, home: impl Fn(&[u8]) -> Plan) -> Plan {
+    if routes.tables().next().is_none() {
+        return home(text);
+    }
+    Plan::refused(
+        Report::error("0A000", "statements in this client encoding cannot be routed")
+            .hint("Set client_encoding to UTF8."),
+    )
+}
+
+/// The plan of a text that is not read, for `reason`. Where nothing is distributed PostgreSQL itself
+/// decides about it, and the session keeps the connection, whatever the text leaves there; but not
+/// where it may be about what other nodes have too.
+pub(super) fn unread(text: &[u8], routes: &RoutingTable, reason: Report) -> Plan {
+    let shared = routes.nodes().nth(1).is_some() && rights::names_roles(text);
+    if !routes.is_plain() || shared {
+        return Plan::refused(reason);
+    }
+    let control = Control::Bind("a statement too large to be read by pgshunt");
+    Plan {
+        kind: Kind::Home,
+        statements: vec![Statement { control, span: (0, text.len()) }],
+        draws: true,
+        asks: traces::mentions_last_value(text),
+        copies_in: true,
+        ..Plan::nothing()
+    }
+}
+
+fn too_deep() -> Report {
+    Report::error("54001", "stack depth limit exceeded")
+        .hint("Split the statement, or use a list or an array in place of so many operators.")
+}
+
+/// The kind of several statements in one text: they must share one place. The keys of those behind
+/// the first are put into `keys`.
+fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
+    match (a, b) {
+        (Kind::Refused(r), _) | (_, Kind::Refused(r)) => Kind::Refused(r),
+        (Kind::Any, k) | (k, Kind::Any) if !matches!(k, Kind::Every { .. } | Kind::Ddl) => k,
+        (Kind::Home, Kind::Home) => Kind::Home,
+        (Kind::Leaf(a), Kind::Leaf(b)) if a == b => Kind::Leaf(a),
+        (Kind::Keys { group, keys: first }, Kind::Keys { group: g, keys: more }) if group == g => {
+            keys.extend(more);
+            Kind::Keys { group, keys: first }
+        }
+        _ => analyze::refused(
+            "the statements of this text go to different places",
+            "Send them one by one.",
+        ),
+    }
+}
