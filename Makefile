@@ -9,10 +9,11 @@ demo: setup ## three PostgreSQL nodes, pgshunt, live traffic, a shard that moves
 	cargo build --release
 	target/release/pgshunt demo $(ARGS)
 
-test: setup ## all tests, against real PostgreSQL servers (ARGS="filter")
+test: ## all tests, against real PostgreSQL servers (ARGS="filter")
+	@scripts/setup --tests
 	scripts/test $(ARGS)
 
-setup: ## installs missing system packages, and says which
+setup: ## installs the system packages that building and the demo lack, and says which
 	@scripts/setup
 
 check: ## format and lints
@@ -22,7 +23,8 @@ check: ## format and lints
 bench: ## the micro-benchmarks
 	cargo bench
 
-compare: setup ## CPU per query beside PgBouncer and HAProxy, in one run
+compare: ## CPU per query beside PgBouncer and HAProxy, in one run
+	@scripts/setup --compare
 	benches/compare/run $(ARGS)
 
 clean: ## what was built, and the templates of the local nodes
