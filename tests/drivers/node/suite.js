@@ -300,12 +300,12 @@ check('a pool: transactions at once, and a sum that must come out', async () => 
 check('cancel by a second connection', () =>
   connected(async (c) => {
     const mark = 'nd_cancel';
-    const running = outcome(c, `SELECT pg_sleep(50) /* ${mark} */`);
+    const running = outcome(c, `SELECT pg_sleep(500) /* ${mark} */`);
     await connected(async (other) => {
-      const deadline = Date.now() + 20_000;
+      const deadline = Date.now() + 120_000;
       const look = "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%sleep%' || $1 || '%' AND pid <> pg_backend_pid()";
       while ((await other.query(look, [mark])).rowCount === 0) {
-        if (Date.now() > deadline) throw new Error('the query did not start');
+        if (Date.now() > deadline) throw new Error('the query did not start within 120 s');
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
     });
@@ -320,7 +320,7 @@ check('cancel by a second connection', () =>
 check('statement_timeout and what follows', () =>
   connected(async (c) => {
     await c.query("SET statement_timeout = '60ms'");
-    const seen = await outcome(c, 'SELECT pg_sleep(30)');
+    const seen = await outcome(c, 'SELECT pg_sleep(500)');
     await c.query('RESET statement_timeout');
     return [seen, (await c.query('SELECT 5 AS after')).rows];
   }));

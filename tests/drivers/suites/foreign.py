@@ -5,45 +5,30 @@ stay below target/drivers: none of them is ours. What counts is that a test does
 what it does directly.
 """
 
-import json
 import os
 import re
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from prepare import TARGET, output_of, tell
 
 DRIVERS = Path(__file__).resolve().parents[1]
-TARGET = DRIVERS.parents[1] / "target" / "drivers" / "sources"
-# pytest and its tests may write what they like; only checks go where checks are read.
-CHECKS = os.fdopen(os.dup(1), "w", encoding="utf-8")
-
-
-class Unavailable(Exception):
-    """Why the tests cannot be had."""
-
-
-def tell(name, status, **more):
-    print(json.dumps({"name": name, "status": status} | more), file=CHECKS, flush=True)
 
 
 def source(package):
     """The unpacked source distribution of a package in requirements.txt."""
     lines = (DRIVERS / "requirements.txt").read_text(encoding="utf-8").split()
     wanted = next(line for line in lines if line.lower().startswith(f"{package}=="))
-    into = TARGET / wanted.lower().replace("==", "-")
+    into = TARGET / "sources" / wanted.lower().replace("==", "-")
     if not into.exists():
         print(f"fetching the source of {wanted} ...", file=sys.stderr)
         fresh = into.with_name(f"{into.name}.{os.getpid()}")
         fresh.mkdir(parents=True)
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        only = ["--no-binary", ":all:", "--no-deps", "--dest", str(fresh), wanted]
-        done = subprocess.run([*pip, *only], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            lines = (done.stderr.strip() or "pip gave no reason").splitlines()
-            raise Unavailable(f"the source of {wanted}: {lines[-1]}")
+        # Of this package alone: pip asks the source for its metadata, with tools that need no compiling.
+        output_of([*pip, "--no-binary", package, "--no-deps", "--dest", str(fresh), wanted])
         with tarfile.open(next(fresh.glob("*.tar.gz"))) as archive:
             archive.extractall(fresh, filter="data")
         fresh.rename(into)

@@ -8,7 +8,7 @@ import uuid
 
 import asyncpg
 
-from harness import check, distributed, run, sql
+from harness import STEP_SECONDS, check, distributed, run, sql
 
 sql("""
 CREATE TABLE ap_local (id int PRIMARY KEY, name text, n int);
@@ -266,7 +266,7 @@ async def _(c):
     heard = asyncio.Queue()
     await c.add_listener("ap_news", lambda _c, _pid, channel, payload: heard.put_nowait([channel, payload]))
     await other.execute("NOTIFY ap_news, 'hello'")
-    seen = [await asyncio.wait_for(heard.get(), 20)]
+    seen = [await asyncio.wait_for(heard.get(), STEP_SECONDS)]
     await other.close()
     return seen
 
@@ -275,7 +275,7 @@ async def _(c):
 @connected
 async def _(c):
     try:
-        await c.execute("SELECT pg_sleep(50)", timeout=0.2)
+        await c.execute("SELECT pg_sleep(500)", timeout=0.2)
         raise AssertionError("it ended")
     except asyncio.TimeoutError:
         pass

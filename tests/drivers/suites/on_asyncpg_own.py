@@ -3,6 +3,7 @@
 import os
 
 import foreign
+from prepare import enter
 
 # What cannot say the same, or says nothing about a proxy, and why.
 EXCLUDED = {
@@ -25,12 +26,11 @@ QUICK = [
 ]
 
 
-def main():
-    try:
-        root = foreign.source("asyncpg")
-    except (foreign.Unavailable, OSError) as reason:
-        foreign.tell("asyncpg's own tests", "skipped", why=str(reason))
-        return
+def prepare():
+    return foreign.source("asyncpg")
+
+
+def main(root):
     os.environ["PGDATABASE"] = "postgres"
     files = [f"tests/{name}.py" for name in QUICK] if "QUICK" in os.environ else ["tests"]
     # The driver is the one that is installed; the source beside the tests is not compiled.
@@ -39,4 +39,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    enter(prepare, main)

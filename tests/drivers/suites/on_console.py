@@ -17,9 +17,7 @@ import time
 import urllib.request
 
 import psycopg2
-from harness import THROUGH, Skip, check, psql, run
-
-START_SECONDS = 20
+from harness import STEP_SECONDS, THROUGH, Skip, check, psql, run
 
 
 def free_port():
@@ -29,13 +27,13 @@ def free_port():
 
 
 def wait_for(what, look):
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + STEP_SECONDS
     while True:
         try:
             return look()
         except (OSError, psycopg2.OperationalError) as error:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{what}: {error}") from error
+                raise TimeoutError(f"waited {STEP_SECONDS} s in vain for {what}: {error}") from error
             time.sleep(0.05)
 
 
@@ -77,7 +75,7 @@ ignore_startup_parameters = extra_float_digits
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=STEP_SECONDS)
         self.log.close()
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -132,7 +130,7 @@ def collect(port, *collectors):
     host = os.environ["PGHOST"]
     done = subprocess.run(
         ["/usr/bin/python3", "-c", COLLECT, os.environ["PGUSER"], str(port), host, *collectors],
-        capture_output=True, text=True, timeout=START_SECONDS, check=False,
+        capture_output=True, text=True, timeout=STEP_SECONDS, check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip().splitlines()[-1])
@@ -173,14 +171,14 @@ def scrape(port):
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             url = f"http://127.0.0.1:{listen}/metrics"
-            page = wait_for("the exporter", lambda: urllib.request.urlopen(url, timeout=5).read())
+            page = wait_for("the exporter", lambda: urllib.request.urlopen(url, timeout=20).read())
             return page.decode()
         except Exception as error:
             log.seek(0)
             raise RuntimeError(f"{error}: {log.read()[-1500:]}") from error
         finally:
             process.terminate()
-            process.wait(timeout=10)
+            process.wait(timeout=STEP_SECONDS)
 
 
 # What Datadog's agent reads, by column; the names of 1.18, which the later ones have too.
@@ -249,7 +247,7 @@ def startup():
     with CONSOLE() as port:
         connection = connect(port, options="", application_name="exporter")
         connection.close()
-        extra = connect(port, connect_timeout=5, client_encoding="UTF8")
+        extra = connect(port, connect_timeout=STEP_SECONDS, client_encoding="UTF8")
         extra.set_session(autocommit=True)
         cursor = extra.cursor()
         cursor.execute("SHOW STATS")

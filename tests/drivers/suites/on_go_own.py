@@ -3,15 +3,16 @@
 In databases that are not the cluster's, so nothing is sharded.
 """
 
-import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from prepare import TARGET, Unavailable, enter, output_of, tell
+
 SOURCES = Path("/usr/share/gocode")
-BUILT = Path(__file__).resolve().parents[3] / "target" / "drivers" / "go"
+BUILT = TARGET / "go"
 PACKAGES = {
     "pgconn": "github.com/jackc/pgconn",
     "pgx": "github.com/jackc/pgx/v4",
@@ -37,16 +38,12 @@ DATABASES = {
 }
 
 
-def tell(name, status, **more):
-    print(json.dumps({"name": name, "status": status} | more), flush=True)
-
-
 def build(label, package):
     """The package's tests, compiled; the compiler keeps what has not changed."""
     BUILT.mkdir(parents=True, exist_ok=True)
     binary = BUILT / label.replace("/", "_")
     go = {"GO111MODULE": "off", "GOPATH": str(SOURCES), "GOCACHE": str(BUILT / "cache"), "GOFLAGS": ""}
-    subprocess.run(["go", "test", "-c", "-o", binary, package], env=os.environ | go, check=True)
+    output_of(["go", "test", "-c", "-o", str(binary), package], env=os.environ | go)
     return binary
 
 
@@ -67,7 +64,7 @@ def make_databases():
             subprocess.run(command, check=True)
 
 
-def run(label, package):
+def run(label, package, binary):
     at = "host={PGHOST} port={PGPORT} user={PGUSER} password={PGPASSWORD}".format(**os.environ)
     at += " dbname=pgx_test"
     if label.startswith("pq"):
@@ -80,7 +77,7 @@ def run(label, package):
     names = [test for test in EXCLUDED if test.startswith(f"{label}: ")]
     for test in names:
         tell(test, "skipped", why=EXCLUDED[test])
-    binary, cwd = build(label, package), SOURCES / "src" / package
+    cwd = SOURCES / "src" / package
     # Its go has no way to leave tests out: those that are wanted are named.
     listed = subprocess.run(
         [binary, "-test.list", "."], cwd=cwd, capture_output=True, text=True, check=True
@@ -110,15 +107,18 @@ def run(label, package):
         tell(f"{label}: the end", "failed", why=why(said))
 
 
-def main():
+def prepare():
     missing = [p for p in PACKAGES.values() if not (SOURCES / "src" / p).is_dir()]
     if missing or shutil.which("go") is None or shutil.which("psql") is None:
-        tell("Go's drivers", "skipped", why=f"needs Debian's {DEBIAN}")
-        return
+        raise Unavailable(f"needs Debian's {DEBIAN}")
+    return {label: build(label, package) for label, package in PACKAGES.items()}
+
+
+def main(binaries):
     make_databases()
     for label, package in PACKAGES.items():
-        run(label, package)
+        run(label, package, binaries[label])
 
 
 if __name__ == "__main__":
-    main()
+    enter(prepare, main)

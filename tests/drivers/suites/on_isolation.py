@@ -8,15 +8,15 @@ Directly the same tester is used, and gives what PostgreSQL expects.
 
 import os
 import subprocess
-import sys
 import time
 
-from source import Source, Unavailable, environment, run, tell
+from prepare import Unavailable, enter, tell
+from source import Source, environment
 
 DATABASE = "isolation_regression"
-SECONDS = 60
+SECONDS = 400
 # Gives up on a step.
-STEP_SECONDS = 30
+STEP_SECONDS = 120
 
 # Specs that cannot say the same, and why.
 EXCLUDED = {
@@ -85,18 +85,18 @@ def tester(source, directory):
     return source.compile_client(directory, sources, "pgshunt_tester", "-I.")
 
 
-def main():
-    try:
-        source = Source()
-        directory = source.part("isolation")
-        program = tester(source, directory)
-        psql = [str(source.bindir / "psql"), "-Xqc"]
-        for statement in ("DROP DATABASE IF EXISTS", "CREATE DATABASE"):
-            of = " TEMPLATE template0" if statement.startswith("CREATE") else ""
-            run([*psql, f"{statement} {DATABASE}{of}", "postgres"])
-    except (Unavailable, OSError) as reason:
-        tell("the isolation specs", "skipped", why=str(reason))
-        return
+def prepare():
+    source = Source()
+    directory = source.part("isolation")
+    return source, directory, tester(source, directory)
+
+
+def main(ready):
+    source, directory, program = ready
+    psql = [str(source.bindir / "psql"), "-Xqc"]
+    for statement in ("DROP DATABASE IF EXISTS", "CREATE DATABASE"):
+        of = " TEMPLATE template0" if statement.startswith("CREATE") else ""
+        subprocess.run([*psql, f"{statement} {DATABASE}{of}", "postgres"], check=True)
     schedule = (directory / "isolation_schedule").read_text(encoding="utf-8").splitlines()
     specs = [s for line in schedule if line.startswith("test:") for s in line.split()[1:]]
     for spec in specs:
@@ -129,4 +129,4 @@ def isolation(program, directory, spec):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(prepare, main)

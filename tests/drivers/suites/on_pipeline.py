@@ -6,26 +6,26 @@ in those that are traced must be what the source package says.
 
 import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from source import Source, Unavailable, run, tell
+from prepare import enter, output_of, tell
+from source import Source
 
-SECONDS = 60
+SECONDS = 240
 # As in the Perl script.
 ROWS = 700
 
 
-def main():
-    try:
-        source = Source()
-        directory = source.part("modules/libpq_pipeline")
-        program = source.compile_client(directory, ["libpq_pipeline.c"], "libpq_pipeline")
-        tests = run([str(program), "tests"]).split()
-    except (Unavailable, OSError) as reason:
-        tell("libpq_pipeline", "skipped", why=str(reason))
-        return
+def prepare():
+    source = Source()
+    directory = source.part("modules/libpq_pipeline")
+    program = source.compile_client(directory, ["libpq_pipeline.c"], "libpq_pipeline")
+    return directory, program, output_of([str(program), "tests"]).split()
+
+
+def main(ready):
+    directory, program, tests = ready
     with tempfile.TemporaryDirectory() as traces:
         for test in tests:
             expected = directory / "traces" / f"{test}.trace"
@@ -62,4 +62,4 @@ def difference(expected, trace):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(prepare, main)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import check, distributed, psql, run, sql, without_partitions
+from harness import STEP_SECONDS, check, distributed, psql, run, sql, without_partitions
 
 LOCAL = "psql_local"
 DIST = "psql_dist"
@@ -166,7 +166,7 @@ def _():
     environment = os.environ | {"PGPASSWORD": "wrong"}
     wrong = subprocess.run(
         ["psql", "-X", "-c", "SELECT 1"], env=environment, capture_output=True, text=True,
-        timeout=30, check=False,
+        timeout=STEP_SECONDS, check=False,
     )
     # The address is the side's own; what the server says is not.
     said = [re.sub(r"port \d+", "port n", text) for text in (unknown["err"], wrong.stderr)]
@@ -202,11 +202,11 @@ def _():
         return [seen, out.read_text(encoding="utf-8")]
 
 
-def until(what, look, seconds=30):
+def until(what, look, seconds=STEP_SECONDS):
     deadline = time.monotonic() + seconds
     while not look():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited in vain for {what}")
+            raise TimeoutError(f"waited {seconds} s in vain for {what}")
         time.sleep(0.02)
 
 
@@ -219,12 +219,12 @@ def sleeping(mark):
 def _():
     mark = "-- mark one"
     process = subprocess.Popen(
-        ["psql", "-X", "-c", f"SELECT pg_sleep(50) {mark}"],
+        ["psql", "-X", "-c", f"SELECT pg_sleep(500) {mark}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )
     until("the statement to run", sleeping(mark))
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=STEP_SECONDS)
     until("the statement to end", lambda: not sleeping(mark)())
     return [process.returncode, out, err]
 
@@ -243,7 +243,7 @@ def _():
         assert line, f"ended early: {seen} {process.stderr.read()}"
         seen.append(line)
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=30)
+    process.wait(timeout=STEP_SECONDS)
     # It ends with 0 in the pause and with 3 in the statement.
     assert process.returncode in (0, 3), process.stderr.read()
     return [sorted({line for line in seen if line.startswith("n is")})]
@@ -259,13 +259,13 @@ class Terminal:
             os.execvp("psql", ["psql", "-X", "-n", "-P", "pager=off"])
         self.text = ""
 
-    def expect(self, what, seconds=30):
+    def expect(self, what, seconds=STEP_SECONDS):
         """Reads until `what` appears, and returns what came before it."""
         deadline = time.monotonic() + seconds
         while what not in self.text:
             ready, _, _ = select.select([self.fd], [], [], max(0, deadline - time.monotonic()))
             if not ready:
-                raise TimeoutError(f"{what!r} did not appear: {self.text[-500:]!r}")
+                raise TimeoutError(f"{what!r} did not appear within {seconds} s: {self.text[-500:]!r}")
             try:
                 self.text += os.read(self.fd, 65536).decode()
             except OSError as closed:
@@ -278,7 +278,7 @@ class Terminal:
 
     def close(self):
         self.type("\\q\n")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + STEP_SECONDS
         while time.monotonic() < deadline:
             try:
                 if not os.read(self.fd, 65536):
@@ -296,7 +296,7 @@ def _():
     terminal.expect("app=# ")
     terminal.type("BEGIN;\n")
     terminal.expect("app=*# ")
-    terminal.type(f"SELECT pg_sleep(50) {mark}\n;\n")
+    terminal.type(f"SELECT pg_sleep(500) {mark}\n;\n")
     until("the statement to run", lambda: sleeping("%" + mark + "%")())
     terminal.type("\x03")
     cancelled = terminal.expect("app=!# ")

@@ -20,7 +20,7 @@ from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
 from psycopg_pool import ConnectionPool
 
-from harness import check, distributed, run, sql
+from harness import STEP_SECONDS, check, distributed, run, sql
 
 sql("""
 CREATE TABLE p3_local (id int PRIMARY KEY, name text, n int);
@@ -537,7 +537,7 @@ def _():
         c.execute("LISTEN p3_news")
         other.execute("NOTIFY p3_news, 'hello'")
         other.execute("SELECT pg_notify('p3_news', 'again')")
-        seen = [[n.channel, n.payload] for n in c.notifies(timeout=20, stop_after=2)]
+        seen = [[n.channel, n.payload] for n in c.notifies(timeout=STEP_SECONDS, stop_after=2)]
         c.execute("UNLISTEN p3_news")
         return seen
 
@@ -552,7 +552,7 @@ def _():
             with connect() as other:
                 deadline = time.monotonic() + 20
                 while time.monotonic() < deadline:
-                    found = rows(other, "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(50), 3'")
+                    found = rows(other, "SELECT 1 FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(500), 3'")
                     if found:
                         break
                     time.sleep(0.02)
@@ -561,7 +561,7 @@ def _():
         thread = threading.Thread(target=stop)
         thread.start()
         gate.set()
-        seen = error_of(c, "SELECT pg_sleep(50), 3")
+        seen = error_of(c, "SELECT pg_sleep(500), 3")
         thread.join()
         return [seen, rows(c, "SELECT 'goes on'")]
 
@@ -570,7 +570,7 @@ def _():
 def _():
     with connect() as c:
         c.execute("SET statement_timeout = '50ms'")
-        seen = error_of(c, "SELECT pg_sleep(20)")
+        seen = error_of(c, "SELECT pg_sleep(500)")
         c.execute("RESET statement_timeout")
         return [seen, rows(c, "SHOW statement_timeout")]
 

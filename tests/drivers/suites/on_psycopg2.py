@@ -15,7 +15,7 @@ from psycopg2.extras import (
 )
 from psycopg2.pool import ThreadedConnectionPool
 
-from harness import check, distributed, run, sql
+from harness import STEP_SECONDS, check, distributed, run, sql
 
 register_uuid()
 sql("""
@@ -173,8 +173,8 @@ def wait(connection):
             return
         read = [connection] if state == ext.POLL_READ else []
         write = [connection] if state == ext.POLL_WRITE else []
-        if not any(select.select(read, write, [], 20)):
-            raise TimeoutError("nothing to poll")
+        if not any(select.select(read, write, [], STEP_SECONDS)):
+            raise TimeoutError(f"nothing to poll within {STEP_SECONDS} s")
 
 
 @check("an asynchronous connection")
@@ -197,7 +197,7 @@ def _():
 @check("cancel")
 def _():
     c, other = connect(), connect()
-    query = "SELECT pg_sleep(50), 'p2'"
+    query = "SELECT pg_sleep(500), 'p2'"
 
     def stop():
         deadline = time.monotonic() + 20

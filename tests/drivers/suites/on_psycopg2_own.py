@@ -7,6 +7,7 @@ import os
 
 import foreign
 from harness import psql
+from prepare import enter
 
 DATABASE = "psycopg2_test"
 
@@ -45,12 +46,11 @@ def fresh_database():
         raise RuntimeError(f"hstore: {done['err']}")
 
 
-def main():
-    try:
-        root = foreign.source("psycopg2-binary")
-    except (foreign.Unavailable, OSError) as reason:
-        foreign.tell("psycopg2's own tests", "skipped", why=str(reason))
-        return
+def prepare():
+    return foreign.source("psycopg2-binary")
+
+
+def main(root):
     fresh_database()
     # Empty: the same address as the others.
     os.environ |= {"PSYCOPG2_TESTDB": DATABASE, "PSYCOPG2_TEST_REPL_DSN": ""}
@@ -60,4 +60,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    enter(prepare, main)

@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from source import Source, Unavailable, run, tell
+from prepare import Unavailable, enter, output_of, tell
+from source import Source
 
-SECONDS = 220
+SECONDS = 900
 
 # Files that cannot say the same, and why.
 EXCLUDED = {
@@ -42,25 +42,26 @@ test: prepared_xacts combocid returning with xml conversion truncate namespace c
 
 def readable_by_servers(regress):
     """The servers read data files and the library as a user of their own."""
-    run(["chmod", "-R", "a+rX", str(regress)])
+    output_of(["chmod", "-R", "a+rX", str(regress)])
     for parent in [regress, *regress.parents]:
         if not os.access(parent, os.X_OK) or not parent.stat().st_mode & 0o001:
             raise Unavailable(f"{parent} is closed to the user that the local nodes run as")
 
 
-def main():
-    try:
-        source = Source()
-        regress = source.part("regress")
-        library = source.compile(regress, ["regress.c"], "regress.so", "-fPIC", "-shared")
-        readable_by_servers(regress)
-    except (Unavailable, OSError) as reason:
-        tell("the regression files", "skipped", why=str(reason))
-        return
+def prepare():
+    source = Source()
+    regress = source.part("regress")
+    library = source.compile(regress, ["regress.c"], "regress.so", "-fPIC", "-shared")
+    readable_by_servers(regress)
+    return source, regress, library
+
+
+def main(ready):
+    source, regress, library = ready
     out = Path("/tmp") / f"pgshunt-regression-{os.getpid()}"
     for part in ("results", "testtablespace"):
         (out / part).mkdir(parents=True)
-    run(["chmod", "-R", "a+rwX", str(out)])
+    output_of(["chmod", "-R", "a+rwX", str(out)])
     try:
         whole = (regress / "parallel_schedule").read_text(encoding="utf-8")
         chosen = QUICK if "QUICK" in os.environ else whole
@@ -79,12 +80,17 @@ def main():
             capture_output=True, timeout=SECONDS, check=False,
         )
         # It fails where the expected output is another version's; the outputs are compared instead.
-        done = subprocess.run(
-            command, cwd=regress, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, cwd=regress, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+            said = done.stderr or done.stdout
+        except subprocess.TimeoutExpired as late:
+            said = f"did not end within {SECONDS} s: {late.stdout}"
+            tell("pg_regress", "failed", why=said[-1000:])
         outputs = sorted((out / "results").glob("*.out"))
         if not outputs:
-            tell("pg_regress", "failed", why=(done.stderr or done.stdout)[-1000:])
+            tell("pg_regress", "failed", why=said[-1000:])
         tell(LEFT_OUT, "skipped", why="counts on a server process that has not had a temporary schema")
         for output in outputs:
             name = output.stem
@@ -98,4 +104,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    enter(prepare, main)

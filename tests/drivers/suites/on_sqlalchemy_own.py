@@ -10,6 +10,7 @@ import sys
 
 import foreign
 from harness import psql
+from prepare import enter
 
 DRIVERS = ["psycopg", "asyncpg"]
 
@@ -41,9 +42,12 @@ def fresh_database(name):
         raise RuntimeError(f"{name}: {done['err']}")
 
 
-def one_driver(driver):
+def prepare():
+    return foreign.source("sqlalchemy")
+
+
+def one_driver(root, driver):
     """Runs the tests with one driver; pytest can be run once in a process."""
-    root = foreign.source("sqlalchemy")
     name = f"sqlalchemy_{driver}"
     fresh_database(name)
     address = "{PGUSER}:{PGPASSWORD}@{PGHOST}:{PGPORT}".format(**os.environ)
@@ -58,22 +62,17 @@ def one_driver(driver):
     foreign.run(root, arguments, f"{driver} ", EXCLUDED | EXCLUDED_OF.get(driver, {}))
 
 
-def main():
-    try:
-        foreign.source("sqlalchemy")
-    except (foreign.Unavailable, OSError) as reason:
-        foreign.tell("SQLAlchemy's own tests", "skipped", why=str(reason))
-        return 0
+def main(root):
+    if sys.argv[1:]:
+        one_driver(root, sys.argv[1])
+        return
     # -s: the SQLAlchemy that is installed, not the one beside the tests.
     runs = [
         subprocess.run([sys.executable, "-s", __file__, driver], check=False).returncode
         for driver in DRIVERS
     ]
-    return max(runs)
+    sys.exit(max(runs))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        one_driver(sys.argv[1])
-    else:
-        sys.exit(main())
+    enter(prepare, main)

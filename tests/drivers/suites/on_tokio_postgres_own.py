@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from harness import psql
-from source import TARGET, Unavailable, run, tell
+from prepare import TARGET, Unavailable, enter, output_of, tell
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tokio-postgres"
-SECONDS = 200
+SECONDS = 800
 
 # What cannot say the same, and why.
 EXCLUDED = {
@@ -56,11 +56,11 @@ def compiled():
         shutil.copy(PACKAGE / name, into)
     (into / "empty.rs").touch()
     cargo = {k: v for k, v in os.environ.items() if not k.startswith("CARGO_")}
-    told = json.loads(run(["cargo", "metadata", "--locked", "--format-version=1"], cwd=into, env=cargo))
+    told = json.loads(output_of(["cargo", "metadata", "--locked", "--format-version=1"], cwd=into, env=cargo))
     package = next(p for p in told["packages"] if p["name"] == "tokio-postgres")
     write_tests(Path(package["manifest_path"]).parent / "tests" / "test", into / "tests" / "test")
     command = ["cargo", "test", "--locked", "--no-run", "--message-format=json", "--target-dir=target"]
-    lines = run(command, cwd=into, env=cargo).splitlines()
+    lines = output_of(command, cwd=into, env=cargo).splitlines()
     messages = [json.loads(line) for line in lines if line.startswith("{")]
     programs = (m for m in messages if m.get("executable"))
     return next(m["executable"] for m in programs if m["target"]["name"] == "own")
@@ -81,12 +81,7 @@ def write_tests(source, into):
             target.write_text(text, encoding="utf-8")
 
 
-def main():
-    try:
-        program = compiled()
-    except (Unavailable, OSError) as reason:
-        tell("tokio-postgres's own tests", "skipped", why=str(reason))
-        return
+def main(program):
     done = psql(ROLES, "-q", "-v", "ON_ERROR_STOP=1", "-d", "postgres")
     if done["code"] != 0:
         sys.exit(done["err"])
@@ -110,4 +105,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    enter(compiled, main)

@@ -3,40 +3,22 @@
 Fetched into target/drivers/postgresql-<major>; what is compiled lies beside its source.
 """
 
-import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
-TARGET = Path(__file__).resolve().parents[3] / "target" / "drivers"
+from prepare import TARGET, Unavailable, output_of
+
 # What is unpacked of it.
 PARTS = ["src/test/regress", "src/test/isolation", "src/test/modules/libpq_pipeline"]
-
-
-class Unavailable(Exception):
-    """Why the tests cannot be had or run here."""
-
-
-def run(command, **options):
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()
-        error = next((line for line in lines if "error:" in line), lines[-1])
-        raise Unavailable(f"{command[0]}: {error}")
-    return done.stdout
-
-
-def tell(name, status, **more):
-    print(json.dumps({"name": name, "status": status} | more), flush=True)
 
 
 class Source:
     """The unpacked source, and the installed files of the same major version."""
 
     def __init__(self):
-        version = run(["psql", "-XAtc", "SHOW server_version_num", "postgres"]).strip()
+        version = output_of(["psql", "-XAtc", "SHOW server_version_num", "postgres"]).strip()
         major = str(int(version) // 10000)
         installed = Path(f"/usr/lib/postgresql/{major}")
         # Debian's psql in the path is a wrapper that is slow to start.
@@ -58,7 +40,7 @@ class Source:
         if not built.exists() or built.stat().st_mtime < newest:
             includes = [self.headers, "/usr/include/postgresql", "/usr/include/postgresql/internal"]
             command = ["cc", "-O1", *(f"-I{i}" for i in includes)]
-            run([*command, *sources, "-o", program, *options], cwd=directory)
+            output_of([*command, *sources, "-o", program, *options], cwd=directory)
         return built
 
     def compile_client(self, directory, sources, program, *options):
@@ -77,9 +59,23 @@ def unpacked(package, into):
     if found() is None:
         into.mkdir(parents=True, exist_ok=True)
         archives = list(into.glob("*.orig.tar.*")) or [fetch(package, into)]
-        wanted = [f"*/{part}/*" for part in PARTS]
-        run(["tar", "xf", archives[-1].name, "--wildcards", *wanted], cwd=into)
+        unpack(archives[-1], into)
     return found()
+
+
+def unpack(archive, into):
+    """Whole or not at all; an archive that cannot be unpacked is fetched again the next time."""
+    fresh = into / "unpacking"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    wanted = [f"*/{part}/*" for part in PARTS]
+    try:
+        output_of(["tar", "xf", str(archive), "-C", str(fresh), "--wildcards", *wanted])
+    except Unavailable:
+        archive.unlink()
+        raise
+    for root in fresh.iterdir():
+        root.rename(into / root.name)
 
 
 def fetch(package, into):
@@ -87,14 +83,14 @@ def fetch(package, into):
     if shutil.which("apt-get") is None:
         raise Unavailable("no apt-get: the files come from Debian's source package")
     options = source_sites(into / "apt")
-    run(["apt-get", *options, "update", "-qq"])
-    shown = run(["apt-cache", *options, "showsrc", package])
+    output_of(["apt-get", *options, "update", "-qq"])
+    shown = output_of(["apt-cache", *options, "showsrc", package])
     versions = sorted(set(re.findall(r"(?m)^Version: (.*)$", shown)), reverse=True)
     reason = Unavailable(f"no source package {package}")
     for version in versions:
         try:
             command = ["apt-get", *options, "source", "-qq", "--download-only", f"{package}={version}"]
-            run(command, cwd=into)
+            output_of(command, cwd=into)
         except Unavailable as error:
             reason = error
             continue
@@ -103,15 +99,19 @@ def fetch(package, into):
 
 
 def source_sites(apt):
-    """Debian's package sources, asked for sources instead of packages."""
-    lines = []
-    for file in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
-        text = file.read_text(encoding="utf-8")
-        if "debian-archive-keyring" in text:
-            lines.append(re.sub(r"(?m)^Types:.*$", "Types: deb-src", text))
+    """The sites of this machine's distribution, asked for sources instead of packages."""
+    fields = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
+    told = output_of(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
+    lines = set()
+    for site, release, component, origin in (line.split(maxsplit=3) for line in told.splitlines()):
+        keys = Path(f"/usr/share/keyrings/{origin.lower()}-archive-keyring.gpg")
+        if keys.exists():
+            lines.add(f"deb-src [signed-by={keys}] {site} {release} {component}\n")
+    if not lines:
+        raise Unavailable("apt knows no site of this distribution: has apt-get update been run?")
     (apt / "parts").mkdir(parents=True, exist_ok=True)
     (apt / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-    (apt / "parts" / "debian.sources").write_text("\n\n".join(lines), encoding="utf-8")
+    (apt / "parts" / "distribution.list").write_text("".join(sorted(lines)), encoding="utf-8")
     return [
         "-o", "Dir::Etc::sourcelist=/dev/null", "-o", f"Dir::Etc::sourceparts={apt}/parts",
         "-o", f"Dir::State::lists={apt}/lists", "-o", f"Dir::Cache={apt}",
