@@ -176,6 +176,8 @@ impl Client {
             let report = Report::fatal("57014", "the client left while its statement waited");
             return Poll::Ready(report.into());
         }
+        // What is waited for was sent before any cancel of it.
+        self.parts.cancel.rests(cx.waker(), || true);
         Poll::Pending
     }
 }

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 use hashbrown::HashMap;
 use subtle::ConstantTimeEq;
 
+use super::overtaken::Overtaken;
 use crate::backend::login;
 use crate::backend::server::Cancel;
 use crate::wire::startup::Minor;
@@ -38,14 +39,33 @@ struct At {
 struct Slot {
     secret: Box<[u8]>,
     at: Mutex<At>,
+    overtaken: Overtaken,
+}
+
+impl Slot {
+    fn new(secret: Box<[u8]>) -> Arc<Self> {
+        Arc::new(Self { secret, at: Mutex::default(), overtaken: Overtaken::default() })
+    }
 }
 
 fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+fn secret(protocol: Minor) -> Box<[u8]> {
+    let long: [u8; 32] = rand::random();
+    match protocol {
+        // Clients of 3.0 keep no more than four bytes.
+        Minor::V0 | Minor::V1 => long[..4].into(),
+        Minor::V2 => long.into(),
+    }
+}
+
 /// Passes a CancelRequest on, with the connection it came on.
 pub type Elsewhere = Box<dyn Fn(i32, &[u8], Option<BorrowedFd<'_>>) + Send>;
+
+/// Above all pids that a system gives (Linux: `PID_MAX_LIMIT`), so that none of ours is a server's.
+pub const FIRST_PID: i32 = (4 << 20) + 1;
 
 /// All clients that can be cancelled.
 #[derive(Default)]
@@ -59,26 +79,28 @@ impl Cancels {
     /// A key for a new client, as long as its protocol allows; it is void when the registration is
     /// dropped.
     pub fn register(self: &Arc<Self>, protocol: Minor) -> Registration {
-        let long: [u8; 32] = rand::random();
-        let secret = match protocol {
-            // Clients of 3.0 keep no more than four bytes.
-            Minor::V0 | Minor::V1 => long[..4].into(),
-            Minor::V2 => long.into(),
-        };
-        let slot = Arc::new(Slot { secret, at: Mutex::default() });
+        let slot = Slot::new(secret(protocol));
         let mut slots = lock(&self.slots);
         loop {
-            let pid = self.next.fetch_add(1, Ordering::Relaxed) & i32::MAX;
-            if pid != 0 && !slots.contains_key(&pid) {
+            let pid = self.next.fetch_add(1, Ordering::Relaxed);
+            if pid < FIRST_PID {
+                // At first, or all have been through.
+                self.next.store(FIRST_PID, Ordering::Relaxed);
+            } else if !slots.contains_key(&pid) {
                 slots.insert(pid, slot.clone());
                 return Registration { home: self.clone(), pid, slot };
             }
         }
     }
 
+    /// The key of a client that has a server process to itself, by that one's pid.
+    pub fn register_as(self: &Arc<Self>, pid: i32, protocol: Minor) -> Registration {
+        self.adopt(pid, &secret(protocol)).unwrap_or_else(|| self.register(protocol))
+    }
+
     /// The key of a client that a predecessor has handed over; `None` when its pid is taken.
     pub fn adopt(self: &Arc<Self>, pid: i32, secret: &[u8]) -> Option<Registration> {
-        let slot = Arc::new(Slot { secret: secret.into(), at: Mutex::default() });
+        let slot = Slot::new(secret.into());
         let mut slots = lock(&self.slots);
         if slots.contains_key(&pid) {
             return None;
@@ -113,6 +135,9 @@ impl Cancels {
             return;
         };
         if bool::from(slot.secret.ct_eq(secret)) {
+            if !slot.waits() {
+                slot.overtaken.caught_up().await;
+            }
             slot.cancel().await;
         }
     }
@@ -125,6 +150,10 @@ impl Cancels {
 }
 
 impl Slot {
+    fn waits(&self) -> bool {
+        lock(&self.at).waiting.is_some()
+    }
+
     async fn cancel(&self) {
         let targets = {
             let mut at = lock(&self.at);
@@ -172,6 +201,11 @@ impl Registration {
 
     pub fn secret(&self) -> &[u8] {
         &self.slot.secret
+    }
+
+    /// The client's task rests; a cancel that has come is for what was sent before.
+    pub fn rests(&self, waker: &Waker, is_empty: impl FnOnce() -> bool) {
+        self.slot.overtaken.rests(waker, is_empty);
     }
 
     /// The client holds no server connection.
@@ -244,6 +278,7 @@ mod tests {
         let cancels = Arc::new(Cancels::default());
         let client = cancels.register(Minor::V2);
         let secret = client.secret().to_vec();
+        assert!(client.pid() >= FIRST_PID);
         cancels.deliver(client.pid(), &secret, None).await;
         assert!(!client.poll_cancelled(Waker::noop()), "between statements it means nothing");
         for wrong in [&[0; 3][..], &secret[..4], &secret[..31], &[&secret[..], b"x"].concat()] {

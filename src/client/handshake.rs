@@ -45,7 +45,8 @@ pub enum HandshakeError {
     TlsRequired,
 }
 
-/// Reads what comes before the session. A client that does it wrong is told before it is left.
+/// Reads what comes before the session. A client that does it wrong is told before it is left; what is
+/// no client is not.
 pub async fn read(
     socket: Socket,
     tls: Option<&ServerTls>,
@@ -139,6 +140,9 @@ async fn tell(stream: &mut Stream, e: HandshakeError) -> HandshakeError {
 }
 
 async fn tell_startup(stream: &mut Stream, e: startup::StartupError) -> HandshakeError {
+    if e == startup::StartupError::Length {
+        return e.into();
+    }
     let mut report = Report::fatal(e.sqlstate(), e.to_string());
     report.hint = e.hint().map(str::to_owned);
     super::refuse(stream, &report).await;
@@ -149,7 +153,7 @@ async fn tell_startup(stream: &mut Stream, e: startup::StartupError) -> Handshak
 async fn packet(stream: &mut Stream) -> Result<Vec<u8>, HandshakeError> {
     let mut packet = vec![0; 4];
     stream.read_exact(&mut packet).await?;
-    let len = startup::packet_len(&packet).map_err(startup::StartupError::from)?;
+    let len = startup::packet_len(&packet)?;
     packet.resize(len.unwrap_or(4), 0);
     stream.read_exact(&mut packet[4..]).await?;
     Ok(packet)

@@ -127,7 +127,7 @@ pub async fn run(
     let application_name = startup
         .params
         .iter()
-        .find(|(n, _)| n.eq_ignore_ascii_case("application_name"))
+        .rfind(|(n, _)| n.eq_ignore_ascii_case("application_name"))
         .map(|(_, v)| v.clone())
         .unwrap_or_default();
     if console {
@@ -170,7 +170,7 @@ pub async fn run(
             .connect_alone(routes.home(), &database, &user, &credentials, &parameters, worker.index)
             .await
             .map_err(|e| fatal(&PoolError::Login(e)))?;
-        let cancel = shared.cancels.register(protocol);
+        let cancel = shared.cancels.register_as(server.cancel.key.pid, protocol);
         put_welcome(out.buf(), server.facts.reported.list(), &cancel);
         stream.drain(&mut out).await?;
         let info = shared.registry.add_client(entry);

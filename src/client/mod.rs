@@ -21,6 +21,7 @@ mod handshake;
 mod listeners;
 mod login;
 mod mail;
+mod overtaken;
 mod relay;
 mod replication;
 mod reported;

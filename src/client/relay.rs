@@ -458,7 +458,12 @@ impl Client {
                 return Poll::Ready(Event::Draining);
             }
         }
-        self.poll_client(cx)
+        let arrived = self.poll_client(cx);
+        if arrived.is_pending() {
+            let socket = self.stream.socket();
+            self.parts.cancel.rests(cx.waker(), || socket.is_empty());
+        }
+        arrived
     }
 
     /// The process drains, and the client has nothing left to wait for here.

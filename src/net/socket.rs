@@ -108,6 +108,12 @@ impl Socket {
         }
     }
 
+    /// Whether nothing is there to be read now. Asked of the system: what the runtime knows is older.
+    pub fn is_empty(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        !matches!(SockRef::from(self).peek(&mut byte), Ok(n) if n > 0)
+    }
+
     /// The user the process on the other side of a Unix socket ran as when it connected.
     pub fn peer_uid(&self) -> io::Result<u32> {
         match self {

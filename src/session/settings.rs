@@ -28,11 +28,12 @@ pub struct SessionSettings {
     date_style_set: bool,
 }
 
-/// A parameter of the startup packet.
+/// A parameter of the startup packet, and what it assigns in its order: a second DateStyle leaves standing
+/// what it does not name.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Startup {
     name: String,
-    value: String,
+    values: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,18 +54,28 @@ struct Held {
 impl Startup {
     /// set_config reads a list as the startup packet's value is read; SET would not.
     fn set_config(&self, local: bool) -> String {
-        let (name, value) = (literal(&self.name), literal(&self.value));
-        format!("SELECT pg_catalog.set_config({name}, {value}, {local})")
+        let name = literal(&self.name);
+        let each = self
+            .values
+            .iter()
+            .map(|value| format!("pg_catalog.set_config({name}, {}, {local})", literal(value)));
+        format!("SELECT {}", each.collect::<Vec<_>>().join(", "))
     }
 
-    /// The same, as a statement that leaves the transaction as it finds it: a SELECT would give it
+    /// The same, as statements that leave the transaction as they find it: a SELECT would give it
     /// its snapshot, and BEGIN could not say its isolation level behind it any more.
-    fn set(&self, local: bool) -> String {
+    fn set(&self, local: bool) -> Vec<String> {
         if QUOTED_LISTS.contains(&self.name.as_str()) {
-            return self.set_config(local);
+            return vec![self.set_config(local)];
         }
         let local = if local { "LOCAL " } else { "" };
-        format!("SET {local}{} = {}", ident(&self.name), literal(&self.value))
+        let name = ident(&self.name);
+        self.values.iter().map(|value| format!("SET {local}{name} = {}", literal(value))).collect()
+    }
+
+    /// The last value, which counts where each takes the place of the one before.
+    fn value(&self) -> &str {
+        self.values.last().map_or("", String::as_str)
     }
 
     fn setting(&self) -> Setting {
@@ -106,12 +117,16 @@ fn is_role(name: &str) -> bool {
 
 impl SessionSettings {
     pub fn new(startup: &[(String, String)]) -> Self {
-        let base: Vec<_> = startup
-            .iter()
-            .map(|(name, value)| Startup { name: name.to_ascii_lowercase(), value: value.clone() })
-            .collect();
+        let mut base: Vec<Startup> = Vec::new();
+        for (name, value) in startup {
+            let name = name.to_ascii_lowercase();
+            match base.iter_mut().find(|b| b.name == name) {
+                Some(known) => known.values.push(value.clone()),
+                None => base.push(Startup { name, values: vec![value.clone()] }),
+            }
+        }
         let current = base.iter().map(Startup::setting).collect();
-        let foreign_text = startup.iter().any(|(name, value)| !reads_alike(name, value));
+        let foreign_text = base.iter().any(|b| !reads_alike(&b.name, b.value()));
         Self {
             base,
             committed: Vec::new(),
@@ -303,7 +318,7 @@ impl SessionSettings {
             if nothing && !(known && name != "role") {
                 continue;
             }
-            let sql = Startup { name: name.clone(), value }.set_config(false);
+            let sql = Startup { name: name.clone(), values: vec![value] }.set_config(false);
             list.push(Setting { name, sql });
         }
         self.commit();
@@ -319,7 +334,7 @@ impl SessionSettings {
             _ => false,
         };
         let local = matches!(control, Control::ResetLocal(_));
-        self.base.iter().filter(|b| wanted(&b.name)).map(|b| b.set(local)).collect()
+        self.base.iter().filter(|b| wanted(&b.name)).flat_map(|b| b.set(local)).collect()
     }
 
     /// What the session has made of its search_path; `None`: nothing.
@@ -329,7 +344,7 @@ impl SessionSettings {
             Some(local) => local.as_deref(),
             None => list.iter().find(|s| s.name == "search_path").map(|s| s.sql.as_str()),
         };
-        let base = || self.base.iter().find(|s| s.name == "search_path").map(|s| s.value.as_str());
+        let base = || self.base.iter().find(|s| s.name == "search_path").map(Startup::value);
         let adopted = |sql| {
             let list: Option<&str> = str::strip_prefix(sql, ADOPTED_PATH);
             list.and_then(|l| l.strip_suffix("', false)")).unwrap_or(sql)
@@ -421,6 +436,27 @@ mod tests {
         s.set("session_authorization", "SET SESSION AUTHORIZATION a");
         s.commit();
         assert_eq!(s.current().len(), 2, "the role has ended");
+    }
+
+    #[test]
+    fn a_startup_packet_assigns_one_after_the_other() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let s = SessionSettings::new(&[
+            pair("datestyle", "iso,dmy"),
+            pair("client_encoding", "SJIS"),
+            pair("DateStyle", "ISO"),
+            pair("client_encoding", "UTF8"),
+        ]);
+        assert!(!s.foreign_text());
+        assert_eq!(
+            s.current()[0].sql,
+            "SELECT pg_catalog.set_config('datestyle', 'iso,dmy', false), \
+             pg_catalog.set_config('datestyle', 'ISO', false)"
+        );
+        assert_eq!(
+            s.restores(&Control::Reset("datestyle".into())),
+            ["SET \"datestyle\" = 'iso,dmy'", "SET \"datestyle\" = 'ISO'"]
+        );
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub struct Startup {
     /// `replication` as it was given, when it asks for a connection of that kind: "database" for
     /// logical replication; else there is no database.
     pub replication: Option<String>,
-    /// All other parameters in their order, with those of `options` behind.
+    /// All other parameters in their order, with those of `options` in front. One may be there twice.
     pub params: Vec<(String, String)>,
     /// Names of protocol extensions (`_pq_.…`) the client asked for; pgshunt knows none.
     pub extensions: Vec<String>,
@@ -64,6 +64,9 @@ pub struct Startup {
 pub enum StartupError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// It may be no packet at all: whoever sent it is told nothing, as by PostgreSQL.
+    #[error("invalid length of startup packet")]
+    Length,
     #[error("unsupported frontend protocol {0}.{1}: server supports 3.0 to 3.2")]
     Version(u16, u16),
     #[error("no PostgreSQL user name specified in startup packet")]
@@ -79,7 +82,7 @@ pub enum StartupError {
 impl StartupError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Protocol(_) => "08P01",
+            Self::Protocol(_) | Self::Length => "08P01",
             Self::Version(..) => "0A000",
             Self::NoUser => "28000",
             Self::Encoding => "22021",
@@ -92,6 +95,7 @@ impl StartupError {
         match self {
             Self::Replication(_) => Some(r#"Valid values are: "false", 0, "true", 1, "database"."#),
             Self::Protocol(_)
+            | Self::Length
             | Self::Version(..)
             | Self::NoUser
             | Self::Encoding
@@ -101,11 +105,11 @@ impl StartupError {
 }
 
 /// The length the first packet announces, once its four bytes are there.
-pub fn packet_len(buf: &[u8]) -> Result<Option<usize>, ProtocolError> {
+pub fn packet_len(buf: &[u8]) -> Result<Option<usize>, StartupError> {
     let [a, b, c, d, ..] = *buf else { return Ok(None) };
     let len = u32::from_be_bytes([a, b, c, d]) as usize;
     if !(8..=MAX_STARTUP).contains(&len) {
-        return Err(ProtocolError("invalid length of startup packet"));
+        return Err(StartupError::Length);
     }
     Ok(Some(len))
 }
@@ -118,12 +122,12 @@ pub fn first(packet: &[u8]) -> Result<First, StartupError> {
     match code {
         SSL if r.0.is_empty() => Ok(First::Ssl),
         GSSENC if r.0.is_empty() => Ok(First::GssEnc),
-        SSL | GSSENC => Err(ProtocolError("invalid length of startup packet").into()),
+        SSL | GSSENC => Err(StartupError::Length),
         CANCEL => {
             let pid = r.i32()?;
             // 4 bytes up to protocol 3.0, up to 256 since 3.2.
             if r.0.is_empty() || r.0.len() > 256 {
-                return Err(ProtocolError("invalid length of cancel request").into());
+                return Err(StartupError::Length);
             }
             Ok(First::Cancel { pid, secret: r.0.to_vec() })
         }
@@ -182,9 +186,8 @@ fn startup(minor: u16, body: &[u8]) -> Result<Startup, StartupError> {
     } else if s.database.is_empty() {
         s.database.clone_from(&s.user);
     }
-    // A parameter of the packet wins over the same one in `options`, as in process_startup_options.
-    options.retain(|(n, _)| !s.params.iter().any(|(p, _)| p.eq_ignore_ascii_case(n)));
-    s.params.extend(options);
+    // Each assigns what it names, in this order, as in process_startup_options.
+    s.params.splice(..0, options);
     Ok(s)
 }
 
@@ -350,8 +353,8 @@ mod tests {
         let params: Vec<_> = s.params.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(
             params,
-            [("jit", "on"), ("geqo", "off"), ("work_mem", "4MB"), ("a.b", "x y")],
-            "the packet's own jit wins"
+            [("geqo", "off"), ("work_mem", "4MB"), ("a.b", "x y"), ("jit", "off"), ("jit", "on")],
+            "the packet's own come last"
         );
         assert_eq!(s.extensions, ["_pq_.new"]);
     }
@@ -442,6 +445,12 @@ mod tests {
         version[5] = 2;
         assert_eq!(first(&version).unwrap_err().sqlstate(), "0A000");
         assert!(first(&packet(&[("user", "u"), ("options", "-x")])).is_err());
+        for what in [SSL, GSSENC] {
+            let mut longer = 9u32.to_be_bytes().to_vec();
+            longer.extend_from_slice(&what.to_be_bytes());
+            longer.push(0);
+            assert_eq!(first(&longer), Err(StartupError::Length));
+        }
         let mut cancel = Vec::new();
         put_cancel(&mut cancel, 1, &[1, 2, 3, 4]);
         assert_eq!(first(&cancel), Ok(First::Cancel { pid: 1, secret: vec![1, 2, 3, 4] }));

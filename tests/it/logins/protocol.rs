@@ -183,3 +183,55 @@ async fn a_nodes_cancel_key_may_have_any_length() {
     let mut wire = Wire::login(p.port()).await;
     can_be_cancelled(&p, &mut wire).await;
 }
+
+/// The values of these messages at login, with these parameters.
+async fn told_at_login(p: &Proxy, tag: u8, more: &[(&str, &str)]) -> (Wire, Vec<Vec<u8>>) {
+    let mut body = format!("user\0{SUPERUSER}\0database\0{DATABASE}\0");
+    for (name, value) in more {
+        body += &format!("{name}\0{value}\0");
+    }
+    body += "\0";
+    let mut wire = Wire::dial(p.port()).await;
+    wire.send(&first(V3_0, body.as_bytes())).await;
+    let mut told = Vec::new();
+    loop {
+        match wire.next().await.expect("ReadyForQuery") {
+            (b'Z', _) => return (wire, told),
+            (t, body) if t == tag => told.push(body),
+            (b'E', body) => panic!("{}", field(&body, b'M')),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_startup_packet_names_twice_is_assigned_twice() {
+    let p = trusting().await;
+    for (options, given, wanted) in [
+        ("-c datestyle=iso,dmy", "ISO", "ISO, DMY"),
+        ("-c datestyle=german", "mdy", "German, MDY"),
+        ("-c datestyle=sql,dmy -c DateStyle=ISO", "ymd", "ISO, YMD"),
+    ] {
+        // The packet's own come behind `options`, wherever that stands.
+        let more = [("DateStyle", given), ("options", options)];
+        let (_wire, told) = told_at_login(&p, b'S', &more).await;
+        let wanted = format!("DateStyle\0{wanted}\0").into_bytes();
+        assert!(told.contains(&wanted), "{options} {given}");
+    }
+}
+
+#[tokio::test]
+async fn a_pid_that_is_told_is_no_other_servers() {
+    let p = trusting().await;
+    let pid = |told: &[Vec<u8>]| i32::from_be_bytes(told[0][..4].try_into().unwrap());
+    let (_wire, told) = told_at_login(&p, b'K', &[]).await;
+    assert!(pid(&told) > 4_194_304, "the largest of a Linux system");
+    // Who has a server process to itself is told its pid.
+    let (_wire, told) = told_at_login(&p, b'K', &[("replication", "database")]).await;
+    let home = connect(p.nodes.nodes[0].port()).await;
+    let sql = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walsender' AND pid = {}",
+        pid(&told)
+    );
+    assert_eq!(value::<i64>(&home, &sql).await, 1);
+}
