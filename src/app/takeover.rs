@@ -36,7 +36,7 @@ use crate::net::passing::Line;
 
 /// The form of what is said here, sessions and all. Only processes of one form understand each other:
 /// another number whenever what was written before would be read wrongly.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 
 /// How long the other side may take for one step: reading the catalog is the longest.
 const STEP: Duration = Duration::from_secs(60);

@@ -40,7 +40,8 @@ impl Client {
         let Some(pool) = self.pool(node) else {
             return Ok(Err(Some(Report::error("40001", "the node has just been removed"))));
         };
-        let granted = match pool.lease(self.worker.index) {
+        let drawn = self.parts.session.wants_drawn().and_then(|m| pool.lease_where_drawn(m));
+        let granted = match drawn.map_or_else(|| pool.lease(self.worker.index), Lease::Now) {
             Lease::Now(conn) => Ok(conn),
             Lease::Later(waiting) => {
                 let since = Instant::now();

@@ -20,7 +20,7 @@ use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
-use crate::session::{Session, are_in_force, reset_sql};
+use crate::session::{Limits, Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report, report_field};
 use crate::wire::frontend;
@@ -186,6 +186,7 @@ pub async fn run(
     let info = shared.registry.add_client(entry);
     let mut session = Session::new(info.id, &startup.params);
     session.told(told.status);
+    session.may_idle(told.limits);
     let stats = shared.registry.database(worker.index, &database);
     stats.logins.inc();
     Ok(Outcome::Session(Box::new(Parts {
@@ -249,28 +250,33 @@ async fn server_status(
         };
         // Where they are in force already they say nothing any more.
         let in_force = are_in_force(conn.facts.applied.as_ref(), wanted);
-        let mut notices = Vec::new();
+        let mut said = Said::default();
+        let mut sql = String::new();
         if !in_force || !startup.params.is_empty() {
-            let sql = reset_sql(conn.facts.applied.as_ref(), wanted);
+            sql = reset_sql(conn.facts.applied.as_ref(), wanted);
             conn.facts.applied = None;
-            frontend::put_query(conn.output.buf(), sql.as_bytes());
-            let refused = quiet_query(&mut conn, &mut notices).await;
-            // Setting parameters can be done again: one that idled may have been ended by its node.
-            tries += 1;
-            match refused {
-                Err(_) if tries < TRIES => continue,
-                Err(e) => return Err(broken(&e).into()),
-                Ok(Some(error)) if tries < TRIES && was_ended(&error) => continue,
-                Ok(Some(error)) => {
-                    conn.give(worker.index);
-                    let mut report = Report::from_node(&error);
-                    report.severity = "FATAL";
-                    return Err(report.into());
-                }
-                Ok(None) => conn.facts.applied = Some(wanted.clone()),
-            }
         }
-        let told = Told { notices, status: conn.facts.reported.list().to_vec() };
+        sql += Limits::SQL;
+        frontend::put_query(conn.output.buf(), sql.as_bytes());
+        let refused = quiet_query(&mut conn, &mut said).await;
+        // Setting parameters can be done again: one that idled may have been ended by its node.
+        tries += 1;
+        match refused {
+            Err(_) if tries < TRIES => continue,
+            Err(e) => return Err(broken(&e).into()),
+            Ok(Some(error)) if tries < TRIES && was_ended(&error) => continue,
+            Ok(Some(error)) => {
+                conn.give(worker.index);
+                let mut report = Report::from_node(&error);
+                report.severity = "FATAL";
+                return Err(report.into());
+            }
+            Ok(None) => conn.facts.applied = Some(wanted.clone()),
+        }
+        let Said { notices, last_row } = said;
+        let limits =
+            backend::data_row(&last_row).map_or_else(Limits::default, |r| Limits::read(&r));
+        let told = Told { notices, status: conn.facts.reported.list().to_vec(), limits };
         shared.reported.remember(Instant::now(), asked, &told);
         conn.give(worker.index);
         return Ok(told);
@@ -296,12 +302,17 @@ fn fatal(e: &PoolError) -> Report {
     report
 }
 
-/// Sends what is in `output` and reads to ReadyForQuery; gives the error, if there was one. Notices are
-/// collected as they come.
-async fn quiet_query(
-    conn: &mut ServerConn,
-    notices: &mut Vec<u8>,
-) -> std::io::Result<Option<BytesMut>> {
+/// What a server says to a text besides its errors.
+#[derive(Default)]
+struct Said {
+    /// Notices as they came.
+    notices: Vec<u8>,
+    /// The body of the last DataRow.
+    last_row: BytesMut,
+}
+
+/// Sends what is in `output` and reads to ReadyForQuery; gives the error, if there was one.
+async fn quiet_query(conn: &mut ServerConn, said: &mut Said) -> std::io::Result<Option<BytesMut>> {
     use std::io::{Error, ErrorKind};
     conn.stream.drain(&mut conn.output).await?;
     let mut error = None;
@@ -312,12 +323,13 @@ async fn quiet_query(
             Some(h) if conn.input.len() >= h.len => {
                 let mut body = conn.input.split_to(h.len);
                 if h.tag == b'N' {
-                    notices.extend_from_slice(&body);
+                    said.notices.extend_from_slice(&body);
                 }
                 body.advance(frame::HEADER);
                 match h.tag {
                     b'Z' => return Ok(error),
                     b'E' => error = Some(std::mem::take(&mut body)),
+                    b'D' => said.last_row = std::mem::take(&mut body),
                     b'S' => {
                         conn.facts.reported.note(&body);
                     }

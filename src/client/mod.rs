@@ -18,6 +18,7 @@ mod front;
 mod gather;
 mod handover;
 mod handshake;
+mod idling;
 mod listeners;
 mod login;
 mod mail;

@@ -17,6 +17,7 @@ use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
 
 use super::ending::{End, Leaving};
+use super::idling::Idling;
 use super::listeners::{Lost, Subscription};
 use super::login::Parts;
 use super::worker::Worker;
@@ -58,6 +59,7 @@ pub struct Client {
     pub(super) unflushed: bool,
     /// When the request under way was sent.
     sent_at: Option<Instant>,
+    pub(super) idling: Idling,
     /// When the transaction asked for its connection.
     linked_at: Option<Instant>,
     /// What the client was told of the server's parameters, when they were last looked at.
@@ -102,6 +104,7 @@ impl Client {
             muted: false,
             unflushed: false,
             sent_at: None,
+            idling: Idling::default(),
             linked_at: None,
             told,
             pools: (Epoch(0), Vec::new()),
@@ -254,6 +257,7 @@ impl Client {
     }
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
+        self.idling.ends();
         let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, .. } = self;
         let header = frame::Header { tag: message[0], len: message.len() };
         let mut none = Vec::new();
@@ -381,7 +385,15 @@ impl Client {
 
     /// Moves bytes until something has arrived that the session should see.
     async fn wait(&mut self) -> Result<(), End> {
-        let event = std::future::poll_fn(|cx| self.poll_io(cx)).await;
+        let limit = self.idle_limit();
+        let event = std::future::poll_fn(|cx| self.poll_io(cx));
+        let event = match limit {
+            None => event.await,
+            Some((left, end)) => match tokio::time::timeout(left, event).await {
+                Ok(event) => event,
+                Err(_) => return Err(end.into()),
+            },
+        };
         match event {
             Event::Progress => Ok(()),
             Event::ClientGone => Err(End::Client),

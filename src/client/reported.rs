@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
+use crate::session::Limits;
+
 /// Names and values, in the order the server reported them.
 pub type Status = Vec<(String, String)>;
 
@@ -20,6 +22,8 @@ pub struct Told {
     /// Messages about the startup parameters, as they came.
     pub notices: Vec<u8>,
     pub status: Status,
+    /// How long it may idle.
+    pub limits: Limits,
 }
 
 const FRESH: Duration = Duration::from_secs(30);
@@ -138,7 +142,7 @@ mod tests {
         let two = pairs(&[("TimeZone", "UTC"), ("application_name", "two")]);
         assert!(matches!(ask(&one, now), Known::No));
         let status = pairs(&[("application_name", "one"), ("TimeZone", "UTC")]);
-        let told = Told { status, notices: b"N".to_vec() };
+        let told = Told { status, notices: b"N".to_vec(), ..Told::default() };
         reported.remember(now, Asked::new(&database, &user, &one), &told);
         let Known::Fresh(told) = ask(&two, now) else { panic!("not remembered") };
         assert_eq!(told.notices, b"N");

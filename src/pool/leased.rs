@@ -3,10 +3,10 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::Pool;
 use super::state::Worker;
+use super::{Pool, still_alive};
 use crate::backend::server::ServerConn;
-use crate::session::Facts;
+use crate::session::{Drawn, Facts};
 
 /// A leased connection. Given back, it may serve others; dropped, it is closed and its place is
 /// free.
@@ -36,6 +36,22 @@ impl Leased {
 }
 
 impl Pool {
+    /// The idle connection on which nobody but the session of this mark has drawn from sequences.
+    pub fn lease_where_drawn(self: &Arc<Self>, mark: u64) -> Option<Leased> {
+        let mut shared = self.lock();
+        let mut idle = shared.idle.iter();
+        let id = idle.find(|(_, conn)| conn.facts.drawn == Drawn::By(mark)).map(|(id, _)| *id)?;
+        if !shared.state.take_this(id) {
+            return None;
+        }
+        let mut conn = shared.idle.remove(&id)?;
+        if still_alive(&mut conn) {
+            return Some(Leased::new(conn, self.clone()));
+        }
+        shared.state.lost(&mut Vec::new());
+        None
+    }
+
     /// What all its connections know together.
     pub(super) fn share(&self, facts: &mut Facts) {
         facts.followed = self.followed.clone();

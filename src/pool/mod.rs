@@ -12,7 +12,7 @@ pub mod state;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -145,6 +145,7 @@ impl Pools {
                 followed: Followed::default(),
                 behind: Behind::of_pool(),
                 fresh_from: AtomicU64::new(0),
+                served: AtomicBool::new(false),
                 shared: Mutex::new(Shared {
                     state: State::new((&**config).into()),
                     idle: HashMap::new(),
@@ -265,11 +266,14 @@ impl Pools {
         self.all().iter().filter(|p| named(p)).map(|p| p.lock().state.demand()).sum()
     }
 
-    /// Expires what idled too long, and finds idle connections that died. Once a second.
+    /// Expires what idled too long, and finds idle connections that died. Once a second. A pool that
+    /// nobody uses and that has never had a connection is forgotten: anybody could choose its name.
     pub fn tick(&self) {
         for pool in self.all() {
             pool.tick(Instant::now());
         }
+        let mut pools = self.pools.lock().unwrap_or_else(|e| e.into_inner());
+        pools.retain(|_, p| p.served.load(Ordering::Relaxed) || Arc::strong_count(p) > 1);
     }
 
     fn all(&self) -> Vec<Arc<Pool>> {
@@ -287,6 +291,8 @@ pub struct Pool {
     behind: Behind,
     /// What began to be opened before is retired when it is open.
     fresh_from: AtomicU64,
+    /// A connection of it was opened once, or came from another process.
+    served: AtomicBool,
     shared: Mutex<Shared>,
 }
 
@@ -348,6 +354,7 @@ impl Pool {
             // It goes through the process that has its keys, and is not to keep that one for others.
             conn.info.retire();
         }
+        self.served.store(true, Ordering::Relaxed);
         self.lock().state.adopted();
         Leased::new(conn, self.clone())
     }

@@ -37,6 +37,7 @@ impl OpenRequest {
         match opened {
             Ok(mut conn) => {
                 pool.share(&mut conn.facts);
+                pool.served.store(true, Ordering::Relaxed);
                 if id.0 < pool.fresh_from.load(Ordering::Acquire) {
                     conn.info.retire();
                 }

@@ -193,6 +193,15 @@ impl State {
         self.serve(fx);
     }
 
+    /// Hands this one out, if it is idle and nobody waits.
+    pub fn take_this(&mut self, conn: ConnId) -> bool {
+        let at = self.idle.iter().position(|i| i.conn == conn && self.waiting.is_empty());
+        let Some(at) = at else { return false };
+        self.idle.remove(at);
+        self.busy += 1;
+        true
+    }
+
     /// A connection that was handed out is gone.
     pub fn lost(&mut self, fx: &mut Vec<Effect>) {
         self.busy = self.busy.saturating_sub(1);
@@ -332,6 +341,22 @@ mod tests {
         assert_eq!(s.take(1, 2), [Effect::Open { worker: 1 }], "there is room");
         s.then(|p, now, fx| p.opened(now, ConnId(2), 1, fx));
         assert_eq!(s.take(1, 3), [grant(3, 1)], "the limit is reached: lent by worker 0");
+    }
+
+    #[test]
+    fn a_certain_connection_is_handed_out_if_it_is_idle() {
+        let mut s = Story::new(2);
+        for n in [1, 2] {
+            s.take(0, n);
+            s.then(|p, now, fx| p.opened(now, ConnId(n), 0, fx));
+        }
+        assert!(!s.pool.take_this(ConnId(1)), "it is busy");
+        for n in [1, 2] {
+            s.then(|p, now, fx| p.give(now, ConnId(n), 0, fx));
+        }
+        assert!(s.pool.take_this(ConnId(1)) && !s.pool.take_this(ConnId(1)));
+        assert_eq!((s.pool.busy(), s.pool.idle()), (1, 1));
+        assert_eq!(s.pool.take_now(0), Some(ConnId(2)));
     }
 
     #[test]

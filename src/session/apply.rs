@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use super::link::{Done, Expect, Link, Reply, Undo};
+use super::patience::PARAMETERS;
 use super::{Pending, Session, Statement};
-use crate::router::plan::{Control, PREPARE};
+use crate::router::plan::{Control, PREPARE, Traces};
 use crate::router::{mentions_last_value, mentions_prepared};
 
 impl Session {
@@ -49,20 +50,30 @@ impl Session {
                 self.settings.rollback_to(name);
                 self.channels.rollback_to(name);
             }
-            Control::Set(name) => self.settings.set(name, sql),
+            Control::Set(name) => {
+                self.settings.set(name, sql);
+                self.times(name);
+            }
             Control::SetEach(each) => {
                 for (name, sql) in each {
                     self.settings.set(name, sql);
                 }
             }
-            Control::Reset(name) => self.settings.reset(name),
+            Control::Reset(name) => {
+                self.settings.reset(name);
+                self.times(name);
+            }
             Control::LocalPath => self.settings.set_local_path(Some(sql)),
             Control::ResetLocal(name) if name == "search_path" => {
                 self.settings.set_local_path(None);
             }
             Control::ResetLocal(_) => {}
-            Control::ResetAll => self.settings.reset_all(),
+            Control::ResetAll => {
+                self.settings.reset_all();
+                self.patience.reset();
+            }
             Control::DiscardAll => {
+                self.patience.reset();
                 self.settings.discard();
                 self.channels.discard();
                 if let Some(link) = &mut self.link {
@@ -117,6 +128,14 @@ impl Session {
             Control::ChangesTables => self.tables_change(),
         }
         self.extend_prelude(done);
+    }
+
+    /// A parameter has been set: which value came of it is asked where pgshunt goes by it.
+    fn times(&mut self, name: &str) {
+        if PARAMETERS.contains(&name) {
+            let parameters = vec![name.to_owned()];
+            self.leaves(&Traces { parameters, ..Traces::default() });
+        }
     }
 
     fn all_deallocated(&mut self) {

@@ -269,6 +269,7 @@ impl Session {
         // What a function sets and does not name in its code is not found: it must not stay either.
         link.strange |= strange || check.traces.code;
         let all = check.traces.code || !check.traces.functions.is_empty();
+        self.patience.learn(&check.parameters, all);
         self.settings.adopt(check.parameters, all);
         link.facts.applied = Some(self.settings.current().clone());
 

@@ -308,11 +308,9 @@ impl Session {
         if let Some(need) = self.listen_first(&plan)? {
             return Err(Stop::Wait(need));
         }
+        self.looks_for_drawn(&plan, env);
         if let Some(need) = self.ensure(&place, env, io)? {
             return Err(Stop::Wait(need));
-        }
-        if let Some(report) = self.refuses_question(&plan, env) {
-            return Err(report.into());
         }
         if let Some(need) = self.fence_first(&plan) {
             return Err(Stop::Wait(need));

@@ -17,6 +17,7 @@ use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::moments::Meaning;
+use super::patience::Patience;
 use super::portals::Portal;
 use super::prepared::StatementId;
 use super::reported::Reported;
@@ -54,6 +55,7 @@ pub struct Luggage {
     check: Check,
     behind: Question,
     sequences: Sequences,
+    patience: Patience,
     link: Option<Held>,
 }
 
@@ -258,6 +260,7 @@ impl Session {
             check,
             behind,
             sequences,
+            patience,
             channels,
             settings,
             let_go: _,
@@ -292,6 +295,7 @@ impl Session {
             check: check.clone(),
             behind: behind.clone(),
             sequences: sequences.clone(),
+            patience: *patience,
             link: link.as_mut().map(|link| Held::of(link, env)),
         })
     }
@@ -314,6 +318,7 @@ impl Session {
         session.check = luggage.check;
         session.behind = luggage.behind;
         session.sequences = luggage.sequences;
+        session.patience = luggage.patience;
         session.prepares_listing = luggage.prepares_listing;
         session.link = luggage.link.map(|held| held.unpack(client, env));
         for Named { name, statement } in luggage.statements {

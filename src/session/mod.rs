@@ -42,6 +42,7 @@ mod luggage;
 mod moments;
 mod opening;
 mod order;
+mod patience;
 mod pending;
 mod portals;
 mod prepared;
@@ -77,9 +78,10 @@ use link::{Fate, Link, Reply, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
 pub use moments::Moments;
+pub use patience::{Limit, Limits};
 pub use prepared::StatementId;
 use reported::Reported;
-pub use sequences::Followed;
+pub use sequences::{Drawn, Followed};
 pub use settings::{are_in_force, reset_sql};
 pub use statement::Statement;
 
@@ -206,6 +208,7 @@ pub struct Session {
     behind: behind::Question,
     channels: listening::Channels,
     sequences: sequences::Sequences,
+    patience: patience::Patience,
     settings: settings::SessionSettings,
     /// The connection goes back to the pool although nothing was sent on it.
     let_go: bool,
@@ -266,6 +269,7 @@ impl Session {
             behind: behind::Question::default(),
             channels: listening::Channels::default(),
             sequences: sequences::Sequences::default(),
+            patience: patience::Patience::default(),
             settings: settings::SessionSettings::new(startup),
             let_go: false,
             broken: None,

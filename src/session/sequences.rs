@@ -2,14 +2,14 @@
 //! drew on, and to no other.
 //!
 //! Each connection bears the mark of who may have drawn on it since it was last made to forget
-//! (`DISCARD SEQUENCES`), and each session that of its last draw. Where both marks are the same the
-//! answer is the session's own. Where the session has drawn nothing the connection is made to forget
-//! first, so that the server says so itself. Everything else is refused.
+//! (`DISCARD SEQUENCES`), and each session that of its last draw. A question is sent on the connection
+//! that bears the session's mark, if that idles. Any other is made to forget first, so that the server
+//! says so itself: where the session has drawn nothing that is the answer, and else it is told that
+//! pgshunt does not know.
 //!
 //! Nobody pays who does not ask. The first question in a database turns following on there
 //! ([`Followed`]): from then on a session keeps the connection that it has drawn on, until it
-//! discards its sequences or ends. What it drew elsewhere before that is not known, so where the
-//! server says that there is no value it is told that pgshunt does not know.
+//! discards its sequences or ends.
 //!
 //! In a database with distributed tables nobody keeps a connection for this: the session's next
 //! statement may need another node. There the answer is right within the transaction that drew.
@@ -54,6 +54,9 @@ pub(super) struct Sequences {
     pub kept: bool,
     /// It may be: no statement needs another node.
     keeps: bool,
+    /// The mark of the connection that the text under way would like to have.
+    #[serde(skip)]
+    wanted: Option<u64>,
 }
 
 impl Sequences {
@@ -90,32 +93,28 @@ impl Session {
         plan.asks || plan.statements.iter().any(by_name)
     }
 
-    /// Why the text cannot be carried out on the link that there is, if it asks for what is not
-    /// known there.
-    pub(super) fn refuses_question(&mut self, plan: &Plan, env: &Env<'_>) -> Option<Report> {
-        if !plan.draws && !self.asks_for_values(plan) {
-            return None;
-        }
+    /// A text is about to get its connection. What asks wants the one that the session drew on.
+    pub(super) fn looks_for_drawn(&mut self, plan: &Plan, env: &Env<'_>) {
         self.sequences.keeps = env.routes.tables().next().is_none();
-        let facts = &self.link.as_ref()?.facts;
-        if !self.asks_for_values(plan) {
-            return None;
+        self.sequences.wanted = None;
+        if self.sequences.last.is_some() && self.asks_for_values(plan) {
+            self.sequences.wanted = self.sequences.last;
         }
-        facts.followed.0.store(true, Ordering::Relaxed);
-        let s = &self.sequences;
-        // What it draws itself it may ask for; the rest the server does not know either.
-        let known = s.last.is_none() || s.knows(facts.drawn) || plan.draws;
-        (!known).then(unknown)
     }
 
-    /// Whether the connection must forget what was drawn on it before the text is sent.
+    /// The mark of the connection that is wanted before all others of its pool.
+    pub fn wants_drawn(&self) -> Option<u64> {
+        self.sequences.wanted
+    }
+
+    /// Whether the connection must forget what was drawn on it before the text is sent. Then the server
+    /// itself says that it knows no value, or that there is no such sequence.
     pub(super) fn must_forget(&self, plan: &Plan) -> bool {
         let Some(link) = &self.link else { return false };
         let facts = &link.facts;
         let strange = facts.drawn != Drawn::Nobody && !self.sequences.knows(facts.drawn);
-        let asks = || self.sequences.last.is_none() && self.asks_for_values(plan);
         let draws = || plan.draws && facts.followed.0.load(Ordering::Relaxed);
-        strange && link.status != Status::Failed && (draws() || asks())
+        strange && link.status != Status::Failed && (draws() || self.asks_for_values(plan))
     }
 
     /// Before a text that draws, or asks, is written.
@@ -136,6 +135,10 @@ impl Session {
         let asks = self.asks_for_values(plan);
         let Some(link) = &mut self.link else { return };
         let s = &mut self.sequences;
+        if asks {
+            link.facts.followed.0.store(true, Ordering::Relaxed);
+            s.elsewhere |= s.last.is_some() && !s.knows(link.facts.drawn);
+        }
         if plan.draws && !s.knows(link.facts.drawn) {
             let mark = new_mark();
             s.elsewhere |= s.last.replace(mark).is_some();

@@ -93,13 +93,11 @@ impl Session {
                 Err(report) => self.refuse_text(&plan, report, io),
             };
         }
+        self.looks_for_drawn(&plan, env);
         match self.ensure(&place, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => return self.refuse_text(&plan, report, io),
-        }
-        if let Some(report) = self.refuses_question(&plan, env) {
-            return self.refuse_text(&plan, report, io);
         }
         if busy && self.must_forget(&plan) {
             return Flow::Wait(Need::Quiet);

@@ -1,6 +1,7 @@
 //! Writers of the server messages that pgshunt answers itself, and the reader of errors.
 
 use std::borrow::Cow;
+use std::panic::Location;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,26 @@ impl Status {
     }
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    Notice,
+    Warning,
+    Error,
+    /// The connection is closed behind it.
+    Fatal,
+}
+
+impl Severity {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Notice => "NOTICE",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
 /// PostgreSQL's functions by which clients tell errors of one SQLSTATE apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Routine {
@@ -47,16 +68,30 @@ impl Routine {
     }
 }
 
+/// Where in pgshunt a report was made. PostgreSQL always says it, and there are clients that rely on that.
+/// It makes no difference between two reports.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin(&'static Location<'static>);
+
+impl PartialEq for Origin {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Origin {}
+
 /// An error or notice as the client reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    pub severity: &'static str,
+    pub severity: Severity,
     pub sqlstate: Cow<'static, str>,
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
     /// Further fields: of a node's report, or the routine it would come from if clients go by that.
     pub fields: Option<Box<Fields>>,
+    pub origin: Origin,
 }
 
 /// Position, table, constraint and the like, each with its code in the protocol.
@@ -70,19 +105,22 @@ impl FromIterator<(u8, String)> for Fields {
 }
 
 impl Report {
+    #[track_caller]
     pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         let message = message.into();
         Self {
-            severity: "ERROR",
+            severity: Severity::Error,
             sqlstate: sqlstate.into(),
             message,
             detail: None,
             hint: None,
             fields: None,
+            origin: Origin(Location::caller()),
         }
     }
 
     /// As PostgreSQL words it.
+    #[track_caller]
     pub fn no_statement(name: &[u8]) -> Self {
         let message = if name.is_empty() {
             "unnamed prepared statement does not exist".to_owned()
@@ -93,22 +131,22 @@ impl Report {
     }
 
     /// What a node said, in the node's words, as an error of the statement.
+    #[track_caller]
     pub fn from_node(body: &[u8]) -> Self {
         let field =
             |code| report_field(body, code).map(|b| String::from_utf8_lossy(b).into_owned());
+        let sqlstate = field(b'C').unwrap_or_else(|| "XX000".to_owned());
         Self {
-            severity: "ERROR",
-            sqlstate: field(b'C').unwrap_or_else(|| "XX000".to_owned()).into(),
-            message: field(b'M').unwrap_or_default(),
             detail: field(b'D'),
             hint: field(b'H'),
-            fields: None,
+            ..Self::error(sqlstate, field(b'M').unwrap_or_default())
         }
     }
 
     /// An error after which the connection is closed.
+    #[track_caller]
     pub fn fatal(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        Self { severity: "FATAL", ..Self::error(sqlstate, message) }
+        Self { severity: Severity::Fatal, ..Self::error(sqlstate, message) }
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -128,7 +166,10 @@ impl Report {
     }
 
     pub fn put(&self, out: &mut Vec<u8>) {
-        let tag = if matches!(self.severity, "NOTICE" | "WARNING") { b'N' } else { b'E' };
+        let tag = match self.severity {
+            Severity::Notice | Severity::Warning => b'N',
+            Severity::Error | Severity::Fatal => b'E',
+        };
         put(out, tag, |b| {
             let mut field = |code: u8, text: &str| {
                 b.push(code);
@@ -136,8 +177,8 @@ impl Report {
                 b.extend(text.bytes().filter(|&c| c != 0));
                 b.push(0);
             };
-            field(b'S', self.severity);
-            field(b'V', self.severity);
+            field(b'S', self.severity.name());
+            field(b'V', self.severity.name());
             field(b'C', &self.sqlstate);
             field(b'M', &self.message);
             if let Some(d) = &self.detail {
@@ -146,8 +187,17 @@ impl Report {
             if let Some(h) = &self.hint {
                 field(b'H', h);
             }
-            for (code, text) in self.fields.iter().flat_map(|f| &f.0) {
+            let fields = self.fields.as_ref().map_or(&[][..], |f| &f.0);
+            for (code, text) in fields {
                 field(*code, text);
+            }
+            let Origin(at) = self.origin;
+            for (code, text) in
+                [(b'F', at.file()), (b'L', &at.line().to_string()), (b'R', "pgshunt")]
+            {
+                if fields.iter().all(|(c, _)| *c != code) {
+                    field(code, text);
+                }
             }
             b.push(0);
         });
@@ -262,6 +312,10 @@ mod tests {
         assert_eq!(report_field(body, b'M'), Some(&b"nope"[..]));
         assert_eq!(report_field(body, b'H'), Some(&b"do that"[..]));
         assert_eq!(report_field(body, b'D'), None);
+        assert_eq!(report_field(body, b'F'), Some(file!().as_bytes()));
+        let line = report_field(body, b'L').and_then(|l| std::str::from_utf8(l).ok()?.parse().ok());
+        assert!(line.is_some_and(|l: u32| l > 1 && l < line!()), "{line:?}");
+        assert_eq!(report_field(body, b'R'), Some(&b"pgshunt"[..]));
         assert_eq!(report_field(b"Cunterminated", b'M'), None);
     }
 

@@ -1,6 +1,6 @@
 //! Databases of the home node beside the cluster's own: pooled, and nothing in them is distributed.
 
-use super::support::{PASSWORD, Proxy, SUPERUSER, connect_as, value};
+use super::support::{PASSWORD, Proxy, SUPERUSER, connect_as, value, wait_for};
 
 /// Both clients are on one worker, so they share a cache of plans.
 #[tokio::test]
@@ -82,4 +82,31 @@ async fn idle_server_connections_do_not_keep_a_database_from_being_dropped() {
     assert_eq!(e.code().unwrap().code(), "55006");
     busy.batch_execute("COMMIT").await.unwrap();
     app.batch_execute("DROP DATABASE five").await.unwrap();
+}
+
+#[tokio::test]
+async fn names_that_only_failed_logins_have_given_are_forgotten() {
+    let p = Proxy::start(1, 1).await;
+    for n in 0..20 {
+        let name = format!("nosuch{n}");
+        let e = connect_as(p.port(), &name, SUPERUSER, PASSWORD).await.err().unwrap();
+        assert_eq!(e.code().unwrap().code(), "3D000");
+    }
+    let console = p.console().await;
+    for (sql, column) in [("SHOW POOLS", "database"), ("SHOW DATABASES", "name")] {
+        wait_for("the names to be forgotten", async || {
+            let names = console.column(sql, column).await;
+            (!names.iter().any(|n| n.starts_with("nosuch"))).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(
+        console
+            .column("SHOW STATS", "database")
+            .await
+            .iter()
+            .filter(|n| n.starts_with("nosuch"))
+            .count(),
+        0
+    );
 }

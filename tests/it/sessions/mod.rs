@@ -4,6 +4,7 @@
 mod behind;
 mod left;
 mod notify;
+mod patience;
 mod pins;
 mod prepared;
 mod replication;

@@ -44,6 +44,25 @@ async fn the_first_question_is_answered_by_the_connection_that_drew() {
     assert_eq!(fails(&b, "SELECT currval('r')").await, "55000");
 }
 
+/// Also where the connections are lent in turn, as to an ORM that asks for the id it has just inserted.
+#[tokio::test]
+async fn the_first_question_finds_the_connection_that_drew() {
+    for question in ["SELECT lastval()", "SELECT currval('t_id_seq')"] {
+        let proxy = shared(3).await;
+        let a = proxy.client().await;
+        sequences(&a).await;
+        rotating(&a, 3).await;
+        does(&a, "INSERT INTO t (v) VALUES ('a')").await;
+        assert_eq!(drawn(&a, question).await, 1);
+        assert_eq!(fails(&a, "SELECT currval('nonsense')").await, "42P01");
+    }
+    let (_proxy, a, b) = two_on_one().await;
+    sequences(&a).await;
+    assert_eq!(drawn(&a, "SELECT nextval('s')").await, 1);
+    assert_eq!(drawn(&b, "SELECT nextval('s')").await, 2);
+    assert_eq!(fails(&a, "SELECT currval('nonsense')").await, "42P01", "whatever is known");
+}
+
 #[tokio::test]
 async fn another_sessions_value_is_never_given() {
     let (_proxy, a, b) = two_on_one().await;
