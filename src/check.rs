@@ -9,9 +9,11 @@ use std::path::Path;
 use futures_util::future::join_all;
 
 use crate::backend::control::Connector;
+use crate::catalog::addresses::{self, Differs};
 use crate::catalog::nodes::{Examined, Finding, examine};
+use crate::catalog::read_there;
 use crate::config::{AuthMethod, ClientTls, ClusterNode, Config, NodeTls, RuleType};
-use crate::topology::{Node, NodeId};
+use crate::topology::{Node, NodeId, Rows};
 
 /// What was found about one subject: the configuration, or a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +76,11 @@ pub async fn run(config: &Config) -> Report {
     let versions: Vec<i32> =
         looked.iter().filter_map(|(_, seen)| seen.as_ref().map(|e| e.version_num)).collect();
     let newest = versions.iter().max().copied().unwrap_or(0);
-    for (mut section, seen) in looked {
+    let rows = catalog(&connector, config).await;
+    for ((mut section, seen), said) in looked.into_iter().zip(&config.cluster.nodes) {
+        if let (Some(rows), Some(_)) = (&rows, &seen) {
+            section.findings.extend(of_cluster(&connector, rows, said).await);
+        }
         if let Some(e) = seen
             && e.version_num / 10_000 < newest / 10_000
         {
@@ -92,14 +98,53 @@ pub async fn run(config: &Config) -> Report {
     Report { sections }
 }
 
-async fn look(connector: &Connector, i: usize, n: &ClusterNode) -> (Section, Option<Examined>) {
-    let node = Node {
+fn node_of(i: usize, n: &ClusterNode) -> Node {
+    Node {
         id: NodeId(i as i32 + 1),
         name: n.name.clone(),
         host: n.host.clone(),
         port: n.port,
         is_home: i == 0,
-    };
+    }
+}
+
+/// The catalog that the home node holds, if it does: then the cluster is there already.
+async fn catalog(connector: &Connector, config: &Config) -> Option<Rows> {
+    let home = node_of(0, config.cluster.nodes.first()?);
+    let mut client = connector.connect(&home).await.ok()?;
+    read_there(&mut client).await.ok().flatten()
+}
+
+/// What the cluster that is there says of a node the configuration names.
+async fn of_cluster(connector: &Connector, rows: &Rows, said: &ClusterNode) -> Option<Finding> {
+    let differs = addresses::differs(rows, said);
+    if differs == Some(Differs::Unknown) {
+        return Some(Finding::advice(
+            "it is no node of the cluster that is there",
+            format!(
+                "ADD NODE {} '{}:{}' in the console makes it one.",
+                said.name, said.host, said.port
+            ),
+        ));
+    }
+    let server = connector.connect(&node_of(0, said)).await.ok()?;
+    if let Ok(Some(schema)) = addresses::lacks(&server, rows, &said.name).await {
+        return Some(Finding::lack(
+            format!("it is not the cluster's node of this name: it has no schema {schema}"),
+            "Name the address of the server that holds the node's shards.",
+        ));
+    }
+    match differs {
+        Some(Differs::Elsewhere(was)) => Some(Finding::advice(
+            format!("the cluster has it at {was}"),
+            "At its next start, or takeover, pgshunt goes by the configuration.",
+        )),
+        Some(Differs::Unknown) | None => None,
+    }
+}
+
+async fn look(connector: &Connector, i: usize, n: &ClusterNode) -> (Section, Option<Examined>) {
+    let node = node_of(i, n);
     let home = if node.is_home { ", home" } else { "" };
     let mut section = Section {
         subject: format!("node {} ({}:{}{home})", n.name, n.host, n.port),

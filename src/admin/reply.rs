@@ -1,6 +1,6 @@
 //! What a command answers, before it is bytes.
 
-use crate::wire::backend::Report;
+use crate::wire::backend::{Report, Severity};
 use crate::wire::frame;
 
 /// A column's type, as PostgreSQL numbers it.
@@ -104,7 +104,7 @@ impl Item {
 }
 
 pub fn notice(message: impl Into<String>) -> Report {
-    Report { severity: "NOTICE", ..Report::error("00000", message) }
+    Report { severity: Severity::Notice, ..Report::error("00000", message) }
 }
 
 /// RowDescription. `binary` says for each column how its values will come.

@@ -62,6 +62,9 @@ pub enum StartError {
 
 /// How often the catalog is asked for changes made by others.
 const CATALOG_POLL: Duration = Duration::from_secs(2);
+
+/// How long the home node may take to tell the catalog's epoch.
+const PATIENCE_WITH_HOME: Duration = Duration::from_secs(5);
 /// How long start-up waits for moves that an earlier process left.
 const RESUME_DEADLINE: Duration = Duration::from_secs(30);
 /// How often DDL that a crash left undecided is looked for.
@@ -182,7 +185,7 @@ impl Server {
         let mut workers = workers::Workers::spawn(shared.clone(), functions, inbox)
             .map_err(StartError::Threads)?;
         let mut tasks = vec![
-            tokio::spawn(follow_catalog(store.clone())),
+            tokio::spawn(follow_catalog(store.clone(), registry.clone())),
             tokio::spawn(end_periods(shared.clone())),
         ];
         if let Some(owner) = owner {
@@ -371,12 +374,18 @@ async fn end_periods(shared: Arc<Shared>) {
 }
 
 /// Reloads the routing table when the catalog's epoch has been raised by someone else.
-async fn follow_catalog(store: Arc<Store>) {
+async fn follow_catalog(store: Arc<Store>, registry: Arc<Registry>) {
     let mut tick = tokio::time::interval(CATALOG_POLL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        match store.epoch().await {
+        let asked = tokio::time::timeout(PATIENCE_WITH_HOME, store.epoch()).await;
+        registry.set_home_answers(matches!(asked, Ok(Ok(_))));
+        let Ok(asked) = asked else {
+            tracing::warn!("the home node does not answer; serving from memory");
+            continue;
+        };
+        match asked {
             Ok(epoch) if epoch > store.routes().load().epoch => {
                 if let Err(error) = store.reload().await {
                     tracing::warn!(%error, "the catalog has changed and cannot be read");

@@ -4,6 +4,7 @@
 //! `pgshunt_epoch`. After its own writes a process calls [`Store::reload`], which reads all rows in
 //! one snapshot, builds a routing table and publishes it.
 
+pub mod addresses;
 pub mod ddl;
 pub mod moves;
 pub mod nodes;
@@ -15,4 +16,4 @@ mod store;
 
 pub use roles::{Role, RoleReader};
 pub use steward::{GivenUp, Permit, Steward};
-pub use store::{CatalogError, Store, raise_epoch};
+pub use store::{CatalogError, Store, raise_epoch, read_there};

@@ -10,6 +10,7 @@ use super::ddl::{
     bring_parameters, bring_roles, make_parent, recover_node, sequence_stride,
 };
 use super::{Store, raise_epoch};
+use crate::backend::control::ConnectError;
 use crate::topology::{Node, NodeId};
 
 /// Something about a node an operator should know.
@@ -167,7 +168,7 @@ pub async fn add(
     let node = Node { id: NodeId(id), name: name.into(), host: host.into(), port, is_home: false };
     let node = Arc::new(node);
 
-    let probe = store.connector().connect(&node).await?;
+    let probe = store.connector().connect(&node).await.map_err(|e| unreachable(&e))?;
     let examined = examine(&probe).await.map_err(|e| DdlError::from(e).on_node(name))?;
     let (lacks, advice): (Vec<_>, Vec<_>) = examined.findings.into_iter().partition(|f| f.is_lack);
     if !lacks.is_empty() {
@@ -223,6 +224,27 @@ pub async fn add(
     Ok((NodeId(id), advice))
 }
 
+/// Why there was no connection to a server that is to be a node: what it answered, or what we could not do.
+fn unreachable(e: &ConnectError) -> DdlError {
+    let mut why = e.to_string();
+    let mut source = std::error::Error::source(e);
+    while let Some(cause) = source {
+        let cause_said = cause.to_string();
+        if !why.contains(&cause_said) {
+            why = format!("{why}: {cause_said}");
+        }
+        source = cause.source();
+    }
+    let code = match e {
+        ConnectError::Postgres { source, .. } => source.code().map(|c| c.code().to_owned()),
+        ConnectError::Timeout { .. } | ConnectError::Tls(_) => None,
+    };
+    DdlError::new(code.as_deref().unwrap_or("08001"), why).hint(
+        "pgshunt logs in there as cluster.service_user with its password, to cluster.database. Do the server, \
+         its pg_hba.conf and this role fit?",
+    )
+}
+
 /// Refuses a server that is a node already under another address, or that holds another cluster.
 async fn is_fresh(probe: &Client, all: &Everywhere, name: &str) -> Result<(), DdlError> {
     const WHICH_SERVER: &str = "\
@@ -246,23 +268,41 @@ async fn is_fresh(probe: &Client, all: &Everywhere, name: &str) -> Result<(), Dd
             ));
         }
     }
-    let taken: Option<String> = probe
-        .query_one(
-            "SELECT (SELECT nspname::text FROM pg_namespace WHERE nspname ~ '^shard_[0-9]+$' \
-               OR nspname = 'pgshunt' AND to_regclass('pgshunt.meta') IS NOT NULL LIMIT 1)",
-            &[],
-        )
-        .await
-        .and_then(|r| r.try_get(0))
-        .map_err(on_new)?;
-    match taken {
-        Some(schema) => Err(DdlError::new(
-            "55000",
-            format!("the server holds schema \"{schema}\", so it belongs to another cluster"),
-        )
-        .hint("Drop what is left there if that cluster is no more.")),
-        None => Ok(()),
+    let tables: Vec<(String, String)> =
+        all.routes.tables().map(|t| (t.schema.clone(), t.name.clone())).collect();
+    let left = left_behind(probe, &tables).await.map_err(on_new)?;
+    if left.is_empty() {
+        return Ok(());
     }
+    let message = "the server holds what a cluster has left there, or has still";
+    Err(DdlError::new("55000", message).detail(format!("There are {}.", left.join(", "))).hint(
+        "If it is no node of another cluster, drop them there, the subscriptions and slots first; or give \
+         it an empty database.",
+    ))
+}
+
+/// What stands in the way of a server's becoming a node: what it was given when it was one, and tables of
+/// the names of distributed ones.
+async fn left_behind(
+    probe: &Client,
+    tables: &[(String, String)],
+) -> Result<Vec<String>, tokio_postgres::Error> {
+    const LEFT: &str = "\
+        SELECT 'schema ' || quote_ident(nspname) FROM pg_catalog.pg_namespace \
+          WHERE nspname ~ '^shard_[0-9]+$' OR nspname = 'pgshunt' \
+        UNION ALL SELECT 'subscription ' || quote_ident(subname) FROM pg_catalog.pg_subscription \
+          WHERE subname LIKE 'pgshunt%' AND subdbid = (SELECT oid FROM pg_catalog.pg_database \
+            WHERE datname = current_database()) \
+        UNION ALL SELECT 'publication ' || quote_ident(pubname) FROM pg_catalog.pg_publication \
+          WHERE pubname LIKE 'pgshunt%' \
+        UNION ALL SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots \
+          WHERE slot_name LIKE 'pgshunt%' AND database = current_database() \
+        UNION ALL SELECT 'relation ' || c.oid::regclass::text FROM pg_catalog.pg_class c \
+          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+          JOIN unnest($1::text[], $2::text[]) AS d(s, t) ON n.nspname = d.s AND c.relname = d.t";
+    let (schemas, names): (Vec<_>, Vec<_>) = tables.iter().cloned().unzip();
+    let rows = probe.query(LEFT, &[&schemas, &names]).await?;
+    rows.iter().map(|r| r.try_get(0)).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
+use super::addresses::follow;
 use super::repair;
 use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector};
@@ -59,6 +60,9 @@ impl Store {
         create_if_missing(&mut client, nodes).await?;
         let table = loop {
             let rows = read(&mut client).await?;
+            if follow(&connector, &mut client, &rows, nodes).await? {
+                continue;
+            }
             match repair::build(&connector, &mut client, &rows).await? {
                 repair::Built::Table(table) => break table,
                 repair::Built::Mended => {}
@@ -151,6 +155,12 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
     }
     tx.commit().await?;
     Ok(())
+}
+
+/// The rows of the catalog that a home node holds; `None`: it holds none.
+pub async fn read_there(client: &mut Client) -> Result<Option<Rows>, CatalogError> {
+    let there = client.query_one("SELECT to_regclass('pgshunt.meta') IS NOT NULL", &[]).await?;
+    if there.get(0) { read(client).await.map(Some) } else { Ok(None) }
 }
 
 async fn read(client: &mut Client) -> Result<Rows, CatalogError> {

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use super::ending::{End, Leaving};
 use super::relay::{Client, Event, report_of};
 use crate::pool::{Lease, Leased, Pool, PoolError, PoolKey, Waiting};
-use crate::telemetry::{Blame, ClientState};
+use crate::telemetry::ClientState;
 use crate::topology::NodeId;
 use crate::wire::backend::Report;
 use crate::wire::frame;
@@ -56,10 +56,7 @@ impl Client {
         }
         Ok(granted.map_err(|e| match e {
             Some(PoolError::Paused) => None,
-            Some(e) => {
-                self.parts.stats.errors(Blame::Node).inc();
-                Some(report_of(&e))
-            }
+            Some(e) => Some(report_of(&e)),
             None => Some(cancelled()),
         }))
     }

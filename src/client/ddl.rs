@@ -6,7 +6,7 @@ use super::ending::End;
 use super::relay::Client;
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
 use crate::router::tables_changed;
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{self, Report, Severity, Status};
 
 impl Client {
     /// Carries out DDL and writes its answer. The message in front is taken off.
@@ -46,8 +46,8 @@ impl Client {
 
 fn report_of_notice(n: Notice) -> Report {
     let severity = match n.severity.as_str() {
-        "WARNING" => "WARNING",
-        _ => "NOTICE",
+        "WARNING" => Severity::Warning,
+        _ => Severity::Notice,
     };
     Report { severity, detail: n.detail, hint: n.hint, ..Report::error(n.sqlstate, n.message) }
 }

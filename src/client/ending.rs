@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::relay::Client;
 use super::worker::Worker;
 use crate::pool::Leased;
-use crate::telemetry::Blame;
 use crate::wire::backend::Report;
 use crate::wire::frame;
 
@@ -79,7 +78,6 @@ impl Client {
         if idle {
             return Ok(());
         }
-        self.parts.stats.errors(Blame::Node).inc();
         if told {
             return Err(End::Told);
         }

@@ -22,7 +22,7 @@ use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Limits, Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
-use crate::wire::backend::{self, Report, report_field};
+use crate::wire::backend::{self, Report, Severity, report_field};
 use crate::wire::frontend;
 use crate::wire::startup::{self, Minor, Startup};
 use crate::wire::{ProtocolError, frame};
@@ -268,7 +268,7 @@ async fn server_status(
             Ok(Some(error)) => {
                 conn.give(worker.index);
                 let mut report = Report::from_node(&error);
-                report.severity = "FATAL";
+                report.severity = Severity::Fatal;
                 return Err(report.into());
             }
             Ok(None) => conn.facts.applied = Some(wanted.clone()),
@@ -298,7 +298,7 @@ fn broken(e: &std::io::Error) -> Report {
 /// A pool's refusal at login.
 fn fatal(e: &PoolError) -> Report {
     let mut report = super::relay::report_of(e);
-    report.severity = "FATAL";
+    report.severity = Severity::Fatal;
     report
 }
 

@@ -35,7 +35,7 @@ use std::rc::Rc;
 
 use crate::config::ClientTls;
 use crate::net::{Out, Socket, Stream};
-use crate::telemetry::ClientAddr;
+use crate::telemetry::{Blame, ClientAddr};
 use crate::wire::backend::Report;
 
 pub use cancel::{Cancels, Elsewhere};
@@ -111,6 +111,7 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
                 Err(login::Failure::Gone) => None,
                 Err(login::Failure::Refused(report)) => {
                     worker.stats.logins_failed.inc();
+                    worker.stats.errors(Blame::of_ours(&report.sqlstate)).inc();
                     refuse(&mut stream, &report).await;
                     None
                 }

@@ -25,7 +25,7 @@ use crate::backend::login::LoginError;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, Pool, PoolError};
 use crate::session::{Flow, Io, Job, Need};
-use crate::telemetry::{ClientState, PlanKind};
+use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::topology::{Epoch, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
@@ -125,6 +125,7 @@ impl Client {
         };
         let told = match end {
             End::Fatal(report) => {
+                self.parts.stats.errors(Blame::of_ours(&report.sqlstate)).inc();
                 report.put(self.out.buf());
                 true
             }
@@ -565,6 +566,7 @@ impl Client {
         s.statements(PlanKind::SingleShard).add(c.shard);
         s.statements(PlanKind::SingleNode).add(c.home);
         s.statements(PlanKind::Refused).add(c.refused);
+        c.errors.each().for_each(|(blame, n)| s.errors(blame).add(n));
         s.retries.add(c.retries);
         s.client_parses.add(c.parses);
         s.server_parses.add(c.server_parses);

@@ -106,17 +106,18 @@ impl Source<'_> {
                 return refuse(&["cluster", "nodes"], "a node needs a name".into());
             }
             let earlier = cluster.nodes.get(..i).unwrap_or_default();
-            if let Some(twin) = earlier
-                .iter()
-                .find(|e| e.name == node.name || (&e.host, e.port) == (&node.host, node.port))
-            {
-                return refuse(
-                    &["cluster", "nodes"],
-                    format!(
-                        "nodes {:?} and {:?} have the same name or address",
-                        twin.name, node.name
-                    ),
+            if earlier.iter().any(|e| e.name == node.name) {
+                let what =
+                    format!("two nodes are named {:?}: each needs a name of its own", node.name);
+                return refuse(&["cluster", "nodes"], what);
+            }
+            let place = (&node.host, node.port);
+            if let Some(twin) = earlier.iter().find(|e| (&e.host, e.port) == place) {
+                let what = format!(
+                    "nodes {:?} and {:?} are both at {}:{}: name each server once",
+                    twin.name, node.name, node.host, node.port
                 );
+                return refuse(&["cluster", "nodes"], what);
             }
         }
         if cluster.service_password.is_some() && cluster.service_password_file.is_some() {

@@ -136,7 +136,7 @@ impl Session {
                     io.client.extend_from_slice(&p.answered().0);
                 }
                 self.pending_bytes = 0;
-                report.put(io.client);
+                self.tell(&report, io);
                 if self.status == Status::Transaction {
                     self.status = Status::Failed;
                 }

@@ -68,6 +68,7 @@ use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
+use crate::wire::blame::{Blame, Errors};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
@@ -235,6 +236,8 @@ pub struct Counters {
     pub every: u64,
     pub home: u64,
     pub refused: u64,
+    /// What the client was told.
+    pub errors: Errors,
     pub transactions: u64,
     pub retries: u64,
     /// Parse and Bind of the client, and Parse sent to a node.
@@ -525,7 +528,7 @@ impl Session {
                 link.push(e);
             }
             _ => {
-                report.put(io.client);
+                self.tell(&report, io);
                 if self.status == Status::Transaction {
                     self.status = Status::Failed;
                 }
@@ -533,6 +536,12 @@ impl Session {
                 self.let_go = true;
             }
         }
+    }
+
+    /// Answers with an error of ours.
+    fn tell(&mut self, report: &Report, io: &mut Io<'_>) {
+        self.counters.errors.count(Blame::of_ours(&report.sqlstate));
+        report.put(io.client);
     }
 
     /// The answer to everything in a failed transaction that cannot have a node.

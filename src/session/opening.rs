@@ -12,7 +12,8 @@
 use super::link::{Expect, Fate, Link, Reply};
 use super::settings::{are_in_force, steps};
 use super::{Io, Session};
-use crate::wire::backend::{self, Status};
+use crate::wire::backend::{self, Status, report_field};
+use crate::wire::blame::Blame;
 use crate::wire::{frame, frontend};
 
 /// No formats, no parameters.
@@ -106,6 +107,8 @@ impl Session {
         for e in &skipped {
             self.undo(&e.undo);
         }
+        let code = report_field(error, b'C').unwrap_or_default();
+        self.counters.errors.count(Blame::of_node(code));
         frame::put(io.client, b'E', |b| b.extend_from_slice(error));
         if self.status == Status::Transaction {
             self.status = Status::Failed;

@@ -12,6 +12,7 @@ use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
 use crate::wire::backend::{self, Status, report_field, report_field_at};
+use crate::wire::blame::Blame;
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError, frontend};
 
@@ -356,6 +357,17 @@ impl Session {
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
+        let keep = self.hears_error(body, env, io);
+        let blame = match &keep {
+            Keep::Drop => return keep,
+            Keep::Replace(report) => Blame::of_ours(&report.sqlstate),
+            _ => Blame::of_node(report_field(body, b'C').unwrap_or_default()),
+        };
+        self.counters.errors.count(blame);
+        keep
+    }
+
+    fn hears_error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let Some(link) = &mut self.link else { return Keep::Drop };
         (link.copy_in, link.takes_data) = (false, false);
         let sqlstate = report_field(body, b'C').unwrap_or_default();

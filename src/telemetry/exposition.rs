@@ -28,8 +28,10 @@ fn process(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
     out.sample("pgshunt_info", &[("version", &env!("CARGO_PKG_VERSION"))], 1);
     out.family("pgshunt_uptime_seconds", "gauge", "Time since the process started.");
     out.sample("pgshunt_uptime_seconds", &[], registry.uptime().as_secs_f64());
-    out.family("pgshunt_ready", "gauge", "1 while new clients are served.");
-    out.sample("pgshunt_ready", &[], u8::from(registry.is_ready()));
+    let ready =
+        "1 while new clients are served and the home node answers, so that they can log in.";
+    out.family("pgshunt_ready", "gauge", ready);
+    out.sample("pgshunt_ready", &[], u8::from(registry.can_log_in()));
     out.family("pgshunt_routing_epoch", "gauge", "Epoch of the routing table in force.");
     out.sample("pgshunt_routing_epoch", &[], routes.epoch);
 }
@@ -200,7 +202,7 @@ fn cluster(out: &mut Page, routes: &RoutingTable) {
 fn moves(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
     let moves = registry.moves();
     let gauges: [Gauge<MoveFigures, u64>; 4] = [
-        ("pgshunt_move_bytes_total", "Bytes of the shard being moved.", |m| m.bytes_total),
+        ("pgshunt_move_bytes", "Bytes of the shard being moved.", |m| m.bytes_total),
         ("pgshunt_move_bytes_copied", "Bytes copied so far.", |m| m.bytes_copied),
         ("pgshunt_move_lag_bytes", "WAL the target has yet to apply.", |m| m.lag_bytes),
         ("pgshunt_move_cutover_attempts", "Cutovers tried.", |m| m.attempts),
@@ -292,6 +294,38 @@ mod tests {
                 let value = line.rsplit(' ').next().unwrap();
                 assert!(value.parse::<f64>().is_ok(), "{line}");
             }
+        }
+    }
+
+    /// Prometheus' own linter: a counter's name ends in `_total`, and nothing else's does.
+    #[test]
+    fn names_tell_counters_from_the_rest() {
+        let r = Registry::new(1);
+        r.database(0, "d").logins.inc();
+        r.offer_moves(|| {
+            vec![MoveFigures {
+                id: 1,
+                shard: crate::topology::ShardId(1),
+                source: NodeId(1),
+                target: NodeId(2),
+                state: "copying".into(),
+                bytes_total: 2,
+                bytes_copied: 1,
+                lag_bytes: 0,
+                attempts: 0,
+            }]
+        });
+        let page = render(&r, &routes());
+        assert!(page.contains("pgshunt_move_bytes{"), "{page}");
+        for line in page.lines().filter_map(|l| l.strip_prefix("# TYPE ")) {
+            let (name, kind) = line.split_once(' ').unwrap();
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            let told = |l: &str| {
+                l.strip_prefix("# HELP ").is_some_and(|l| l.starts_with(&format!("{name} ")))
+            };
+            assert!(page.lines().any(told), "{name} has no help");
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            assert!(name.starts_with("pgshunt_") && name.bytes().all(plain), "{name}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! The HTTP server Prometheus scrapes: `/metrics` and `/healthz`, on the control runtime.
+//! The HTTP server that Prometheus and probes ask, on the control runtime: `/metrics`; `/healthz`, whether
+//! the process serves; `/readyz`, whether clients can log in.
 
 use std::convert::Infallible;
 use std::io;
@@ -68,11 +69,14 @@ fn respond<B>(request: &Request<B>, registry: &Registry, routes: &Routes) -> Res
         (&Method::GET | &Method::HEAD, "/healthz") if registry.is_ready() => {
             (StatusCode::OK, "text/plain", "ok\n".to_owned())
         }
-        (&Method::GET | &Method::HEAD, "/healthz") => {
+        (&Method::GET | &Method::HEAD, "/readyz") if registry.can_log_in() => {
+            (StatusCode::OK, "text/plain", "ok\n".to_owned())
+        }
+        (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => {
             (StatusCode::SERVICE_UNAVAILABLE, "text/plain", "not ready\n".to_owned())
         }
         (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, "text/plain", "try /metrics or /healthz\n".to_owned())
+            (StatusCode::NOT_FOUND, "text/plain", "try /metrics, /healthz or /readyz\n".to_owned())
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
     };
@@ -131,6 +135,13 @@ mod tests {
         assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 503"));
         registry.set_ready(true);
         assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"));
+        assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
+        registry.set_home_answers(false);
+        assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 503"));
+        assert!(
+            get(addr, "/healthz").await.starts_with("HTTP/1.1 200"),
+            "it need not be restarted"
+        );
         assert!(get(addr, "/nothing").await.starts_with("HTTP/1.1 404"));
         server.abort();
     }

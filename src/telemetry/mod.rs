@@ -18,6 +18,7 @@ mod period;
 mod registry;
 mod stats;
 
+pub use crate::wire::blame::Blame;
 pub use connection::{
     ClientAddr, ClientInfo, ClientState, NewClient, NewServer, ServerInfo, ServerState,
 };
@@ -25,4 +26,4 @@ pub use exposition::{CONTENT_TYPE, render};
 pub use http::serve;
 use period::Period;
 pub use registry::{Live, LoggingIn, MoveFigures, PoolFigures, Registry};
-pub use stats::{Blame, Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};
+pub use stats::{Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};

@@ -115,6 +115,7 @@ pub struct Registry {
     pools: Mutex<Vec<Offer<PoolFigures>>>,
     moves: Mutex<Option<Offer<MoveFigures>>>,
     ready: AtomicBool,
+    home_answers: AtomicBool,
     logging_in: AtomicUsize,
 }
 
@@ -146,6 +147,7 @@ impl Registry {
             pools: Mutex::default(),
             moves: Mutex::default(),
             ready: AtomicBool::new(false),
+            home_answers: AtomicBool::new(true),
             logging_in: AtomicUsize::new(0),
         }
     }
@@ -209,6 +211,15 @@ impl Registry {
 
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
+    }
+
+    /// Whether the home node was reached when it was last asked. Without it nobody can log in.
+    pub fn set_home_answers(&self, answers: bool) {
+        self.home_answers.store(answers, Ordering::Release);
+    }
+
+    pub fn can_log_in(&self) -> bool {
+        self.is_ready() && self.home_answers.load(Ordering::Acquire)
     }
 
     pub fn begin_login(self: &Arc<Self>) -> LoggingIn {

@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::wire::blame::Blame;
+
 /// A number that only grows, written by one thread.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -153,29 +155,6 @@ impl PlanKind {
             Self::EveryNode => "every_node",
             Self::Session => "session",
             Self::Refused => "refused",
-        }
-    }
-}
-
-/// Who caused an error a client saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    /// The statement, the protocol or the password was wrong.
-    Client,
-    /// A node could not be reached or broke off.
-    Node,
-    /// A limit or a fault of the proxy.
-    Proxy,
-}
-
-impl Blame {
-    pub const ALL: [Self; 3] = [Self::Client, Self::Node, Self::Proxy];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Node => "node",
-            Self::Proxy => "proxy",
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod backend;
 pub mod base64;
+pub mod blame;
 pub mod frame;
 pub mod frontend;
 pub mod startup;

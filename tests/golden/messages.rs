@@ -4,7 +4,9 @@
 
 use std::fmt::Write;
 
-use pgshunt::wire::backend::{Report, Status, put_bare, put_command_complete, put_data_row};
+use pgshunt::wire::backend::{
+    Report, Severity, Status, put_bare, put_command_complete, put_data_row,
+};
 use pgshunt::wire::backend::{put_parameter_status, put_ready, report_field};
 use pgshunt::wire::{frame, frontend};
 
@@ -128,17 +130,17 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
             let status = rest.bytes().next().and_then(Status::from_byte);
             put_ready(out, status.expect("Ready I, T or E"));
         }
-        "Error" => report("ERROR").put(out),
+        "Error" => report(Severity::Error).put(out),
         // An error of the routine that finds a cached plan out of date.
         "Stale" => {
-            report("ERROR").put(out);
+            report(Severity::Error).put(out);
             out.pop();
             out.extend_from_slice(b"RRevalidateCachedQuery\0\0");
             let len = (out.len() - 1) as u32;
             out[1..5].copy_from_slice(&len.to_be_bytes());
         }
-        "Fatal" => report("FATAL").put(out),
-        "Notice" => report("NOTICE").put(out),
+        "Fatal" => report(Severity::Fatal).put(out),
+        "Notice" => report(Severity::Notice).put(out),
         "Status" => {
             let (n, value) = word(rest);
             put_parameter_status(out, n, value);

@@ -1,5 +1,6 @@
 //! `pgshunt check`: says in words what is missing.
 
+use pgshunt::app::Server;
 use pgshunt::check;
 use pgshunt::config::ClusterNode;
 
@@ -74,4 +75,57 @@ async fn a_node_that_cannot_be_reached_is_told_from_a_wrong_password() {
     let why = |i: usize| report.sections[i].findings[0].what.clone();
     assert!(why(1).contains("password authentication failed"), "{}", why(1));
     assert!(why(2).contains("refused"), "{}", why(2));
+}
+
+/// The configuration is newer than the catalog: where a server has moved to is followed at the next start,
+/// and a server that is none of the cluster's is told from one that is.
+#[tokio::test]
+async fn another_address_of_a_node_is_followed_if_it_is_that_node() {
+    let options = ClusterOptions { in_use: 2, ..ClusterOptions::new(3) };
+    let mut c = LocalCluster::start_with(&options).unwrap();
+    let server = Server::start(c.config.clone()).await.unwrap();
+    let client = connect(server.addr.port()).await;
+    client
+        .batch_execute("CREATE TABLE d (t int PRIMARY KEY, v int) PARTITION BY HASH (t)")
+        .await
+        .unwrap();
+    client.batch_execute("INSERT INTO d VALUES (1, 1)").await.unwrap();
+    server.shutdown().await;
+    assert!(check::run(&c.config).await.is_ok());
+
+    // A server that never was a node, where node2 is said to be.
+    let right = c.config.cluster.nodes.clone();
+    c.config.cluster.nodes[1].port = c.nodes[2].port();
+    let text = check::run(&c.config).await.to_string();
+    assert!(
+        text.contains("it is not the cluster's node of this name: it has no schema shard_"),
+        "{text}"
+    );
+    assert!(text.ends_with("Not ready yet."), "{text}");
+    let server = Server::start(c.config.clone()).await.unwrap();
+    let places = async |server: &Server| {
+        let console = Console::open(server.addr.port(), "pgshunt").await;
+        console.column("SHOW NODES", "port").await
+    };
+    let ports =
+        |nodes: &[ClusterNode]| nodes.iter().map(|n| n.port.to_string()).collect::<Vec<_>>();
+    assert_eq!(places(&server).await, ports(&right), "it is not used");
+    server.shutdown().await;
+
+    // The servers themselves under other addresses.
+    for node in &mut c.config.cluster.nodes {
+        node.host = "localhost".into();
+    }
+    c.config.cluster.nodes[1].port = right[1].port;
+    c.config.cluster.nodes.push(ClusterNode { name: "node9".into(), ..right[1].clone() });
+    c.config.cluster.nodes[2].host = "127.0.0.1".into();
+    let report = check::run(&c.config).await;
+    let text = report.to_string();
+    assert!(report.is_ok() && text.contains("advice: the cluster has it at 127.0.0.1:"), "{text}");
+    assert!(text.contains("advice: it is no node of the cluster that is there"), "{text}");
+    let server = Server::start(c.config.clone()).await.unwrap();
+    let console = Console::open(server.addr.port(), "pgshunt").await;
+    assert_eq!(console.column("SHOW NODES", "host").await, ["localhost", "localhost"]);
+    let client = connect(server.addr.port()).await;
+    assert_eq!(value::<i64>(&client, "SELECT count(*) FROM d").await, 1);
 }

@@ -216,7 +216,27 @@ async fn a_node_is_added_and_a_shard_goes_there_and_back() {
         client.execute("INSERT INTO t VALUES ($1, 'x')", &[&id]).await.unwrap();
     }
     let third = p.nodes.nodes[2].port();
-    console.does(&format!("ADD NODE node3 '127.0.0.1:{third}'")).await;
+    let add = format!("ADD NODE node3 '127.0.0.1:{third}'");
+    // A server that was a node before says what to drop; so does one that cannot be logged in to.
+    let direct = connect(third).await;
+    let left = ["SCHEMA shard_7", "SCHEMA pgshunt", "TABLE t (id int)"];
+    for what in left {
+        direct.batch_execute(&format!("CREATE {what}")).await.unwrap();
+    }
+    let e = console.refused(&add).await;
+    assert_eq!(e.code().code(), "55000");
+    for what in ["schema shard_7", "schema pgshunt", "relation t"] {
+        assert!(e.detail().unwrap().contains(what), "{e:?}");
+    }
+    direct.batch_execute("DROP SCHEMA shard_7, pgshunt; DROP TABLE t").await.unwrap();
+    let sql = format!("ALTER ROLE {SUPERUSER} PASSWORD ");
+    direct.batch_execute(&format!("{sql} 'another'")).await.unwrap();
+    let e = console.refused(&add).await;
+    assert_eq!(e.code().code(), "28P01", "{e:?}");
+    assert!(e.message().contains("password authentication failed"), "{e:?}");
+    assert!(e.hint().unwrap().contains("cluster.service_user"), "{e:?}");
+    direct.batch_execute(&format!("{sql} '{PASSWORD}'")).await.unwrap();
+    console.does(&add).await;
     assert_eq!(console.column("SHOW NODES", "shards").await, ["2", "2", "0"]);
 
     console.told();
