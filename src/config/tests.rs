@@ -132,7 +132,10 @@ fn the_cluster_itself_is_checked() {
     assert!(with("[{ name = \"node1\", host = \"127.0.0.1\" }]", "[]").contains(":5: a cluster"));
     let twins = "[{ name = \"a\", host = \"h\" }, { name = \"b\", host = \"h\" }]";
     let text = with("[{ name = \"node1\", host = \"127.0.0.1\" }]", twins);
-    assert!(text.contains("same name or address"), "{text}");
+    assert!(text.contains("nodes \"a\" and \"b\" are both at h:5432"), "{text}");
+    let twins = "[{ name = \"a\", host = \"h\" }, { name = \"a\", host = \"i\" }]";
+    let text = with("[{ name = \"node1\", host = \"127.0.0.1\" }]", twins);
+    assert!(text.contains("two nodes are named \"a\""), "{text}");
     assert!(with("database = \"app\"\n", "").contains("missing field `database`"));
 }
 

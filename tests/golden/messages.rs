@@ -5,7 +5,7 @@
 use std::fmt::Write;
 
 use pgshunt::wire::backend::{
-    Report, Severity, Status, put_bare, put_command_complete, put_data_row,
+    Report, Routine, Severity, Status, put_bare, put_command_complete, put_data_row,
 };
 use pgshunt::wire::backend::{put_parameter_status, put_ready, report_field};
 use pgshunt::wire::{frame, frontend};
@@ -133,11 +133,7 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
         "Error" => report(Severity::Error).put(out),
         // An error of the routine that finds a cached plan out of date.
         "Stale" => {
-            report(Severity::Error).put(out);
-            out.pop();
-            out.extend_from_slice(b"RRevalidateCachedQuery\0\0");
-            let len = (out.len() - 1) as u32;
-            out[1..5].copy_from_slice(&len.to_be_bytes());
+            report(Severity::Error).routine(Routine::RevalidateCachedQuery).put(out);
         }
         "Fatal" => report(Severity::Fatal).put(out),
         "Notice" => report(Severity::Notice).put(out),
