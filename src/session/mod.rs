@@ -31,6 +31,7 @@ mod behind;
 mod check;
 mod columns;
 mod copying;
+mod counters;
 mod emit;
 mod execute;
 mod extended;
@@ -68,11 +69,11 @@ use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{self, Report, Status};
-use crate::wire::blame::{Blame, Errors};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
 pub use behind::Behind;
+pub use counters::Counters;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
 use link::{Fate, Link, Reply, Undo};
@@ -226,24 +227,6 @@ pub struct Session {
     /// A database that is to be left by idle server connections.
     vacate: Option<String>,
     pub counters: Counters,
-}
-
-/// What happened, to be read and reset by the shell.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Counters {
-    pub statements: u64,
-    pub shard: u64,
-    pub every: u64,
-    pub home: u64,
-    pub refused: u64,
-    /// What the client was told.
-    pub errors: Errors,
-    pub transactions: u64,
-    pub retries: u64,
-    /// Parse and Bind of the client, and Parse sent to a node.
-    pub parses: u64,
-    pub binds: u64,
-    pub server_parses: u64,
 }
 
 impl Session {
@@ -536,12 +519,6 @@ impl Session {
                 self.let_go = true;
             }
         }
-    }
-
-    /// Answers with an error of ours.
-    fn tell(&mut self, report: &Report, io: &mut Io<'_>) {
-        self.counters.errors.count(Blame::of_ours(&report.sqlstate));
-        report.put(io.client);
     }
 
     /// The answer to everything in a failed transaction that cannot have a node.
