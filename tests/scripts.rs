@@ -78,6 +78,45 @@ fn the_sum_counts_what_all_runners_said() {
     assert_eq!(lines(&sum), ["112 passed, 4 failed, 8 skipped"]);
 }
 
+#[test]
+fn ci_ends_with_the_sum_alone_and_fails_with_any_of_its_steps() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ci = |test: &str, make: &str, cargo: &str, bare: &str| {
+        let programs = Programs::new(test).with("make", make).with("cargo", cargo);
+        for part in [".ci", "scripts"] {
+            fs::create_dir(programs.0.join(part)).unwrap();
+        }
+        for script in [".ci/run", "scripts/sum"] {
+            fs::copy(repository.join(script), programs.0.join(script)).unwrap();
+        }
+        let programs = programs.with(".ci/bare", bare);
+        programs.run(programs.0.join(".ci/run"), &[], "/usr/bin:/bin")
+    };
+    let passes = "echo '10 passed, 0 failed, 2 skipped'";
+    let misses = "echo 'not run: a: no b'; echo '0 passed, 0 failed, 1 skipped'";
+    let good = ci("ci-good", passes, "", misses);
+    let last: Vec<_> = lines(&good).into_iter().rev().take(2).collect();
+    assert_eq!(last, ["10 passed, 0 failed, 3 skipped", "not run: a: no b"]);
+    assert!(good.status.success(), "{good:?}");
+    for (test, make, cargo, bare, sum) in [
+        (
+            "ci-tests",
+            "echo '9 passed, 1 failed, 2 skipped'; exit 1",
+            "",
+            passes,
+            "19 passed, 1 failed",
+        ),
+        ("ci-lints", passes, "[ $1 != clippy ]", passes, "20 passed, 1 failed"),
+        ("ci-bare", passes, "", "exit 2", "10 passed, 1 failed"),
+    ] {
+        let output = ci(test, make, cargo, bare);
+        let said = lines(&output);
+        assert!(said.last().unwrap().starts_with(sum), "{said:?}");
+        assert!(said.iter().any(|line| line.starts_with("FAILED: ")), "{said:?}");
+        assert!(!output.status.success(), "{output:?}");
+    }
+}
+
 /// `pgshunt local` as the runner of the suites knows it: addresses, `Ready`, and then it stays.
 const LOCAL: &str = "at=postgres://app:app@127.0.0.1:1/app
     printf '%s %s\\n' pgshunt $at console $at node1 $at node2 $at node3 $at
