@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{KeyType, lookup3};
+use super::{KeyType, lookup3, number};
 
 /// `HASH_PARTITION_SEED` in PostgreSQL's partition.h.
 const PARTITION_SEED: u64 = 0x7A5B_2236_7996_DCFD;
@@ -33,6 +33,9 @@ pub enum KeyError {
     OtherType { column: KeyType, found: u32 },
     #[error("incorrect binary data format for type {}", .0.name())]
     BadBinary(KeyType),
+    /// No PostgreSQL takes it, and any of them says why.
+    #[error("invalid input for type {}", .0.name())]
+    Never(KeyType),
 }
 
 const UNSPECIFIED: u32 = 0;
@@ -44,14 +47,18 @@ impl KeyType {
         match self {
             Self::Int2 | Self::Int4 | Self::Int8 => {
                 let trimmed = trim_blanks(text);
-                let (negative, digits) = match trimmed.strip_prefix(b"-") {
-                    Some(digits) => (true, digits),
-                    None => (false, trimmed),
+                let (negative, digits) = match trimmed {
+                    [b'-', digits @ ..] => (true, digits),
+                    [b'+', digits @ ..] => (false, digits),
+                    digits => (false, digits),
                 };
+                if is_no_integer(digits) {
+                    return Err(KeyError::Never(self));
+                }
                 self.from_integer(negative, digits)
             }
             Self::Text | Self::Varchar => Ok(KeyValue::Bytes(Cow::Borrowed(text))),
-            Self::Uuid => uuid(text).map(KeyValue::Uuid).ok_or(KeyError::NotPlain(self)),
+            Self::Uuid => uuid(text).map(KeyValue::Uuid).ok_or(KeyError::Never(self)),
         }
     }
 
@@ -83,12 +90,20 @@ impl KeyType {
     ) -> Result<KeyValue<'_>, KeyError> {
         let declared_type = match declared {
             UNSPECIFIED | UNKNOWN => self,
+            number::FLOAT4 | number::FLOAT8 | number::NUMERIC if self.range().is_some() => {
+                let other = KeyError::OtherType { column: self, found: declared };
+                let n = number::whole(declared, binary, bytes).ok_or(other)?;
+                let fits = self.range().is_some_and(|range| range.contains(&n));
+                return if fits { Ok(KeyValue::Int(n)) } else { Err(KeyError::OutOfRange(self)) };
+            }
             oid => Self::from_oid(oid)
                 .filter(|found| found.family() == self.family())
                 .ok_or(KeyError::OtherType { column: self, found: oid })?,
         };
         let value = if binary {
-            declared_type.from_binary(bytes)?
+            let value = declared_type.from_binary(bytes);
+            let known = !matches!(declared, UNSPECIFIED | UNKNOWN);
+            value.map_err(|e| if known { KeyError::Never(self) } else { e })?
         } else {
             declared_type.from_text(bytes)?
         };
@@ -171,6 +186,16 @@ fn combine(a: u64, b: u64) -> u64 {
     a ^ b.wrapping_add(0x49a0_f4dd_15e5_a8e3).wrapping_add(a << 54).wrapping_add(a >> 7)
 }
 
+/// Whether no version of PostgreSQL reads this, which stands behind the sign, as an integer. Later ones
+/// know `0x1F`, `0o17`, `0b1` and `1_000` too.
+fn is_no_integer(text: &[u8]) -> bool {
+    match text {
+        [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..] => false,
+        [b'0'..=b'9', rest @ ..] => !rest.iter().all(|b| b.is_ascii_digit() || *b == b'_'),
+        _ => true,
+    }
+}
+
 /// Drops what C's `isspace` takes for blanks, on both sides.
 fn trim_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t'..=b'\r', rest @ ..] = text {
@@ -212,6 +237,7 @@ mod tests {
             ("0", 0),
             ("-0", 0),
             ("007", 7),
+            ("+1", 1),
             (" \t\n\x0b\x0c\r42 ", 42),
             ("-32768", -32768),
             ("32767", 32767),
@@ -223,8 +249,11 @@ mod tests {
         let (min, max) = (i64::MIN.to_string(), i64::MAX.to_string());
         assert_eq!(Int8.from_text(min.as_bytes()), Ok(KeyValue::Int(i64::MIN)));
         assert_eq!(Int8.from_text(max.as_bytes()), Ok(KeyValue::Int(i64::MAX)));
-        for text in ["", " ", "-", "+1", "--1", "- 1", "1.0", "1e3", "0x1F", "1_000", "1 2", "١"] {
+        for text in ["0x1F", "-0b1", "1_000"] {
             assert_eq!(Int4.from_text(text.as_bytes()), Err(KeyError::NotPlain(Int4)), "{text:?}");
+        }
+        for text in ["", " ", "-", "--1", "- 1", "+-1", "1.0", "1e3", "1 2", "abc", "_1", "١"] {
+            assert_eq!(Int4.from_text(text.as_bytes()), Err(KeyError::Never(Int4)), "{text:?}");
         }
         for (column, text) in [
             (Int2, "32768"),
@@ -271,7 +300,7 @@ mod tests {
             "101112131415161718191a1b1c1d1e1f}",
             "101112131415161718191a1b1c1d1e1g",
         ] {
-            assert_eq!(Uuid.from_text(text.as_bytes()), Err(KeyError::NotPlain(Uuid)), "{text}");
+            assert_eq!(Uuid.from_text(text.as_bytes()), Err(KeyError::Never(Uuid)), "{text}");
         }
     }
 
@@ -292,17 +321,30 @@ mod tests {
             "undeclared means the column's own type"
         );
         assert_eq!(Text.from_param(1043, true, b"x"), Text.from_param(705, false, b"x"));
-        // numeric, float8, text for an integer; integer, bpchar, name for a text.
-        for (column, found) in
-            [(Int8, 1700), (Int8, 701), (Int8, 25), (Text, 23), (Text, 1042), (Varchar, 19)]
-        {
+        // A number of another type is the same key when it is whole.
+        assert_eq!(Int8.from_param(1700, false, b"1.00"), Ok(KeyValue::Int(1)));
+        assert_eq!(Int4.from_param(701, true, &(-7f64).to_be_bytes()), Ok(KeyValue::Int(-7)));
+        assert_eq!(
+            Int2.from_param(701, true, &70_000f64.to_be_bytes()),
+            Err(KeyError::OutOfRange(Int2))
+        );
+        // A broken number; text, which a cast may make an integer of, and oid for an integer; integer, bpchar, name for a text.
+        for (column, found, text) in [
+            (Int8, 1700, "1.5"),
+            (Int8, 701, "1e0"),
+            (Int8, 25, "1"),
+            (Int8, 26, "1"),
+            (Text, 23, "1"),
+            (Text, 1042, "1"),
+            (Varchar, 19, "1"),
+        ] {
             assert_eq!(
-                column.from_param(found, false, b"1"),
+                column.from_param(found, false, text.as_bytes()),
                 Err(KeyError::OtherType { column, found })
             );
         }
         assert_eq!(Uuid.from_param(2950, true, &[1; 16]), Ok(KeyValue::Uuid([1; 16])));
-        assert_eq!(Uuid.from_param(2950, true, &[1; 15]), Err(KeyError::BadBinary(Uuid)));
+        assert_eq!(Uuid.from_param(2950, true, &[1; 15]), Err(KeyError::Never(Uuid)));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod key;
 mod lookup3;
+mod number;
 
 pub use key::{KeyError, KeyValue, row_hash};
 

@@ -19,9 +19,9 @@ pub struct Column {
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
-    #[error("an aggregate over type {0} cannot be merged from several nodes")]
+    #[error("an aggregate over {} cannot be merged from several nodes", type_name(*.0))]
     Type(u32),
-    #[error("an aggregate of type {0} in binary format cannot be merged from several nodes")]
+    #[error("an aggregate of type {} in binary format cannot be merged from several nodes", type_name(*.0))]
     Binary(u32),
     /// The order of addition decides about the last digits.
     #[error(
@@ -31,7 +31,7 @@ pub enum MergeError {
     /// Equal values that print differently: which of them is least depends on the rows' order.
     #[error("which of several equal values is least or greatest depends on the order of the rows")]
     Tie,
-    #[error("a node sent a value that is not of type {0}")]
+    #[error("a node sent a value that is not of type {}", type_name(*.0))]
     Malformed(u32),
     #[error("{0} out of range")]
     OutOfRange(&'static str),
@@ -45,6 +45,40 @@ impl MergeError {
             Self::OutOfRange(_) => "22003",
         }
     }
+}
+
+/// A built-in type as PostgreSQL's messages name it; of others the number is all that is known.
+fn type_name(oid: u32) -> String {
+    let name = match oid {
+        16 => "boolean",
+        17 => "bytea",
+        18 => "\"char\"",
+        19 => "name",
+        INT8 => "bigint",
+        INT2 => "smallint",
+        INT4 => "integer",
+        25 => "text",
+        OID => "oid",
+        114 => "json",
+        790 => "money",
+        869 => "inet",
+        FLOAT4 => "real",
+        FLOAT8 => "double precision",
+        1042 => "character",
+        1043 => "character varying",
+        1082 => "date",
+        1083 => "time without time zone",
+        1114 => "timestamp without time zone",
+        1184 => "timestamp with time zone",
+        1186 => "interval",
+        1266 => "time with time zone",
+        1560 => "bit",
+        NUMERIC => "numeric",
+        2950 => "uuid",
+        3802 => "jsonb",
+        _ => return format!("the type with OID {oid}"),
+    };
+    name.to_owned()
 }
 
 const INT8: u32 = 20;

@@ -8,10 +8,10 @@ use super::constant::Literals;
 use super::functions::Functions;
 use super::node_bound::{Bound, bound, name_of};
 use super::plan::{Control, Fold, KeySource, Kind, Merge};
-use super::proof::{Found, Outcome, Prover};
+use super::proof::{Compared, Found, Outcome, Prover};
 use super::scope::{Named, Names};
 use super::tables::tables;
-use super::{traces, utility, writes};
+use super::{traces, utility, whole_rows, writes};
 use crate::wire::backend::Report;
 
 /// What a statement is analysed against.
@@ -94,15 +94,17 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 
 /// SELECT, INSERT, UPDATE, DELETE.
 fn dml(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
-    let mut kind = route(node, cx)?;
+    let mut compared = Compared::default();
+    let mut kind = route(node, cx, &mut compared)?;
     if let Kind::Keys { keys, .. } = &mut kind {
-        mark_repeated(node, keys);
+        mark_repeated(node, keys, &compared);
     }
     Ok(kind)
 }
 
-/// Notes which parameters stand in other places too: their type may be decided there.
-fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key]) {
+/// Notes which parameters stand in other places too: their type may be decided there, unless each is
+/// compared with a key column of one type.
+fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key], compared: &Compared) {
     let mut times: HashMap<i32, usize> = HashMap::new();
     walk::<()>(node, |n| {
         if let Node::ParamRef(p) = n {
@@ -113,12 +115,13 @@ fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key]) {
     for source in keys.iter_mut().flat_map(|k| k.iter_mut()) {
         if let KeySource::Param { index, alone } = source {
             let number = i32::try_from(*index + 1).unwrap_or_default();
-            *alone = times.get(&number) == Some(&1);
+            let all = times.get(&number).copied().unwrap_or_default();
+            *alone = all == 1 || compared.alike(number) == Some(all);
         }
     }
 }
 
-fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
+fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Kind> {
     let tables = tables(node, cx.names);
     if tables.too_deep {
         return Ok(refused("the statement is nested too deeply", "Split it."));
@@ -140,6 +143,9 @@ fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
             Kind::Leaf(shard)
         });
     }
+    if let Some(name) = &tables.only {
+        return Ok(only(name));
+    }
     if !tables.distributed {
         return Ok(without_distributed(node, tables.local, cx));
     }
@@ -153,24 +159,30 @@ fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
         }
         None => {}
     }
-    let mut prover = Prover::new(cx.names, cx.text, cx.literals);
+    if let Some(kind) = whole_rows::refused_in(node, cx) {
+        return Ok(kind);
+    }
+    let mut prover = Prover::new(cx);
     match node {
         Node::SelectStmt(s) => {
             prover.select(s)?;
-            let found = std::mem::take(&mut prover.found);
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
             Ok(of_select(s, found, cx))
         }
         Node::InsertStmt(i) => Ok(writes::insert(i, cx, &tables)),
         Node::UpdateStmt(u) => {
             let Some(target) = u.relation() else { return Ok(Kind::Home) };
             prover.modify(node, target, u.from_clause().iter(), u.where_clause())?;
-            let found = std::mem::take(&mut prover.found);
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
             Ok(writes::update(u, target, found, cx))
         }
         Node::DeleteStmt(d) => {
             let Some(target) = d.relation() else { return Ok(Kind::Home) };
             prover.modify(node, target, d.using_clause().iter(), d.where_clause())?;
-            let found = std::mem::take(&mut prover.found);
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
             Ok(writes::proven(found, "DELETE"))
         }
         _ => Ok(refused(
@@ -178,6 +190,14 @@ fn route(node: Node<'_>, cx: Context<'_>) -> Outcome<Kind> {
             "Use INSERT ... ON CONFLICT.",
         )),
     }
+}
+
+/// ONLY of a distributed table: the parent holds no rows, which is not what the client means.
+pub fn only(name: &str) -> Kind {
+    refused(
+        format!("ONLY of the distributed table \"{name}\" is not supported"),
+        "Leave ONLY out: all rows are in the table's shards.",
+    )
 }
 
 /// A statement on local tables, or on none.

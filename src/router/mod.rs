@@ -27,6 +27,7 @@ mod silent;
 mod tables;
 mod traces;
 mod utility;
+mod whole_rows;
 mod writes;
 
 pub use cache::{Literals, Planned, Planner};

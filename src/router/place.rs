@@ -118,7 +118,7 @@ fn by_keys(
     let mut touches: Vec<Touch> = Vec::with_capacity(1);
     let mut node = None;
     for key in keys {
-        let shard = shard_of(group, key, values)?;
+        let Some(shard) = shard_of(group, key, values)? else { continue };
         if *node.get_or_insert(shard.node) != shard.node {
             return Err(several_nodes(routes, node, shard.node));
         }
@@ -126,6 +126,11 @@ fn by_keys(
         if !touches.contains(&t) {
             touches.push(t);
         }
+    }
+    if let (None, false) = (node, keys.is_empty()) {
+        // It finds nothing, or fails, on whichever node.
+        let any = &group.shards[0];
+        return Ok(Place::Node { node: any.node, touches: vec![touch(any)] });
     }
     let node = node.ok_or_else(gone)?;
     Ok(Place::Node { node, touches })
@@ -138,8 +143,12 @@ fn several_nodes(routes: &RoutingTable, a: Option<NodeId>, b: NodeId) -> Report 
         .hint("Send one statement per distribution key, or per node.")
 }
 
-fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g Shard, Report> {
-    let first = &group.shards[0];
+/// The shard of a key; `None`: no row has it, or PostgreSQL refuses the statement for it, on any node.
+fn shard_of<'g>(
+    group: &'g Group,
+    key: &Key,
+    values: &dyn Values,
+) -> Result<Option<&'g Shard>, Report> {
     let mut parts: Vec<Option<KeyValue<'_>>> = Vec::with_capacity(key.len());
     for (source, &ty) in key.iter().zip(&group.key_types) {
         let value = match source {
@@ -148,7 +157,7 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
             KeySource::Integer { negative, digits } => ty.from_integer(*negative, digits).map(Some),
             KeySource::Param { index, alone } => {
                 // A parameter that was not sent is the node's to complain about.
-                let Some(given) = values.param(*index) else { return Ok(first) };
+                let Some(given) = values.param(*index) else { return Ok(None) };
                 let unsure = !alone && !is_certain(ty, &given);
                 if unsure {
                     return Err(unsure_type(*index));
@@ -164,8 +173,7 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
             // varchar(n) drops blanks that do not fit, so what is stored may hash otherwise.
             Ok(Some(v)) if !ty.stores_as_given(&v) => return Err(blank_ended()),
             Ok(v) => parts.push(v),
-            // No row has such a key. Any shard finds none, or words the error.
-            Err(KeyError::OutOfRange(_)) => return Ok(first),
+            Err(KeyError::OutOfRange(_) | KeyError::Never(_)) => return Ok(None),
             Err(e) => return Err(unreadable(ty, e)),
         }
     }
@@ -173,7 +181,7 @@ fn shard_of<'g>(group: &'g Group, key: &Key, values: &dyn Values) -> Result<&'g 
         [Some(one)] => one.row_hash(),
         several => row_hash(several),
     };
-    Ok(group.shard_of_hash(hash))
+    Ok(Some(group.shard_of_hash(hash)))
 }
 
 fn read(

@@ -8,14 +8,17 @@
 use std::ops::Range;
 
 use crate::sql::tree::{Recurse, walk};
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType};
 use pg_raw_parse::{Node, nodes};
 
+use super::analyze::Context;
 use super::constant::{Literals, constant};
+use super::functions::Functions;
 use super::plan::{Key, KeySource};
-use super::scope::{Column, Level, Named, Names, TableRef};
+use super::scope::{Column, Level, Named, Names, TableRef, columns_of};
 use super::tables::with_of;
+use crate::hash::KeyType;
 use crate::topology::GroupId;
 use crate::wire::backend::Report;
 
@@ -34,6 +37,22 @@ pub struct Found {
     pub references: usize,
     pub local: Option<String>,
     pub levels: usize,
+    pub compared: Compared,
+}
+
+/// Parameters that are compared with key columns, as they are: number, place in the text, and the
+/// column's type. PostgreSQL takes that type for a parameter that has none.
+#[derive(Debug, Default)]
+pub struct Compared(HashMap<i32, HashMap<i32, KeyType>>);
+
+impl Compared {
+    /// In how many places a parameter is compared with key columns, if they are all of one type.
+    pub fn alike(&self, number: i32) -> Option<usize> {
+        let places = self.0.get(&number)?;
+        let mut types = places.values();
+        let first = types.next()?;
+        types.all(|ty| ty == first).then_some(places.len())
+    }
 }
 
 pub type Outcome<T> = Result<T, Box<Report>>;
@@ -44,6 +63,7 @@ fn refuse<T>(what: &str, hint: &str) -> Outcome<T> {
 
 pub struct Prover<'a> {
     pub names: Names<'a>,
+    functions: &'a Functions,
     pub text: &'a [u8],
     pub literals: &'a dyn Literals,
     pub found: Found,
@@ -69,13 +89,17 @@ enum Sees {
     Outer,
 }
 
+#[derive(Default)]
 struct Facts {
     facts: Vec<(Fact, Option<Range<usize>>)>,
+    /// Number, place in the text and type of the parameters among them.
+    compared: Vec<(i32, i32, KeyType)>,
 }
 
 impl<'a> Prover<'a> {
-    pub fn new(names: Names<'a>, text: &'a [u8], literals: &'a dyn Literals) -> Self {
-        Self { names, text, literals, found: Found::default(), ctes: Vec::new() }
+    pub fn new(cx: Context<'a>) -> Self {
+        let Context { names, functions, text, literals, .. } = cx;
+        Self { names, functions, text, literals, found: Found::default(), ctes: Vec::new() }
     }
 
     /// Analyses a SELECT with all its levels.
@@ -92,7 +116,7 @@ impl<'a> Prover<'a> {
         condition: Node<'a>,
     ) -> Outcome<()> {
         let mut level = Level::new(None);
-        let mut facts = Facts { facts: Vec::new() };
+        let mut facts = Facts::default();
         // Before the WITH queries have their names: the target is none of them.
         self.table(target, &mut level)?;
         let named = self.with(whole, None, &[], 0)?;
@@ -124,7 +148,7 @@ impl<'a> Prover<'a> {
         }
         let named = self.with(s.into(), outer, outer_proven, depth)?;
         let mut level = Level::new(outer);
-        let mut facts = Facts { facts: Vec::new() };
+        let mut facts = Facts::default();
         for item in s.from_clause().iter() {
             self.table_item(item, &mut level, &mut facts, depth)?;
         }
@@ -309,7 +333,14 @@ impl<'a> Prover<'a> {
                 }
                 Ok(())
             }
-            Node::RangeSubselect(_) | Node::RangeFunction(_) | Node::RangeTableFunc(_) => {
+            Node::RangeFunction(f) => {
+                match columns_of(f, self.functions) {
+                    Some(other) => level.others.push(other),
+                    None => level.opaque = true,
+                }
+                Ok(())
+            }
+            Node::RangeSubselect(_) | Node::RangeTableFunc(_) => {
                 level.opaque = true;
                 Ok(())
             }
@@ -404,6 +435,9 @@ impl<'a> Prover<'a> {
         let table = &level.tables[at].table;
         let Some(group) = self.names.routes.group(table.group) else { return };
         let Some(&ty) = group.key_types.get(key) else { return };
+        if let Node::ParamRef(p) = value {
+            facts.compared.push((p.number, p.location, ty));
+        }
         if let Some(source) = constant(value, ty, self.text, self.literals) {
             facts.facts.push((Fact::Is(column, source), proves));
         }
@@ -437,6 +471,9 @@ impl<'a> Prover<'a> {
             if !changed {
                 break;
             }
+        }
+        for &(number, place, ty) in &facts.compared {
+            self.found.compared.0.entry(number).or_default().insert(place, ty);
         }
         for (t, keys) in level.tables.iter().zip(&proven) {
             match keys.iter().cloned().collect::<Option<Vec<_>>>() {

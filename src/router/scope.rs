@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use pg_raw_parse::{Node, nodes};
 
+use super::functions::Functions;
+use super::node_bound::name_of;
 pub use crate::topology::leaf_schema;
 use crate::topology::{DistributedTable, RoutingTable, ShardId};
 
@@ -103,12 +105,48 @@ pub struct TableRef {
     pub hidden: bool,
 }
 
+/// The name and the columns of a function in FROM, when it is one of PostgreSQL's that give sets of
+/// single values.
+pub fn columns_of(
+    f: &nodes::RangeFunction,
+    functions: &Functions,
+) -> Option<(String, Vec<String>)> {
+    const SINGLE: [&str; 3] = ["generate_series", "generate_subscripts", "regexp_split_to_table"];
+    let Node::NodeList(item) = f.functions().get(0)? else { return None };
+    let Node::FuncCall(call) = item.get(0)? else { return None };
+    let (schema, name) = name_of(call)?;
+    let known = SINGLE.contains(&name)
+        && functions.is_builtin(name)
+        && schema.is_none_or(|s| s == "pg_catalog")
+        && !f.is_rowsfrom
+        && f.functions().len() == 1
+        && f.coldeflist().is_empty();
+    if !known {
+        return None;
+    }
+    let alias = f.alias().and_then(|a| a.aliasname()).unwrap_or(name);
+    let mut columns = vec![alias.to_owned()];
+    for (at, given) in f.alias().into_iter().flat_map(|a| a.colnames().iter()).enumerate() {
+        let given = given.as_str()?.to_owned();
+        match columns.get_mut(at) {
+            Some(column) => *column = given,
+            None => columns.push(given),
+        }
+    }
+    if f.ordinality && columns.len() == 1 {
+        columns.push("ordinality".to_owned());
+    }
+    Some((alias.to_owned(), columns))
+}
+
 /// One query level.
 #[derive(Debug)]
 pub struct Level<'a> {
     pub tables: Vec<TableRef>,
     /// There are other FROM items, whose columns are not known.
     pub opaque: bool,
+    /// Functions in FROM whose columns are known: the name they go by, and the columns.
+    pub others: Vec<(String, Vec<String>)>,
     /// Columns merged by an inner JOIN ... USING.
     pub merged: Vec<String>,
     pub outer: Option<&'a Level<'a>>,
@@ -116,7 +154,7 @@ pub struct Level<'a> {
 
 impl<'a> Level<'a> {
     pub fn new(outer: Option<&'a Level<'a>>) -> Self {
-        Self { tables: Vec::new(), opaque: false, merged: Vec::new(), outer }
+        Self { tables: Vec::new(), opaque: false, others: Vec::new(), merged: Vec::new(), outer }
     }
 }
 
@@ -163,7 +201,7 @@ impl Level<'_> {
                 let key = t.table.key_columns.iter().position(|k| k == column)?;
                 Some((up, at, key))
             }
-            (None, _) if !self.opaque => {
+            (None, _) if !self.opaque && self.others.iter().all(|(other, _)| other != name) => {
                 self.outer.and_then(|o| o.qualified(schema, name, column, &o.all(), up + 1))
             }
             _ => None,
@@ -171,7 +209,8 @@ impl Level<'_> {
     }
 
     fn unqualified(&self, column: &str, sees: &Range<usize>, up: usize) -> Option<Column> {
-        if self.opaque || self.tables.iter().any(|t| t.renamed) {
+        let hidden = self.others.iter().any(|(_, columns)| columns.iter().any(|c| c == column));
+        if self.opaque || hidden || self.tables.iter().any(|t| t.renamed) {
             return None;
         }
         let mut having = self.tables.iter().enumerate().filter(|(at, t)| {

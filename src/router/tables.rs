@@ -23,6 +23,8 @@ pub struct Tables {
     pub leaf: Option<ShardId>,
     pub several_leaves: bool,
     pub unclear: Option<String>,
+    /// A distributed table that is asked for without its shards (ONLY).
+    pub only: Option<String>,
     pub too_deep: bool,
 }
 
@@ -164,7 +166,10 @@ impl<'a> Search<'a, '_> {
         }
         let t = &mut self.found;
         match self.names.look_up(rv) {
-            Named::Distributed(_) => {
+            Named::Distributed(table) => {
+                if !rv.inh {
+                    t.only = Some(table.name.clone());
+                }
                 t.distributed = true;
                 t.references += 1;
             }

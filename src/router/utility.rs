@@ -9,9 +9,10 @@ use pg_raw_parse::raw::{
 };
 use pg_raw_parse::{ConstValue, Node, nodes};
 
-use super::analyze::{Context, is_temporary, refused};
+use super::analyze::{Context, is_temporary, only, refused};
 use super::node_bound::{changes_reading, reads_alike};
 use super::plan::{Control, Kind, PREPARE, Traces};
+use super::scope::Named;
 use super::{rights, traces};
 use crate::topology::RoutingTable;
 
@@ -380,6 +381,11 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             return (kind, Control::None);
         }
     }
+    if let Node::TruncateStmt(t) = node
+        && let Some(name) = t.relations().iter().find_map(|n| only_of_distributed(n, cx))
+    {
+        return (only(&name), Control::None);
+    }
     if ddl {
         return (Kind::Ddl, Control::None);
     }
@@ -388,6 +394,15 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         "It would run on one node only. Do it on each node directly.",
     );
     (kind, Control::None)
+}
+
+/// The distributed table that `ONLY` is said of.
+fn only_of_distributed(n: Node<'_>, cx: Context<'_>) -> Option<String> {
+    let Node::RangeVar(rv) = n else { return None };
+    match cx.names.look_up(rv) {
+        Named::Distributed(table) if !rv.inh => Some(table.name.clone()),
+        _ => None,
+    }
 }
 
 /// `pg_temp` stands for the schema of the server connection's temporary objects, of all kinds.

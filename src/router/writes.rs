@@ -1,5 +1,6 @@
 //! INSERT, UPDATE and DELETE on a distributed table.
 
+use pg_raw_parse::raw::OverridingKind;
 use pg_raw_parse::{Node, nodes};
 
 use super::analyze::{Context, refused};
@@ -23,6 +24,13 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
         }
     };
     let plain = "Write INSERT ... VALUES with a constant or parameter for the distribution column.";
+    if i.override_ == OverridingKind::OVERRIDING_USER_VALUE {
+        // What it gives for an identity column, the key perhaps, is not what is stored.
+        return refused(
+            "INSERT ... OVERRIDING USER VALUE on a distributed table is not supported",
+            "Leave the identity column out of the statement.",
+        );
+    }
     if i.with_clause().is_some() || tables.references > 1 || tables.local {
         return refused("INSERT with a query on a distributed table is not supported", plain);
     }

@@ -18,6 +18,7 @@ mod logins;
 mod moves;
 mod program;
 mod protocol;
+mod routing;
 mod sessions;
 mod support;
 mod takeover;

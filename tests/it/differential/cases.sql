@@ -18,7 +18,7 @@
 = TABLE i4
 = SELECT FROM i4
 = SELECT FROM i4 WHERE k = 1
-= SELECT i4 FROM i4 WHERE k = 5
+! SELECT i4 FROM i4 WHERE k = 5
 = SELECT i4.k, public.i4.v FROM public.i4 WHERE public.i4.k = 5
 
 -- Literals in odd spellings.
@@ -214,8 +214,8 @@ E SELECT * FROM missing_schema.x UNION SELECT 1 WHERE false
 ? SELECT * FROM XMLTABLE('/a' PASSING '<a/>' COLUMNS b text) x LEFT JOIN i4 ON i4.s = x.b
 ? SELECT * FROM i4 TABLESAMPLE BERNOULLI (100)
 ? SELECT * FROM i4 TABLESAMPLE BERNOULLI (100) WHERE k = 5
-= SELECT * FROM ONLY i4
-= SELECT * FROM ONLY i4 WHERE k = 5
+! SELECT * FROM ONLY i4
+! SELECT * FROM ONLY i4 WHERE k = 5
 = SELECT * FROM i4 * WHERE k = 5
 ? SELECT * FROM mk x JOIN mk y ON x.a = y.a AND x.b = y.b WHERE x.a = 1 AND y.b = 'b1'
 ? SELECT * FROM mk x JOIN mk y USING (a, b) WHERE x.a = 1 AND x.b = 'b1'
@@ -437,7 +437,7 @@ E INSERT INTO pk (k, s) VALUES (50, 'x') ON CONFLICT (s) DO NOTHING
 = UPDATE i4 SET v = DEFAULT WHERE k = 6
 = UPDATE i4 SET v = 1 WHERE k = NULL
 = UPDATE i4 SET v = 1 WHERE k = 99999999999
-= UPDATE ONLY i4 SET v = 1 WHERE k = 5
+! UPDATE ONLY i4 SET v = 1 WHERE k = 5
 ? UPDATE i4 SET v = 1
 ? UPDATE i4 SET v = 1 WHERE k IN (1, 2)
 ? UPDATE i4 SET v = 1 WHERE k IS NULL

@@ -1,0 +1,155 @@
+//! What the router makes of statements on distributed tables: the answer of one PostgreSQL, or a refusal
+//! that says what cannot be done.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use crate::support::*;
+
+/// Tenants 0 to 5 on two nodes, each with one row.
+async fn tenants() -> (Proxy, Client) {
+    let p = Proxy::start(2, 2).await;
+    let c = p.client().await;
+    c.batch_execute(
+        "CREATE TABLE d (t bigint, id int, v int, PRIMARY KEY (t, id)) PARTITION BY HASH (t)",
+    )
+    .await
+    .unwrap();
+    c.batch_execute("CREATE TABLE u (u uuid PRIMARY KEY) PARTITION BY HASH (u)").await.unwrap();
+    c.batch_execute("CREATE TABLE l (a int PRIMARY KEY)").await.unwrap();
+    for t in 0..6 {
+        c.batch_execute(&format!("INSERT INTO d VALUES ({t}, 1, 1)")).await.unwrap();
+    }
+    (p, c)
+}
+
+/// The code and message of the error.
+async fn refused(c: &Client, sql: &str) -> (String, String) {
+    let e = c.batch_execute(sql).await.expect_err(sql);
+    let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}"));
+    (e.code().code().to_owned(), e.message().to_owned())
+}
+
+#[tokio::test]
+async fn what_a_parent_or_one_node_would_answer_for_all_is_refused() {
+    let (_p, c) = tenants().await;
+    for sql in [
+        "SELECT count(*) FROM ONLY d",
+        "SELECT * FROM ONLY d WHERE t = 3",
+        "TABLE ONLY d",
+        "UPDATE ONLY d SET v = 2 WHERE t = 3",
+        "DELETE FROM ONLY d WHERE t = 3",
+        "DELETE FROM d USING ONLY d b WHERE d.t = 3 AND b.t = 3",
+        "WITH w AS (SELECT * FROM ONLY d WHERE t = 3) SELECT * FROM w",
+        "SELECT 1 FROM d WHERE t = 3 AND EXISTS (SELECT 1 FROM ONLY d b WHERE b.t = 3)",
+        "COPY (SELECT * FROM ONLY d WHERE t = 3) TO STDOUT",
+        "TRUNCATE ONLY d",
+    ] {
+        let (code, message) = refused(&c, sql).await;
+        assert_eq!(code, "0A000", "{sql}");
+        assert!(message.starts_with("ONLY of"), "{sql}: {message}");
+    }
+    c.batch_execute("SELECT * FROM ONLY l").await.unwrap();
+}
+
+#[tokio::test]
+async fn no_client_is_told_a_number_that_is_another_one_elsewhere() {
+    let (_p, c) = tenants().await;
+    for sql in [
+        "SELECT a FROM d a WHERE t = 3 AND id = 1",
+        "SELECT d FROM d WHERE t = 3",
+        "SELECT public.d FROM d WHERE t = 3",
+        "SELECT array_agg(d) FROM d WHERE t = 3",
+        "SELECT array_agg(d.*) FROM d WHERE t = 3",
+        "SELECT ARRAY[a.*] FROM d a WHERE t = 3",
+        "SELECT (SELECT a) FROM d a WHERE t = 3",
+        "SELECT max(a.v), min(a.t) FROM d a WHERE t = 3 GROUP BY a",
+        "UPDATE d SET v = 2 WHERE t = 3 RETURNING d",
+        "INSERT INTO d VALUES (3, 2, 2) RETURNING d",
+        "DELETE FROM d WHERE t = 3 AND id = 7 RETURNING d.*::text, d",
+        "SELECT tableoid FROM d WHERE t = 3",
+        "SELECT d.tableoid::regclass FROM d WHERE t = 3",
+    ] {
+        let (code, message) = refused(&c, sql).await;
+        assert_eq!(code, "0A000", "{sql}: {message}");
+    }
+    for t in 0..6 {
+        for sql in [
+            "SELECT a.*, v FROM d a WHERE t = $",
+            "SELECT row_to_json(a), count(a), to_jsonb(a.*) FROM d a WHERE t = $ GROUP BY a.t, a.id",
+            "SELECT (a).v, a::text, a IS NULL, ROW(a.*) FROM d a WHERE t = $",
+            "INSERT INTO d VALUES ($, 2, 2) ON CONFLICT (t, id) DO UPDATE SET v = 3 RETURNING d.*",
+            "SELECT ctid, xmin FROM d WHERE t = $",
+        ] {
+            let sql = sql.replace('$', &t.to_string());
+            let statement = c.prepare(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+            assert!(statement.columns().iter().all(|c| c.type_().oid() < 16384), "{sql}");
+            assert!(!c.query(&statement, &[]).await.unwrap().is_empty(), "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_is_no_key_is_told_by_postgres() {
+    let (_p, c) = tenants().await;
+    for (sql, code) in [
+        ("SELECT * FROM u WHERE u = 'zz'", "22P02"),
+        ("SELECT * FROM d WHERE t = 'abc'", "22P02"),
+        ("SELECT * FROM d WHERE t = '3.0'", "22P02"),
+        ("INSERT INTO d VALUES ('', 1, 1)", "22P02"),
+        ("INSERT INTO d VALUES (0, 9, 9), (99999999999999999999, 9, 9)", "22003"),
+        ("INSERT INTO d VALUES (99999999999999999999, 9, 9), (3, 9, 9)", "22003"),
+        ("INSERT INTO u VALUES ('x'), ('10111213-1415-1617-1819-1a1b1c1d1e1f')", "22P02"),
+    ] {
+        assert_eq!(refused(&c, sql).await.0, code, "{sql}");
+    }
+    assert_eq!(texts(&c, "SELECT t FROM d WHERE t = '+3'").await, ["3"]);
+    for t in 0..6 {
+        let f = c.prepare_typed("SELECT v FROM d WHERE t = $1", &[Type::FLOAT8]).await.unwrap();
+        assert_eq!(c.query(&f, &[&f64::from(t)]).await.unwrap().len(), 1, "{t} as double");
+        assert!(c.query(&f, &[&0.5]).await.is_err(), "no whole number");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_found_beside_functions_and_on_several_levels() {
+    let (_p, c) = tenants().await;
+    let sql = "WITH w AS (SELECT v FROM d WHERE t = $1) SELECT w.v, d.v FROM d, w WHERE d.t = $1";
+    let both = c.prepare(sql).await.unwrap();
+    assert_eq!(*both.params(), [Type::INT8]);
+    for t in 0..6i64 {
+        assert_eq!(c.query(&both, &[&t]).await.unwrap().len(), 1, "{t}");
+        for sql in [
+            "SELECT id FROM d, generate_series(1, 2) WHERE t = $",
+            "SELECT id, n FROM d, generate_series(1, 2) AS g (n) WHERE t = $ ORDER BY n",
+            "SELECT n FROM d CROSS JOIN LATERAL generate_series(1, id + 1) n WHERE t = $",
+        ] {
+            let sql = sql.replace('$', &t.to_string());
+            assert_eq!(texts(&c, &sql).await.len(), 2, "{sql}");
+        }
+    }
+    // A column of the function's by the name of the key.
+    let hides = "SELECT 1 FROM d, generate_series(1, 2) AS g (t) WHERE t = 3";
+    assert_ne!(refused(&c, hides).await.0, "00000");
+    let (code, message) = refused(&c, "SELECT max(now()) FROM d").await;
+    assert_eq!(code, "0A000", "{message}");
+}
+
+#[tokio::test]
+async fn a_row_goes_by_the_key_that_is_stored() {
+    let (_p, c) = tenants().await;
+    c.batch_execute(
+        "CREATE TABLE g (k bigint GENERATED BY DEFAULT AS IDENTITY, v int) PARTITION BY HASH (k)",
+    )
+    .await
+    .unwrap();
+    let (code, message) = refused(&c, "INSERT INTO g OVERRIDING USER VALUE VALUES (30, 1)").await;
+    assert_eq!(code, "0A000", "{message}");
+    assert_eq!(refused(&c, "INSERT INTO g VALUES (DEFAULT, 1)").await.0, "0A000");
+    for k in 30..36 {
+        c.batch_execute(&format!("INSERT INTO g OVERRIDING SYSTEM VALUE VALUES ({k}, 1)"))
+            .await
+            .unwrap();
+        assert_eq!(texts(&c, &format!("SELECT v FROM g WHERE k = {k}")).await, ["1"]);
+    }
+}
