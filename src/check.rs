@@ -154,11 +154,8 @@ async fn look(connector: &Connector, i: usize, n: &ClusterNode) -> (Section, Opt
     let client = match connector.connect(&node).await {
         Ok(client) => client,
         Err(e) => {
-            // The source says what the server answered; the error itself what we could not do.
-            let why =
-                std::error::Error::source(&e).and_then(|s| s.source()).map(|s| format!(": {s}"));
             section.findings.push(Finding::lack(
-                format!("cannot be reached: {e}{}", why.unwrap_or_default()),
+                format!("cannot be reached: {e}"),
                 "Is the server running, and do host, port, database, service_user and its password fit?",
             ));
             return (section, None);

@@ -6,14 +6,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 
+use super::asked::MAX_ITERATIONS;
 use super::crypto::{Key, hash, hmac, prepare_password, xor};
 use super::message::{self, Attributes};
 use super::verifier::derive;
 use super::{AuthError, ClientKeys, Nonce, SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
-
-/// The node chooses the iteration count and we do the work, so it is bounded: a hostile or
-/// impersonated node must not stall a worker. PostgreSQL's default is 4096.
-const MAX_ITERATIONS: u32 = 100_000;
 
 /// What we log in with.
 #[derive(Clone)]
@@ -45,7 +42,12 @@ pub struct ScramClient {
 enum State {
     Start,
     Sent,
-    Proved { server_signature: Key },
+    Proved {
+        server_signature: Key,
+    },
+    /// The node has shown that it knows the role's secret.
+    Genuine,
+    /// After a failure.
     Over,
 }
 
@@ -92,7 +94,9 @@ impl ScramClient {
     pub fn on_continue(&mut self, server_first: &[u8]) -> Result<Vec<u8>, AuthError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Sent => {}
-            State::Start | State::Proved { .. } | State::Over => return Err(AuthError::OutOfOrder),
+            State::Start | State::Proved { .. } | State::Genuine | State::Over => {
+                return Err(AuthError::OutOfOrder);
+            }
         }
         message::check_length(server_first, message::MAX_SERVER_MESSAGE)?;
         let mut attributes = Attributes::new(server_first);
@@ -136,7 +140,9 @@ impl ScramClient {
     pub fn on_final(&mut self, server_final: &[u8]) -> Result<(), AuthError> {
         let expected = match std::mem::replace(&mut self.state, State::Over) {
             State::Proved { server_signature } => server_signature,
-            State::Start | State::Sent | State::Over => return Err(AuthError::OutOfOrder),
+            State::Start | State::Sent | State::Genuine | State::Over => {
+                return Err(AuthError::OutOfOrder);
+            }
         };
         message::check_length(server_final, message::MAX_SERVER_MESSAGE)?;
         let mut attributes = Attributes::new(server_final);
@@ -149,10 +155,19 @@ impl ScramClient {
         };
         attributes.skip_extensions()?;
         if bool::from(signature.ct_eq(&expected)) {
+            self.state = State::Genuine;
             Ok(())
         } else {
             Err(AuthError::ServerNotGenuine)
         }
+    }
+}
+
+impl ScramClient {
+    /// Whether the node has shown that it knows the role's secret: until then it may not say that the
+    /// login is done.
+    pub fn is_genuine(&self) -> bool {
+        matches!(self.state, State::Genuine)
     }
 }
 
@@ -162,6 +177,7 @@ impl fmt::Debug for ScramClient {
             State::Start => "start",
             State::Sent => "sent",
             State::Proved { .. } => "proved",
+            State::Genuine => "genuine",
             State::Over => "over",
         };
         f.debug_struct("ScramClient")

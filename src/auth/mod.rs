@@ -7,6 +7,7 @@
 //! doing the authorization. Both are machines without IO: bytes in, bytes out. Everything a peer
 //! sends is bounded and may be arbitrary bytes.
 
+mod asked;
 mod client;
 mod crypto;
 mod message;
@@ -15,6 +16,7 @@ mod server;
 mod stored;
 mod verifier;
 
+pub use asked::{NodeTrust, Unsafe, check_server_first};
 pub use client::{ClientSecret, ScramClient};
 pub use crypto::Nonce;
 pub use rules::{Connection, Origin, look_at_groups, method};

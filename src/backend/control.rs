@@ -1,29 +1,83 @@
 //! Control connections: pgshunt's own sessions on the nodes, as the service role.
+//!
+//! What decides how their statements are understood is [`settings`]; what a node may tell and ask is
+//! [`guard`](super::guard).
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 use tokio_postgres::error::DbError;
-use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Notification, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config as PgConfig, Connection, Notification};
 
-use super::control_tls::{ControlStream, ControlTls, ssl_mode};
+use super::guard::{Guarded, Handed, Objection};
+use super::settings;
 use crate::config::{Config, NodeTls, Tls};
-use crate::net::socket;
+use crate::net::Socket;
 use crate::net::tls::{ClientTls, TlsError};
 use crate::topology::Node;
 
+/// Why there is no control connection to a node.
 #[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error("node {node} ({host}:{port}): {source}")]
-    Postgres { node: String, host: String, port: u16, source: tokio_postgres::Error },
-    #[error("node {node} ({host}:{port}): no answer within {after:?}")]
-    Timeout { node: String, host: String, port: u16, after: Duration },
-    #[error("TLS to the nodes: {0}")]
+#[error("node {node} ({host}:{port}): {why}")]
+pub struct ConnectError {
+    node: String,
+    host: String,
+    port: u16,
+    #[source]
+    why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("{}", words(.0))]
+    Postgres(tokio_postgres::Error),
+    /// The node asks or tells what it must not.
+    #[error("{objection}{}", hint(objection))]
+    Objection { objection: Objection },
+    #[error("{0}")]
+    Socket(std::io::Error),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
     Tls(#[from] TlsError),
+}
+
+impl From<tokio_postgres::Error> for Why {
+    fn from(e: tokio_postgres::Error) -> Self {
+        match objection(&e) {
+            Some(objection) => Self::Objection { objection },
+            None => Self::Postgres(e),
+        }
+    }
+}
+
+/// What the stream did not let through, if that is why.
+fn objection(e: &tokio_postgres::Error) -> Option<Objection> {
+    let io = std::error::Error::source(e)?.downcast_ref::<std::io::Error>()?;
+    io.get_ref()?.downcast_ref::<Objection>().copied()
+}
+
+fn hint(objection: &Objection) -> String {
+    match objection {
+        Objection::Password(asked) => format!(". {}", asked.hint()),
+        Objection::Length | Objection::Answer => String::new(),
+    }
+}
+
+/// The server's own words, or the driver's with what is behind them.
+fn words(e: &tokio_postgres::Error) -> String {
+    match (e.as_db_error(), std::error::Error::source(e)) {
+        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
+        (None, Some(source)) => format!("{e}: {source}"),
+        (None, None) => e.to_string(),
+    }
 }
 
 /// The notices of one session, as many as are kept.
@@ -71,6 +125,49 @@ impl With {
             tls: config.tls.clone(),
         })
     }
+}
+
+impl With {
+    async fn open(
+        &self,
+        node: &Node,
+        database: Option<&str>,
+    ) -> Result<(Client, Connection<Guarded, Guarded>), Why> {
+        // Read anew each time: there are few such connections, and roots change while they live.
+        let tls = ClientTls::load(&self.tls)?;
+        let socket = Socket::connect(&node.host, node.port).await.map_err(Why::Socket)?;
+        let (stream, trust) = tls.wrap(socket, &node.host).await?;
+        let mut pg = PgConfig::new();
+        pg.user(&self.user)
+            .dbname(database.unwrap_or(&self.database))
+            .application_name("pgshunt control")
+            .options(settings::options())
+            // There is TLS already, or none is wanted: nothing is to be asked for.
+            .ssl_mode(SslMode::Require)
+            .ssl_negotiation(SslNegotiation::Direct);
+        if let Some(p) = &self.password {
+            pg.password(p);
+        }
+        let (client, mut connection) = pg.connect_raw(Guarded::new(stream, trust), Handed).await?;
+        set_where_known(&client, &mut connection).await?;
+        Ok((client, connection))
+    }
+}
+
+/// Whoever gets the connection drives it; until then this does.
+async fn set_where_known(
+    client: &Client,
+    connection: &mut Connection<Guarded, Guarded>,
+) -> Result<(), tokio_postgres::Error> {
+    let sql = settings::where_known();
+    let mut asking = std::pin::pin!(client.batch_execute(&sql));
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(e)) = Pin::new(&mut *connection).poll(cx) {
+            return Poll::Ready(Err(e));
+        }
+        asking.as_mut().poll(cx)
+    })
+    .await
 }
 
 impl Connector {
@@ -155,37 +252,15 @@ impl Connector {
         &self,
         node: &Node,
         database: Option<&str>,
-    ) -> Result<(Client, Connection<Socket, ControlStream>), ConnectError> {
+    ) -> Result<(Client, Connection<Guarded, Guarded>), ConnectError> {
         let with = self.with.load_full();
-        // Read anew each time: there are few such connections, and roots change while they live.
-        let tls = ControlTls(ClientTls::load(&with.tls)?);
-        // As with libpq there is no TLS on a Unix socket, whatever is asked for.
-        let mode = if socket::is_directory(&node.host) { NodeTls::Disable } else { with.tls.nodes };
-        let mut pg = PgConfig::new();
-        pg.host(&node.host)
-            .port(node.port)
-            .user(&with.user)
-            .dbname(database.unwrap_or(&with.database))
-            .ssl_mode(ssl_mode(mode))
-            .application_name("pgshunt control");
-        if let Some(p) = &with.password {
-            pg.password(p);
-        }
-        let failed = |source| ConnectError::Postgres {
+        let opened = tokio::time::timeout(with.timeout, with.open(node, database)).await;
+        opened.unwrap_or(Err(Why::Timeout(with.timeout))).map_err(|why| ConnectError {
             node: node.name.clone(),
             host: node.host.clone(),
             port: node.port,
-            source,
-        };
-        tokio::time::timeout(with.timeout, pg.connect(tls))
-            .await
-            .map_err(|_| ConnectError::Timeout {
-                node: node.name.clone(),
-                host: node.host.clone(),
-                port: node.port,
-                after: with.timeout,
-            })?
-            .map_err(failed)
+            why,
+        })
     }
 
     /// A libpq connection string to `node`, for `CREATE SUBSCRIPTION`. Values are quoted by libpq's

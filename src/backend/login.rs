@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::server::{Cancel, CancelKey, ServerConn};
-use crate::auth::{AuthError, ClientKeys, ClientSecret, Md5Secret, Nonce, ScramClient};
+use crate::auth::{
+    AuthError, ClientKeys, ClientSecret, Md5Secret, NodeTrust, Nonce, ScramClient, Unsafe,
+};
 use crate::net::{Out, Socket, Stream};
 use crate::pool::state::ConnId;
 use crate::session::Facts;
@@ -45,6 +47,9 @@ pub enum LoginError {
     /// What it would take to log in to the node as the client's role is not there.
     #[error("cannot log in to node {node} as role \"{user}\": {what}")]
     NoSecret { node: String, user: String, what: &'static str, hint: &'static str },
+    /// Or it is, and whoever answers is not to have it.
+    #[error("cannot log in to node {node} as role \"{user}\": {what}")]
+    Unsafe { node: String, user: String, what: Unsafe },
     #[error("node {node}: {what}")]
     Protocol { node: String, what: String },
 }
@@ -82,7 +87,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     let protocol = |what: String| LoginError::Protocol { node: name.clone(), what };
 
     let socket = Socket::connect(&target.node.host, target.node.port).await.map_err(unreachable)?;
-    let (mut stream, binding) =
+    let (mut stream, trust) =
         target.tls.wrap(socket, &target.node.host).await.map_err(|e| protocol(e.to_string()))?;
 
     let mut out = Out::default();
@@ -98,13 +103,18 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
     let mut scram: Option<ScramClient> = None;
     let mut facts = Facts::default();
     let mut key = None;
+    let mut seen = 0;
     loop {
         let (tag, body) = read_frame(&mut stream, &mut input).await.map_err(unreachable)?;
+        seen += body.len();
+        if seen > MAX_LOGIN {
+            return Err(protocol("does not come to an end with its login".into()));
+        }
         match tag {
             b'R' => {
                 let mut r = Reader(&body);
                 let code = r.i32().map_err(|e| protocol(e.to_string()))?;
-                let answer = authenticate(code, r.0, &target, binding.as_deref(), &mut scram)
+                let answer = authenticate(code, r.0, &target, &trust, &mut scram)
                     .map_err(|problem| problem.at(&target))?;
                 if let Some(answer) = answer {
                     frame::put(out.buf(), b'p', |b| b.extend_from_slice(&answer));
@@ -159,6 +169,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
 /// Why an authentication request is not answered.
 enum Problem {
     NoSecret { what: &'static str, hint: &'static str },
+    Unsafe(Unsafe),
     Protocol(String),
 }
 
@@ -169,6 +180,7 @@ impl Problem {
             Self::NoSecret { what, hint } => {
                 LoginError::NoSecret { node, user: target.user.to_owned(), what, hint }
             }
+            Self::Unsafe(what) => LoginError::Unsafe { node, user: target.user.to_owned(), what },
             Self::Protocol(what) => LoginError::Protocol { node, what },
         }
     }
@@ -179,7 +191,7 @@ fn authenticate(
     code: i32,
     payload: &[u8],
     target: &Target<'_>,
-    binding: Option<&[u8]>,
+    trust: &NodeTrust,
     scram: &mut Option<ScramClient>,
 ) -> Result<Option<Vec<u8>>, Problem> {
     let lacks = |what, hint| Problem::NoSecret { what, hint };
@@ -194,7 +206,17 @@ fn authenticate(
         text.push(0);
         Some(text)
     };
+    // What is known of the password is not told to everybody who asks.
+    match target.credentials {
+        Credentials::None => {}
+        Credentials::Password(_) | Credentials::Md5(_) | Credentials::Keys(_) => {
+            trust.check(code, payload).map_err(Problem::Unsafe)?;
+        }
+    }
     match code {
+        0 if scram.as_ref().is_some_and(|s| !s.is_genuine()) => {
+            Err(Problem::Protocol("did not show that it knows the role's secret".into()))
+        }
         0 => Ok(None),
         3 => match target.credentials {
             Credentials::Password(p) => Ok(cstr(p.as_bytes().to_vec())),
@@ -217,6 +239,7 @@ fn authenticate(
             };
             Ok(cstr(secret.answer(salt).into_bytes()))
         }
+        10 if scram.is_some() => Err(Problem::Protocol("begins SASL twice".into())),
         10 => {
             let secret = match target.credentials {
                 Credentials::Password(p) => ClientSecret::Password(p.as_bytes().to_vec()),
@@ -229,7 +252,7 @@ fn authenticate(
                     ));
                 }
             };
-            let binding = binding.map(<[u8]>::to_vec);
+            let binding = trust.binding.clone();
             let client =
                 ScramClient::new(secret, payload, binding, Nonce::random()).map_err(protocol)?;
             let (mechanism, first) = scram.insert(client).initial();
@@ -255,6 +278,8 @@ fn authenticate(
 
 /// A node's message at login; later ones are relayed and never read whole.
 const MAX_LOGIN_FRAME: usize = 64 << 10;
+/// All of them, in bytes.
+const MAX_LOGIN: usize = 1 << 20;
 
 async fn read_frame(stream: &mut Stream, input: &mut BytesMut) -> std::io::Result<(u8, BytesMut)> {
     use std::io::{Error, ErrorKind};

@@ -4,6 +4,7 @@
 //! The clients' statements travel on the pool's connections, which decode nothing.
 
 pub mod control;
-mod control_tls;
+mod guard;
 pub mod login;
 pub mod server;
+pub mod settings;

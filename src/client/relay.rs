@@ -584,6 +584,9 @@ pub(super) fn report_of(e: &PoolError) -> Report {
         PoolError::Login(LoginError::NoSecret { hint, .. }) => {
             Report::error("28000", e.to_string()).hint(*hint)
         }
+        PoolError::Login(LoginError::Unsafe { what, .. }) => {
+            Report::error("28000", e.to_string()).hint(what.hint())
+        }
         PoolError::Login(_) => Report::error("08006", e.to_string()),
         PoolError::Shutdown | PoolError::Paused => Report::error("57P01", e.to_string()),
     }

@@ -108,6 +108,27 @@ pub enum NodeTls {
     VerifyFull,
 }
 
+/// How a password is asked for, the safest way first. The names are those of pg_hba.conf.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub enum PasswordMethod {
+    #[serde(rename = "scram-sha-256")]
+    ScramSha256,
+    #[serde(rename = "md5")]
+    Md5,
+    #[serde(rename = "password")]
+    Password,
+}
+
+impl PasswordMethod {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+            Self::Password => "password",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
@@ -120,6 +141,8 @@ pub struct Tls {
     pub nodes: NodeTls,
     /// PEM roots the nodes' certificates are checked against.
     pub node_roots: Option<PathBuf>,
+    /// The least safe way in which a node may ask for a password when its certificate is not checked.
+    pub node_passwords: PasswordMethod,
 }
 
 impl Default for Tls {
@@ -131,6 +154,7 @@ impl Default for Tls {
             client_ca: None,
             nodes: NodeTls::Prefer,
             node_roots: None,
+            node_passwords: PasswordMethod::ScramSha256,
         }
     }
 }

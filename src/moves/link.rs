@@ -33,17 +33,8 @@ impl Link {
     ) -> Result<Self, StepError> {
         let client = connector.connect(node).await?;
         let link = Self { node: node.clone(), client };
-        // Names in what the server prints are always qualified, and in what it reads here too.
-        link.batch(
-            "opening a session",
-            &format!(
-                "SET application_name = {}; SET search_path = pg_catalog; \
-                 SET synchronous_commit = on; SET statement_timeout = 0; SET lock_timeout = 0; \
-                 SET idle_in_transaction_session_timeout = 0",
-                literal(&application_name(id))
-            ),
-        )
-        .await?;
+        let name = format!("SET application_name = {}", literal(&application_name(id)));
+        link.batch("opening a session", &name).await?;
         Ok(link)
     }
 

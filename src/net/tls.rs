@@ -26,7 +26,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::{Socket, Stream};
-use crate::config::{self, NodeTls};
+use crate::auth::NodeTrust;
+use crate::config::{self, NodeTls, PasswordMethod};
 use crate::wire::startup;
 
 pub use end_point::end_point_hash;
@@ -183,6 +184,8 @@ impl fmt::Debug for ServerTls {
 #[derive(Clone)]
 pub struct ClientTls {
     mode: NodeTls,
+    /// The least safe way in which a node may ask for a password that has shown no certificate of ours.
+    weakest: PasswordMethod,
     connector: TlsConnector,
 }
 
@@ -204,7 +207,7 @@ impl ClientTls {
             }
             (NodeTls::Disable | NodeTls::Prefer | NodeTls::Require, _) => None,
         };
-        Self::new(tls.nodes, roots)
+        Ok(Self { weakest: tls.node_passwords, ..Self::new(tls.nodes, roots)? })
     }
 
     fn new(mode: NodeTls, roots: Option<Vec<CertificateDer<'static>>>) -> Result<Self, TlsError> {
@@ -225,23 +228,32 @@ impl ClientTls {
         .with_no_client_auth();
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.resumption = Resumption::disabled();
-        Ok(Self { mode, connector: TlsConnector::from(Arc::new(config)) })
+        let weakest = PasswordMethod::ScramSha256;
+        Ok(Self { mode, weakest, connector: TlsConnector::from(Arc::new(config)) })
     }
 
     /// Negotiates TLS on a fresh connection to a node, as far as the configuration wants it; never
-    /// on a Unix socket, as with libpq. Also gives what SCRAM-SHA-256-PLUS binds to.
-    pub async fn wrap(
-        &self,
-        socket: Socket,
-        host: &str,
-    ) -> Result<(Stream, Option<Vec<u8>>), TlsError> {
+    /// on a Unix socket, as with libpq. Also says what is known of the node by then.
+    pub async fn wrap(&self, socket: Socket, host: &str) -> Result<(Stream, NodeTrust), TlsError> {
+        let unknown = NodeTrust { binding: None, must_bind: false, weakest: self.weakest };
         if socket.is_unix() {
-            return Ok((Stream::Plain(socket), None));
+            return Ok((Stream::Plain(socket), unknown));
         }
         Ok(match self.negotiate(socket, host).await? {
-            Negotiated::Plain(socket) => (Stream::Plain(socket), None),
-            Negotiated::Tls(stream, binding) => (Stream::Tls(stream), binding),
+            Negotiated::Plain(socket) => (Stream::Plain(socket), unknown),
+            Negotiated::Tls(stream, binding) => (Stream::Tls(stream), self.trust(binding)),
         })
+    }
+
+    /// What is known of a node behind the handshake.
+    fn trust(&self, binding: Option<Vec<u8>>) -> NodeTrust {
+        let (must_bind, weakest) = match self.mode {
+            NodeTls::VerifyFull => (false, PasswordMethod::Password),
+            NodeTls::Require => (binding.is_some(), self.weakest),
+            // Whoever is in the way could have said that there is no TLS.
+            NodeTls::Prefer | NodeTls::Disable => (false, self.weakest),
+        };
+        NodeTrust { binding, must_bind, weakest }
     }
 
     async fn negotiate<IO>(&self, mut io: IO, host: &str) -> Result<Negotiated<IO>, TlsError>

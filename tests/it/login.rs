@@ -53,7 +53,8 @@ async fn login(
     secret: ClientSecret,
 ) -> Result<&'static str, Failed> {
     let tcp = TcpStream::connect(("127.0.0.1", node.port())).await.unwrap();
-    let (mut stream, binding) = tls.wrap(tcp.into(), "127.0.0.1").await.unwrap();
+    let (mut stream, trust) = tls.wrap(tcp.into(), "127.0.0.1").await.unwrap();
+    let binding = trust.binding;
     let mut out = Out::default();
     startup::put_startup(out.buf(), [("user", user), ("database", DATABASE)].into_iter());
     send(&mut stream, &mut out).await;

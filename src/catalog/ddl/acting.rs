@@ -15,7 +15,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 use tokio_postgres::error::DbError;
 
-use super::everywhere::{LOCK_TIMEOUT, OWN_SETTINGS};
+use super::everywhere::LOCK_TIMEOUT;
 use super::statement::{self, Statement};
 use super::{DdlError, Everywhere, Peer};
 use crate::router::reads_alike;
@@ -188,7 +188,7 @@ impl AsClient {
 
     /// The session is the service role's again, and nothing of the client's settings is left.
     async fn back(self) -> Result<Everywhere, DdlError> {
-        self.all.home.run(OWN_SETTINGS).await?;
+        self.all.home.back().await?;
         self.all.home.run("DROP FUNCTION IF EXISTS pg_temp.pgshunt_act(text, boolean)").await?;
         Ok(self.all)
     }

@@ -21,6 +21,7 @@ use tokio_postgres::error::SqlState;
 
 use super::{DdlError, Notice};
 use crate::backend::control::Notices;
+use crate::backend::settings;
 use crate::catalog::Store;
 use crate::failpoint;
 use crate::topology::{Node, RoutingTable};
@@ -35,16 +36,6 @@ pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a refused statement's answer waits for the nodes to have undone it.
 const UNDO_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How our own statements run: as the service role, with nothing that a client has set, names found in
-/// pg_catalog only, and names and constants printed so that every node reads them alike.
-pub(super) const OWN_SETTINGS: &str = "\
-    SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; RESET ALL; \
-    SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '10s'; \
-    SET LOCAL client_min_messages = warning; SET LOCAL standard_conforming_strings = on; \
-    SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = postgres; \
-    SET LOCAL quote_all_identifiers = off; SET LOCAL TimeZone = UTC; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = hex; \
-    SET LOCAL check_function_bodies = off; SET LOCAL default_transaction_read_only = off";
-
 /// A session on one node, inside a transaction, as the service role.
 pub struct Peer {
     pub node: Arc<Node>,
@@ -58,9 +49,15 @@ impl Peer {
             DdlError::from(e).hint("DDL goes to all nodes, so all must be reachable.")
         })?;
         let peer = Self { node, client: Arc::new(client), notices };
-        peer.run("BEGIN").await?;
-        peer.run(OWN_SETTINGS).await?;
+        peer.run(&format!("BEGIN; SET LOCAL lock_timeout = {}", LOCK_TIMEOUT.as_millis())).await?;
         Ok(peer)
+    }
+
+    /// The service role's again, after it has acted for a client: it prints names and constants so that
+    /// every node reads them alike.
+    pub(super) async fn back(&self) -> Result<(), DdlError> {
+        let (back, lock) = (settings::back(), LOCK_TIMEOUT.as_millis());
+        self.run(&format!("{back}; SET LOCAL lock_timeout = {lock}")).await
     }
 
     /// Runs statements of ours; an error names the node.

@@ -1,5 +1,8 @@
-//! What a role that may log in, and no more, tries against pgshunt and the nodes.
+//! What a role that may log in, and no more, tries against pgshunt and the nodes; and what somebody tries who
+//! stands in a node's place.
 
 use crate::support::*;
 
 mod identity;
+mod lying;
+mod planted;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use pgshunt::config::{Auth, AuthMethod, ClientTls, Users};
+use pgshunt::config::{Auth, AuthMethod, ClientTls, PasswordMethod, Users};
 
 use super::unix::Directory;
 use super::*;
@@ -57,7 +57,11 @@ const ROLES: &str = "SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASS
 
 #[tokio::test]
 async fn md5_is_asked_of_roles_that_have_an_md5_secret() {
-    let p = Proxy::start_with(1, 1, |c| c.auth.method = AuthMethod::Md5).await;
+    let p = Proxy::start_with(1, 1, |c| {
+        c.auth.method = AuthMethod::Md5;
+        c.tls.node_passwords = PasswordMethod::Md5;
+    })
+    .await;
     let home = &p.nodes.nodes[0];
     let client = connect(home.port()).await;
     client.batch_execute(ROLES).await.unwrap();
@@ -106,6 +110,7 @@ async fn a_clear_password_is_taken_where_nobody_listens() {
     let dir = Directory::new("clear");
     let p = Proxy::start_with(1, 1, |c| {
         c.auth.method = AuthMethod::Password;
+        c.tls.node_passwords = PasswordMethod::Password;
         c.server.unix_socket_dir = Some(dir.0.clone());
     })
     .await;

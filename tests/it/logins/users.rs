@@ -1,6 +1,6 @@
 //! PgBouncer's file of users beside the roles of the home node.
 
-use pgshunt::config::{AuthMethod, Users};
+use pgshunt::config::{AuthMethod, PasswordMethod, Users};
 
 use super::rules::{node_asks, who};
 use super::*;
@@ -8,7 +8,11 @@ use crate::faults::binary::{Binary, configuration};
 
 #[tokio::test]
 async fn a_user_of_the_file_is_checked_against_it_and_logged_in_with_it() {
-    let p = Proxy::start_with(1, 1, |c| c.auth.method = AuthMethod::Md5).await;
+    let p = Proxy::start_with(1, 1, |c| {
+        c.auth.method = AuthMethod::Md5;
+        c.tls.node_passwords = PasswordMethod::Md5;
+    })
+    .await;
     let home = &p.nodes.nodes[0];
     let client = connect(home.port()).await;
     client
