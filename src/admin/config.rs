@@ -94,7 +94,7 @@ const KEYS: &[Key] = &[
     fixed("tls.client_ca", Shown(|c| path(&c.tls.client_ca))),
     fixed("tls.clients", Shown(|c| client_tls(c.tls.clients).into())),
     fixed("tls.key", Shown(|c| path(&c.tls.key))),
-    fixed("tls.node_passwords", Shown(|c| c.tls.node_passwords.name().into())),
+    fixed("tls.node_auth", Shown(|c| c.tls.node_auth.name().into())),
     fixed("tls.node_roots", Shown(|c| path(&c.tls.node_roots))),
     fixed("tls.nodes", Shown(|c| node_tls(c.tls.nodes).into())),
     // PgBouncer's names.

@@ -42,11 +42,11 @@ impl Unsafe {
         match self {
             Self::Clear => {
                 "Set scram-sha-256 in the node's pg_hba.conf. What an impostor would be told is \
-                 decided by tls.nodes and tls.node_passwords."
+                 decided by tls.nodes and tls.node_auth."
             }
             Self::Md5 => {
                 "Set password_encryption = 'scram-sha-256' on the node and the role's password anew, or \
-                 allow it: tls.nodes and tls.node_passwords."
+                 allow it: tls.nodes and tls.node_auth."
             }
             Self::Unbound => {
                 "If what stands between pgshunt and the node ends TLS, check its certificate: \

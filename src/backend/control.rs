@@ -149,17 +149,17 @@ impl With {
             pg.password(p);
         }
         let (client, mut connection) = pg.connect_raw(Guarded::new(stream, trust), Handed).await?;
-        set_where_known(&client, &mut connection).await?;
+        set_where_possible(&client, &mut connection).await?;
         Ok((client, connection))
     }
 }
 
 /// Whoever gets the connection drives it; until then this does.
-async fn set_where_known(
+async fn set_where_possible(
     client: &Client,
     connection: &mut Connection<Guarded, Guarded>,
 ) -> Result<(), tokio_postgres::Error> {
-    let sql = settings::where_known();
+    let sql = settings::where_possible();
     let mut asking = std::pin::pin!(client.batch_execute(&sql));
     poll_fn(|cx| {
         if let Poll::Ready(Err(e)) = Pin::new(&mut *connection).poll(cx) {

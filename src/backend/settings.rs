@@ -11,7 +11,6 @@
 const OURS: &[(&str, &str)] = &[
     ("role", "none"),
     ("row_security", "on"),
-    ("session_replication_role", "origin"),
     ("local_preload_libraries", ""),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_deferrable", "off"),
@@ -55,8 +54,10 @@ const OF_A_TEXT: &[(&str, &str)] = &[
     ("lc_time", "C"),
 ];
 
-/// Known to some versions only: the startup packet would be refused by the others.
-const WHERE_KNOWN: &[(&str, &str)] = &[
+/// What a server would refuse the startup packet for: known to some versions only, or for superusers
+/// only, and `pgshunt check` shall say that the service role is none.
+const WHERE_POSSIBLE: &[(&str, &str)] = &[
+    ("session_replication_role", "origin"),
     ("transaction_timeout", "0"),
     ("restrict_nonsystem_relation_kind", ""),
     ("createrole_self_grant", ""),
@@ -73,19 +74,20 @@ pub(super) fn options() -> String {
 }
 
 /// What the session runs first.
-pub(super) fn where_known() -> String {
-    let rows: Vec<_> = WHERE_KNOWN.iter().map(|(n, v)| format!("('{n}', '{v}')")).collect();
+pub(super) fn where_possible() -> String {
+    let rows: Vec<_> = WHERE_POSSIBLE.iter().map(|(n, v)| format!("('{n}', '{v}')")).collect();
     format!(
         "SELECT set_config(s.name, v.value, false) FROM pg_settings s \
-         JOIN (VALUES {}) v (name, value) ON v.name = s.name",
+         JOIN (VALUES {}) v (name, value) ON v.name = s.name \
+         WHERE s.context = 'user' OR current_setting('is_superuser') = 'on'",
         rows.join(", ")
     )
 }
 
 /// Back to all of this, within a transaction, from whatever the session has been for a client.
 pub fn back() -> String {
-    let known = where_known();
-    format!("SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; RESET ALL; {known}")
+    let possible = where_possible();
+    format!("SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; RESET ALL; {possible}")
 }
 
 /// The parameters that are the client's while its text runs.

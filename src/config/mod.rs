@@ -142,7 +142,7 @@ pub struct Tls {
     /// PEM roots the nodes' certificates are checked against.
     pub node_roots: Option<PathBuf>,
     /// The least safe way in which a node may ask for a password when its certificate is not checked.
-    pub node_passwords: PasswordMethod,
+    pub node_auth: PasswordMethod,
 }
 
 impl Default for Tls {
@@ -154,7 +154,7 @@ impl Default for Tls {
             client_ca: None,
             nodes: NodeTls::Prefer,
             node_roots: None,
-            node_passwords: PasswordMethod::ScramSha256,
+            node_auth: PasswordMethod::ScramSha256,
         }
     }
 }

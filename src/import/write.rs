@@ -41,7 +41,7 @@ pub fn config(p: &Plan, from: &Path, findings: &[Finding]) -> String {
         let _ = writeln!(w, "node_roots = {}", text(roots));
     }
     let _ = writeln!(w, "# A server that asks by md5 is told nothing unless it is allowed to:");
-    let _ = writeln!(w, "# node_passwords = \"md5\"");
+    let _ = writeln!(w, "# node_auth = \"md5\"");
 
     let _ = writeln!(
         w,

@@ -207,7 +207,7 @@ impl ClientTls {
             }
             (NodeTls::Disable | NodeTls::Prefer | NodeTls::Require, _) => None,
         };
-        Ok(Self { weakest: tls.node_passwords, ..Self::new(tls.nodes, roots)? })
+        Ok(Self { weakest: tls.node_auth, ..Self::new(tls.nodes, roots)? })
     }
 
     fn new(mode: NodeTls, roots: Option<Vec<CertificateDer<'static>>>) -> Result<Self, TlsError> {

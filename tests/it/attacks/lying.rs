@@ -215,7 +215,7 @@ async fn a_password_is_not_told_to_whoever_asks_for_it() {
         let weakest =
             if lie == Lie::AsksByMd5 { PasswordMethod::Md5 } else { PasswordMethod::Password };
         let allowed = |c: &mut Config| {
-            c.tls.node_passwords = weakest;
+            c.tls.node_auth = weakest;
             c.pool.connect_timeout = Duration::from_secs(1);
         };
         assert_eq!(liar.both(allowed).await[1], "let in");
@@ -224,7 +224,7 @@ async fn a_password_is_not_told_to_whoever_asks_for_it() {
     }
     // Clear is not allowed by allowing md5.
     let liar = Liar::listen(Lie::AsksInClear).await;
-    liar.both(|c| c.tls.node_passwords = PasswordMethod::Md5).await;
+    liar.both(|c| c.tls.node_auth = PasswordMethod::Md5).await;
     assert!(!liar.was_told(SECRET));
 }
 

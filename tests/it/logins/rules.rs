@@ -59,7 +59,7 @@ const ROLES: &str = "SET password_encryption = 'md5'; CREATE ROLE old LOGIN PASS
 async fn md5_is_asked_of_roles_that_have_an_md5_secret() {
     let p = Proxy::start_with(1, 1, |c| {
         c.auth.method = AuthMethod::Md5;
-        c.tls.node_passwords = PasswordMethod::Md5;
+        c.tls.node_auth = PasswordMethod::Md5;
     })
     .await;
     let home = &p.nodes.nodes[0];
@@ -110,7 +110,7 @@ async fn a_clear_password_is_taken_where_nobody_listens() {
     let dir = Directory::new("clear");
     let p = Proxy::start_with(1, 1, |c| {
         c.auth.method = AuthMethod::Password;
-        c.tls.node_passwords = PasswordMethod::Password;
+        c.tls.node_auth = PasswordMethod::Password;
         c.server.unix_socket_dir = Some(dir.0.clone());
     })
     .await;

@@ -10,7 +10,7 @@ use crate::faults::binary::{Binary, configuration};
 async fn a_user_of_the_file_is_checked_against_it_and_logged_in_with_it() {
     let p = Proxy::start_with(1, 1, |c| {
         c.auth.method = AuthMethod::Md5;
-        c.tls.node_passwords = PasswordMethod::Md5;
+        c.tls.node_auth = PasswordMethod::Md5;
     })
     .await;
     let home = &p.nodes.nodes[0];
