@@ -364,3 +364,15 @@ fn imports_are_read_in_all_their_forms() {
     assert!(allowed("backend", ("pool", "state")), "the pure machine is below its shell");
     assert!(!allowed("client", ("admin", "")));
 }
+
+/// A name within a dollar quote could end it. What is built for a server is made of statements, with
+/// names quoted each for itself or given as parameters.
+#[test]
+fn no_statement_is_built_within_a_dollar_quote() {
+    for source in sources() {
+        for (line, text) in source.code() {
+            let built = ["DO $", "EXECUTE format("].iter().any(|s| text.contains(s));
+            assert!(!built, "src/{}:{line}: {text}", source.path);
+        }
+    }
+}

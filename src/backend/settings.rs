@@ -7,8 +7,9 @@
 //! in the startup packet, which wins over all of that. What costs only time, and what only superusers
 //! can set for others (logging, preloaded libraries, event triggers), is left as the node has it.
 
-/// Who acts, what may be done and how long it may take. A value has no quoting of its own.
-const OURS: &[(&str, &str)] = &[
+/// Known to every version. A value has no quoting of its own.
+const AT_STARTUP: &[(&str, &str)] = &[
+    // Who acts, what may be done and how long it may take.
     ("role", "none"),
     ("row_security", "on"),
     ("local_preload_libraries", ""),
@@ -24,11 +25,8 @@ const OURS: &[(&str, &str)] = &[
     ("client_min_messages", "warning"),
     ("plan_cache_mode", "auto"),
     ("jit", "off"),
-];
-
-/// What a text means, in and out, and where what it makes is put: while a client's text runs on a
-/// session of ours these are the client's.
-const OF_A_TEXT: &[(&str, &str)] = &[
+    // What a text means, in and out, and where what it makes is put. While a client's DDL runs on a session
+    // of ours these are the client's.
     ("search_path", "pg_catalog,pg_temp"),
     ("default_transaction_read_only", "off"),
     ("default_tablespace", ""),
@@ -66,7 +64,7 @@ const WHERE_POSSIBLE: &[(&str, &str)] = &[
 /// The startup packet's `options`.
 pub(super) fn options() -> String {
     let mut text = String::new();
-    for (name, value) in OURS.iter().chain(OF_A_TEXT) {
+    for (name, value) in AT_STARTUP {
         let value = value.replace('\\', "\\\\").replace(' ', "\\ ");
         text += &format!("-c {name}={value} ");
     }
@@ -88,11 +86,6 @@ pub(super) fn where_possible() -> String {
 pub fn back() -> String {
     let possible = where_possible();
     format!("SET LOCAL SESSION AUTHORIZATION DEFAULT; SET LOCAL ROLE NONE; RESET ALL; {possible}")
-}
-
-/// The parameters that are the client's while its text runs.
-pub fn of_a_text() -> Vec<&'static str> {
-    OF_A_TEXT.iter().map(|(name, _)| *name).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
-use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
+use postgres_protocol::escape::escape_identifier as ident;
 
 use super::acting::Who;
 use super::statement::{Concurrently, Name};
@@ -156,20 +156,22 @@ pub(super) async fn drop_tables(
     }
     raise_epoch(home).await?;
     let schemas: Vec<&str> = found.iter().map(|f| f.table.schema.as_str()).collect();
-    on_others(&all, &drop_if_empty(&schemas)).await?;
+    try_join_all(all.others.iter().map(|p| drop_if_empty(p, &schemas))).await?;
     Ok(all)
 }
 
 /// A schema came to the other nodes with its first distributed table, and goes with the last: there it
 /// would keep grants that nobody takes back.
-fn drop_if_empty(schemas: &[&str]) -> String {
-    let names = schemas.iter().map(|s| literal(s)).collect::<Vec<_>>().join(", ");
-    format!(
-        "DO $do$ DECLARE s name; BEGIN FOR s IN SELECT nspname FROM pg_namespace n \
-           WHERE nspname IN ({names}) AND nspname <> 'public' AND NOT EXISTS (SELECT FROM pg_depend d \
-             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid) \
-         LOOP EXECUTE format('DROP SCHEMA %I', s); END LOOP; END $do$"
-    )
+async fn drop_if_empty(peer: &Peer, schemas: &[&str]) -> Result<(), DdlError> {
+    const EMPTY: &str = "\
+        SELECT nspname::text FROM pg_namespace n WHERE nspname::text = ANY($1) AND nspname <> 'public' \
+          AND NOT EXISTS (SELECT FROM pg_depend d \
+            WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid)";
+    for row in peer.client.query(EMPTY, &[&schemas]).await? {
+        let name: String = row.try_get(0)?;
+        peer.run(&format!("DROP SCHEMA {}", ident(&name))).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn truncate(
@@ -315,8 +317,8 @@ fn with_leaves(definition: &str, name: &str, unique: bool) -> Result<String, Ddl
 }
 
 pub(super) async fn name_leaves(all: &Everywhere, found: &Found) -> Result<(), DdlError> {
-    let sql = shape::name_leaf_indexes(&shape::regclass(&found.table.schema, &found.table.name));
-    try_join_all(all.peers().map(|p| p.run(&sql))).await?;
+    let (schema, name) = (&found.table.schema, &found.table.name);
+    try_join_all(all.peers().map(|p| shape::name_leaf_indexes(p, schema, name))).await?;
     Ok(())
 }
 

@@ -165,8 +165,8 @@ async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), Ddl
         let schema = format!("shard_{}", shard.id);
         sql.extend(shape.leaf_statements(&schema, shard.modulus, shard.remainder));
     }
-    sql.push(shape::name_leaf_indexes(&shape.regclass()));
-    peer.run(&sql.join("; ")).await
+    peer.run(&sql.join("; ")).await?;
+    shape::name_leaf_indexes(peer, &shape.schema, &shape.name).await
 }
 
 async fn shard_count(home: &Client, who: &Who) -> Result<u32, DdlError> {

@@ -52,7 +52,6 @@ pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};
 
 use super::Store;
-use crate::backend::settings;
 use crate::topology::GroupId;
 use acting::Who;
 use statement::Statement;

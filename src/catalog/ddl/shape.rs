@@ -6,10 +6,10 @@
 //! the home node says. So all parents agree whatever search path or grammar made the first one.
 //! Owner, grants and row security are not part of it (see `access`). Must be read with `search_path = pg_catalog`: then PostgreSQL qualifies every name it prints.
 
-use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
+use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::{GenericClient, Row};
 
-use super::DdlError;
+use super::{DdlError, Peer};
 use crate::hash::KeyType;
 
 /// A sequence owned by a column.
@@ -217,8 +217,12 @@ impl Shape {
             ("", "", None) => {}
             ("", kind @ ("a" | "d"), None) => {
                 let when = if kind == "a" { "ALWAYS" } else { "BY DEFAULT" };
-                // Filled in by `create_statements`, once the slot is known.
                 clause += &format!(" GENERATED {when} AS IDENTITY");
+                // By the name it has here; what it counts by is said once the slot is known.
+                let its = |s: &&Sequence| s.identity && s.column == name;
+                if let Some(sequence) = self.sequences.iter().find(its) {
+                    clause += &format!(" (SEQUENCE NAME {})", sequence.quoted());
+                }
             }
             _ => {
                 return Err(DdlError::unsupported(format!(
@@ -240,11 +244,6 @@ impl Shape {
 
     pub fn quoted(&self) -> String {
         format!("{}.{}", ident(&self.schema), ident(&self.name))
-    }
-
-    /// An SQL expression for the parent on whatever node it is evaluated.
-    pub fn regclass(&self) -> String {
-        regclass(&self.schema, &self.name)
     }
 
     pub fn column(&self, number: i16) -> Option<&Column> {
@@ -296,16 +295,6 @@ impl Shape {
         }
         for s in sequences {
             if s.identity {
-                let column = literal(&s.column);
-                let table = literal(&self.quoted());
-                // PostgreSQL chose the sequence's name; give it the one the home node has.
-                statements.push(format!(
-                    "DO $do$ DECLARE made regclass := pg_get_serial_sequence({table}, {column}); \
-                     BEGIN IF made IS DISTINCT FROM to_regclass({wanted}) THEN \
-                     EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', made, {name}); END IF; END $do$",
-                    wanted = literal(&s.quoted()),
-                    name = literal(&s.name),
-                ));
                 statements.push(format!("ALTER SEQUENCE {} {} RESTART", s.quoted(), s.options()));
             } else {
                 statements.push(format!(
@@ -335,25 +324,26 @@ impl Shape {
     }
 }
 
-pub fn regclass(schema: &str, name: &str) -> String {
-    format!("to_regclass({})", literal(&format!("{}.{}", ident(schema), ident(name))))
-}
-
-/// Gives the indexes of all leaves of `parent` (an SQL expression for its regclass) the names the
-/// parent's have, so that errors name what the application knows. A name that is taken in the
-/// shard's schema is left as PostgreSQL chose it.
-pub fn name_leaf_indexes(parent: &str) -> String {
-    format!(
-        "DO $do$ DECLARE r record; BEGIN FOR r IN \
-           SELECT n.nspname, ci.relname AS has, pi.relname AS wants \
-           FROM pg_index p JOIN pg_class pi ON pi.oid = p.indexrelid \
-             JOIN pg_inherits h ON h.inhparent = p.indexrelid \
-             JOIN pg_class ci ON ci.oid = h.inhrelid JOIN pg_namespace n ON n.oid = ci.relnamespace \
-           WHERE p.indrelid = {parent} AND n.nspname LIKE 'shard\\_%' AND ci.relname <> pi.relname \
-         LOOP IF to_regclass(format('%I.%I', r.nspname, r.wants)) IS NULL THEN \
-           EXECUTE format('ALTER INDEX %I.%I RENAME TO %I', r.nspname, r.has, r.wants); \
-         END IF; END LOOP; END $do$"
-    )
+/// Gives the indexes of all leaves of a parent the names the parent's have, so that errors name what the
+/// application knows. A name that is taken in the shard's schema is left as PostgreSQL chose it.
+pub async fn name_leaf_indexes(peer: &Peer, schema: &str, name: &str) -> Result<(), DdlError> {
+    const OTHERS: &str = "\
+        SELECT n.nspname::text, ci.relname::text, pi.relname::text \
+        FROM pg_class c JOIN pg_namespace cn ON cn.oid = c.relnamespace \
+          JOIN pg_index p ON p.indrelid = c.oid JOIN pg_class pi ON pi.oid = p.indexrelid \
+          JOIN pg_inherits h ON h.inhparent = p.indexrelid \
+          JOIN pg_class ci ON ci.oid = h.inhrelid JOIN pg_namespace n ON n.oid = ci.relnamespace \
+        WHERE cn.nspname = $1::text::name AND c.relname = $2::text::name \
+          AND n.nspname LIKE 'shard\\_%' AND ci.relname <> pi.relname AND NOT EXISTS ( \
+            SELECT FROM pg_class t WHERE t.relnamespace = n.oid AND t.relname = pi.relname)";
+    let mut renames = Vec::new();
+    for row in peer.client.query(OTHERS, &[&schema, &name]).await? {
+        let (shard, has, wants): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (shard, has, wants) = (ident(&shard), ident(&has), ident(&wants));
+        renames.push(format!("ALTER INDEX {shard}.{has} RENAME TO {wants}"));
+    }
+    peer.run(&renames.join("; ")).await
 }
 
 impl KeyColumn {

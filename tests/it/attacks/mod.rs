@@ -5,4 +5,5 @@ use crate::support::*;
 
 mod identity;
 mod lying;
+mod names;
 mod planted;
