@@ -49,6 +49,16 @@ enum Why {
     Tls(#[from] TlsError),
 }
 
+impl ConnectError {
+    /// What the node answered, if it did.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match &self.why {
+            Why::Postgres(e) => e.code().map(|c| c.code()),
+            Why::Objection { .. } | Why::Socket(_) | Why::Timeout(_) | Why::Tls(_) => None,
+        }
+    }
+}
+
 impl From<tokio_postgres::Error> for Why {
     fn from(e: tokio_postgres::Error) -> Self {
         match objection(&e) {

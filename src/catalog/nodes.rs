@@ -226,20 +226,7 @@ pub async fn add(
 
 /// Why there was no connection to a server that is to be a node: what it answered, or what we could not do.
 fn unreachable(e: &ConnectError) -> DdlError {
-    let mut why = e.to_string();
-    let mut source = std::error::Error::source(e);
-    while let Some(cause) = source {
-        let cause_said = cause.to_string();
-        if !why.contains(&cause_said) {
-            why = format!("{why}: {cause_said}");
-        }
-        source = cause.source();
-    }
-    let code = match e {
-        ConnectError::Postgres { source, .. } => source.code().map(|c| c.code().to_owned()),
-        ConnectError::Timeout { .. } | ConnectError::Tls(_) => None,
-    };
-    DdlError::new(code.as_deref().unwrap_or("08001"), why).hint(
+    DdlError::new(e.sqlstate().unwrap_or("08001"), e.to_string()).hint(
         "pgshunt logs in there as cluster.service_user with its password, to cluster.database. Do the server, \
          its pg_hba.conf and this role fit?",
     )
