@@ -49,7 +49,7 @@ async fn run(moves: i32, writers: i32, rows: i32) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let quiet = traffic.take_times();
 
-    let mut held = Vec::new();
+    let (mut held, mut longest) = (Vec::new(), Vec::new());
     let mut steps: Vec<(HoldStep, Vec<Duration>)> =
         HoldStep::ALL.iter().map(|s| (*s, Vec::new())).collect();
     let mut attempts = 0;
@@ -61,6 +61,7 @@ async fn run(moves: i32, writers: i32, rows: i32) {
         {
             let now = progress.borrow();
             held.extend(now.held);
+            longest.extend(now.longest_hold);
             attempts += now.attempts;
             for (step, times) in &mut steps {
                 times.extend(now.hold.of(*step));
@@ -82,7 +83,8 @@ async fn run(moves: i32, writers: i32, rows: i32) {
         errors.len()
     );
     println!("{:<22} {:>9} {:>9} {:>9} {:>9}", "ms", "min", "median", "p95", "max");
-    line("held", held);
+    line("held in all", held);
+    line("longest hold", longest);
     for (step, times) in steps {
         if !times.is_empty() {
             line(&format!("  {}", step.name()), times);

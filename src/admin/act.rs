@@ -272,8 +272,7 @@ async fn follow(ctx: &ConsoleContext, id: MoveId, wait: bool, out: &Out) -> Resu
         match outcome(&now) {
             Some(true) => {
                 let to = routes.node(now.target).map_or_else(String::new, |n| n.name.clone());
-                let held = now.held.map(|d| format!(", held {} ms", milliseconds(d)));
-                let held = held.unwrap_or_default();
+                let held = held(&now);
                 tell(out, format!("move {id}: shard {} is served by {to}{held}", now.shard)).await;
                 return Ok(());
             }
@@ -301,6 +300,19 @@ async fn follow(ctx: &ConsoleContext, id: MoveId, wait: bool, out: &Out) -> Resu
             () = tokio::time::sleep(LOOK_AGAIN) => {}
             () = out.closed() => return Ok(()),
         }
+    }
+}
+
+/// How long clients were held: in all, and at most at once if that is not the same.
+fn held(p: &Progress) -> String {
+    match (p.held, p.longest_hold) {
+        (Some(all), Some(longest)) if longest < all => format!(
+            ", held {} ms in all, {} ms at most at once",
+            milliseconds(all),
+            milliseconds(longest)
+        ),
+        (Some(all), _) => format!(", held {} ms", milliseconds(all)),
+        (None, _) => String::new(),
     }
 }
 

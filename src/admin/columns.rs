@@ -102,6 +102,7 @@ const MOVES: &[Column] = &[
     int8("lag_bytes"),
     int8("eta_s"),
     text("held_ms"),
+    text("longest_hold_ms"),
     int4("attempts"),
     text("blocker"),
     text("error"),

@@ -23,7 +23,9 @@ pub struct MoveRow {
     pub state: String,
     pub step: Option<String>,
     pub attempts: u32,
+    /// All holds of traffic together, and the longest.
     pub held: Option<Duration>,
+    pub longest_hold: Option<Duration>,
     pub bytes_total: u64,
     pub rows_total: u64,
     pub error: Option<String>,
@@ -53,6 +55,7 @@ pub struct Record<'a> {
     pub step: Option<&'a str>,
     pub attempts: u32,
     pub held: Option<Duration>,
+    pub longest_hold: Option<Duration>,
     pub bytes_total: u64,
     pub rows_total: u64,
     pub error: Option<&'a str>,
@@ -70,9 +73,10 @@ pub struct CleanupRecord {
 
 const COLUMNS: &str = "move_id, shard_id, group_id, source_id, target_id, table_ids, state, step, \
      attempts, held_us, bytes_total, rows_total, error, blocker, rollback_of, cancel_requested, \
-     (extract(epoch FROM clock_timestamp() - changed_at) * 1000)::bigint";
+     (extract(epoch FROM clock_timestamp() - changed_at) * 1000)::bigint, longest_us";
 
 fn row(r: &Row) -> MoveRow {
+    let hold = |i| r.get::<_, Option<i64>>(i).map(|us| Duration::from_micros(us.max(0) as u64));
     MoveRow {
         id: MoveId(r.get(0)),
         shard: ShardId(r.get(1)),
@@ -83,7 +87,8 @@ fn row(r: &Row) -> MoveRow {
         state: r.get(6),
         step: r.get(7),
         attempts: u32::try_from(r.get::<_, i32>(8)).unwrap_or(0),
-        held: r.get::<_, Option<i64>>(9).map(|us| Duration::from_micros(us.max(0) as u64)),
+        held: hold(9),
+        longest_hold: hold(17),
         bytes_total: r.get::<_, i64>(10).max(0) as u64,
         rows_total: r.get::<_, i64>(11).max(0) as u64,
         error: r.get(12),
@@ -224,7 +229,8 @@ pub async fn record(client: &Client, id: MoveId, r: &Record<'_>) -> Result<bool,
                  UPDATE pgshunt.moves SET
                      changed_at = CASE WHEN state = $2 THEN changed_at ELSE clock_timestamp() END,
                      state = $2, step = $3, attempts = $4, held_us = coalesce($5, held_us),
-                     bytes_total = $6, rows_total = $7, error = $8, blocker = $9
+                     bytes_total = $6, rows_total = $7, error = $8, blocker = $9,
+                     longest_us = coalesce($11, longest_us)
                  WHERE move_id = $1 AND state NOT IN ('done', 'failed')
                    AND step IS DISTINCT FROM $10
                  RETURNING rollback_of
@@ -244,6 +250,7 @@ pub async fn record(client: &Client, id: MoveId, r: &Record<'_>) -> Result<bool,
                 &r.error,
                 &r.blocker,
                 &HANDED_OVER,
+                &r.longest_hold.map(|d| d.as_micros() as i64),
             ],
         )
         .await?;

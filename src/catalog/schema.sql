@@ -73,7 +73,8 @@ CREATE TABLE pgshunt.moves (
     state       text   NOT NULL,
     step        text,                     -- the step being carried out
     attempts    int    NOT NULL DEFAULT 0,   -- cutovers that were begun
-    held_us     bigint,                   -- hold of the successful cutover
+    held_us     bigint,                   -- all holds of the shard's traffic together
+    longest_us  bigint,                   -- the longest of them
     bytes_total bigint NOT NULL DEFAULT 0,
     rows_total  bigint NOT NULL DEFAULT 0,
     error       text,

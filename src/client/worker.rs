@@ -158,8 +158,8 @@ impl Worker {
                     decide.drained.remove(&hold);
                     decide.gate.open(hold, &mut decide.effects);
                 }
-                Command::Blockers { hold, answer } => {
-                    let _ = answer.send(decide.gate.blockers(Instant::now(), hold));
+                Command::Blockers { scope, answer } => {
+                    let _ = answer.send(decide.gate.blockers(Instant::now(), scope));
                 }
             }
             self.act(decide);

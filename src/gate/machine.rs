@@ -270,12 +270,12 @@ impl Gate {
         self.holds.iter().filter_map(|h| h.until).min()
     }
 
-    pub fn blockers(&self, now: Instant, id: HoldId) -> Vec<Blocker> {
-        let Some(hold) = self.holds.iter().find(|h| h.id == id) else { return Vec::new() };
+    /// Who keeps a hold of this scope from draining, or would.
+    pub fn blockers(&self, now: Instant, scope: Scope) -> Vec<Blocker> {
         self.tickets
             .iter()
             .flatten()
-            .filter(|t| t.touches.iter().any(|&had| hold.scope.stops(had)))
+            .filter(|t| t.touches.iter().any(|&had| scope.stops(had)))
             .map(|t| Blocker { client: t.client, open_for: now.duration_since(t.since) })
             .collect()
     }
@@ -318,8 +318,10 @@ mod tests {
         assert_eq!(g.enter(&old, Touch::Group(G)), Entry::Entered, "or it could never end");
         let new = g.ticket(now, 8);
         assert_eq!(g.enter(&new, shard(1)), Entry::Held);
-        assert_eq!(g.blockers(now, HoldId(1)).len(), 1);
-        assert_eq!(g.blockers(now, HoldId(1))[0].client, 7);
+        assert_eq!(g.blockers(now, hold(1)).len(), 1);
+        assert_eq!(g.blockers(now, hold(1))[0].client, 7);
+        let other = Scope::Shard { group: GroupId(2), shard: ShardId(9) };
+        assert!(g.blockers(now, other).is_empty(), "who is open can be asked without a hold");
         drop(old);
         g.settle(&mut fx);
         assert_eq!(fx, [Effect::Drained(HoldId(1))]);

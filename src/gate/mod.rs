@@ -43,7 +43,7 @@ pub enum Command {
         hold: HoldId,
     },
     Blockers {
-        hold: HoldId,
+        scope: Scope,
         answer: oneshot::Sender<Vec<Blocker>>,
     },
 }
@@ -97,7 +97,7 @@ impl Gates {
         if tokio::time::timeout(drain_timeout, all).await.is_ok() {
             return Ok(closed);
         }
-        let blockers = self.blockers(hold).await;
+        let blockers = self.blockers(scope).await;
         drop(closed);
         Err(Blocked { waited: since.elapsed(), blockers })
     }
@@ -105,15 +105,15 @@ impl Gates {
     /// Until every worker has come to the end of what it was at: what it decided by something that
     /// was true before this call, it has carried out.
     pub async fn settle(&self) {
-        const NONE: HoldId = HoldId(0);
-        self.blockers(NONE).await;
+        self.blockers(Scope::All).await;
     }
 
-    async fn blockers(&self, hold: HoldId) -> Vec<Blocker> {
+    /// The open transactions that a hold of this scope would have to wait for.
+    pub async fn blockers(&self, scope: Scope) -> Vec<Blocker> {
         let mut all = Vec::new();
         for w in self.workers.iter() {
             let (answer, given) = oneshot::channel();
-            if w.send(Command::Blockers { hold, answer }).is_ok() {
+            if w.send(Command::Blockers { scope, answer }).is_ok() {
                 all.extend(given.await.unwrap_or_default());
             }
         }

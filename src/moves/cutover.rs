@@ -28,7 +28,7 @@ use super::progress::{HoldTimes, Progress};
 use super::replication;
 use crate::catalog::{Store, moves};
 use crate::failpoint;
-use crate::gate::{Blocked, Closed, Gates, Scope};
+use crate::gate::{Blocked, Blocker, Closed, Gates, Scope};
 use crate::topology::Epoch;
 
 fn before(step: HoldStep) {
@@ -54,20 +54,13 @@ struct Prepared {
 struct Tail {
     flip: Statement,
     watch: detach::Watch,
-    detach: Vec<Link>,
+    detach: Vec<detach::Detacher>,
 }
 
 impl Tail {
     async fn prepare(ctx: &Ctx) -> Result<Self, StepError> {
         let plan = &ctx.plan;
-        let mut detach = Vec::with_capacity(plan.tables.len());
-        for t in &plan.tables {
-            let link = ctx.open_link(&plan.source).await?;
-            // Fills the session's caches with what DETACH will want to know.
-            link.query("warming up", "SELECT pg_get_partkeydef($1::text::regclass)", &[&t.parent])
-                .await?;
-            detach.push(link);
-        }
+        let detach = detach::Detacher::open(ctx).await?;
         Ok(Self {
             flip: ctx.home.told(
                 "preparing the catalog's part",
@@ -109,11 +102,15 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
     let max_pause = ctx.config.max_pause;
     before(HoldStep::Drain);
     let since = Instant::now();
-    let mut closed = ctx
-        .gates
-        .close(ctx.plan.scope(), ctx.config.cutover_drain_timeout, Some(max_pause))
-        .await
-        .map_err(blocked)?;
+    let closing =
+        ctx.gates.close(ctx.plan.scope(), ctx.config.cutover_drain_timeout, Some(max_pause));
+    let mut closed = match closing.await {
+        Ok(closed) => closed,
+        Err(b) => {
+            ctx.show(|p| p.add_hold(b.waited));
+            return Err(blocked(b));
+        }
+    };
     times.push(HoldStep::Drain, since.elapsed());
     after(HoldStep::Drain);
 
@@ -128,18 +125,23 @@ pub async fn attempt(ctx: &mut Ctx) -> Result<(), StepError> {
     if let Err(e) = caught_up {
         // ATTACH was not sent, so the target need not be asked, and may well be away.
         lift_again(ctx, ready.stamp).await;
+        // The workers have opened by themselves then.
+        let held = closed.open().min(max_pause);
+        ctx.show(|p| p.add_hold(held));
         return Err(e);
     }
     if let Err(e) = attach(ctx, &ready, &mut closed, deadline, &mut times).await {
         match e {
             NotAttached::NotSent(e) => {
                 lift_again(ctx, ready.stamp).await;
-                closed.open();
+                let held = closed.open();
+                ctx.show(|p| p.add_hold(held));
                 return Err(e);
             }
             NotAttached::Unknown(e) => match resolve(ctx).await? {
                 Found::NoJournal => {
-                    closed.open();
+                    let held = closed.open();
+                    ctx.show(|p| p.add_hold(held));
                     return Err(e);
                 }
                 Found::Journal => {}
@@ -162,22 +164,24 @@ fn open(ctx: &Ctx, closed: Closed, times: HoldTimes) {
         "switched"
     );
     ctx.show(|p| {
-        p.held = Some(held);
+        p.add_hold(held);
         p.hold = times;
         p.blocker = None;
     });
 }
 
+/// Clients with open transactions, for SHOW MOVES.
+pub fn names(clients: &[Blocker]) -> String {
+    let name =
+        |c: &Blocker| format!("client {} (transaction open for {:.1?})", c.client, c.open_for);
+    clients.iter().map(name).collect::<Vec<_>>().join("; ")
+}
+
 fn blocked(b: Blocked) -> StepError {
-    let who: Vec<String> = b
-        .blockers
-        .iter()
-        .map(|c| format!("client {} (transaction open for {:.1?})", c.client, c.open_for))
-        .collect();
-    StepError::Blocked(if who.is_empty() {
+    StepError::Blocked(if b.blockers.is_empty() {
         format!("the gate did not drain within {:?}", b.waited)
     } else {
-        who.join("; ")
+        names(&b.blockers)
     })
 }
 

@@ -4,7 +4,12 @@
 //! no new statement finds the leaf through its parent. Phase two waits for every transaction that may
 //! still see it, in the background. A plain DETACH would deadlock with writers. A parent bears one
 //! pending DETACH at a time.
+//!
+//! Each DETACH keeps its connection until its second phase is over. A group of more tables than there
+//! are connections ends the second phase as soon as the first is seen, which leaves it to FINALIZE, and
+//! goes on with the next table.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
@@ -77,32 +82,91 @@ impl Watch {
     }
 }
 
-/// Sends DETACH for each leaf that is attached, on a connection of its own, and returns when all
-/// are past phase one. The connections are taken, the handles are the second phases.
+/// How many DETACHes run at a time.
+pub const CONNECTIONS: usize = 8;
+
+/// A connection that detaches, and the server process behind it.
+pub struct Detacher {
+    link: Arc<Link>,
+    pid: i32,
+}
+
+impl Detacher {
+    /// One for each table, but no more than [`CONNECTIONS`], and fewer where the node has no more.
+    pub async fn open(ctx: &Ctx) -> Result<Vec<Self>, StepError> {
+        let mut all = Vec::new();
+        for t in ctx.plan.tables.iter().take(CONNECTIONS) {
+            let link = match ctx.open_link(&ctx.plan.source).await {
+                Ok(link) => link,
+                Err(e) if e.sqlstate() == Some("53300") && !all.is_empty() => break,
+                Err(e) => return Err(e),
+            };
+            // Fills the session's caches with what DETACH will want to know.
+            let sql = "SELECT pg_backend_pid(), pg_get_partkeydef($1::text::regclass)";
+            let pid = link.one("warming up", sql, &[&t.parent]).await?.get(0);
+            all.push(Self { link: Arc::new(link), pid });
+        }
+        Ok(all)
+    }
+
+    fn start(&self, t: &PlanTable) -> Background {
+        let sql = format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", t.parent, t.leaf);
+        let link = self.link.clone();
+        tokio::spawn(async move { link.batch("detaching", &sql).await })
+    }
+}
+
+/// A DETACH under way: the table's place in the plan, and its task.
+struct Running {
+    table: usize,
+    by: Detacher,
+    task: Background,
+}
+
+/// Sends DETACH for each leaf that is attached and returns when all are past phase one. The handles are
+/// the second phases that go on.
 pub async fn begin(
     link: &Link,
     watch: &Watch,
     plan: &Plan,
-    connections: Vec<Link>,
+    mut free: Vec<Detacher>,
 ) -> Result<Vec<Background>, StepError> {
-    let now = watch.phases(link).await?;
-    let mut running: Vec<Background> = Vec::new();
-    for ((t, phase), own) in plan.tables.iter().zip(now).zip(connections) {
-        if phase == Phase::Attached {
-            let sql = format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", t.parent, t.leaf);
-            running.push(tokio::spawn(async move { own.batch("detaching", &sql).await }));
-        }
-    }
+    let mut phases = watch.phases(link).await?;
+    let attached = |phases: &[Phase]| -> Vec<usize> {
+        (0..phases.len()).filter(|&i| phases[i] == Phase::Attached).collect()
+    };
+    let mut waiting = attached(&phases);
+    waiting.reverse();
+    let mut running: Vec<Running> = Vec::new();
     let since = Instant::now();
     loop {
-        if watch.is_begun(link).await? {
-            return Ok(running);
+        while let Some(&table) = waiting.last()
+            && let Some(by) = free.pop()
+        {
+            waiting.pop();
+            running.push(Running { table, task: by.start(&plan.tables[table]), by });
         }
-        // One that has ended without having done its work says why.
-        while let Some(i) = running.iter().position(JoinHandle::is_finished) {
-            ended(running.swap_remove(i).await)?;
+        phases = watch.phases(link).await?;
+        if attached(&phases).is_empty() {
+            return Ok(running.into_iter().map(|r| r.task).collect());
         }
-        if running.is_empty() && !watch.is_begun(link).await? {
+        let mut kept = Vec::new();
+        for r in running {
+            match (phases[r.table], r.task.is_finished()) {
+                // One that has ended without having done its work says why.
+                (Phase::Attached, true) => ended(r.task.await)?,
+                (Phase::Pending | Phase::Detached, _) if !waiting.is_empty() => {
+                    let sql = "SELECT pg_cancel_backend($1)";
+                    link.query("leaving a DETACH to FINALIZE", sql, &[&r.by.pid]).await?;
+                    // Cancelled or done: both are seen in the leaf's phase.
+                    let _ = ended(r.task.await);
+                    free.push(r.by);
+                }
+                _ => kept.push(r),
+            }
+        }
+        running = kept;
+        if running.is_empty() && waiting.is_empty() && !watch.is_begun(link).await? {
             return Err(StepError::Blocked("DETACH was sent and has left no trace".into()));
         }
         if since.elapsed() > Duration::from_millis(5) {

@@ -20,6 +20,9 @@ pub enum StepError {
     /// Somebody is in the way.
     #[error("{0}")]
     Blocked(String),
+    /// It fails again and again, and only another beginning can help.
+    #[error("{0}")]
+    Stuck(String),
     #[error("cancelled")]
     Cancelled,
     #[error("taken over by ROLLBACK MOVE")]
@@ -44,6 +47,7 @@ impl StepError {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Sql { source, .. } => source.code().map(|c| c.code()),
+            Self::Connect(e) => e.sqlstate(),
             _ => None,
         }
     }
@@ -68,7 +72,7 @@ impl StepError {
             },
             Self::Catalog(CatalogError::Connect(_)) => true,
             Self::Catalog(CatalogError::Postgres(e)) => e.code().is_none(),
-            Self::Catalog(_) | Self::Refused(_) | Self::Blocked(_) => false,
+            Self::Catalog(_) | Self::Refused(_) | Self::Blocked(_) | Self::Stuck(_) => false,
             Self::Cancelled | Self::HandedOver | Self::LockLost => false,
         }
     }
@@ -80,6 +84,7 @@ impl StepError {
         }
         match self {
             Self::Blocked(who) => Some(Input::Blocked(who)),
+            Self::Stuck(why) => Some(Input::Stuck(why)),
             Self::Cancelled => Some(Input::Cancelled),
             Self::HandedOver => Some(Input::HandOver),
             Self::LockLost => None,

@@ -135,6 +135,7 @@ async fn run_step(ctx: &mut Ctx, machine: &Machine, step: Step) -> Result<(), St
 
 async fn act(ctx: &mut Ctx, step: Step) -> Result<(), StepError> {
     match step {
+        Step::Discard => cleanup::remove(ctx, Which::All).await,
         Step::Preflight => preflight(ctx).await,
         Step::CreateLeaves => create_leaves(ctx).await,
         Step::Publish => replication::publish_forward(ctx).await,

@@ -114,6 +114,8 @@ macro_rules! steps {
 }
 
 steps! {
+    /// What an earlier beginning of this move has made on the nodes is removed; nothing at the first.
+    Discard = "discard",
     /// Both nodes are looked at and judged (`check`).
     Preflight = "preflight",
     /// Shard schema, leaves with their keys, and marker tables; nothing is attached.
@@ -207,6 +209,7 @@ pub enum Kind {
 }
 
 const FORWARD: &[(State, Step)] = &[
+    (State::Preparing, Step::Discard),
     (State::Preparing, Step::Preflight),
     (State::Preparing, Step::CreateLeaves),
     (State::Preparing, Step::Publish),
@@ -261,6 +264,9 @@ impl Kind {
     }
 }
 
+/// How often a move that is stuck is begun anew before it is given up.
+const BEGINNINGS: u32 = 3;
+
 /// Why a move is undone that nothing was wrong with.
 pub const CANCELLED: &str = "cancelled by CANCEL MOVE";
 
@@ -276,6 +282,8 @@ pub enum Input {
     Lost(String),
     /// It cannot work.
     Failed(String),
+    /// The copy, or what follows it, fails for ever as it is; begun anew it may work.
+    Stuck(String),
     /// CANCEL MOVE, seen between two steps or in an interruptible one.
     Cancelled,
     /// ROLLBACK MOVE takes the objects of a soaking move over.
@@ -316,13 +324,15 @@ pub struct Machine {
     at: usize,
     /// Repeats of the present step.
     tried: u32,
+    /// How often the move was begun anew.
+    begun_anew: u32,
     error: Option<String>,
     over: Option<State>,
 }
 
 impl Machine {
     pub fn new(kind: Kind) -> Self {
-        Self { kind, way: kind.way(), at: 0, tried: 0, error: None, over: None }
+        Self { kind, way: kind.way(), at: 0, tried: 0, begun_anew: 0, error: None, over: None }
     }
 
     /// The machine of a move found in the catalog. `found` is asked for in the states where the
@@ -418,9 +428,16 @@ impl Machine {
                 self.tried += 1;
                 self.pause(Some(why), effects);
             }
-            Input::Failed(why) if self.can_cancel() => self.undo(why, effects),
+            Input::Stuck(why) if self.may_begin_anew() => {
+                self.begun_anew += 1;
+                self.at = 0;
+                self.tried = self.begun_anew;
+                let n = self.begun_anew;
+                self.pause(Some(format!("{why}; begun anew, {n} of {BEGINNINGS} times")), effects);
+            }
+            Input::Failed(why) | Input::Stuck(why) if self.can_cancel() => self.undo(why, effects),
             // The way back is closed or is the way we are on: what should be done stays to be done.
-            Input::Failed(why) => {
+            Input::Failed(why) | Input::Stuck(why) => {
                 self.tried += 1;
                 self.error = Some(why);
                 self.pause(None, effects);
@@ -431,6 +448,11 @@ impl Machine {
             Input::Cancelled => self.run(None, effects),
             Input::HandOver => effects.push(Effect::Stop),
         }
+    }
+
+    /// Whether the whole copy can be thrown away, and is worth another one.
+    fn may_begin_anew(&self) -> bool {
+        self.kind == Kind::Forward && self.can_cancel() && self.begun_anew < BEGINNINGS
     }
 
     fn run(&mut self, blocker: Option<String>, effects: &mut Vec<Effect>) {

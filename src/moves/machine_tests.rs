@@ -31,6 +31,7 @@ fn input(text: &str) -> Input {
         "blocked" => Input::Blocked(rest.into()),
         "lost" => Input::Lost(rest.into()),
         "failed" => Input::Failed(rest.into()),
+        "stuck" => Input::Stuck(rest.into()),
         "cancelled" => Input::Cancelled,
         "handover" => Input::HandOver,
         other => panic!("script says {other:?}"),
@@ -60,6 +61,9 @@ fn a_move_from_planned_to_done() {
     play(
         Machine::new(Kind::Forward),
         "> begin
+        record preparing/discard
+        run discard
+        > done
         record preparing/preflight
         run preflight
         > done
@@ -294,4 +298,46 @@ fn names_lead_back_to_what_they_name() {
     for &s in Step::ALL {
         assert_eq!(Step::from_name(s.name()), Some(s));
     }
+}
+
+#[test]
+fn a_copy_that_is_stuck_is_begun_anew_three_times_and_then_given_up() {
+    play(
+        Machine::resume(Kind::Forward, State::Copying, Some("copy"), Found::NoJournal, None),
+        "> begin
+        record copying/copy
+        run copy
+        > stuck no way
+        record preparing/discard blocker=\"no way; begun anew, 1 of 3 times\"
+        pause 1
+        run discard
+        > done
+        record preparing/preflight
+        run preflight
+        > stuck no way
+        record preparing/discard blocker=\"no way; begun anew, 2 of 3 times\"
+        pause 2
+        run discard
+        > stuck no way
+        record preparing/discard blocker=\"no way; begun anew, 3 of 3 times\"
+        pause 3
+        run discard
+        > stuck no way
+        record undoing/unfence error=\"no way\"
+        run unfence",
+    );
+}
+
+#[test]
+fn what_is_undone_after_a_crash_still_has_its_reason() {
+    let why = Some(CANCELLED.to_owned());
+    play(
+        Machine::resume(Kind::Forward, State::Undoing, Some("drop_objects"), Found::NoJournal, why),
+        "> begin
+        record undoing/drop_objects error=\"cancelled by CANCEL MOVE\"
+        run drop_objects
+        > done
+        record failed error=\"cancelled by CANCEL MOVE\"
+        stop",
+    );
 }

@@ -24,6 +24,7 @@ mod detach;
 mod error;
 mod executor;
 mod facts;
+mod failures;
 mod fence;
 mod journal;
 mod leaves;
@@ -38,6 +39,7 @@ mod replication;
 mod request;
 mod sql;
 mod task;
+mod throttle;
 
 pub mod check;
 pub mod machine;

@@ -23,8 +23,11 @@ pub struct Progress {
     /// WAL the target has not applied yet, in bytes.
     pub lag_bytes: Option<u64>,
     pub eta: Option<Duration>,
-    /// How long the gate was closed in the cutover that succeeded.
+    /// How long this move has held the shard's traffic, all its holds together: attempts that led to
+    /// nothing, and moments in which writers were slowed, too.
     pub held: Option<Duration>,
+    /// The longest of these holds.
+    pub longest_hold: Option<Duration>,
     /// Cutovers begun.
     pub attempts: u32,
     pub blocker: Option<String>,
@@ -52,6 +55,7 @@ impl Progress {
             lag_bytes: None,
             eta: None,
             held: row.held,
+            longest_hold: row.longest_hold,
             attempts: row.attempts,
             blocker: row.blocker.clone(),
             error: row.error.clone(),
@@ -62,6 +66,12 @@ impl Progress {
 }
 
 impl Progress {
+    /// Traffic was held for this long once more.
+    pub fn add_hold(&mut self, hold: Duration) {
+        self.held = Some(self.held.unwrap_or_default() + hold);
+        self.longest_hold = self.longest_hold.max(Some(hold));
+    }
+
     /// What the catalog is told of it.
     pub fn to_record(&self) -> Record<'_> {
         Record {
@@ -69,6 +79,7 @@ impl Progress {
             step: self.step,
             attempts: self.attempts,
             held: self.held,
+            longest_hold: self.longest_hold,
             bytes_total: self.bytes_total,
             rows_total: self.rows,
             error: self.error.as_deref(),

@@ -5,12 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Row;
-
 use super::cleanup::Kind;
 use super::ctx::Ctx;
 use super::error::StepError;
 use super::facts;
+use super::failures::Failures;
 use super::journal;
 use super::leaves;
 use super::link::Link;
@@ -109,7 +108,16 @@ async fn subscribe(
         literal(name),
         n = ident(name),
     );
-    to.batch(doing, &sql).await?;
+    let created = to.batch(doing, &sql);
+    tokio::pin!(created);
+    tokio::select! {
+        done = &mut created => done?,
+        () = tokio::time::sleep(Duration::from_secs(1)) => {
+            let (to, from) = (&to.node.name, &from.node.name);
+            ctx.show(|p| p.blocker = Some(format!("{to} waits for an answer of {from}")));
+            created.await?;
+        }
+    }
     subscription_id(to, name).await?.ok_or_else(|| {
         StepError::Refused(format!("{}: subscription {name} has vanished", to.node.name))
     })
@@ -171,6 +179,7 @@ pub async fn copy(ctx: &Ctx) -> Result<(), StepError> {
     let name = ctx.plan.forward();
     let total = leaves::bytes(&ctx.source, &ctx.plan).await?;
     let since = Instant::now();
+    let mut failures = Failures::default();
     ctx.show(|p| p.bytes_total = total);
     loop {
         let row = ctx
@@ -200,8 +209,7 @@ pub async fn copy(ctx: &Ctx) -> Result<(), StepError> {
             });
             return Ok(());
         }
-        let trouble = failures(ctx).await?;
-        ctx.show(|p| p.blocker = trouble);
+        failures.look(ctx).await?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -219,33 +227,6 @@ async fn copied_rows(ctx: &Ctx) -> Result<u64, StepError> {
         )
         .await?;
     Ok(row.get::<_, i64>(0).max(0) as u64)
-}
-
-/// Workers that fail are started again for ever and tell only the node's log why.
-async fn failures(ctx: &Ctx) -> Result<Option<String>, StepError> {
-    let view = ctx
-        .target
-        .exists(
-            "looking for failures",
-            "SELECT WHERE to_regclass('pg_stat_subscription_stats') IS NOT NULL",
-            &[],
-        )
-        .await?;
-    if !view {
-        return Ok(None);
-    }
-    let row = ctx
-        .target
-        .opt(
-            "looking for failures",
-            "SELECT sync_error_count + apply_error_count FROM pg_stat_subscription_stats WHERE subname = $1",
-            &[&ctx.plan.forward()],
-        )
-        .await?;
-    let count = row.map_or(0, |r: Row| r.get::<_, i64>(0));
-    Ok((count > 0).then(|| {
-        format!("{}: the copy has failed {count} times; its log says why", ctx.target.node.name)
-    }))
 }
 
 /// The slot that feeds the target must be there and must not hold back more WAL than allowed.

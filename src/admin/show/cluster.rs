@@ -141,6 +141,7 @@ fn move_row(p: &Progress, routes: &RoutingTable) -> Row {
         p.lag_bytes,
         p.eta.map(|d| d.as_secs()),
         p.held.map(milliseconds),
+        p.longest_hold.map(milliseconds),
         p.attempts,
         p.blocker.clone(),
         p.error.clone(),
