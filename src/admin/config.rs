@@ -67,6 +67,8 @@ const KEYS: &[Key] = &[
     live("log.filter", Text(|c| &mut c.log.filter)),
     fixed("log.format", Shown(|c| format_of(c.log.format).into())),
     fixed("move.cutover_drain_timeout", Time(|c| &mut c.moves.cutover_drain_timeout)),
+    fixed("move.ddl_ends_soaking", Flag(|c| &mut c.moves.ddl_ends_soaking)),
+    fixed("move.ddl_patience", Time(|c| &mut c.moves.ddl_patience)),
     fixed("move.max_pause", Time(|c| &mut c.moves.max_pause)),
     fixed("move.max_retained_wal", Shown(|c| c.moves.max_retained_wal.to_string())),
     fixed("move.oldest_transaction", Time(|c| &mut c.moves.oldest_transaction)),

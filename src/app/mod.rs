@@ -164,6 +164,7 @@ impl Server {
         let shared = Arc::new(Shared::new(
             live,
             store.clone(),
+            mover.clone(),
             pools,
             registry.clone(),
             tls,

@@ -152,6 +152,22 @@ pub async fn soaking_of(tx: &Transaction<'_>, shard: ShardId) -> Result<Option<M
     Ok(tx.query_opt(sql, &[&shard.0]).await?.map(|r| MoveId(r.get(0))))
 }
 
+/// Whether a role owns a table of the group or may truncate one: only such a role's DDL ends a soaking.
+pub async fn may_change(client: &Client, group: GroupId, role: &str) -> Result<bool, Error> {
+    let row = client
+        .query_one(
+            "SELECT EXISTS (SELECT FROM pgshunt.tables t
+               JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+               JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+               JOIN pg_catalog.pg_roles r ON r.rolname = $2
+             WHERE t.group_id = $1 AND (pg_catalog.pg_has_role(r.oid, c.relowner, 'MEMBER')
+               OR pg_catalog.has_table_privilege(r.oid, c.oid, 'TRUNCATE')))",
+            &[&group.0, &role],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
 /// Plans a move, within a transaction. A forward move also announces the placement that it will
 /// fill; a rollback takes the row of the move that soaks from the task that carries that one out.
 ///

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::ending::End;
 use super::relay::Client;
-use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice};
+use crate::catalog::ddl::{DdlError, DdlRequest, Notice};
+use crate::moves;
 use crate::router::tables_changed;
 use crate::wire::backend::{self, Report, Severity, Status};
 
@@ -15,9 +16,12 @@ impl Client {
         let settings = settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect();
         let request = DdlRequest::new(&*self.parts.user, settings, sql);
         let begun = Instant::now();
-        let store = self.worker.shared.store.clone();
-        let work =
-            self.worker.shared.control.spawn(async move { ddl::execute(&store, &request).await });
+        let mover = self.worker.shared.mover.clone();
+        let work = self
+            .worker
+            .shared
+            .control
+            .spawn(async move { moves::execute_ddl(&mover, &request).await });
         // It is carried out whether the client waits for it or not: all nodes or none.
         let outcome = work.await.unwrap_or_else(|e| Err(DdlError::new("XX000", e.to_string())));
         self.count_job(begun);

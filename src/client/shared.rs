@@ -17,6 +17,7 @@ use super::roles::{Kept, Roles};
 use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
+use crate::moves::Mover;
 use crate::net::Stream;
 use crate::net::pump::Pumps;
 use crate::net::tls::ServerTls;
@@ -47,6 +48,8 @@ pub type Console = Box<
 pub struct Shared {
     pub config: Live,
     pub store: Arc<Store>,
+    /// DDL waits for the moves of its tables, or ends their soaking.
+    pub mover: Arc<Mover>,
     pub pools: Arc<Pools>,
     pub cancels: Arc<Cancels>,
     pub registry: Arc<Registry>,
@@ -78,6 +81,7 @@ impl Shared {
     pub fn new(
         config: Live,
         store: Arc<Store>,
+        mover: Arc<Mover>,
         pools: Arc<Pools>,
         registry: Arc<Registry>,
         tls: Option<Arc<ServerTls>>,
@@ -97,6 +101,7 @@ impl Shared {
         Self {
             config,
             store,
+            mover,
             pools,
             cancels: Arc::default(),
             registry,

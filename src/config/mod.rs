@@ -287,6 +287,11 @@ pub struct Moves {
     /// How long the retired shard stays current for ROLLBACK MOVE before it is cleaned.
     #[serde(deserialize_with = "units::duration")]
     pub soak_time: Duration,
+    /// DDL of a table whose shards soak ends the soaking; otherwise it is refused until then.
+    pub ddl_ends_soaking: bool,
+    /// How long DDL of a table waits for its shards to have moved before it is refused.
+    #[serde(deserialize_with = "units::duration")]
+    pub ddl_patience: Duration,
     /// Refuse or wait when a transaction on either side is older than this.
     #[serde(deserialize_with = "units::duration")]
     pub oldest_transaction: Duration,
@@ -303,6 +308,8 @@ impl Default for Moves {
             ready_lag: 32 << 10,
             ready_round_trip: Duration::from_millis(20),
             soak_time: Duration::from_secs(600),
+            ddl_ends_soaking: true,
+            ddl_patience: Duration::from_secs(30),
             oldest_transaction: Duration::from_secs(60),
             max_retained_wal: 16 << 30,
         }

@@ -29,6 +29,7 @@ mod fence;
 mod journal;
 mod leaves;
 mod link;
+mod making_way;
 mod marker;
 mod mover;
 mod node;
@@ -46,6 +47,7 @@ pub mod machine;
 
 pub use cleanup::leftovers;
 pub use machine::{HoldStep, State, Step};
+pub use making_way::execute as execute_ddl;
 pub use mover::{MoveError, Mover};
 pub use node::ensure_node_schema;
 pub use progress::{HoldTimes, Progress};

@@ -40,6 +40,11 @@ impl DdlRequest {
         Self { login: login.into(), settings, sql: sql.into() }
     }
 
+    /// The role the client logged in as.
+    pub fn login(&self) -> &str {
+        &self.login
+    }
+
     /// What is asked for.
     pub(super) fn statement(&self) -> Result<Statement, DdlError> {
         statement::parse(&self.sql)

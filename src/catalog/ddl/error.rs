@@ -4,6 +4,7 @@ use tokio_postgres::error::{DbError, ErrorPosition};
 
 use crate::backend::control::ConnectError;
 use crate::catalog::CatalogError;
+use crate::topology::GroupId;
 use crate::wire::backend::Report;
 
 /// The fields of the ErrorResponse a client gets: PostgreSQL's own where a node refused, ours where
@@ -18,6 +19,8 @@ pub struct DdlError {
     /// Where in the client's text, counted in characters from 1.
     pub position: Option<u32>,
     pub fields: Box<Fields>,
+    /// The colocation group whose moves are in the way; when they are over the statement may work.
+    pub moving: Option<GroupId>,
 }
 
 /// What a node said besides.
@@ -39,6 +42,7 @@ impl DdlError {
             hint: None,
             position: None,
             fields: Box::default(),
+            moving: None,
         }
     }
 
@@ -101,6 +105,7 @@ impl From<&DbError> for DdlError {
                 Some(ErrorPosition::Internal { .. }) | None => None,
             },
             fields: Box::new(Fields::of(e)),
+            moving: None,
         }
     }
 }

@@ -196,8 +196,9 @@ async fn no_move(home: &Peer, group: GroupId) -> Result<(), DdlError> {
     let Some(busy) = busy else { return Ok(()) };
     let (id, shard, state): (i64, i32, String) =
         (busy.try_get(0)?, busy.try_get(1)?, busy.try_get(2)?);
-    let error = DdlError::new("55006", "the table's shards are being moved")
+    let mut error = DdlError::new("55006", "the table's shards are being moved")
         .detail(format!("Move {id} of shard {shard} is {state}."));
+    error.moving = Some(group);
     Err(if state == "soaking" {
         error.hint(format!("FINISH MOVE {id} gives up the way back and ends it."))
     } else {

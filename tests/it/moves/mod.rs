@@ -7,6 +7,7 @@ mod chaos;
 pub mod child;
 mod commands;
 mod crash;
+mod ddl;
 mod endings;
 mod journeys;
 mod keys;

@@ -1,0 +1,80 @@
+//! DDL and moves of the same tables: who waits for whom.
+//!
+//! A table must not change while its shards move. An application that truncates or alters its table knows
+//! nothing of moves, so its statement waits for a move that is under way, and ends the soaking of
+//! one that has arrived: with it goes the way back by ROLLBACK MOVE, which is told.
+
+use std::time::{Duration, Instant};
+
+use super::machine::State;
+use super::mover::{MoveError, Mover};
+use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice, Outcome};
+use crate::catalog::moves;
+use crate::topology::{GroupId, MoveId};
+
+/// Between two tries.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+
+/// Carries out DDL, for as long as `move.ddl_patience` behind the moves that are in its way.
+pub async fn execute(mover: &Mover, request: &DdlRequest) -> Result<Outcome, DdlError> {
+    let until = Instant::now() + mover.config.ddl_patience;
+    let mut ended = Vec::new();
+    loop {
+        let error = match ddl::execute(&mover.store, request).await {
+            Ok(mut outcome) => {
+                outcome.notices.extend(ended.into_iter().map(gone));
+                return Ok(outcome);
+            }
+            Err(error) => error,
+        };
+        let Some(group) = error.moving else { return Err(error) };
+        match make_way(mover, group, request.login(), &mut ended).await {
+            Ok(true) if Instant::now() < until => tokio::time::sleep(TRY_AGAIN).await,
+            Ok(_) => return Err(error),
+            Err(e) => {
+                tracing::warn!(group = group.0, error = %e, "DDL cannot end a soaking");
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// Ends the soaking of the group's moves. False: this role has nothing to say about its tables, or
+/// the soaking is not to be ended by DDL.
+async fn make_way(
+    mover: &Mover,
+    group: GroupId,
+    role: &str,
+    ended: &mut Vec<MoveId>,
+) -> Result<bool, MoveError> {
+    let open = {
+        let client = mover.store.home_client().await?;
+        let client = client.lock().await;
+        if !moves::may_change(&client, group, role).await? {
+            return Ok(false);
+        }
+        moves::unfinished(&*client).await?
+    };
+    for soaking in open.iter().filter(|m| m.group == group && m.state == State::Soaking.name()) {
+        if !mover.config.ddl_ends_soaking {
+            return Ok(false);
+        }
+        match mover.finish(Some(soaking.id)).await {
+            Ok(id) if !ended.contains(&id) => ended.push(id),
+            // It has ended meanwhile, or is being rolled back, which has an end too.
+            Ok(_) | Err(MoveError::WrongState { .. } | MoveError::BeingRolledBack { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(true)
+}
+
+fn gone(id: MoveId) -> Notice {
+    Notice {
+        severity: "NOTICE".into(),
+        sqlstate: "00000".into(),
+        message: format!("move {id} of this table's shards can no longer be rolled back"),
+        detail: None,
+        hint: None,
+    }
+}
