@@ -229,7 +229,7 @@ async fn a_node_is_added_and_a_shard_goes_there_and_back() {
     }
     let e = console.refused(&add).await;
     assert_eq!(e.code().code(), "55000");
-    for what in ["schema shard_7", "schema pgshunt", "relation t"] {
+    for what in ["schema shard_7", "schema pgshunt", "relation public.t"] {
         assert!(e.detail().unwrap().contains(what), "{e:?}");
     }
     direct.batch_execute("DROP SCHEMA shard_7, pgshunt; DROP TABLE t").await.unwrap();

@@ -143,7 +143,7 @@ async fn a_server_that_cannot_be_a_node_is_refused_in_words() {
     let other = LocalNode::start(NodeOptions::new("other")).unwrap();
     let client = connect(other.port()).await;
     client.batch_execute("CREATE SCHEMA shard_7").await.unwrap();
-    for what in ["schema shard_7", "relation t"] {
+    for what in ["schema shard_7", "relation public.t"] {
         let e = refused("other", "127.0.0.1", other.port()).await;
         assert_eq!(e.sqlstate, "55000");
         assert_eq!(e.detail, Some(format!("There are {what}.")));
