@@ -50,6 +50,7 @@ const fn fixed(name: &'static str, field: Field) -> Key {
 }
 
 const MIN_MESSAGE: usize = 64 << 10;
+const MIN_SESSION: usize = 64 << 10;
 
 const KEYS: &[Key] = &[
     live("auth.admins", Names(|c| &mut c.auth.admins)),
@@ -64,6 +65,7 @@ const KEYS: &[Key] = &[
     live("limits.login_timeout", Time(|c| &mut c.limits.login_timeout)),
     live("limits.max_clients", Count(|c| &mut c.limits.max_clients)),
     live("limits.max_message", Size(|c| &mut c.limits.max_message, MIN_MESSAGE)),
+    live("limits.max_session", Size(|c| &mut c.limits.max_session, MIN_SESSION)),
     live("log.filter", Text(|c| &mut c.log.filter)),
     fixed("log.format", Shown(|c| format_of(c.log.format).into())),
     fixed("move.cutover_drain_timeout", Time(|c| &mut c.moves.cutover_drain_timeout)),

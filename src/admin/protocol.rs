@@ -400,6 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             b'D' => match frontend::named(body)? {
                 Named::Statement(name) => self.describe_statement(name),
                 Named::Portal(name) => self.describe_portal(name),
+                Named::Other(_) => return Err(ProtocolError("invalid message format").into()),
             },
             b'E' => {
                 let (name, limit) = frontend::execute(body)?;
@@ -409,6 +410,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 match frontend::named(body)? {
                     Named::Statement(name) => drop(self.statements.remove(name)),
                     Named::Portal(name) => drop(self.portals.remove(name)),
+                    Named::Other(_) => return Err(ProtocolError("invalid message format").into()),
                 }
                 backend::put_bare(&mut self.out, b'3');
                 Ok(())

@@ -11,7 +11,12 @@ use crate::wire::backend::{self, Report, Severity, Status};
 
 impl Client {
     /// Carries out DDL and writes its answer. The message in front is taken off.
-    pub(super) async fn ddl(&mut self, sql: String, before: &[u8]) -> Result<(), End> {
+    pub(super) async fn ddl(
+        &mut self,
+        sql: String,
+        before: &[u8],
+        behind: &[u8],
+    ) -> Result<(), End> {
         let settings = self.parts.session.settings();
         let settings = settings.iter().map(|s| (s.name.clone(), s.sql.clone())).collect();
         let request = DdlRequest::new(&*self.parts.user, settings, sql);
@@ -38,6 +43,7 @@ impl Client {
                 let out = self.out.buf();
                 out.extend_from_slice(before);
                 backend::put_command_complete(out, outcome.tag);
+                out.extend_from_slice(behind);
                 backend::put_ready(out, Status::Idle);
                 self.consume_front();
                 self.parts.session.job_done();

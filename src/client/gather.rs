@@ -200,6 +200,7 @@ impl Client {
             let tag = format!("{} {}", answer.tag, answer.rows);
             backend::put_command_complete(self.out.buf(), &tag);
         }
+        self.out.buf().extend_from_slice(&job.behind);
         Ok(None)
     }
 
@@ -304,7 +305,7 @@ impl Client {
                 }
             }
             b'1' if std::mem::take(&mut part.hide_parse) => {}
-            b'1' | b'2' | b'n' => self.show(first, answer, message),
+            b'1' | b'2' | b'3' | b'n' => self.show(first, answer, message),
             b'D' => fold_row(job, answer, body)?,
             b'C' => {
                 let text = body.strip_suffix(b"\0").unwrap_or(body);

@@ -367,7 +367,7 @@ impl Client {
         self.parts.info.set_state(ClientState::Active);
         match job {
             Job::Gather(gather) => self.gather(gather).await,
-            Job::Ddl { sql, before } => self.ddl(sql, &before).await,
+            Job::Ddl { sql, before, behind } => self.ddl(sql, &before, &behind).await,
         }
     }
 

@@ -80,13 +80,15 @@ impl Worker {
     /// Lets a session decide something, on one snapshot of the routing table.
     pub fn with_env<T>(&self, f: impl FnOnce(&mut Env<'_>) -> T) -> T {
         let routes = self.shared.store.routes().swap_cell().load();
+        let config = self.shared.config.load();
         let decide = &mut *self.decide.borrow_mut();
         let mut env = Env {
             now: Instant::now(),
             routes: &routes,
             gate: &mut decide.gate,
             planner: &mut decide.planner,
-            max_prepared: self.shared.config.load().pool.max_prepared,
+            max_prepared: config.pool.max_prepared,
+            max_session: config.limits.max_session,
             moments: &self.shared.moments,
         };
         let result = f(&mut env);

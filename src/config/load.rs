@@ -168,6 +168,9 @@ impl Source<'_> {
                 "analysis_memory must be at least 4MB".into(),
             );
         }
+        if config.limits.max_session < 64 << 10 {
+            return refuse(&["limits", "max_session"], "max_session must be at least 64kB".into());
+        }
         if config.server.stats_period.is_zero() {
             return refuse(&["server", "stats_period"], "stats_period cannot be 0".into());
         }

@@ -254,6 +254,10 @@ pub struct Limits {
     /// What the trees of long statements that are analysed at one time may take, in bytes.
     #[serde(deserialize_with = "units::size")]
     pub analysis_memory: usize,
+    /// What one session may keep of what its client has set and named (prepared statements, portals,
+    /// parameters, channels), in bytes.
+    #[serde(deserialize_with = "units::size")]
+    pub max_session: usize,
     #[serde(deserialize_with = "units::duration")]
     pub login_timeout: Duration,
 }
@@ -264,6 +268,7 @@ impl Default for Limits {
             max_clients: 10_000,
             max_message: 64 << 20,
             analysis_memory: 512 << 20,
+            max_session: 32 << 20,
             login_timeout: Duration::from_secs(30),
         }
     }

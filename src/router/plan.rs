@@ -76,6 +76,8 @@ pub enum Control {
     /// COMMIT AND CHAIN, ROLLBACK AND CHAIN: another transaction begins at once.
     CommitAndChain,
     RollbackAndChain,
+    /// PREPARE TRANSACTION
+    PrepareTransaction,
     Savepoint(String),
     /// RELEASE SAVEPOINT
     Release(String),
@@ -169,6 +171,7 @@ impl Control {
                 | Self::Rollback
                 | Self::CommitAndChain
                 | Self::RollbackAndChain
+                | Self::PrepareTransaction
                 | Self::RollbackTo(_)
         )
     }
@@ -192,6 +195,7 @@ impl Control {
             | Self::Rollback
             | Self::CommitAndChain
             | Self::RollbackAndChain
+            | Self::PrepareTransaction
             | Self::Savepoint(_)
             | Self::Release(_)
             | Self::RollbackTo(_)

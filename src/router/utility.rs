@@ -18,7 +18,7 @@ use crate::topology::RoutingTable;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
-        Node::TransactionStmt(t) => (Kind::Any, transaction(t)),
+        Node::TransactionStmt(t) => transaction(t),
         Node::VariableSetStmt(s) => variable_set(s, cx),
         Node::VariableShowStmt(_) => (Kind::Any, Control::Pure),
         Node::DeallocateStmt(d) => {
@@ -84,9 +84,9 @@ pub fn first_word(text: &[u8], mut at: usize) -> usize {
     }
 }
 
-fn transaction(t: &nodes::TransactionStmt) -> Control {
+fn transaction(t: &nodes::TransactionStmt) -> (Kind, Control) {
     let savepoint = || t.savepoint_name().unwrap_or_default().to_owned();
-    match t.kind {
+    let control = match t.kind {
         TransactionStmtKind::TRANS_STMT_BEGIN | TransactionStmtKind::TRANS_STMT_START => {
             Control::Begin
         }
@@ -97,8 +97,15 @@ fn transaction(t: &nodes::TransactionStmt) -> Control {
         TransactionStmtKind::TRANS_STMT_SAVEPOINT => Control::Savepoint(savepoint()),
         TransactionStmtKind::TRANS_STMT_RELEASE => Control::Release(savepoint()),
         TransactionStmtKind::TRANS_STMT_ROLLBACK_TO => Control::RollbackTo(savepoint()),
+        TransactionStmtKind::TRANS_STMT_PREPARE => Control::PrepareTransaction,
+        // Prepared transactions are the home node's. One may have made tables and functions.
+        TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED => {
+            return (Kind::Home, Control::ChangesFunctions);
+        }
+        TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED => return (Kind::Home, Control::None),
         _ => Control::None,
-    }
+    };
+    (Kind::Any, control)
 }
 
 fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {

@@ -19,7 +19,7 @@ impl Session {
         match &done.control {
             Control::None | Control::Begin | Control::Pure | Control::Vacate(_) => {}
             Control::Local => self.settings.set_local(),
-            Control::Commit => {
+            Control::Commit | Control::PrepareTransaction => {
                 self.settings.commit();
                 self.channels.commit();
             }
@@ -151,10 +151,13 @@ impl Session {
     /// While a transaction does nothing but what can be repeated on another node, that is noted.
     fn extend_prelude(&mut self, done: &Done) {
         const LONGEST: usize = 64;
+        const MOST_BYTES: usize = 64 << 10;
         if !self.movable {
             return;
         }
-        if is_repeatable(&done.control) && self.prelude.len() < LONGEST {
+        let bytes: usize = self.prelude.iter().map(String::len).sum();
+        let fits = self.prelude.len() < LONGEST && bytes + done.sql.len() <= MOST_BYTES;
+        if is_repeatable(&done.control) && fits {
             self.prelude.push(done.sql.clone());
         } else if !matches!(done.control, Control::Pure | Control::Begin | Control::Deallocate(_)) {
             self.movable = false;
@@ -169,7 +172,7 @@ impl Session {
     ) -> Option<Rc<Statement>> {
         match statement {
             s if name.is_empty() => std::mem::replace(&mut self.unnamed, s),
-            Some(s) => self.statements.insert(name.to_vec(), s),
+            Some(s) => self.statements.insert(name, s),
             None => self.statements.remove(name),
         }
     }
@@ -205,7 +208,9 @@ impl Session {
         }
         if let Some((name, before)) = &undo.portal {
             self.forget_portal(name);
-            self.portals.extend(before.iter().cloned());
+            if let Some(before) = before {
+                self.portals.insert(name, before.clone());
+            }
         }
         if let Some(link) = &mut self.link {
             link.undo(undo);

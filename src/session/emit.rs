@@ -28,8 +28,7 @@ impl Session {
                     self.emit_describe_statement(&statement, &name, env, io);
                 }
                 Pending::DescribePortal { portal } => {
-                    frontend::put_named(io.server, b'D', b'P', &portal);
-                    self.push(Expect::forward(Reply::Describe));
+                    self.emit_describe_portal(&portal, io);
                 }
                 Pending::ClosePortal { portal } => {
                     self.emit_close_portal(&portal, io);
@@ -212,6 +211,14 @@ impl Session {
         let mut e = Expect::forward(Reply::Describe);
         e.statement = Some(s.clone());
         e.name = client_name.to_vec();
+        self.push(e);
+    }
+
+    /// The client goes by the columns of a portal as by those of its statement.
+    pub(super) fn emit_describe_portal(&mut self, portal: &[u8], io: &mut Io<'_>) {
+        frontend::put_named(io.server, b'D', b'P', portal);
+        let mut e = Expect::forward(Reply::Describe);
+        e.statement = self.portal(portal).map(|p| p.statement.clone());
         self.push(e);
     }
 

@@ -21,7 +21,7 @@ impl Session {
         match control {
             Control::Leaves(traces) => {
                 let name = traces.executes.as_ref()?.as_bytes();
-                self.statements.get_key_value(name).map(|(name, s)| (name.as_slice(), s))
+                self.statements.get_key_value(name)
             }
             _ => None,
         }
@@ -87,14 +87,11 @@ impl Session {
     pub(super) fn put_deallocated(&mut self, control: &Control, io: &mut Io<'_>) {
         let Control::Deallocate(Some(name)) = control else { return };
         let name = name.as_bytes();
-        let Some(link) = self.link.as_mut().filter(|_| self.statements.contains_key(name)) else {
+        let Some(link) = self.link.as_mut().filter(|_| self.statements.has(name)) else {
             return;
         };
         let id = Some(statement_id(b"", b""));
-        match link.named.iter_mut().find(|(n, _)| n == name) {
-            Some((_, known)) => *known = id,
-            None => link.named.push((name.to_vec(), id)),
-        }
+        link.named.insert(name.to_vec(), id);
         frontend::put_named(io.server, b'C', b'S', name);
         link.push(Expect::new(Reply::Close, Fate::Swallow));
         frontend::put_parse(io.server, name, b"", b"");
@@ -116,14 +113,14 @@ impl Session {
             link.push(e);
         }
         let checks = std::mem::take(&mut link.facts.checks).then(|| check::NAME.to_vec());
-        let named = std::mem::take(&mut link.named).into_iter().map(|(name, _)| name);
+        let named = std::mem::take(&mut link.named).into_keys();
         for name in checks.into_iter().chain(named) {
             frontend::put_named(io.server, b'C', b'S', &name);
             link.push(Expect::new(Reply::Close, Fate::Swallow));
         }
-        let mut all: Vec<_> =
-            self.statements.iter().map(|(name, s)| (name.clone(), s.clone())).collect();
-        all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        // In the order in which the client has prepared them: `prepare_time` tells it.
+        let all = self.statements.by_age().into_iter();
+        let all: Vec<_> = all.map(|(name, s)| (name.to_vec(), s.clone())).collect();
         for (name, s) in all {
             let shown = String::from_utf8_lossy(&name);
             let what = "pg_prepared_statements cannot be read in this session";
@@ -140,14 +137,13 @@ impl Session {
             return;
         }
         let id = Some(s.content());
-        match link.named.iter_mut().find(|(n, _)| n == name) {
-            Some((_, known)) if *known == id => return,
-            Some((_, known)) => {
-                *known = id;
+        match link.named.insert(name.to_vec(), id) {
+            Some(known) if known == id => return,
+            Some(_) => {
                 frontend::put_named(io.server, b'C', b'S', name);
                 link.push(Expect::new(Reply::Close, Fate::Swallow));
             }
-            None => link.named.push((name.to_vec(), id)),
+            None => {}
         }
         self.counters.server_parses += 1;
         frontend::put_parse(io.server, name, &s.text, &s.types());
@@ -159,7 +155,7 @@ impl Session {
         let Some(link) = self.link.as_mut().filter(|l| !l.named.is_empty() && l.is_free()) else {
             return;
         };
-        for (name, _) in std::mem::take(&mut link.named) {
+        for name in std::mem::take(&mut link.named).into_keys() {
             frontend::put_named(io.server, b'C', b'S', &name);
             link.push(Expect::new(Reply::Close, Fate::Tidy));
         }

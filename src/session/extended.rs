@@ -23,6 +23,12 @@ pub(super) enum Stop {
     Refuse(Box<Report>),
 }
 
+impl From<ProtocolError> for Stop {
+    fn from(malformed: ProtocolError) -> Self {
+        Report::from(malformed).into()
+    }
+}
+
 impl From<Report> for Stop {
     fn from(r: Report) -> Self {
         Self::Refuse(Box::new(r))
@@ -36,20 +42,8 @@ impl Session {
         body: &[u8],
         env: &mut Env<'_>,
         io: &mut Io<'_>,
-    ) -> Result<Flow, ProtocolError> {
-        let outcome = match tag {
-            b'P' => self.parse(frontend::parse(body)?, env, io),
-            b'B' => self.bind(frontend::bind(body)?, env, io),
-            b'D' => self.describe(frontend::named(body)?, env, io),
-            b'E' => {
-                let (portal, limit) = frontend::execute(body)?;
-                self.execute(portal, limit, io)
-            }
-            b'C' => self.close(frontend::named(body)?, io),
-            b'H' => self.flush(env, io),
-            _ => self.sync(env, io),
-        };
-        Ok(match outcome {
+    ) -> Flow {
+        match self.take_extended(tag, body, env, io) {
             Ok(()) => {
                 self.counters.parses += u64::from(tag == b'P');
                 self.counters.binds += u64::from(tag == b'B');
@@ -71,75 +65,55 @@ impl Session {
                     && !(self.link.is_none() && self.answer_virtual(io))
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
-                    return Ok(Flow::Wait(need));
+                    return Flow::Wait(need);
                 }
-                let named = matches!(&*report.sqlstate, "26000" | "34000");
+                let named = matches!(&*report.sqlstate, "26000" | "34000" | "08P01");
                 let fails = self.link.is_none() && self.status == Status::Failed;
                 if fails && !named && !self.unspoilable {
                     // That the transaction has failed comes first.
                     let home = env.routes.home().id;
                     let place = Place::Node { node: home, touches: Vec::new() };
                     if let Err(Stop::Wait(need)) = self.reach(&place, env, io) {
-                        return Ok(Flow::Wait(need));
+                        return Flow::Wait(need);
                     }
                 }
                 self.refuse_message(tag, *report, io);
                 Flow::Done
             }
-        })
-    }
-
-    pub(super) fn refuse_message(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
-        self.refuse_extended(report, io);
-        if tag == b'S' {
-            // Sync itself always answers.
-            self.finish_sync(io);
         }
     }
 
-    /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
-    fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
-        self.counters.refused += 1;
-        self.skipping = true;
-        // Behind what only a node could have answered nothing is answered any more.
-        let asked = |p: &Pending| {
-            matches!(
-                p,
-                Pending::DescribeStatement { .. }
-                    | Pending::DescribePortal { .. }
-                    | Pending::Execute { .. }
-            )
-        };
-        if let Some(at) = self.pending.iter().position(asked) {
-            let kept = self.pending.drain(..at).collect();
-            self.forget_pending(0);
-            self.pending = kept;
-        }
-        match &mut self.link {
-            Some(link) if link.started && !link.is_free() => {
-                for p in std::mem::take(&mut self.pending) {
-                    let (bytes, undo) = p.answered();
-                    // What is under way is answered first; nothing is pending any more.
-                    let _ = self.ours(bytes, undo, io);
+    fn take_extended(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
+        match tag {
+            b'P' => self.parse(frontend::parse(body)?, env, io),
+            b'B' => match frontend::bind(body) {
+                Ok(bind) => self.bind(bind, env, io),
+                Err(malformed) => {
+                    // The statement is looked for before the rest is read.
+                    let (_, statement) = frontend::bind_names(body)?;
+                    self.statement(statement)?;
+                    Err(malformed.into())
                 }
-                self.pending_bytes = 0;
-                let Some(link) = &mut self.link else { return };
-                // The server must fail too, or it would commit what came before in this segment.
-                frontend::put_parse(io.server, b"", super::FAILING, b"");
-                let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
-                e.undo.unnamed = Some(link.unnamed.take());
-                link.push(e);
+            },
+            b'D' => self.describe(frontend::named(body)?, env, io),
+            b'E' => {
+                let (portal, limit) = frontend::execute(body)?;
+                self.execute(portal, limit, io)
+            }
+            b'C' => self.close(frontend::named(body)?, io),
+            b'H' => {
+                frontend::empty(body)?;
+                self.flush(env, io)
             }
             _ => {
-                let muted = self.retry.muted();
-                for p in std::mem::take(&mut self.pending).into_iter().skip(muted) {
-                    io.client.extend_from_slice(&p.answered().0);
-                }
-                self.pending_bytes = 0;
-                self.tell(&report, io);
-                if self.status == Status::Transaction {
-                    self.status = Status::Failed;
-                }
+                frontend::empty(body)?;
+                self.sync(env, io)
             }
         }
     }
@@ -160,8 +134,14 @@ impl Session {
         if let Some(report) = self.refuses_execute(&plan) {
             return Err(report.into());
         }
-        if self.statements.contains_key(p.name) && !self.retry.is_replaying() {
+        if self.statements.has(p.name) && !self.retry.is_replaying() {
             return self.parse_taken(&p, &plan.kind, env, io);
+        }
+        let bytes = p.name.len() + p.text.len() + p.oids.len();
+        if !p.name.is_empty()
+            && let Some(report) = self.is_full(bytes, env)
+        {
+            return Err(report.into());
         }
         let home = env.routes.home().id;
         if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
@@ -181,7 +161,7 @@ impl Session {
         let before = if p.name.is_empty() {
             self.unnamed.replace(statement.clone())
         } else {
-            self.statements.insert(p.name.to_vec(), statement.clone())
+            self.statements.insert(p.name, statement.clone())
         };
         if several || self.in_segment() {
             self.emit_parse(p.name, &statement, before, env, io);
@@ -267,6 +247,14 @@ impl Session {
         if let Some(report) = self.refuses_execute(&plan) {
             return Err(report.into());
         }
+        let bytes = statement.text.len() + b.rest.len();
+        let full = match b.portal {
+            b"" => self.fills(&plan, bytes, env),
+            _ => self.is_full(b.portal.len() + bytes, env),
+        };
+        if let Some(report) = full {
+            return Err(report.into());
+        }
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = match self.place_to_fail() {
             Some(place) => place,
@@ -309,6 +297,12 @@ impl Session {
             return Err(Stop::Wait(need));
         }
         self.looks_for_drawn(&plan, env);
+        if let Some(report) = self.refuses_to_prepare(&plan, &place, env)? {
+            let here = self.node().unwrap_or(env.routes.home().id);
+            self.reach(&Place::Node { node: here, touches: Vec::new() }, env, io)?;
+            self.put_own_behind("ROLLBACK", io);
+            return Err(report.into());
+        }
         if let Some(need) = self.ensure(&place, env, io)? {
             return Err(Stop::Wait(need));
         }
@@ -380,12 +374,12 @@ impl Session {
                     return Err(report.into());
                 }
                 if self.asks_link_at_once() {
-                    frontend::put_named(io.server, b'D', b'P', portal);
-                    self.push(Expect::forward(Reply::Describe));
+                    self.emit_describe_portal(portal, io);
                     return Ok(());
                 }
                 self.wait(Pending::DescribePortal { portal: portal.to_vec() }, portal.len())
             }
+            Named::Other(kind) => Err(no_kind("DESCRIBE", kind).into()),
         }
     }
 
@@ -455,6 +449,7 @@ impl Session {
                 backend::put_bare(&mut done, b'3');
                 self.ours(done, Undo::default(), io)
             }
+            Named::Other(kind) => Err(no_kind("CLOSE", kind).into()),
         }
     }
 
@@ -532,7 +527,7 @@ impl Session {
         Ok(())
     }
 
-    fn finish_sync(&mut self, io: &mut Io<'_>) {
+    pub(super) fn finish_sync(&mut self, io: &mut Io<'_>) {
         self.skipping = false;
         match &mut self.link {
             // The segment has failed at its start and is being tidied up already.
@@ -551,6 +546,10 @@ impl Session {
         self.pending.clear();
         self.pending_bytes = 0;
     }
+}
+
+fn no_kind(message: &str, kind: u8) -> Report {
+    Report::error("08P01", format!("invalid {message} message subtype {kind}"))
 }
 
 fn no_portal(name: &[u8]) -> Report {

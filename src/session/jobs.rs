@@ -22,9 +22,7 @@ impl Session {
                 frontend::put_query(&mut request, text);
                 self.job(&plan.kind, place, request, env)
             }
-            (_, Kind::Ddl) => {
-                Job::Ddl { sql: String::from_utf8_lossy(text).into_owned(), before: Vec::new() }
-            }
+            (_, Kind::Ddl) => ddl(text, Vec::new(), Vec::new()),
             _ => return None,
         };
         Some(self.job_allowed(&job, env).map(|need| match need {
@@ -119,11 +117,10 @@ impl Session {
                 hide_parse: false,
                 hide_describe: false,
                 limit: 0,
+                behind: Vec::new(),
                 settings: self.settings.current().clone(),
             }),
-            _ => {
-                Job::Ddl { sql: String::from_utf8_lossy(&request).into_owned(), before: Vec::new() }
-            }
+            _ => ddl(&request, Vec::new(), Vec::new()),
         }
     }
 
@@ -153,29 +150,45 @@ impl Session {
         if binds > 1 || executes != 1 {
             return Err(not_alone().into());
         }
+        // Of DDL: what answers the messages before Execute. Of both: what answers those behind it.
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        let mut executed = false;
         for p in &self.pending {
             match p {
-                Pending::Parse { statement: s, .. } if s.id == statement.id => {
+                Pending::Parse { statement: s, .. } if s.id == statement.id && !executed => {
                     parsed = true;
+                    backend::put_bare(&mut before, b'1');
                     frontend::put_parse(&mut request, b"", &s.text, &s.types());
                 }
                 Pending::DescribeStatement { statement: s, .. }
-                    if s.id == statement.id && plan.kind != Kind::Ddl =>
+                    if s.id == statement.id && plan.kind != Kind::Ddl && !executed =>
                 {
                     frontend::put_named(&mut request, b'D', b'S', b"");
+                }
+                Pending::ClosePortal { .. } | Pending::Ours { .. } if executed => {
+                    behind.extend_from_slice(&p.bytes());
+                }
+                // A portal of the request itself that is closed before cannot be executed any more.
+                Pending::ClosePortal { .. } | Pending::Ours { .. } if p.bytes() == CLOSED => {
+                    backend::put_bare(&mut before, b'3');
+                    frontend::put_named(&mut request, b'C', b'P', NO_PORTAL);
                 }
                 Pending::Parse { .. }
                 | Pending::DescribeStatement { .. }
                 | Pending::ClosePortal { .. }
-                | Pending::Ours { .. } => {
-                    return Err(not_alone().into());
+                | Pending::Ours { .. } => return Err(not_alone().into()),
+                Pending::Bind { rest, .. } => {
+                    backend::put_bare(&mut before, b'2');
+                    frontend::put_bind(&mut request, b"", b"", rest);
                 }
-                Pending::Bind { rest, .. } => frontend::put_bind(&mut request, b"", b"", rest),
+                Pending::DescribePortal { .. } if executed => return Err(not_alone().into()),
                 Pending::DescribePortal { .. } => {
                     described = true;
+                    backend::put_bare(&mut before, b'n');
                     frontend::put_named(&mut request, b'D', b'P', b"");
                 }
                 Pending::Execute { limit, .. } => {
+                    executed = true;
                     // Folding needs the columns' types, whether the client asks for them or not.
                     if !described && matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. })
                     {
@@ -188,17 +201,7 @@ impl Session {
             }
         }
         if plan.kind == Kind::Ddl {
-            let mut before = Vec::new();
-            // Prepared in an earlier segment, it was answered for there.
-            if parsed {
-                backend::put_bare(&mut before, b'1');
-            }
-            backend::put_bare(&mut before, b'2');
-            if described {
-                backend::put_bare(&mut before, b'n');
-            }
-            let sql = String::from_utf8_lossy(&statement.text).into_owned();
-            return Ok(Some(Job::Ddl { sql, before }));
+            return Ok(Some(ddl(&statement.text, before, behind)));
         }
         if !parsed {
             // Prepared earlier: each node learns it now; its ParseComplete is not the client's.
@@ -213,9 +216,20 @@ impl Session {
             g.hide_parse = !parsed;
             g.hide_describe = hide_describe;
             g.limit = rows;
+            g.behind = behind;
         }
         Ok(Some(job))
     }
+}
+
+/// CloseComplete
+const CLOSED: &[u8] = b"3\0\0\0\x04";
+
+/// A name that no portal bears on a node.
+const NO_PORTAL: &[u8] = b"pgs_none";
+
+fn ddl(text: &[u8], before: Vec<u8>, behind: Vec<u8>) -> Job {
+    Job::Ddl { sql: String::from_utf8_lossy(text).into_owned(), before, behind }
 }
 
 fn not_alone() -> Report {

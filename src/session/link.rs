@@ -6,7 +6,7 @@
 //! discards what it had of the extended protocol up to Sync, and so does [`Link::take_skipped`];
 //! each request remembers what it changed in the session's beliefs, so that those can be undone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -265,7 +265,7 @@ pub struct Link {
     /// The Query under way has requests in front of it, with which it fails: none may follow it yet.
     pub prefaced: bool,
     /// Names of the client's own that it may know statements by, and what it does know by them.
-    pub named: Vec<(Vec<u8>, Option<StatementId>)>,
+    pub named: BTreeMap<Vec<u8>, Option<StatementId>>,
     pub order: Order,
 }
 
@@ -301,7 +301,7 @@ impl Link {
             notified: false,
             changes_tables: false,
             prefaced: false,
-            named: Vec::new(),
+            named: BTreeMap::new(),
             order: Order::default(),
         }
     }
@@ -379,7 +379,7 @@ impl Link {
 
     /// What the client's own names stand for is not known any more.
     pub fn forget_names(&mut self) {
-        for (_, id) in &mut self.named {
+        for id in self.named.values_mut() {
             *id = None;
         }
     }

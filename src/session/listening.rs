@@ -67,6 +67,12 @@ impl Channels {
         self.listens.is_empty()
     }
 
+    /// What the names of its channels take.
+    pub(super) fn bytes(&self) -> usize {
+        const EACH: usize = 128;
+        EACH * (self.listens.len() + self.open.actions.len())
+    }
+
     fn hears(&self, channel: &str) -> bool {
         self.listens.iter().any(|c| c == channel)
     }

@@ -117,8 +117,8 @@ impl Packed {
 }
 
 impl Named {
-    fn of((name, statement): (&Vec<u8>, &Rc<Statement>)) -> Self {
-        Self { name: name.clone(), statement: Packed::of(statement) }
+    fn of((name, statement): (&[u8], &Rc<Statement>)) -> Self {
+        Self { name: name.to_vec(), statement: Packed::of(statement) }
     }
 }
 
@@ -187,7 +187,7 @@ impl Held {
             fenced: *fenced,
             notified: *notified,
             changes_tables: *changes_tables,
-            named: named.clone(),
+            named: named.iter().map(|(name, id)| (name.clone(), *id)).collect(),
         }
     }
 
@@ -206,7 +206,7 @@ impl Held {
         link.fenced = self.fenced;
         link.notified = self.notified;
         link.changes_tables = self.changes_tables;
-        link.named = self.named;
+        link.named = self.named.into_iter().collect();
         link
     }
 }
@@ -267,6 +267,7 @@ impl Session {
             broken: _,
             epoch,
             retry: _,
+            owed: _,
             stale: _,
             told,
             vacate: _,
@@ -281,11 +282,12 @@ impl Session {
             movable: *movable,
             epoch: *epoch,
             settings: settings.clone(),
-            statements: statements.iter().map(Named::of).collect(),
+            statements: statements.by_age().into_iter().map(Named::of).collect(),
             unnamed: unnamed.as_deref().map(Packed::of),
             portals: portals
-                .iter()
-                .map(|p| (Named::of((&p.name, &p.statement)), p.left_behind))
+                .by_age()
+                .into_iter()
+                .map(|(name, p)| (Named::of((name, &p.statement)), p.left_behind))
                 .collect(),
             told: told.clone(),
             channels: channels.clone(),
@@ -323,12 +325,12 @@ impl Session {
         session.link = luggage.link.map(|held| held.unpack(client, env));
         for Named { name, statement } in luggage.statements {
             let statement = statement.unpack(&session, env);
-            session.statements.insert(name, statement);
+            session.statements.insert(&name, statement);
         }
         session.unnamed = luggage.unnamed.map(|s| s.unpack(&session, env));
         for (Named { name, statement }, left_behind) in luggage.portals {
             let statement = statement.unpack(&session, env);
-            session.portals.push(Portal { name, statement, left_behind });
+            session.portals.insert(&name, Portal { statement, left_behind });
         }
         session
     }

@@ -41,14 +41,17 @@ mod link;
 mod listening;
 mod luggage;
 mod moments;
+mod names;
 mod opening;
 mod order;
+mod owed;
 mod patience;
 mod pending;
 mod portals;
 mod prepared;
 mod reach;
 mod reading;
+mod refusing;
 mod relay;
 mod reported;
 mod retry;
@@ -56,19 +59,18 @@ mod sequences;
 mod settings;
 mod simple;
 mod statement;
+mod two_phase;
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-
-use hashbrown::HashMap;
 
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
@@ -76,12 +78,13 @@ pub use behind::Behind;
 pub use counters::Counters;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
-use link::{Fate, Link, Reply, Undo};
+use link::{Link, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
 pub use moments::Moments;
 pub use patience::{Limit, Limits};
 pub use prepared::StatementId;
+use refusing::FAILING;
 use reported::Reported;
 pub use sequences::{Drawn, Followed};
 pub use settings::{are_in_force, reset_sql};
@@ -94,6 +97,8 @@ pub struct Env<'a> {
     pub gate: &'a mut Gate,
     pub planner: &'a mut Planner,
     pub max_prepared: usize,
+    /// Bytes that a session may keep of what its client has set and named (`limits.max_session`).
+    pub max_session: usize,
     pub moments: &'a Moments,
 }
 
@@ -139,8 +144,8 @@ pub enum Need {
 pub enum Job {
     /// Run the request on these nodes and merge the answers.
     Gather(Gather),
-    /// Carry out DDL on all nodes; the answer is a command tag, behind these messages.
-    Ddl { sql: String, before: Vec<u8> },
+    /// Carry out DDL on all nodes; the answer is a command tag, between these messages.
+    Ddl { sql: String, before: Vec<u8>, behind: Vec<u8> },
 }
 
 /// A read on several nodes.
@@ -158,6 +163,8 @@ pub struct Gather {
     pub hide_describe: bool,
     /// The row limit of Execute; 0: none. The portal ends with Sync, so there is no going on.
     pub limit: u64,
+    /// What answers the client's messages behind Execute.
+    pub behind: Vec<u8>,
     /// Session parameters to put in force on each connection first.
     pub settings: Settings,
 }
@@ -194,12 +201,12 @@ pub struct Session {
     movable: bool,
     /// In the extended protocol after an error: everything up to Sync is discarded.
     skipping: bool,
-    statements: HashMap<Vec<u8>, Rc<Statement>>,
+    statements: names::Names<Rc<Statement>>,
     unnamed: Option<Rc<Statement>>,
     /// The long text that was analysed last. One that is sent again and again under an older plan
     /// (Bind) keeps its place.
     analysed: Option<Analysed>,
-    portals: Vec<portals::Portal>,
+    portals: names::Names<portals::Portal>,
     pending: Vec<Pending>,
     pending_bytes: usize,
     /// Why the connection must be kept between transactions.
@@ -219,6 +226,7 @@ pub struct Session {
     /// The epoch of the open transaction: placements newer than this are refused within it.
     epoch: Option<Epoch>,
     retry: retry::Retry,
+    owed: owed::Owed,
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
     told: Reported,
@@ -243,10 +251,10 @@ impl Session {
             prelude: Vec::new(),
             movable: false,
             skipping: false,
-            statements: HashMap::new(),
+            statements: names::Names::default(),
             unnamed: None,
             analysed: None,
-            portals: Vec::new(),
+            portals: names::Names::default(),
             pending: Vec::new(),
             pending_bytes: 0,
             pinned: None,
@@ -261,6 +269,7 @@ impl Session {
             broken: None,
             epoch: None,
             retry: retry::Retry::default(),
+            owed: owed::Owed::default(),
             stale: None,
             prepares_listing: false,
             vacate: None,
@@ -393,11 +402,13 @@ impl Session {
             }
         }
         self.forget_early_mail();
-        self.begin_unit();
+        if self.owes_enough(header.tag, io) {
+            return Ok(Flow::Wait(Need::Quiet));
+        }
+        let begins = self.begin_unit(header.tag);
         let flow = match header.tag {
             b'Q' => {
-                let text = frontend::query(body)?;
-                let flow = self.query(text, env, io);
+                let flow = self.query(frontend::query(body), env, io);
                 if matches!(flow, Flow::Done) {
                     // Any simple query ends the unnamed statement, whatever becomes of it.
                     self.unnamed = None;
@@ -405,7 +416,7 @@ impl Session {
                 flow
             }
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
-                self.extended(header.tag, body, env, io)?
+                self.extended(header.tag, body, env, io)
             }
             b'd' | b'c' | b'f' => {
                 self.copy_data(header.tag, body, io);
@@ -419,9 +430,19 @@ impl Session {
             self.analysed = None;
         }
         match &flow {
-            Flow::Done => self.retry.record(header.tag, body),
-            Flow::Wait(Need::Quiet) => self.ask_for_answers(io),
-            Flow::Wait(_) | Flow::Terminate => {}
+            Flow::Done => {
+                self.retry.record(header.tag, body);
+                self.note_owed(body.len());
+            }
+            Flow::Wait(need) => {
+                if begins {
+                    self.retry.not_taken();
+                }
+                if matches!(need, Need::Quiet) {
+                    self.ask_for_answers(io);
+                }
+            }
+            Flow::Terminate => {}
         }
         Ok(flow)
     }
@@ -498,29 +519,6 @@ impl Session {
         self.link.as_ref().is_some_and(|l| l.started)
     }
 
-    /// Answers with an error of ours, in the simple protocol.
-    fn refuse_query(&mut self, report: Report, fate: fn(Box<Report>) -> Fate, io: &mut Io<'_>) {
-        self.counters.refused += 1;
-        match &mut self.link {
-            Some(link) if link.started && !link.is_free() => {
-                // The server must see a failing statement too, or its transaction would go on.
-                frontend::put_query(io.server, FAILING);
-                let mut e = Expect::new(Reply::Query, fate(Box::new(report)));
-                e.undo.client = Some((Vec::new(), self.unnamed.take()));
-                e.undo.unnamed = Some(link.unnamed.take());
-                link.push(e);
-            }
-            _ => {
-                self.tell(&report, io);
-                if self.status == Status::Transaction {
-                    self.status = Status::Failed;
-                }
-                backend::put_ready(io.client, self.status);
-                self.let_go = true;
-            }
-        }
-    }
-
     /// The answer to everything in a failed transaction that cannot have a node.
     fn aborted_for_good(&self) -> Option<Report> {
         (self.unspoilable && self.link.is_none() && self.status == Status::Failed).then(|| {
@@ -536,22 +534,9 @@ impl Session {
         self.settings.current()
     }
 
-    /// The message in front could not be carried out: it is answered with an error.
-    pub fn refuse(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
-        match tag {
-            b'Q' | b'F' => self.refuse_query(report, Fate::Refuse, io),
-            _ => self.refuse_message(tag, report, io),
-        }
-    }
-
-    /// A job has failed after `answered` of its request's answers had been passed on.
-    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
-        self.forget_pending(answered);
-        self.refuse(tag, report, io);
-    }
-
     /// A job is done: its answer, ReadyForQuery included, has been written to the client.
     pub fn job_done(&mut self) {
+        self.retry.give_up(b'S');
         if self.pending.is_empty() {
             // It was a simple query.
             self.unnamed = None;
@@ -575,7 +560,3 @@ impl Session {
         }
     }
 }
-
-/// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a
-/// failed transaction with that one's error. No function can be of this name in that schema.
-const FAILING: &[u8] = b"SELECT pg_catalog.\"this statement was refused by pgshunt\"()";

@@ -12,22 +12,31 @@ use crate::topology::RoutingTable;
 use crate::wire::backend::{self, Report, Status};
 
 impl Pending {
-    /// The answer, where it is none of the server's, and what is to be undone if it is not given.
-    pub(super) fn answered(self) -> (Vec<u8>, Undo) {
+    /// The answer, where it is none of the server's.
+    pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let mut undo = Undo::default();
         match self {
-            Self::Parse { name, before, .. } => {
-                backend::put_bare(&mut bytes, b'1');
-                undo.client = Some((name, before));
-            }
+            Self::Parse { .. } => backend::put_bare(&mut bytes, b'1'),
             Self::Bind { .. } => backend::put_bare(&mut bytes, b'2'),
             Self::ClosePortal { .. } => backend::put_bare(&mut bytes, b'3'),
-            Self::Ours { bytes: ours, undo: its } => (bytes, undo) = (ours, its),
+            Self::Ours { bytes: ours, .. } => bytes.extend_from_slice(ours),
             // Only a node can answer these; an error ends the segment anyway.
             Self::DescribeStatement { .. } | Self::DescribePortal { .. } | Self::Execute { .. } => {
             }
         }
+        bytes
+    }
+
+    /// The answer, where it is none of the server's, and what is to be undone if it is not given.
+    pub(super) fn answered(self) -> (Vec<u8>, Undo) {
+        let bytes = self.bytes();
+        let undo = match self {
+            Self::Parse { name, before, .. } => {
+                Undo { client: Some((name, before)), ..Undo::default() }
+            }
+            Self::Ours { undo, .. } => undo,
+            _ => Undo::default(),
+        };
         (bytes, undo)
     }
 }

@@ -7,41 +7,43 @@
 
 use std::rc::Rc;
 
+use super::names::Costs;
 use super::{Session, Statement};
 use crate::router::plan::Control;
 use crate::wire::backend::{Report, Status};
 
 #[derive(Debug, Clone)]
 pub(super) struct Portal {
-    pub name: Vec<u8>,
     pub statement: Rc<Statement>,
     /// The transaction has left the node that has it.
     pub left_behind: bool,
 }
 
+impl Costs for Portal {
+    fn bytes(&self) -> usize {
+        self.statement.bytes()
+    }
+}
+
 impl Session {
     pub(super) fn portal(&self, name: &[u8]) -> Option<&Portal> {
-        self.portals.iter().find(|p| p.name == name)
+        self.portals.get(name)
     }
 
     /// Gives what the portal was before.
     pub(super) fn remember_portal(&mut self, name: &[u8], s: &Rc<Statement>) -> Option<Portal> {
-        let portal = Portal { name: name.to_vec(), statement: s.clone(), left_behind: false };
-        let before = self.forget_portal(name);
-        self.portals.push(portal);
-        before
+        self.portals.insert(name, Portal { statement: s.clone(), left_behind: false })
     }
 
     /// Gives what it was.
     pub(super) fn forget_portal(&mut self, name: &[u8]) -> Option<Portal> {
-        let at = self.portals.iter().position(|p| p.name == name)?;
-        Some(self.portals.swap_remove(at))
+        self.portals.remove(name)
     }
 
     /// Why a portal cannot be used, if so.
     pub(super) fn refuses_portal(&self, name: &[u8]) -> Option<Report> {
-        self.portal(name).filter(|p| p.left_behind).map(|p| {
-            let name = String::from_utf8_lossy(&p.name);
+        self.portal(name).filter(|p| p.left_behind).map(|_| {
+            let name = String::from_utf8_lossy(name);
             Report::error("0A000", format!("portal \"{name}\" is on another node"))
                 .detail("The transaction has gone to the node of a later statement.")
                 .hint(
@@ -55,19 +57,23 @@ impl Session {
         if self.status == Status::Idle {
             self.portals.clear();
         }
-        for p in &mut self.portals {
-            p.left_behind = !p.is_of_begin();
+        let begins = self.portal(b"").is_some_and(Portal::begins);
+        for p in self.portals.values_mut() {
+            p.left_behind = true;
+        }
+        if begins && let Some(p) = self.portals.get_mut(b"") {
+            p.left_behind = false;
         }
     }
 
     /// The unnamed portal has begun the transaction, and is there still.
     pub(super) fn keeps_portal_of_begin(&self) -> bool {
-        self.portal(b"").is_some_and(|p| p.is_of_begin() && !p.left_behind)
+        self.portal(b"").is_some_and(|p| p.begins() && !p.left_behind)
     }
 }
 
 impl Portal {
-    fn is_of_begin(&self) -> bool {
-        self.name.is_empty() && self.statement.plan.single() == Some(&Control::Begin)
+    fn begins(&self) -> bool {
+        self.statement.plan.single() == Some(&Control::Begin)
     }
 }

@@ -213,9 +213,11 @@ impl Session {
                 front.completed += 1;
             }
             if h.tag == b'C' && body.starts_with(b"ROLLBACK\0") {
-                // COMMIT of a failed transaction answers ROLLBACK.
+                // COMMIT and PREPARE TRANSACTION of a failed transaction answer ROLLBACK.
                 match done.as_mut().map(|d| &mut d.control) {
-                    Some(c @ Control::Commit) => *c = Control::Rollback,
+                    Some(c @ (Control::Commit | Control::PrepareTransaction)) => {
+                        *c = Control::Rollback;
+                    }
                     Some(c @ Control::CommitAndChain) => *c = Control::RollbackAndChain,
                     _ => {}
                 }
@@ -404,7 +406,7 @@ impl Session {
             // looks for the name first.
             Fate::Refuse(report)
                 if sqlstate == b"25P02"
-                    && !matches!(&*report.sqlstate, "26000" | "34000" | "42P05") =>
+                    && !matches!(&*report.sqlstate, "26000" | "34000" | "42P05" | "08P01") =>
             {
                 Keep::Forward
             }

@@ -18,8 +18,9 @@ const MAX_ATTEMPTS: u32 = 5;
 /// Requests larger than this are not kept; their error is the client's.
 const MAX_KEPT: usize = 64 << 10;
 
+/// The latest request of the client, as long as it may be tried again.
 #[derive(Debug, Default)]
-pub struct Retry {
+struct Unit {
     /// The frames of the request: a Query, or a segment up to Sync.
     kept: Vec<u8>,
     /// More of it is to come.
@@ -29,6 +30,13 @@ pub struct Retry {
     epoch: Option<Epoch>,
     /// How many of its answers the client has.
     answered: usize,
+}
+
+#[derive(Debug, Default)]
+pub struct Retry {
+    unit: Unit,
+    /// The request before, while it is not certain that the message which begins a new one is taken.
+    before: Unit,
     /// So many of its answers are not passed on, as the client has them.
     muted: usize,
     /// It will be tried again when the connection has been tidied up.
@@ -56,52 +64,66 @@ impl Retry {
     }
 
     fn start(&mut self, epoch: Option<Epoch>) {
-        self.kept.clear();
-        self.recording = true;
-        self.armed = true;
-        self.epoch = epoch;
-        self.answered = self.muted;
+        self.unit.kept.clear();
+        self.unit.recording = true;
+        self.unit.armed = true;
+        self.unit.epoch = epoch;
+        self.unit.answered = self.muted;
+    }
+
+    /// The message with which a request was to begin was not taken: the one before is the latest.
+    pub fn not_taken(&mut self) {
+        std::mem::swap(&mut self.unit, &mut self.before);
     }
 
     /// A message was taken.
     pub fn record(&mut self, tag: u8, body: &[u8]) {
         self.replaying = self.replaying.saturating_sub(1);
         if tag == b'F' {
-            (self.recording, self.armed) = (false, false);
+            (self.unit.recording, self.unit.armed) = (false, false);
         }
-        if !self.recording || !matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H')
+        if !self.unit.recording
+            || !matches!(tag, b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S' | b'H')
         {
             return;
         }
-        if self.kept.len() + body.len() <= MAX_KEPT {
-            frame::put(&mut self.kept, tag, |b| b.extend_from_slice(body));
+        let unit = &mut self.unit;
+        if unit.kept.len() + body.len() <= MAX_KEPT {
+            frame::put(&mut unit.kept, tag, |b| b.extend_from_slice(body));
         } else {
-            self.armed = false;
+            unit.armed = false;
         }
         if matches!(tag, b'Q' | b'S') {
-            self.recording = false;
+            unit.recording = false;
         }
+    }
+
+    /// The message that would come next is answered outside of the session, or refused: the request
+    /// is not tried again.
+    pub fn give_up(&mut self, tag: u8) {
+        self.unit.armed = false;
+        self.unit.recording &= !matches!(tag, b'Q' | b'F' | b'S');
     }
 
     /// Something of the answer was passed on that cannot be taken back.
     pub fn disarm(&mut self) {
-        self.armed = false;
+        self.unit.armed = false;
     }
 
     /// The Flush that comes now ends the request; what comes next is another one.
     pub fn end_with_flush(&mut self) {
         self.record(b'H', &[]);
-        self.recording = false;
+        self.unit.recording = false;
     }
 
     /// The routing table by which the request was sent.
     pub fn sent_under(&mut self, epoch: Epoch) {
-        self.epoch = Some(epoch);
+        self.unit.epoch = Some(epoch);
     }
 
     /// An answer without data was passed on.
     pub fn count_answer(&mut self) {
-        self.answered += 1;
+        self.unit.answered += 1;
     }
 
     /// Whether the next answer without data is one that the client has.
@@ -114,7 +136,7 @@ impl Retry {
     /// The request is answered.
     pub fn settle(&mut self) {
         if !self.due {
-            self.armed = false;
+            self.unit.armed = false;
             self.attempts = 0;
         }
     }
@@ -162,18 +184,25 @@ fn tags(mut frames: &[u8]) -> impl Iterator<Item = u8> {
 }
 
 impl Session {
-    /// A message of the client comes: with the first one of a request a new one is kept.
-    pub(super) fn begin_unit(&mut self) {
+    /// A message of the client comes: with the first one of a request a new one is kept. True: it
+    /// begins one. A lone Flush does not, nor does what belongs to a COPY.
+    pub(super) fn begin_unit(&mut self, tag: u8) -> bool {
         let inside = self.link.as_ref().is_some_and(|l| l.in_segment);
-        if !self.retry.recording && self.pending.is_empty() && !inside {
+        let begins = matches!(tag, b'Q' | b'F' | b'P' | b'B' | b'D' | b'E' | b'C' | b'S')
+            && !self.retry.unit.recording
+            && self.pending.is_empty()
+            && !inside;
+        if begins {
+            std::mem::swap(&mut self.retry.unit, &mut self.retry.before);
             self.retry.start(self.epoch);
         }
+        begins
     }
 
     /// Whether the request that has just failed with `error` is tried again; then the connection is
     /// being tidied up.
     pub(super) fn tries_again(&mut self, error: &[u8], now: Epoch, io: &mut Io<'_>) -> bool {
-        let Some(why) = why(error, self.retry.epoch != Some(now)) else { return false };
+        let Some(why) = why(error, self.retry.unit.epoch != Some(now)) else { return false };
         let Some(link) = &mut self.link else { return false };
         let Some(front) = link.expects.front() else { return false };
         let simple = front.reply == Reply::Query;
@@ -190,7 +219,9 @@ impl Session {
             (Why::Stale, Some(s)) if !s.described.get() => Some(link.prepared_as(&s)),
             (Why::Stale, _) => return false,
         };
-        let open = self.retry.armed && self.pinned.is_none() && behind == 0;
+        // What is kept is what has failed: nothing was taken since.
+        let latest = behind == 0 && self.pending.is_empty() && !self.retry.unit.kept.is_empty();
+        let open = self.retry.unit.armed && self.pinned.is_none() && latest;
         if !open || self.retry.attempts >= MAX_ATTEMPTS {
             return false;
         }
@@ -216,7 +247,7 @@ impl Session {
     /// Parse and Describe were flushed to a node before the Bind told which one it must be: they are
     /// sent again there. False if more than that has been done.
     pub(super) fn restarts_segment(&mut self, io: &mut Io<'_>) -> bool {
-        let r = &self.retry;
+        let r = &self.retry.unit;
         let open = r.recording && r.armed && self.pinned.is_none();
         let harmless = open && tags(&r.kept).all(|t| matches!(t, b'P' | b'D' | b'C' | b'H'));
         let inside = self.link.as_ref().is_some_and(|l| l.in_segment && l.is_quiet());
@@ -249,9 +280,9 @@ impl Session {
         }
         self.counters.retries += 1;
         self.retry.attempts += 1;
-        self.retry.muted = self.retry.answered;
-        self.retry.recording = false;
-        let mut rest = self.retry.kept.as_slice();
+        self.retry.muted = self.retry.unit.answered;
+        self.retry.unit.recording = false;
+        let mut rest = self.retry.unit.kept.as_slice();
         let mut frames = Vec::new();
         while let Ok(Some(h)) = frame::header(rest) {
             let Some((one, more)) = rest.split_at_checked(h.len) else { break };
@@ -261,6 +292,7 @@ impl Session {
             }
             rest = more;
         }
+        debug_assert!(!frames.is_empty(), "a request is given up without an answer");
         self.retry.restarted = false;
         self.retry.replaying = frames.len();
         frames

@@ -146,6 +146,21 @@ impl SessionSettings {
         &self.current
     }
 
+    /// What they take, with what a savepoint would go back to.
+    pub fn bytes(&self) -> usize {
+        const EACH: usize = 256;
+        let of = |list: &[Setting]| -> usize {
+            list.iter().map(|s| EACH + s.name.len() + s.sql.len()).sum()
+        };
+        let base: usize = self.base.iter().map(|b| EACH + b.name.len() + b.value().len()).sum();
+        let Some(open) = &self.open else { return base + of(&self.committed) };
+        let mut lists: Vec<_> = open.savepoints.iter().map(|(_, held)| &held.list).collect();
+        lists.push(&open.now.list);
+        // Each shares its list with the one before, until something is set.
+        lists.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        base + lists.into_iter().map(|list| of(list)).sum::<usize>()
+    }
+
     fn open(&mut self) -> &mut Open {
         let committed = &self.committed;
         self.open.get_or_insert_with(|| Open {

@@ -10,10 +10,15 @@ use crate::router::plan::{Control, Kind, Plan};
 use crate::router::{Planned, first_word};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
-use crate::wire::frontend;
+use crate::wire::{ProtocolError, frontend};
 
 impl Session {
-    pub(super) fn query(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
+    pub(super) fn query(
+        &mut self,
+        text: Result<&[u8], ProtocolError>,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Flow {
         if !self.pending.is_empty() {
             // Parse without Sync and then a Query: the server must see both in their order.
             match self.flush_pending(env, io) {
@@ -25,6 +30,13 @@ impl Session {
                 }
             }
         }
+        let text = match text {
+            Ok(text) => text,
+            Err(e) => {
+                self.refuse_query(e.into(), Fate::Insist, io);
+                return Flow::Done;
+            }
+        };
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
@@ -69,6 +81,9 @@ impl Session {
         if let Some(report) = self.refuses_execute(&plan) {
             return self.refuse_text(&plan, report, io);
         }
+        if let Some(report) = self.fills(&plan, text.len(), env) {
+            return self.refuse_text(&plan, report, io);
+        }
         let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
         if busy && self.names_own(&plan) {
             // The server skips what is in front of a Query with it, and only that.
@@ -94,6 +109,14 @@ impl Session {
             };
         }
         self.looks_for_drawn(&plan, env);
+        match self.refuses_to_prepare(&plan, &place, env) {
+            Ok(None) => {}
+            Ok(Some(report)) => {
+                self.refuse_and_roll_back(report, io);
+                return Flow::Done;
+            }
+            Err(need) => return Flow::Wait(need),
+        }
         match self.ensure(&place, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
@@ -209,6 +232,8 @@ impl Session {
     ) -> Option<&'static str> {
         self.unspoilable &= !control.ends_block();
         match (control, self.status) {
+            // A node is sent it at once, rather than that it is kept.
+            (Control::Begin, Status::Idle) if text.len() > MAX_BEGIN => None,
             (Control::Begin, Status::Idle) => {
                 self.begin.clear();
                 self.begin.extend_from_slice(text);
@@ -225,6 +250,9 @@ impl Session {
                 self.status = Status::Idle;
                 self.settings.rollback();
                 Some(if *control == Control::Commit && !failed { "COMMIT" } else { "ROLLBACK" })
+            }
+            (Control::PrepareTransaction, Status::Failed) => {
+                self.virtual_control(&Control::Rollback, text)
             }
             // The next one is begun as this one was, and has nothing to end.
             (Control::CommitAndChain, Status::Transaction) => {
@@ -252,6 +280,9 @@ impl Session {
         }
     }
 }
+
+/// The longest BEGIN, with its comments, that is kept until the transaction has a node.
+const MAX_BEGIN: usize = 16 << 10;
 
 /// `START TRANSACTION` has a tag of its own.
 fn is_start(text: &[u8]) -> bool {

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use super::columns::Columns;
 use super::link::Link;
 use super::listening;
 use super::moments::Meaning;
+use super::names::Costs;
 use super::prepared::{StatementId, statement_id};
 use crate::router::analysis::{Under, is_long};
 use crate::router::parameters_of_silent;
@@ -36,6 +38,13 @@ pub struct Statement {
     told: RefCell<Option<Vec<u8>>>,
     /// What it is with all that the client was told.
     content: Cell<StatementId>,
+}
+
+impl Costs for Rc<Statement> {
+    fn bytes(&self) -> usize {
+        let sent = self.sent.as_ref().map_or(0, Vec::len);
+        size_of::<Statement>() + self.text.len() + sent + 2 * self.oids.len()
+    }
 }
 
 impl Statement {
@@ -123,8 +132,13 @@ impl Statement {
 
     /// Types that CREATE TYPE has made stay as the client declared them, or did not: each node has
     /// other numbers for them.
+    ///
+    /// A cast to unknown takes a parameter of no type and not one of the type that it is told to have.
     fn settle_types(&self, told: &[u8]) {
         const FIRST_MADE: u32 = 16384;
+        if self.text.windows(7).any(|w| w.eq_ignore_ascii_case(b"unknown")) {
+            return;
+        }
         let mut oids = Vec::with_capacity(told.len());
         for (n, oid) in told.chunks_exact(4).enumerate() {
             let made = u32::from_be_bytes(oid.try_into().unwrap_or_default()) >= FIRST_MADE;

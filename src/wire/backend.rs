@@ -104,6 +104,13 @@ impl FromIterator<(u8, String)> for Fields {
     }
 }
 
+/// A message of the client's that is malformed, but well framed.
+impl From<super::ProtocolError> for Report {
+    fn from(malformed: super::ProtocolError) -> Self {
+        Self::error("08P01", malformed.0)
+    }
+}
+
 impl Report {
     #[track_caller]
     pub fn error(sqlstate: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {

@@ -6,7 +6,10 @@ use memchr::memchr;
 use super::ProtocolError;
 use super::frame;
 
+// As PostgreSQL words them (pqformat.c).
 const MALFORMED: ProtocolError = ProtocolError("invalid message format");
+const UNTERMINATED: ProtocolError = ProtocolError("invalid string in message");
+const TOO_SHORT: ProtocolError = ProtocolError("insufficient data left in message");
 
 /// A cursor over a message body. Every read checks its bounds.
 #[derive(Debug, Clone, Copy)]
@@ -14,20 +17,23 @@ pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     pub fn cstr(&mut self) -> Result<&'a [u8], ProtocolError> {
-        let end = memchr(0, self.0).ok_or(MALFORMED)?;
+        let end = memchr(0, self.0).ok_or(UNTERMINATED)?;
         let text = &self.0[..end];
         self.0 = &self.0[end + 1..];
         Ok(text)
     }
 
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], ProtocolError> {
-        let (head, tail) = self.0.split_at_checked(n).ok_or(MALFORMED)?;
+        let (head, tail) = self.0.split_at_checked(n).ok_or(TOO_SHORT)?;
         self.0 = tail;
         Ok(head)
     }
 
     pub fn u8(&mut self) -> Result<u8, ProtocolError> {
-        Ok(self.bytes(1)?[0])
+        match self.bytes(1) {
+            Ok(one) => Ok(one[0]),
+            Err(_) => Err(ProtocolError("no data left in message")),
+        }
     }
 
     pub fn i16(&mut self) -> Result<i16, ProtocolError> {
@@ -103,16 +109,13 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, ProtocolError> {
     let n = r.count()?;
     let formats = r.bytes(n * 2)?;
     let params = r.count()?;
-    if n > 1 && n != params {
-        return Err(ProtocolError("bind message has a wrong number of parameter formats"));
-    }
     let values = r.0;
     for _ in 0..params {
         let len = r.i32()?;
         if len >= 0 {
             r.bytes(len as usize)?;
         } else if len != -1 {
-            return Err(MALFORMED);
+            return Err(TOO_SHORT);
         }
     }
     let results = r.count()?;
@@ -136,10 +139,22 @@ impl<'a> Bind<'a> {
         let format = match self.formats.len() / 2 {
             0 => 0,
             1 => self.formats[1],
-            _ => self.formats[index * 2 + 1],
+            // Where there are more values than formats the server refuses the message.
+            _ => *self.formats.get(index * 2 + 1)?,
         };
         Some(Param { binary: format == 1, value })
     }
+}
+
+/// The names of a Bind of which the rest may be malformed: portal and statement.
+pub fn bind_names(body: &[u8]) -> Result<(&[u8], &[u8]), ProtocolError> {
+    let mut r = Reader(body);
+    Ok((r.cstr()?, r.cstr()?))
+}
+
+/// `H` and `S`
+pub fn empty(body: &[u8]) -> Result<(), ProtocolError> {
+    Reader(body).end()
 }
 
 /// `D` and `C`: whether it names a statement or a portal, and which.
@@ -147,6 +162,8 @@ impl<'a> Bind<'a> {
 pub enum Named<'a> {
     Statement(&'a [u8]),
     Portal(&'a [u8]),
+    /// What there is not.
+    Other(u8),
 }
 
 pub fn named(body: &[u8]) -> Result<Named<'_>, ProtocolError> {
@@ -154,11 +171,11 @@ pub fn named(body: &[u8]) -> Result<Named<'_>, ProtocolError> {
     let kind = r.u8()?;
     let name = r.cstr()?;
     r.end()?;
-    match kind {
-        b'S' => Ok(Named::Statement(name)),
-        b'P' => Ok(Named::Portal(name)),
-        _ => Err(MALFORMED),
-    }
+    Ok(match kind {
+        b'S' => Named::Statement(name),
+        b'P' => Named::Portal(name),
+        other => Named::Other(other),
+    })
 }
 
 /// `E`: portal and row limit (0: none).
@@ -262,6 +279,7 @@ mod tests {
         assert!(query(b"select 1\0").is_ok());
         assert!(query(b"select 1\0x").is_err());
         assert!(query(b"select 1").is_err());
-        assert!(named(b"Xn\0").is_err());
+        assert_eq!(named(b"Xn\0"), Ok(Named::Other(b'X')));
+        assert!(named(b"Sn\0x").is_err());
     }
 }

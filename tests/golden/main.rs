@@ -5,6 +5,7 @@
 //! `World::command`), or a comment. An indented line is what followed, compared whole. After a
 //! change that is meant, `GOLDEN=write cargo test --test golden` writes them anew: read the diff.
 
+mod fence;
 mod messages;
 mod world;
 

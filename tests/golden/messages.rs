@@ -34,6 +34,14 @@ fn client(text: &str, out: &mut Vec<u8>) -> bool {
     let (kind, rest) = word(text);
     match kind {
         "Query" => frontend::put_query(out, rest.as_bytes()),
+        // A message of this tag and body, in hexadecimal digits.
+        "Raw" => {
+            let (tag, hex) = word(rest);
+            let digits: Vec<_> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+            let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16);
+            let body: Vec<u8> = digits.chunks(2).map(|pair| byte(pair).unwrap()).collect();
+            frame::put(out, tag.as_bytes()[0], |b| b.extend_from_slice(&body));
+        }
         "Parse" => {
             let (n, sql) = word(rest);
             frontend::put_parse(out, name(n), sql.as_bytes(), b"");
@@ -195,6 +203,7 @@ fn client_text(tag: u8, body: &[u8]) -> String {
             match frontend::named(body).unwrap() {
                 frontend::Named::Statement(n) => format!("{verb}Statement {}", shown(n)),
                 frontend::Named::Portal(n) => format!("{verb}Portal {}", shown(n)),
+                frontend::Named::Other(kind) => format!("{verb} {kind}"),
             }
         }
         b'E' => {

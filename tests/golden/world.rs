@@ -11,7 +11,7 @@ use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
-use pgshunt::session::{Env, Facts, Flow, Io, Job, Moments, Need, Notification, Session};
+use pgshunt::session::{Env, Facts, Flow, Gather, Io, Job, Moments, Need, Notification, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -191,10 +191,15 @@ impl World {
             // The job of the client who spoke last has ended.
             ["job", "done", tag @ ..] => {
                 let client = self.clients.get_mut(&self.current).expect("a client");
-                client.job.take().expect("a job");
+                let job = client.job.take().expect("a job");
                 client.take_front();
                 let mut out = Vec::new();
                 put_command_complete(&mut out, &tag.join(" "));
+                match job {
+                    Job::Gather(Gather { behind, .. }) | Job::Ddl { behind, .. } => {
+                        out.extend_from_slice(&behind);
+                    }
+                }
                 put_ready(&mut out, Status::Idle);
                 client.session.job_done();
                 self.note(&out);
@@ -481,6 +486,7 @@ impl World {
             gate: &mut self.gate,
             planner: &mut self.planner,
             max_prepared: self.max_prepared,
+            max_session: 1 << 20,
             moments: &self.moments,
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });

@@ -176,3 +176,70 @@ async fn an_error_of_two_megabytes_is_as_good_as_a_short_one() {
     assert_eq!(wire.ask("SELECT 1").await, "E25P02Z");
     assert_eq!(wire.ask("ROLLBACK").await, "CZ");
 }
+
+/// Each Sync is five bytes to the client and a request to remember here.
+#[tokio::test]
+async fn requests_without_end_behind_a_slow_one_wait_in_the_socket() {
+    const SYNCS: usize = 400_000;
+    let b = Binary::start(1, "");
+    let before = b.memory();
+    let (mut reads, mut writes) = split(Wire::login(b.port).await.tcp);
+    let writing = tokio::spawn(async move {
+        writes.write_all(&query("SELECT pg_sleep(3)")).await.unwrap();
+        writes.write_all(&message(b'S', b"").repeat(SYNCS)).await.unwrap();
+    });
+    let mut most = 0;
+    let mut ready = 0;
+    while ready <= SYNCS {
+        let mut header = [0; 5];
+        reads.read_exact(&mut header).await.unwrap();
+        let mut body = vec![0; u32::from_be_bytes(header[1..].try_into().unwrap()) as usize - 4];
+        reads.read_exact(&mut body).await.unwrap();
+        assert_ne!(header[0], b'E');
+        ready += usize::from(header[0] == b'Z');
+        if ready == 1 || ready % 50_000 == 0 {
+            most = b.memory().max(most);
+        }
+    }
+    writing.await.unwrap();
+    assert!(most < before + ROOM, "{before} MB, then {most} MB");
+}
+
+#[tokio::test]
+async fn what_a_session_keeps_is_bounded() {
+    let p = Proxy::start_with(1, 1, |c| {
+        c.auth.method = AuthMethod::Trust;
+        c.limits.max_session = 1 << 20;
+    })
+    .await;
+    let mut wire = Wire::login(p.port()).await;
+    let much = "x".repeat(300_000);
+    for (n, answer) in ["CZ", "CZ", "CZ", "E54000Z", "E54000Z"].into_iter().enumerate() {
+        assert_eq!(wire.ask(&format!("SET x.a{n} = '{much}'")).await, answer, "{n}");
+    }
+    // What is there already may change, and what is not kept may be as long as it likes.
+    assert_eq!(wire.ask(&format!("SELECT length('{much}{much}')")).await, "TDCZ");
+    assert_eq!(wire.ask("SELECT length(current_setting('x.a2'))").await, "TDCZ");
+    assert_eq!(wire.ask("RESET ALL").await, "CZ");
+    let parse = |name: &str, sql: &str| {
+        let body = [name.as_bytes(), b"\0", sql.as_bytes(), b"\0\0\0"].concat();
+        [message(b'P', &body), message(b'S', b"")].concat()
+    };
+    let sql = format!("SELECT '{much}'");
+    for (n, answer) in ["1Z", "1Z", "1Z", "E54000Z"].into_iter().enumerate() {
+        wire.send(&parse(&format!("s{n}"), &sql)).await;
+        assert_eq!(wire.ready().await, answer, "{n}");
+    }
+    // The unnamed one is kept by no name.
+    wire.send(&parse("", &sql)).await;
+    assert_eq!(wire.ready().await, "1Z");
+    assert_eq!(wire.ask("BEGIN; SELECT 1").await, "CTDCZ");
+    wire.send(&message(b'B', b"p\0s0\0\0\0\0\0\0\0")).await;
+    wire.send(&message(b'S', b"")).await;
+    assert_eq!(wire.ready().await, "E54000Z", "a portal keeps its statement");
+    assert_eq!(wire.ask("ROLLBACK; DEALLOCATE ALL").await, "CCZ");
+    for (n, answer) in ["1Z", "1Z", "1Z", "E54000Z"].into_iter().enumerate() {
+        wire.send(&parse(&format!("s{n}"), &sql)).await;
+        assert_eq!(wire.ready().await, answer, "{n}");
+    }
+}

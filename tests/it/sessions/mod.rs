@@ -13,6 +13,7 @@ mod rotation;
 mod search_path;
 mod sequences;
 mod settings;
+mod two_phase;
 
 use pgshunt::config::Config;
 use tokio_postgres::Client;

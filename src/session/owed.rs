@@ -1,0 +1,48 @@
+//! How much a client may ask for before it is answered.
+//!
+//! Each request that was sent is remembered until its answer came, so a client that pipelines without
+//! end behind a slow statement must be stopped: its messages are left where they are, and its socket
+//! fills.
+
+use super::{Io, Session};
+
+/// Requests under way above which no more are taken, until half of them are answered.
+const MOST: usize = 1024;
+/// The same of their bytes, until all of them are answered.
+const MOST_BYTES: usize = 16 << 20;
+
+/// What was taken since nothing was under way.
+#[derive(Debug, Default)]
+pub(super) struct Owed {
+    bytes: usize,
+    full: bool,
+}
+
+impl Session {
+    /// So much is under way that a message must wait for answers.
+    pub(super) fn owes_enough(&mut self, tag: u8, io: &mut Io<'_>) -> bool {
+        let requests = self.link.as_ref().map_or(0, |l| l.expects.len());
+        if requests == 0 {
+            self.owed = Owed::default();
+            return false;
+        }
+        let Owed { bytes, full } = &mut self.owed;
+        *full = match *full {
+            true => requests > MOST / 2 || *bytes > MOST_BYTES,
+            false => requests >= MOST || *bytes > MOST_BYTES,
+        };
+        // What belongs to a COPY asks for nothing, and the server may wait for it.
+        let waits = *full && !matches!(tag, b'd' | b'c' | b'f' | b'X');
+        if waits {
+            self.ask_for_answers(io);
+        }
+        waits
+    }
+
+    /// A message of this length was taken.
+    pub(super) fn note_owed(&mut self, bytes: usize) {
+        if self.link.as_ref().is_some_and(|l| !l.expects.is_empty()) {
+            self.owed.bytes += bytes;
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Errors of pgshunt's own, in place of an answer.
+//!
+//! Where the server has begun with the transaction or the segment it must fail too, or it would carry
+//! on, and commit, what the client takes for failed: it is sent a statement that cannot succeed, and
+//! the client reads our error for the server's.
+
+use super::link::{Expect, Fate, Reply};
+use super::{Io, Pending, Session};
+use crate::wire::backend::{self, Report, Status};
+use crate::wire::frontend;
+
+/// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a
+/// failed transaction with that one's error. No function can be of this name in that schema.
+pub(super) const FAILING: &[u8] = b"SELECT pg_catalog.\"this statement was refused by pgshunt\"()";
+
+impl Session {
+    /// The message in front could not be carried out: it is answered with an error.
+    pub fn refuse(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
+        self.retry.give_up(tag);
+        match tag {
+            b'Q' | b'F' => self.refuse_query(report, Fate::Refuse, io),
+            _ => self.refuse_message(tag, report, io),
+        }
+    }
+
+    /// A job has failed after `answered` of its request's answers had been passed on.
+    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
+        self.forget_pending(answered);
+        self.refuse(tag, report, io);
+    }
+
+    /// Answers with an error of ours, in the simple protocol.
+    pub(super) fn refuse_query(
+        &mut self,
+        report: Report,
+        fate: fn(Box<Report>) -> Fate,
+        io: &mut Io<'_>,
+    ) {
+        self.counters.refused += 1;
+        match &mut self.link {
+            Some(link) if link.started && !link.is_free() => {
+                // The server must see a failing statement too, or its transaction would go on.
+                frontend::put_query(io.server, FAILING);
+                let mut e = Expect::new(Reply::Query, fate(Box::new(report)));
+                e.undo.client = Some((Vec::new(), self.unnamed.take()));
+                e.undo.unnamed = Some(link.unnamed.take());
+                link.push(e);
+            }
+            _ => {
+                self.tell(&report, io);
+                if self.status == Status::Transaction {
+                    self.status = Status::Failed;
+                }
+                backend::put_ready(io.client, self.status);
+                self.let_go = true;
+            }
+        }
+    }
+
+    pub(super) fn refuse_message(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
+        self.refuse_extended(report, io);
+        if tag == b'S' {
+            // Sync itself always answers.
+            self.finish_sync(io);
+        }
+    }
+
+    /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
+    fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
+        self.counters.refused += 1;
+        self.skipping = true;
+        // Behind what only a node could have answered nothing is answered any more.
+        let asked = |p: &Pending| {
+            matches!(
+                p,
+                Pending::DescribeStatement { .. }
+                    | Pending::DescribePortal { .. }
+                    | Pending::Execute { .. }
+            )
+        };
+        if let Some(at) = self.pending.iter().position(asked) {
+            let kept = self.pending.drain(..at).collect();
+            self.forget_pending(0);
+            self.pending = kept;
+        }
+        match &mut self.link {
+            Some(link) if link.started && !link.is_free() => {
+                for p in std::mem::take(&mut self.pending) {
+                    let (bytes, undo) = p.answered();
+                    // What is under way is answered first; nothing is pending any more.
+                    let _ = self.ours(bytes, undo, io);
+                }
+                self.pending_bytes = 0;
+                let Some(link) = &mut self.link else { return };
+                // The server must fail too, or it would commit what came before in this segment.
+                frontend::put_parse(io.server, b"", super::FAILING, b"");
+                let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
+                e.undo.unnamed = Some(link.unnamed.take());
+                link.push(e);
+            }
+            _ => {
+                let muted = self.retry.muted();
+                for p in std::mem::take(&mut self.pending).into_iter().skip(muted) {
+                    io.client.extend_from_slice(&p.answered().0);
+                }
+                self.pending_bytes = 0;
+                self.tell(&report, io);
+                if self.status == Status::Transaction {
+                    self.status = Status::Failed;
+                }
+            }
+        }
+    }
+}
