@@ -64,6 +64,8 @@ const KEYS: &[Key] = &[
     fixed("limits.analysis_memory", Shown(|c| c.limits.analysis_memory.to_string())),
     live("limits.login_timeout", Time(|c| &mut c.limits.login_timeout)),
     live("limits.max_clients", Count(|c| &mut c.limits.max_clients)),
+    live("limits.max_logins", Count(|c| &mut c.limits.max_logins)),
+    live("limits.max_logins_per_address", Count(|c| &mut c.limits.max_logins_per_address)),
     live("limits.max_message", Size(|c| &mut c.limits.max_message, MIN_MESSAGE)),
     live("limits.max_session", Size(|c| &mut c.limits.max_session, MIN_SESSION)),
     live("log.filter", Text(|c| &mut c.log.filter)),

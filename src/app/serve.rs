@@ -5,6 +5,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::takeover::{Door, TakeoverError};
 use super::{Server, Source, StartError, successor, systemd};
 use crate::config::Config;
+use crate::net::files;
 
 /// `pgshunt serve`: runs until SIGTERM or SIGINT, or until another process has taken over.
 pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
@@ -79,20 +80,13 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
     outcome
 }
 
-/// Opens as many files as may be: a client is one, and its server connection another.
+/// Opens as many files as may be, and says if that is fewer than clients may come.
 fn raise_file_limit(config: &Config) {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: reads and writes one struct of ours.
-    let done = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
-        }
-    };
+    let files = files::limit();
     let wanted = config.limits.max_clients + config.pool.size * config.cluster.nodes.len();
-    if !done || limit.rlim_cur < wanted as libc::rlim_t {
+    if files < wanted {
         tracing::warn!(
-            files = limit.rlim_cur,
+            files,
             wanted,
             "more clients are allowed than files may be open (ulimit -n)"
         );

@@ -33,6 +33,7 @@ use tokio::net::UnixListener;
 use crate::client::{Elsewhere, Parcel};
 use crate::net::listen::{Listener, SocketFile};
 use crate::net::passing::Line;
+use crate::net::socket;
 
 /// The form of what is said here, sessions and all. Only processes of one form understand each other:
 /// another number whenever what was written before would be read wrongly.
@@ -78,6 +79,8 @@ pub enum TakeoverError {
     Nobody { path: PathBuf, error: io::Error },
     #[error("the running pgshunt cannot be taken over from now: {0}")]
     Refused(String),
+    #[error("who answers at server.takeover_socket runs as another user ({0})")]
+    Stranger(u32),
     #[error("the running pgshunt broke the talk off")]
     HungUp,
     #[error("taking over: {0}")]
@@ -121,6 +124,12 @@ impl Predecessor {
         blocking(move || {
             let stream = std::os::unix::net::UnixStream::connect(&path)
                 .map_err(|error| TakeoverError::Nobody { path, error })?;
+            // Another user's process would get our clients, or give us sockets of its own.
+            let theirs = socket::peer_uid(&stream)?;
+            // SAFETY: reads a number of this process.
+            if theirs != unsafe { libc::geteuid() } && theirs != 0 {
+                return Err(TakeoverError::Stranger(theirs));
+            }
             let line = Line::new(stream)?;
             let version = env!("CARGO_PKG_VERSION").to_owned();
             line.send(&ToPredecessor::Hello { version, form: FORM }, &[])?;

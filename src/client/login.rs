@@ -15,6 +15,7 @@ use super::cancel::Registration;
 use super::replication::Granted;
 use super::reported::{Asked, Known, Told};
 use super::shared::Admission;
+use super::threshold::{Standee, Threshold};
 use super::worker::Worker;
 use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
@@ -91,25 +92,26 @@ pub async fn run(
     mut input: BytesMut,
     addr: ClientAddr,
     binding: Option<Vec<u8>>,
+    standee: Standee,
 ) -> Result<Outcome, Failure> {
     let shared = &worker.shared;
     worker.stats.clients_accepted.inc();
     // Who was accepted before a successor came is let in, and then handed over.
     let closing = shared.is_closing() && shared.successor().is_none();
-    if closing && !CONSOLE.contains(&startup.database.as_str()) {
+    let console = CONSOLE.contains(&startup.database.as_str());
+    if closing && !console {
         worker.stats.clients_refused.inc();
         return Err(Report::fatal("57P03", "pgshunt is shutting down").into());
     }
-    let Some(admission) = shared.admit() else {
-        worker.stats.clients_refused.inc();
-        return Err(Report::fatal("53300", "sorry, too many clients already").into());
-    };
+    if !console && Threshold::is_full(stream.socket(), &shared.config.load()) {
+        return Err(crowded(worker));
+    }
+    let mut admission = shared.admit();
     let mut out = Out::default();
     let (protocol, asked_for) = Minor::spoken(startup.minor);
     if !asked_for || !startup.extensions.is_empty() {
         startup::put_negotiate(out.buf(), protocol, &startup.extensions);
     }
-    let console = CONSOLE.contains(&startup.database.as_str());
     let client = Client {
         worker,
         stream: &mut *stream,
@@ -122,6 +124,10 @@ pub async fn run(
         asked: None,
     };
     let credentials = client.authenticate().await?;
+    drop(standee);
+    if !console && !admission.let_in() {
+        return Err(crowded(worker));
+    }
     backend::put_authentication(out.buf(), 0, &[]);
 
     let application_name = startup
@@ -200,6 +206,11 @@ pub async fn run(
         admission,
         input,
     })))
+}
+
+fn crowded(worker: &Worker) -> Failure {
+    worker.stats.clients_refused.inc();
+    Report::fatal("53300", "sorry, too many clients already").into()
 }
 
 /// The end of a login: the server's parameters, the client's cancel key, ReadyForQuery.

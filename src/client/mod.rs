@@ -28,6 +28,7 @@ mod replication;
 mod reported;
 mod roles;
 pub mod shared;
+mod threshold;
 pub mod worker;
 
 use std::os::fd::AsFd;
@@ -41,6 +42,7 @@ use crate::wire::backend::Report;
 pub use cancel::{Cancels, Elsewhere};
 pub use handover::{Arrival, Arrivals, Parcel, Successor, adopt};
 use handshake::Opening;
+use threshold::Standee;
 use worker::Worker;
 
 /// Serves one client from its first byte to its last.
@@ -49,10 +51,21 @@ pub async fn serve(worker: Rc<Worker>, socket: Socket, addr: ClientAddr) {
         tracing::debug!(%addr, error = %e, "client socket");
         return;
     }
-    let limit = worker.shared.config.load().limits.login_timeout;
+    let config = worker.shared.config.load_full();
+    let limit = config.limits.login_timeout;
     let logging_in = worker.shared.registry.begin_login();
+    let standee = worker.shared.threshold.enter(addr, &config);
+    let sent_away = standee.sent_away();
     // Boxed: what a login needs, the client does not carry for as long as it lives.
-    let opening = tokio::time::timeout(limit, Box::pin(open(&worker, socket, addr))).await;
+    let opened = tokio::time::timeout(limit, Box::pin(open(&worker, socket, addr, standee)));
+    let opening = tokio::select! {
+        opening = opened => opening,
+        () = sent_away.notified() => {
+            worker.stats.clients_refused.inc();
+            tracing::debug!(%addr, "sent away: too many connections have not logged in");
+            return;
+        }
+    };
     let client = match opening {
         Ok(Some(client)) => client,
         Ok(None) => return,
@@ -84,7 +97,12 @@ enum Opened {
 }
 
 /// Handshake and login. `None`: the connection is over, and the client knows why.
-async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<Opened> {
+async fn open(
+    worker: &Rc<Worker>,
+    socket: Socket,
+    addr: ClientAddr,
+    standee: Standee,
+) -> Option<Opened> {
     let required = worker.shared.config.load().tls.clients == ClientTls::Require;
     // A reload in between changes the certificate for later ones, not under this one.
     let tls = worker.shared.tls.load_full();
@@ -99,7 +117,7 @@ async fn open(worker: &Rc<Worker>, socket: Socket, addr: ClientAddr) -> Option<O
         Opening::Cancel { stream, pid, secret } => Some(Opened::Cancel { stream, pid, secret }),
         Opening::Startup { mut stream, startup, input } => {
             let binding = tls.filter(|_| stream.is_tls()).and_then(|t| t.binding().map(Vec::from));
-            match login::run(worker, &mut stream, startup, input, addr, binding).await {
+            match login::run(worker, &mut stream, startup, input, addr, binding, standee).await {
                 Ok(login::Outcome::Session(parts)) => {
                     Some(Opened::Session(Box::new(relay::Client::new(worker, stream, *parts))))
                 }

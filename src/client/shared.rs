@@ -14,6 +14,7 @@ pub use super::cancel::Registration;
 use super::listeners::Listeners;
 use super::reported::Reported;
 use super::roles::{Kept, Roles};
+use super::threshold::Threshold;
 use super::{Cancels, Successor};
 use crate::catalog::Store;
 use crate::config::Live;
@@ -64,9 +65,13 @@ pub struct Shared {
     pub moments: Moments,
     /// Long texts under analysis.
     pub analyses: Analyses,
+    /// Connections that have not logged in yet.
+    pub(super) threshold: Threshold,
     /// Connections under TLS whose clients a successor serves.
     pub pumps: Pumps,
+    /// All that have come, and those of them that have logged in.
     clients: AtomicUsize,
+    let_in: AtomicUsize,
     /// No new clients: the process ends when the last one has left.
     closing: AtomicBool,
     left: Notify,
@@ -113,8 +118,10 @@ impl Shared {
             listeners,
             moments: Moments::later(since_epoch.as_micros() as u64),
             analyses,
+            threshold: Threshold::default(),
             pumps: Pumps::default(),
             clients: AtomicUsize::new(0),
+            let_in: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             left: Notify::new(),
             draining,
@@ -158,15 +165,15 @@ impl Shared {
 
     /// Counts a client in that was let in by our predecessor.
     pub fn admit_known(self: &Arc<Self>) -> Admission {
-        self.clients.fetch_add(1, Ordering::AcqRel);
-        Admission(self.clone())
+        let mut admission = self.admit();
+        admission.let_in();
+        admission
     }
 
-    /// Counts a client in; `None` when the limit is reached.
-    pub fn admit(self: &Arc<Self>) -> Option<Admission> {
-        let before = self.clients.fetch_add(1, Ordering::AcqRel);
-        let admission = Admission(self.clone());
-        (before < self.config.load().limits.max_clients).then_some(admission)
+    /// Counts a client in that has come: the process does not end under it.
+    pub fn admit(self: &Arc<Self>) -> Admission {
+        self.clients.fetch_add(1, Ordering::AcqRel);
+        Admission { shared: self.clone(), let_in: false }
     }
 }
 
@@ -175,12 +182,28 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A client that has been counted.
-pub struct Admission(Arc<Shared>);
+pub struct Admission {
+    shared: Arc<Shared>,
+    /// It has proven who it is, and counts for `limits.max_clients`.
+    let_in: bool,
+}
+
+impl Admission {
+    /// Whether there is room for one more that has proven who it is.
+    pub fn let_in(&mut self) -> bool {
+        self.let_in = true;
+        let before = self.shared.let_in.fetch_add(1, Ordering::AcqRel);
+        before < self.shared.config.load().limits.max_clients
+    }
+}
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if self.0.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.left.notify_one();
+        if self.let_in {
+            self.shared.let_in.fetch_sub(1, Ordering::AcqRel);
+        }
+        if self.shared.clients.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.left.notify_one();
         }
     }
 }

@@ -153,6 +153,8 @@ impl Source<'_> {
             ("pool", "size", config.pool.size),
             ("pool", "max_prepared", config.pool.max_prepared),
             ("limits", "max_clients", config.limits.max_clients),
+            ("limits", "max_logins", config.limits.max_logins),
+            ("limits", "max_logins_per_address", config.limits.max_logins_per_address),
         ] {
             if value == 0 {
                 return refuse(&[section, key], format!("{key} must be at least 1"));

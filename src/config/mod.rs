@@ -247,6 +247,10 @@ impl Default for Pool {
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     pub max_clients: usize,
+    /// Connections that have not proven who they are yet.
+    pub max_logins: usize,
+    /// Those of them that may come from one address.
+    pub max_logins_per_address: usize,
     /// Largest statement or Bind message held to be routed, in bytes. COPY data and results are
     /// streamed and not bounded by this.
     #[serde(deserialize_with = "units::size")]
@@ -266,6 +270,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_clients: 10_000,
+            max_logins: 2000,
+            max_logins_per_address: 1000,
             max_message: 64 << 20,
             analysis_memory: 512 << 20,
             max_session: 32 << 20,

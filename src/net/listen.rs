@@ -210,6 +210,8 @@ impl Lock {
         loop {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).truncate(false).mode(0o600);
+            // In a directory of everybody's, somebody's link would lead us to a file of his choice.
+            options.custom_flags(libc::O_NOFOLLOW);
             let file = options.open(&path)?;
             // SAFETY: the descriptor is open for as long as `file` lives.
             if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {

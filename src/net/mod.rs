@@ -1,6 +1,7 @@
 //! Sockets: TCP and Unix, in clear or under TLS, and those that listen for clients.
 
 pub mod duplex;
+pub mod files;
 pub mod listen;
 pub mod passing;
 pub mod pump;

@@ -30,6 +30,23 @@ pub fn path_in(directory: &Path, port: u16) -> PathBuf {
     directory.join(format!(".s.PGSQL.{port}"))
 }
 
+/// The user that the process at the other end of a Unix socket ran as.
+pub fn peer_uid(stream: &std::os::unix::net::UnixStream) -> io::Result<u32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the struct is as long as is said.
+    let failed = unsafe {
+        libc::getsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(stream),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &mut len,
+        )
+    };
+    if failed == 0 { Ok(peer.uid) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The system's name for a user. It may have to ask a directory server: this blocks.
 pub fn user_name(uid: u32) -> Option<String> {
     // SAFETY: all zeroes are valid for this struct of numbers and pointers.

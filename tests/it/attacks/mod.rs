@@ -7,3 +7,4 @@ mod identity;
 mod lying;
 mod names;
 mod planted;
+mod strangers;
