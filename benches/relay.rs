@@ -44,6 +44,7 @@ fn routes() -> Arc<RoutingTable> {
         since: Epoch(1),
     };
     let rows = Rows {
+        hidden: Default::default(),
         sequences: Vec::new(),
         epoch: 1,
         nodes: vec![node(1), node(2)],

@@ -378,16 +378,23 @@ async fn end_periods(shared: Arc<Shared>) {
 async fn follow_catalog(store: Arc<Store>, registry: Arc<Registry>) {
     let mut tick = tokio::time::interval(CATALOG_POLL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut print = None;
     loop {
         tick.tick().await;
-        let asked = tokio::time::timeout(PATIENCE_WITH_HOME, store.epoch()).await;
+        let asked = async {
+            // Objects that lead to distributed tables can be made on the node directly.
+            let hidden = store.hidden_print().await.unwrap_or_else(|_| print.clone());
+            Ok::<_, CatalogError>((store.epoch().await?, hidden))
+        };
+        let asked = tokio::time::timeout(PATIENCE_WITH_HOME, asked).await;
         registry.set_home_answers(matches!(asked, Ok(Ok(_))));
         let Ok(asked) = asked else {
             tracing::warn!("the home node does not answer; serving from memory");
             continue;
         };
         match asked {
-            Ok(epoch) if epoch > store.routes().load().epoch => {
+            Ok((epoch, hidden)) if hidden != print || epoch > store.routes().load().epoch => {
+                print = hidden;
                 if let Err(error) = store.reload().await {
                     tracing::warn!(%error, "the catalog has changed and cannot be read");
                 }

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 pub mod ddl;
+mod hidden;
 pub mod moves;
 pub mod nodes;
 pub mod owner;

@@ -6,11 +6,13 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
 use super::addresses::follow;
+use super::hidden;
 use super::repair;
 use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector};
 use crate::config::ClusterNode;
 use crate::hash::KeyType;
+use crate::topology::hidden::Hidden;
 use crate::topology::{
     BuildError, ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow,
     PlacementState, Routes, RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -116,6 +118,16 @@ impl Store {
         let client = self.home_client().await?;
         let row = client.lock().await.query_one("SELECT epoch FROM pgshunt.meta", &[]).await?;
         Ok(Epoch(row.get(0)))
+    }
+
+    /// Changes when something may lead to a distributed table under another name; `None`: there is none.
+    pub async fn hidden_print(&self) -> Result<Option<String>, CatalogError> {
+        if self.routes.load().tables().next().is_none() {
+            return Ok(None);
+        }
+        let client = self.home_client().await?;
+        let print = hidden::print(&*client.lock().await).await?;
+        Ok(Some(print))
     }
 
     /// Reads all rows in one snapshot and publishes the routing table they make.
@@ -278,6 +290,8 @@ async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
             })
         })
         .collect::<Result<_, CatalogError>>()?;
+    let tables: Vec<TableRow> = tables;
+    let hidden = if tables.is_empty() { Hidden::default() } else { hidden::read(&tx).await? };
     tx.commit().await?;
-    Ok(Rows { epoch, nodes, groups, tables, shards, placements, sequences })
+    Ok(Rows { epoch, nodes, groups, tables, shards, placements, sequences, hidden })
 }

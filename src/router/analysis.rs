@@ -12,6 +12,7 @@ use super::make::{make, unread};
 use super::plan::Plan;
 use super::scope::Speech;
 use crate::sql::size::{self, Size};
+use crate::topology::hidden::Hidden;
 use crate::topology::{Epoch, RoutingTable};
 use crate::wire::backend::Report;
 
@@ -32,6 +33,8 @@ pub struct Under {
     path: Option<String>,
     temporary: bool,
     foreign_text: bool,
+    local_code: bool,
+    hidden: Arc<Hidden>,
 }
 
 impl Under {
@@ -42,6 +45,8 @@ impl Under {
             path: speech.path.map(str::to_owned),
             temporary: speech.temporary,
             foreign_text: speech.foreign_text,
+            local_code: speech.local_code,
+            hidden: routes.hidden().clone(),
         }
     }
 }
@@ -102,6 +107,7 @@ impl Order {
             path: under.path.as_deref(),
             temporary: under.temporary,
             foreign_text: under.foreign_text,
+            local_code: under.local_code,
         };
         let (plan, _) = make(&self.text, &self.routes, &self.functions, speech, &Unlexed);
         Analysed { text: self.text, under: self.under, plan: Arc::new(plan) }

@@ -11,7 +11,7 @@ use super::plan::{Control, Fold, KeySource, Kind, Merge};
 use super::proof::{Compared, Found, Outcome, Prover};
 use super::scope::{Named, Names};
 use super::tables::tables;
-use super::{traces, utility, whole_rows, writes};
+use super::{hidden, traces, utility, whole_rows, writes};
 use crate::wire::backend::Report;
 
 /// What a statement is analysed against.
@@ -122,7 +122,7 @@ fn mark_repeated(node: Node<'_>, keys: &mut [super::plan::Key], compared: &Compa
 }
 
 fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Kind> {
-    let tables = tables(node, cx.names);
+    let mut tables = tables(node, cx.names);
     if tables.too_deep {
         return Ok(refused("the statement is nested too deeply", "Split it."));
     }
@@ -145,6 +145,9 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
     }
     if let Some(name) = &tables.only {
         return Ok(only(name));
+    }
+    if let Some(kind) = tables.hidden.take() {
+        return Ok(kind);
     }
     if !tables.distributed {
         return Ok(without_distributed(node, tables.local, cx));
@@ -378,7 +381,8 @@ fn copy(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
         };
     };
     match cx.names.look_up(rv) {
-        Named::Local => Kind::Home,
+        Named::Local => hidden::relation(rv.relname().unwrap_or_default(), c.is_from, cx.names)
+            .unwrap_or(Kind::Home),
         Named::Leaf(shard) => Kind::Leaf(shard),
         Named::Distributed(t) => refused(
             format!("COPY of the distributed table \"{}\" is not supported", t.name),

@@ -12,6 +12,7 @@ use super::place::{Given, Values};
 use super::plan::Plan;
 use super::scope::Speech;
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
+use crate::topology::hidden::Hidden;
 use crate::topology::{Epoch, RoutingTable};
 
 /// What the plans of one worker may take, in bytes. Past it those go that were asked for least.
@@ -41,6 +42,7 @@ pub struct Planner {
     key: Vec<u8>,
     plans: Plans,
     epoch: Option<Epoch>,
+    hidden: Arc<Hidden>,
     pub parsed: u64,
     /// Plans that were in the cache.
     pub found: u64,
@@ -127,14 +129,16 @@ impl Planner {
             key: Vec::new(),
             plans: Cache::with(PLANS, MOST_BYTES, Weigh, hasher, DefaultLifecycle::default()),
             epoch: None,
+            hidden: Arc::default(),
             parsed: 0,
             found: 0,
         }
     }
 
     fn fresh(&mut self, routes: &RoutingTable) {
-        if self.epoch != Some(routes.epoch) {
+        if self.epoch != Some(routes.epoch) || !Arc::ptr_eq(&self.hidden, routes.hidden()) {
             self.epoch = Some(routes.epoch);
+            self.hidden = routes.hidden().clone();
             self.plans.clear();
         }
     }
@@ -234,7 +238,13 @@ fn key(out: &mut Vec<u8>, text: &[u8], of: Of, routes: &RoutingTable, speech: Sp
         out.push(0);
         out.extend_from_slice(path.as_bytes());
     }
-    let flags = [speech.temporary, speech.foreign_text, routes.is_plain(), of == Of::Shape];
+    let flags = [
+        speech.temporary,
+        speech.foreign_text,
+        speech.local_code,
+        routes.is_plain(),
+        of == Of::Shape,
+    ];
     out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));
 }
 

@@ -86,6 +86,7 @@ fn parse_and_plan(
         path: path.as_deref(),
         temporary: speech.temporary,
         foreign_text: speech.foreign_text,
+        local_code: speech.local_code,
     };
     for raw in tree.iter() {
         let start = usize::try_from(raw.stmt_location).unwrap_or(0);

@@ -14,6 +14,7 @@ mod cache;
 mod constant;
 mod draws;
 mod functions;
+mod hidden;
 mod make;
 mod node_bound;
 mod path;

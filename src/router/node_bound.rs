@@ -71,7 +71,11 @@ fn function(f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) -> Option<Bo
         {
             name
         }
-        Some((_, name)) => return Some(Bound::Home(format!("function {name}"))),
+        Some((_, name)) => {
+            let hidden = super::hidden::function(name, cx.names);
+            let home = || Bound::Home(format!("function {name}"));
+            return Some(hidden.map_or_else(home, |kind| Bound::Refused(Box::new(kind))));
+        }
         None => return Some(Bound::Home("a function of another database".to_owned())),
     };
     let distributed = cx.names.routes.tables().next().is_some();

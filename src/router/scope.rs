@@ -32,6 +32,8 @@ pub struct Names<'a> {
     /// The session's texts do not mean to PostgreSQL what they mean to us: another encoding, or
     /// backslashes in plain literals.
     pub foreign_text: bool,
+    /// The session says of code that puts its SQL together that it uses no distributed table.
+    pub local_code: bool,
 }
 
 /// What a session's past says about names and literals. A plan holds only under the same.
@@ -41,6 +43,7 @@ pub struct Speech<'a> {
     pub path: Option<&'a str>,
     pub temporary: bool,
     pub foreign_text: bool,
+    pub local_code: bool,
 }
 
 impl Names<'_> {

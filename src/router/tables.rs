@@ -7,6 +7,7 @@
 use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{Node, nodes};
 
+use super::plan::Kind;
 use super::scope::{Named, Names};
 use crate::topology::ShardId;
 
@@ -25,6 +26,8 @@ pub struct Tables {
     pub unclear: Option<String>,
     /// A distributed table that is asked for without its shards (ONLY).
     pub only: Option<String>,
+    /// A relation leads to a distributed table.
+    pub hidden: Option<Kind>,
     pub too_deep: bool,
 }
 
@@ -177,7 +180,13 @@ impl<'a> Search<'a, '_> {
                 t.several_leaves |= t.leaf.is_some_and(|s| s != shard);
                 t.leaf = Some(shard);
             }
-            Named::Local => t.local = true,
+            Named::Local => {
+                t.local = true;
+                let name = rv.relname().unwrap_or_default();
+                if t.hidden.is_none() {
+                    t.hidden = super::hidden::relation(name, is_target, self.names);
+                }
+            }
             Named::Unclear(name) => t.unclear = Some(name),
         }
     }

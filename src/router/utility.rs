@@ -13,7 +13,7 @@ use super::analyze::{Context, is_temporary, only, refused};
 use super::node_bound::{changes_reading, reads_alike};
 use super::plan::{Control, Kind, PREPARE, Traces};
 use super::scope::Named;
-use super::{rights, traces};
+use super::{hidden, rights, traces};
 use crate::topology::RoutingTable;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -301,6 +301,9 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             "a statement on roles or their rights inside of DO would change the home node only",
             "Send it as a statement of its own, which reaches all nodes.",
         );
+        return (kind, Control::None);
+    }
+    if let Some(kind) = hidden::code(node, cx) {
         return (kind, Control::None);
     }
     if let Node::CreateStmt(c) = node {

@@ -13,6 +13,7 @@ impl Session {
             path: self.settings.search_path(),
             temporary: self.pinned.is_some() || self.check.is_path_open(),
             foreign_text: self.settings.foreign_text(),
+            local_code: self.settings.local_code(),
         }
     }
 

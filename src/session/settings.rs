@@ -141,6 +141,21 @@ impl SessionSettings {
         self.foreign_text
     }
 
+    /// `pgshunt.dynamic_sql` is `local`.
+    pub fn local_code(&self) -> bool {
+        const NAME: &str = "pgshunt.dynamic_sql";
+        let list = self.open.as_ref().map_or(&self.committed, |o| &*o.now.list);
+        // As it was set, or as set_config() would set what the server says of it.
+        let says = |text: &str| {
+            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+            words.any(|w| w.eq_ignore_ascii_case("local"))
+        };
+        match list.iter().find(|s| s.name == NAME) {
+            Some(set) => says(&set.sql),
+            None => self.base.iter().any(|s| s.name == NAME && says(s.value())),
+        }
+    }
+
     /// What must be in force on a connection at the start of a transaction.
     pub fn current(&self) -> &Settings {
         &self.current

@@ -5,6 +5,7 @@
 //! is then swapped whole (see [`Routes`]), so a reader holds one consistent truth for as long as it
 //! likes and nobody edits it under them.
 
+pub mod hidden;
 mod ids;
 mod routing_table;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::hidden::Hidden;
 use super::{Epoch, GroupId, NodeId, ShardId, TableId};
 use crate::hash::KeyType;
 
@@ -100,6 +101,8 @@ pub struct Rows {
     pub placements: Vec<PlacementRow>,
     /// Sequences that distributed tables own, by schema and name: each node has a slot in them.
     pub sequences: Vec<(String, String)>,
+    /// What leads to distributed tables under other names.
+    pub hidden: Hidden,
 }
 
 /// A distributed table as statements see it.
@@ -178,6 +181,7 @@ pub struct RoutingTable {
     by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
     sequences: Arc<[(String, String)]>,
+    hidden: Arc<Hidden>,
     /// The same nodes without a table; `None` in that one itself.
     plain: Option<Arc<RoutingTable>>,
 }
@@ -250,6 +254,7 @@ impl RoutingTable {
             by_name,
             shards,
             sequences,
+            hidden: Arc::new(rows.hidden.clone()),
             plain: None,
         };
         Ok(table.with_plain())
@@ -265,6 +270,7 @@ impl RoutingTable {
             by_name: hashbrown::HashMap::default(),
             shards: BTreeMap::new(),
             sequences: Arc::from([]),
+            hidden: self.hidden.clone(),
             plain: None,
         }));
         self
@@ -274,6 +280,11 @@ impl RoutingTable {
     /// theirs is distributed.
     pub fn plain(self: &Arc<Self>) -> &Arc<Self> {
         self.plain.as_ref().unwrap_or(self)
+    }
+
+    /// What leads to distributed tables under other names.
+    pub fn hidden(&self) -> &Arc<Hidden> {
+        &self.hidden
     }
 
     pub fn is_plain(&self) -> bool {
@@ -496,6 +507,7 @@ mod tests {
             |id, remainder| ShardRow { id: ShardId(id), group: GroupId(1), modulus: 2, remainder };
         Rows {
             sequences: Vec::new(),
+            hidden: Hidden::default(),
             epoch: 1,
             nodes: vec![node(1, true), node(2, false)],
             groups: vec![GroupRow {

@@ -76,6 +76,7 @@ fn rows() -> Rows {
         ],
     };
     Rows {
+        hidden: Default::default(),
         sequences: Vec::new(),
         epoch: 1,
         nodes: vec![node(1), node(2)],

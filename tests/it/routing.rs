@@ -153,3 +153,81 @@ async fn a_row_goes_by_the_key_that_is_stored() {
         assert_eq!(texts(&c, &format!("SELECT v FROM g WHERE k = {k}")).await, ["1"]);
     }
 }
+
+/// What is made past pgshunt is known once the catalogs have been looked at.
+async fn comes_to_be_refused(c: &Client, sql: &str) -> String {
+    wait_for(sql, async || match c.batch_execute(sql).await {
+        Err(e) => {
+            e.as_db_error().filter(|e| e.code().code() == "0A000").map(|e| e.message().to_owned())
+        }
+        Ok(()) => None,
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_leads_to_a_distributed_table_is_refused_whoever_made_it() {
+    let (p, c) = tenants().await;
+    for sql in [
+        "CREATE VIEW lv AS SELECT * FROM l",
+        "CREATE FUNCTION lf() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM l'",
+    ] {
+        c.batch_execute(sql).await.unwrap();
+    }
+    let home = connect(p.nodes.nodes[0].port()).await;
+    home.batch_execute(
+        "CREATE VIEW v AS SELECT * FROM d; CREATE VIEW vv AS SELECT count(*) FROM v;
+         CREATE MATERIALIZED VIEW mv AS SELECT * FROM d;
+         CREATE FUNCTION sf() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM d';
+         CREATE FUNCTION pf() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN sf(); END';
+         CREATE FUNCTION df(r text) RETURNS bigint LANGUAGE plpgsql
+           AS 'DECLARE n bigint; BEGIN EXECUTE format(''SELECT count(*) FROM %I'', r) INTO n; RETURN n; END';
+         CREATE FUNCTION tf() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM df(''l''); RETURN new; END';
+         CREATE TABLE lt (a int); CREATE TRIGGER t BEFORE INSERT ON lt FOR EACH ROW EXECUTE FUNCTION tf();
+         CREATE TABLE lp (a bigint); CREATE POLICY p ON lp USING (a IN (SELECT t FROM d));",
+    )
+    .await
+    .unwrap();
+    comes_to_be_refused(&c, "SELECT count(*) FROM v").await;
+    for sql in [
+        "SELECT count(*) FROM v",
+        "SELECT * FROM vv",
+        "SELECT * FROM mv",
+        "REFRESH MATERIALIZED VIEW mv",
+        "COPY v TO STDOUT",
+        "COPY (SELECT * FROM vv) TO STDOUT",
+        "SELECT 1 FROM l WHERE a IN (SELECT id FROM v)",
+        "WITH w AS (SELECT * FROM v) SELECT 1 FROM w",
+        "EXPLAIN SELECT * FROM v",
+        "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM v",
+        "PREPARE x AS SELECT * FROM v",
+        "CREATE VIEW vvv AS SELECT * FROM v",
+        "CREATE TABLE x AS SELECT * FROM vv",
+        "INSERT INTO l SELECT id FROM v",
+        "SELECT * FROM lp",
+        "SELECT sf()",
+        "SELECT * FROM l WHERE a = pf()",
+        "SELECT df('d')",
+        "INSERT INTO lt VALUES (1)",
+        "COPY lt FROM STDIN",
+        "DO $$ BEGIN EXECUTE 'DELETE FROM ' || chr(100); END $$",
+        "DO $$ BEGIN PERFORM df('d'); END $$",
+        "CREATE FUNCTION x() RETURNS void LANGUAGE plpgsql AS 'BEGIN EXECUTE chr(100); END'",
+    ] {
+        let (code, message) = refused(&c, sql).await;
+        assert_eq!(code, "0A000", "{sql}: {message}");
+    }
+    for sql in
+        ["SELECT * FROM lv", "SELECT lf()", "SELECT * FROM lt", "DO $$ BEGIN PERFORM lf(); END $$"]
+    {
+        c.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    // Who knows that it is about local tables says so; what is known to reach one stays refused.
+    c.batch_execute("SET pgshunt.dynamic_sql = 'local'").await.unwrap();
+    assert_eq!(texts(&c, "SELECT df('l')").await, ["0"]);
+    c.batch_execute("INSERT INTO lt VALUES (1)").await.unwrap();
+    c.batch_execute("DO $$ BEGIN EXECUTE 'SELECT 1'; END $$").await.unwrap();
+    assert_eq!(refused(&c, "SELECT * FROM v").await.0, "0A000");
+    c.batch_execute("RESET pgshunt.dynamic_sql").await.unwrap();
+    assert_eq!(refused(&c, "SELECT df('l')").await.0, "0A000");
+}

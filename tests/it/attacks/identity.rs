@@ -182,6 +182,8 @@ END $$";
 
 /// What mallory has on a node: functions, and all that can lead to them.
 async fn plant(node: &Client, mallory: &Client) {
+    // It is refused otherwise to make code that puts its SQL together.
+    mallory.batch_execute("SET pgshunt.dynamic_sql = 'local'").await.unwrap();
     node.batch_execute(
         "CREATE SEQUENCE public.evaluated; CREATE SEQUENCE public.climbed; CREATE SEQUENCE public.made; \
          GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO PUBLIC",

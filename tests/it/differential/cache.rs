@@ -75,7 +75,16 @@ fn routes() -> RoutingTable {
             since: Epoch(1),
         })
         .collect();
-    let rows = Rows { epoch: 1, nodes, groups, tables, shards, placements, sequences: Vec::new() };
+    let rows = Rows {
+        epoch: 1,
+        nodes,
+        groups,
+        tables,
+        shards,
+        placements,
+        sequences: Vec::new(),
+        hidden: Default::default(),
+    };
     RoutingTable::build(&rows).unwrap()
 }
 
