@@ -103,12 +103,12 @@ impl Session {
                 self.prepares_listing |= *why == PREPARE && mentions_prepared(sql.as_bytes());
                 self.sequences.prepares_question |=
                     *why == PREPARE && mentions_last_value(sql.as_bytes());
-                self.pinned.get_or_insert(why);
+                self.is_pinned_by(why);
                 self.look_again();
             }
             Control::Bind(why) => {
                 self.bound.get_or_insert(why);
-                self.pinned.get_or_insert(why);
+                self.is_pinned_by(why);
             }
             Control::Leaves(traces) => {
                 if let Some(link) = &mut self.link {

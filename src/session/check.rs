@@ -98,6 +98,9 @@ pub(super) struct Check {
     harmless: Vec<String>,
     /// What is left cannot be told: until it can, each transaction is followed by a look.
     unknown: bool,
+    /// A session that is pinned may have temporary objects, which hide tables of their names.
+    #[serde(default = "yes")]
+    temporary: bool,
     /// A statement of the open transaction has changed functions.
     changes_functions: bool,
     /// Or tables.
@@ -111,6 +114,11 @@ const PINS: [&str; 5] =
 /// Reasons of the text, which says more than the server.
 const TEMPORARY: [&str; 4] =
     ["a temporary table", "a temporary view", "a temporary sequence", "a temporary object"];
+
+/// What a process that did not note it must be taken to say.
+fn yes() -> bool {
+    true
+}
 
 impl Check {
     pub(super) fn is_due(&self) -> bool {
@@ -135,6 +143,7 @@ impl Session {
         link.notified |= traces.notifies();
         if let Some(why) = traces.pin {
             self.pinned.get_or_insert(why);
+            self.check.temporary |= TEMPORARY.contains(&why);
         }
         let strange = |f: &&String| !link.facts.harmless.knows(f);
         let functions: Vec<_> = traces.functions.iter().filter(strange).cloned().collect();
@@ -145,8 +154,22 @@ impl Session {
         let all = &mut self.check.traces;
         self.check.due = true;
         all.code |= traces.code;
+        self.check.temporary |= traces.code || !functions.is_empty();
+        let all = &mut self.check.traces;
         all.functions.extend(functions);
         all.parameters.extend(traces.parameters.iter().cloned());
+    }
+
+    /// A statement has completed that binds the session.
+    pub(super) fn is_pinned_by(&mut self, why: &'static str) {
+        self.pinned.get_or_insert(why);
+        self.check.temporary |= !PINS.contains(&why) || TEMPORARY.contains(&why);
+    }
+
+    /// Whether an unqualified name may be that of a temporary table.
+    pub(super) fn may_have_temporary(&self) -> bool {
+        let by_itself = |why: &str| !PINS.contains(&why) || TEMPORARY.contains(&why);
+        self.pinned.is_some_and(|why| self.check.temporary || by_itself(why))
     }
 
     /// A statement has completed that may have ended what binds the session, or has begun it.
@@ -274,6 +297,7 @@ impl Session {
         link.facts.applied = Some(self.settings.current().clone());
 
         let there = |why: &str| check.pins.iter().any(|p| p == why);
+        self.check.temporary = there("a temporary object");
         let stays = self.pinned.is_some_and(|why| {
             there(why) || TEMPORARY.contains(&why) && there("a temporary object")
         });
@@ -295,6 +319,7 @@ impl Session {
         link.strange = true;
         self.check.asked = None;
         self.check.unknown = true;
+        self.check.temporary = true;
         self.pinned.get_or_insert("something that could not be found out");
     }
 }

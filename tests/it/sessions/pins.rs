@@ -193,3 +193,47 @@ async fn a_library_that_was_loaded_is_not_left_to_others() {
     assert_eq!(why_pinned(&proxy, "").await, "");
     assert_ne!(pid(&a).await, held, "its connection was closed");
 }
+
+/// Only what may have made a temporary table makes an unqualified name unclear.
+#[tokio::test]
+async fn what_binds_a_session_takes_no_table_away_from_it() {
+    let p = Proxy::start(2, 2).await;
+    p.console().await.does("SET shard_count = 2").await;
+    let client = p.client().await;
+    client.batch_execute("CREATE TABLE d (t int, v int) PARTITION BY HASH (t)").await.unwrap();
+    for t in 0..20 {
+        client.batch_execute(&format!("INSERT INTO d VALUES ({t}, 0)")).await.unwrap();
+    }
+    let some = "SELECT min(t) FROM d";
+    let near: i32 = value(&connect(p.nodes.nodes[0].port()).await, some).await;
+    let far: i32 = value(&connect(p.nodes.nodes[1].port()).await, some).await;
+    for (binds, why) in [
+        ("SELECT pg_advisory_lock(1)", "a session advisory lock"),
+        ("PREPARE p AS SELECT 1", "PREPARE"),
+        ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "a cursor WITH HOLD"),
+        ("CREATE TEMP TABLE tt (a int)", "temporary"),
+    ] {
+        let client = p.client().await;
+        client.batch_execute(binds).await.unwrap();
+        let update = |t| format!("UPDATE d SET v = v + 1 WHERE t = {t}");
+        let away = client.batch_execute(&update(far)).await.expect_err(binds);
+        let away = away.as_db_error().unwrap();
+        assert_eq!(away.code().code(), "0A000", "{binds}");
+        let done = client.batch_execute(&update(near)).await;
+        match why {
+            "temporary" => {
+                let e = done.expect_err(binds);
+                let hint = e.as_db_error().unwrap().hint().unwrap().to_owned();
+                assert!(hint.contains("write the schema"), "{binds}: {hint}");
+            }
+            _ => {
+                done.unwrap_or_else(|e| panic!("{binds}: {e:?}"));
+                assert!(away.message().contains(why), "{binds}: {}", away.message());
+            }
+        }
+        // Behind the lock, the statement or the cursor comes a table that hides the other one.
+        client.batch_execute("CREATE TEMP TABLE d (t int, v int)").await.unwrap();
+        let e = client.batch_execute(&update(near)).await.expect_err(binds);
+        assert_eq!(e.code().unwrap().code(), "0A000", "{binds}");
+    }
+}
