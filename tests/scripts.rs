@@ -101,7 +101,7 @@ fn ci_ends_with_the_sum_alone_and_fails_with_any_of_its_steps() {
     for (test, make, cargo, bare, sum) in [
         (
             "ci-tests",
-            "echo '9 passed, 1 failed, 2 skipped'; exit 1",
+            "echo '9 passed, 1 failed, 2 skipped'; echo make: 1; exit 1",
             "",
             passes,
             "19 passed, 1 failed",

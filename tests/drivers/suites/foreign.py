@@ -8,7 +8,7 @@ what it does directly.
 import os
 import re
 import sys
-import tarfile
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,16 @@ def source(package):
     into = TARGET / "sources" / wanted.lower().replace("==", "-")
     if not into.exists():
         print(f"fetching the source of {wanted} ...", file=sys.stderr)
-        fresh = into.with_name(f"{into.name}.{os.getpid()}")
-        fresh.mkdir(parents=True)
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-        # Of this package alone: pip asks the source for its metadata, with tools that need no compiling.
-        output_of([*pip, "--no-binary", package, "--no-deps", "--dest", str(fresh), wanted])
-        with tarfile.open(next(fresh.glob("*.tar.gz"))) as archive:
-            archive.extractall(fresh, filter="data")
-        fresh.rename(into)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into.parent) as place:
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+            # Of this package alone: pip asks the source for its metadata, with tools that need no compiling.
+            output_of([*pip, "--no-binary", package, "--no-deps", "--dest", place, wanted])
+            fresh = Path(place) / "source"
+            fresh.mkdir()
+            archive = next(Path(place).glob("*.tar.gz"))
+            output_of(["tar", "-xzf", str(archive), "--no-same-owner", "-C", str(fresh)])
+            fresh.rename(into)
     return next(d for d in into.iterdir() if d.is_dir())
 
 
