@@ -275,23 +275,22 @@ impl Connector {
 
     /// A libpq connection string to `node`, for `CREATE SUBSCRIPTION`. Values are quoted by libpq's
     /// rules; the caller still quotes the whole as an SQL literal.
-    pub fn conninfo(&self, node: &Node) -> String {
+    pub fn conninfo(&self, node: &Node, user: &str, password: &str) -> String {
         let with = self.with.load_full();
         let quote = |s: &str| format!("'{}'", s.replace('\\', "\\\\").replace('\'', "\\'"));
         let mut text = format!(
-            "host={} port={} user={} dbname={}",
+            "host={} port={} user={} password={} dbname={} connect_timeout={}",
             quote(&node.host),
             node.port,
-            quote(&with.user),
-            quote(&with.database)
+            quote(user),
+            quote(password),
+            quote(&with.database),
+            with.timeout.as_secs().max(2)
         );
         match with.tls.nodes {
             // Which authorities the other node trusts is for its own files to say.
             NodeTls::Require | NodeTls::VerifyFull => text += " sslmode=require",
             NodeTls::Prefer | NodeTls::Disable => {}
-        }
-        if let Some(p) = &with.password {
-            text += &format!(" password={}", quote(p));
         }
         text
     }

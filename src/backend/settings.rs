@@ -24,6 +24,8 @@ const AT_STARTUP: &[(&str, &str)] = &[
     ("gin_fuzzy_search_limit", "0"),
     ("client_min_messages", "warning"),
     ("plan_cache_mode", "auto"),
+    // Planning would evaluate the CHECKs of whatever table is read.
+    ("constraint_exclusion", "partition"),
     ("jit", "off"),
     // What a text means, in and out, and where what it makes is put. While a client's DDL runs on a session
     // of ours these are the client's.

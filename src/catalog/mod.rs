@@ -11,6 +11,7 @@ pub mod moves;
 pub mod nodes;
 pub mod owner;
 mod repair;
+pub mod reserved;
 mod roles;
 mod steward;
 mod store;

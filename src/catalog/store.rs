@@ -8,6 +8,7 @@ use tokio_postgres::{Client, GenericClient, IsolationLevel};
 use super::addresses::follow;
 use super::hidden;
 use super::repair;
+use super::reserved::must_be_ours;
 use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector};
 use crate::config::ClusterNode;
@@ -22,7 +23,7 @@ use crate::topology::{
 pub enum CatalogError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    #[error("catalog: {0}")]
+    #[error("catalog: {}", words(.0))]
     Postgres(#[from] tokio_postgres::Error),
     #[error("the catalog contradicts itself: {0}")]
     Build(#[from] BuildError),
@@ -32,6 +33,17 @@ pub enum CatalogError {
     NoNodes,
     #[error(transparent)]
     GivenUp(#[from] GivenUp),
+}
+
+/// What the server said, or how the connection failed.
+fn words(e: &tokio_postgres::Error) -> String {
+    match e.as_db_error() {
+        Some(db) => match db.hint() {
+            Some(hint) => format!("{} ({hint})", db.message()),
+            None => db.message().into(),
+        },
+        None => e.to_string(),
+    }
 }
 
 /// The catalog of one cluster: a connection to the home node, kept and renewed.
@@ -157,6 +169,10 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
         tx.query_one("SELECT to_regclass('pgshunt.meta') IS NOT NULL", &[]).await?.get(0);
     if !there {
         tx.batch_execute(include_str!("schema.sql")).await?;
+    }
+    // Also a catalog that was found there: its rows say where pgshunt connects to as a superuser.
+    tx.batch_execute(&must_be_ours(&["pgshunt".into()])).await?;
+    if !there {
         for (i, n) in nodes.iter().enumerate() {
             tx.execute(
                 "INSERT INTO pgshunt.nodes (name, host, port, is_home) VALUES ($1, $2, $3, $4)",

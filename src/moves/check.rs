@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::harmless::Doubt;
+
 /// What one node says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -39,6 +41,8 @@ pub struct TableFacts {
     pub schema: Option<Vec<String>>,
     /// Foreign keys at the parent's level that refer to another distributed table, or are referred to.
     pub parent_foreign_keys: Vec<String>,
+    /// What a move of it cannot have evaluated: of the parent, on the source also of the leaf.
+    pub doubts: Vec<Doubt>,
     /// Set on the source only.
     pub leaf: Option<LeafFacts>,
 }
@@ -53,8 +57,6 @@ pub struct LeafFacts {
     pub permanent: bool,
     pub bytes: u64,
     pub identity: Identity,
-    /// Triggers that fire for replicated rows as well (ENABLE ALWAYS or REPLICA).
-    pub replica_triggers: Vec<String>,
     /// Prepared transactions that hold a lock on it.
     pub prepared: Vec<String>,
 }
@@ -62,7 +64,7 @@ pub struct LeafFacts {
 /// How UPDATE and DELETE name a row to the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// A primary key, or REPLICA IDENTITY was set already.
+    /// An immediate primary key, or REPLICA IDENTITY was set already to something that works.
     Given,
     /// REPLICA IDENTITY must be set to this index, which is unique and has no nullable column.
     Index(String),
@@ -183,6 +185,12 @@ fn judge_table(
             }
         }
     }
+    // Rows go both ways: after the switch the source follows the target.
+    let version = source.version.min(target.version);
+    for (node, doubts) in [(source, Some(&table.doubts)), (target, other.map(|t| &t.doubts))] {
+        let first = doubts.into_iter().flatten().find(|d| d.counts(version));
+        v.refusals.extend(first.map(|d| d.refusal(&node.name)));
+    }
     for key in &table.parent_foreign_keys {
         v.refusals.push(format!(
             "foreign key {key} ties whole distributed tables together, so a shard cannot leave; \
@@ -205,17 +213,14 @@ fn judge_table(
     match &leaf.identity {
         Identity::Given => {}
         Identity::Index(index) => v.notices.push(format!(
-            "{} has no primary key; unique index {index} becomes its replica identity",
+            "{} has no immediate primary key; unique index {index} becomes its replica identity",
             leaf.name
         )),
         Identity::Full => v.notices.push(format!(
-            "{} has no key: REPLICA IDENTITY FULL makes replicated UPDATE and DELETE slow; it moves \
+            "{} has no immediate key: REPLICA IDENTITY FULL makes replicated UPDATE and DELETE slow; it moves \
              well only when it is mostly inserted into",
             leaf.name
         )),
-    }
-    for t in &leaf.replica_triggers {
-        v.notices.push(format!("trigger {t} of {} fires for replicated rows as well", leaf.name));
     }
     for who in &leaf.prepared {
         v.waits.push(format!("{}: prepared transaction {who} holds {}", source.name, leaf.name));
@@ -224,6 +229,7 @@ fn judge_table(
 
 #[cfg(test)]
 mod tests {
+    use super::super::harmless::Evaluated;
     use super::*;
 
     fn node(name: &str) -> NodeFacts {
@@ -246,13 +252,13 @@ mod tests {
                 name: "public.orders".into(),
                 schema: Some(vec!["column id integer".into()]),
                 parent_foreign_keys: vec![],
+                doubts: vec![],
                 leaf: Some(LeafFacts {
                     name: "shard_1.orders".into(),
                     attached: true,
                     permanent: true,
                     bytes: 1 << 20,
                     identity: Identity::Given,
-                    replica_triggers: vec![],
                     prepared: vec![],
                 }),
             }],
@@ -264,6 +270,25 @@ mod tests {
         t.tables[0].leaf = None;
         change(&mut s, &mut t);
         judge(&s, &t, Duration::from_secs(60))
+    }
+
+    fn doubt(when: Evaluated) -> Doubt {
+        Doubt { when, what: "index i calls f()".into() }
+    }
+
+    #[test]
+    fn what_rows_evaluate_is_the_owners_from_16_on_and_what_the_move_evaluates_never_is() {
+        let v = |source, target, when| {
+            verdict(|s, t| {
+                (s.version, t.version) = (source, target);
+                t.tables[0].doubts.push(doubt(when));
+            })
+        };
+        assert_eq!(v(170_000, 160_000, Evaluated::ByRows).refusals, Vec::<String>::new());
+        for (source, target) in [(150_000, 170_000), (170_000, 140_000)] {
+            assert_eq!(v(source, target, Evaluated::ByRows).refusals.len(), 1);
+        }
+        assert_eq!(v(170_000, 170_000, Evaluated::ByMove).refusals.len(), 1);
     }
 
     #[test]
@@ -294,6 +319,14 @@ mod tests {
             (
                 |s, _| s.tables[0].parent_foreign_keys.push("items_fk".into()),
                 "foreign key items_fk ties whole distributed tables",
+            ),
+            (
+                |s, _| s.tables[0].doubts.push(doubt(Evaluated::ByMove)),
+                "a: index i calls f(); a move evaluates it",
+            ),
+            (
+                |_, t| t.tables[0].doubts.push(doubt(Evaluated::ByRows)),
+                "b: index i calls f(); PostgreSQL before 16 evaluates it",
             ),
             (|s, _| s.superuser = false, "the service role is not a superuser on a"),
         ];

@@ -10,6 +10,7 @@ use super::error::StepError;
 use super::fence;
 use super::leaves::CHECK;
 use super::link::Link;
+use super::replica_role;
 use super::sql::ident;
 use crate::catalog::moves::{self, CleanupRecord};
 
@@ -22,6 +23,8 @@ pub enum Kind {
     /// Slots of the initial copies; the name is their prefix.
     SyncSlots,
     Publication,
+    /// That a subscription logs in as.
+    Role,
     Schema,
     /// The disabled triggers of a leaf's fence.
     Fence,
@@ -34,11 +37,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Subscription,
         Self::Slot,
         Self::SyncSlots,
         Self::Publication,
+        Self::Role,
         Self::Schema,
         Self::Fence,
         Self::Identity,
@@ -53,6 +57,7 @@ impl Kind {
             Self::Slot => "slot",
             Self::SyncSlots => "sync_slots",
             Self::Publication => "publication",
+            Self::Role => "role",
             Self::Schema => "schema",
             Self::Fence => "fence",
             Self::Identity => "replica_identity",
@@ -70,7 +75,7 @@ impl Kind {
 /// What a cleaning step removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which<'a> {
-    /// Subscription, slots and publication of this name.
+    /// Subscription, slots, publication and role of this name.
     Replication(&'a str),
     Schema,
     All,
@@ -78,8 +83,10 @@ pub enum Which<'a> {
 
 impl Which<'_> {
     fn takes(self, kind: Kind, name: &str) -> bool {
-        let replication =
-            matches!(kind, Kind::Subscription | Kind::Slot | Kind::SyncSlots | Kind::Publication);
+        let replication = matches!(
+            kind,
+            Kind::Subscription | Kind::Slot | Kind::SyncSlots | Kind::Publication | Kind::Role
+        );
         match self {
             // Those of the copy bear the subscription's number, and only forward ones copy.
             Self::Replication(of) => {
@@ -133,6 +140,7 @@ async fn drop_one(
             let sql = format!("DROP PUBLICATION IF EXISTS {}", ident(name));
             link.batch("dropping the publication", &sql).await
         }
+        Kind::Role => replica_role::drop_if_there(link, name).await,
         Kind::Schema => drop_schema(ctx, link, name).await,
         Kind::Fence => fence::drop_triggers(link, name).await,
         Kind::Identity => {
@@ -265,6 +273,7 @@ pub const LEFTOVERS: &str = "
     UNION ALL SELECT 'publication ' || pubname FROM pg_publication WHERE starts_with(pubname::text, 'pgshunt_move_')
     UNION ALL SELECT 'subscription ' || subname FROM pg_subscription WHERE starts_with(subname::text, 'pgshunt_move_')
         AND subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+    UNION ALL SELECT 'role ' || rolname FROM pg_roles WHERE starts_with(rolname::text, 'pgshunt_move_')
     UNION ALL SELECT 'replication origin ' || roname FROM pg_replication_origin o WHERE roname ~ '^pg_[0-9]+(_[0-9]+)?$'
         AND NOT EXISTS (SELECT FROM pg_subscription s WHERE s.oid::text = split_part(o.roname, '_', 2))
     UNION ALL SELECT 'marker table ' || relname FROM pg_class

@@ -20,6 +20,7 @@ use super::detach;
 use super::error::StepError;
 use super::fence::{self, Fence, Stamp};
 use super::journal;
+use super::leaves;
 use super::link::Link;
 use super::machine::{Found, HoldStep};
 use super::marker::Marker;
@@ -88,7 +89,7 @@ async fn prepare(ctx: &Ctx) -> Result<Prepared, StepError> {
         fence,
         stamp: Stamp::now(),
         marker: Marker::prepare(&ctx.source, &ctx.target, plan).await?,
-        attach: journal::attach_and_commit(plan, &lifting),
+        attach: journal::attach_and_commit(plan, &leaves::attach_all(ctx, &lifting).await?),
         tail: Tail::prepare(ctx).await?,
         beside: ctx.open_link(&plan.source).await?,
     })

@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Statement;
 
+use super::cleanup;
 use super::ctx::Ctx;
 use super::error::StepError;
 use super::facts;
 use super::link::Link;
+use super::machine::Kind;
 use super::plan::{Plan, PlanTable};
+use super::replication;
 
 type Background = JoinHandle<Result<(), StepError>>;
 
@@ -189,7 +192,7 @@ pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
         let done = loop {
             tokio::select! {
                 done = &mut one => break ended(done),
-                () = tokio::time::sleep(Duration::from_secs(1)) => name_the_oldest(ctx).await,
+                () = tokio::time::sleep(Duration::from_secs(1)) => waiting(ctx).await?,
             }
         };
         if let Err(e) = done {
@@ -208,6 +211,16 @@ pub async fn finish(ctx: &mut Ctx) -> Result<(), StepError> {
                 )));
             }
         }
+    }
+    Ok(())
+}
+
+/// Once a second. The way back begins behind this step, and must not fill the serving node's disk with
+/// WAL meanwhile: without its slot the soaking ends at once.
+async fn waiting(ctx: &Ctx) -> Result<(), StepError> {
+    name_the_oldest(ctx).await;
+    if ctx.plan.kind == Kind::Forward && replication::reverse_is_too_far_behind(ctx).await? {
+        cleanup::drop_slot_now(&ctx.target, &ctx.plan.reverse()).await?;
     }
     Ok(())
 }
@@ -233,7 +246,7 @@ async fn finalize(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
         let done = link.batch(doing, &sql).await;
         link.batch(doing, "SET statement_timeout = 0").await?;
         match done {
-            Err(e) if e.sqlstate() == Some("57014") => name_the_oldest(ctx).await,
+            Err(e) if e.sqlstate() == Some("57014") => waiting(ctx).await?,
             other => return other,
         }
     }

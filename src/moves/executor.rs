@@ -17,6 +17,7 @@ use super::progress::Progress;
 use super::ready;
 use super::replication;
 use crate::catalog::moves;
+use crate::catalog::reserved::must_be_ours;
 use crate::failpoint;
 use crate::topology::NodeId;
 
@@ -154,7 +155,7 @@ async fn act(ctx: &mut Ctx, step: Step) -> Result<(), StepError> {
         }
         Step::StartReverse => replication::start_reverse(ctx).await,
         Step::FinishDetach => detach::finish(ctx).await,
-        Step::KeepAttachable => leaves::keep_attachable(ctx, &ctx.source).await,
+        Step::KeepAttachable => keep_attachable(ctx).await,
         Step::Soak => soak(ctx).await,
         Step::DropReverse => cleanup::remove(ctx, Which::Replication(&ctx.plan.reverse())).await,
         Step::DropRetired => {
@@ -174,6 +175,7 @@ async fn preflight(ctx: &Ctx) -> Result<(), StepError> {
     for link in [&ctx.source, &ctx.target] {
         link.told("preparing the node", ensure_node_schema(&link.client).await)?;
     }
+    ctx.source.batch("looking at the shard's schema", &must_be_ours(&[ctx.plan.schema()])).await?;
     ctx.plan.check_tables(&ctx.store.routes().load())?;
     let source = facts::read(&ctx.source, &ctx.plan, true).await?;
     let target = facts::read(&ctx.target, &ctx.plan, false).await?;
@@ -198,6 +200,17 @@ async fn create_leaves(ctx: &Ctx) -> Result<(), StepError> {
         }
     }
     leaves::create(ctx).await
+}
+
+/// The retired leaves can follow and come back only if they are still harmless. If somebody has changed
+/// them before the fence stood, there is no way back, and the slot need not be kept: soaking ends.
+async fn keep_attachable(ctx: &Ctx) -> Result<(), StepError> {
+    let why = match leaves::keep_attachable(ctx, &ctx.source).await {
+        Err(StepError::Refused(why)) => why,
+        other => return other,
+    };
+    ctx.show(|p| p.notices.push(format!("this move cannot be rolled back: {why}")));
+    cleanup::drop_slot_now(&ctx.target, &ctx.plan.reverse()).await
 }
 
 /// Keeps the retired leaves current until the time is over or somebody asks. When the retired node

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::check::{Identity, LeafFacts, NodeFacts, TableFacts};
 use super::error::StepError;
+use super::harmless;
 use super::link::Link;
 use super::plan::{Plan, PlanTable};
 
@@ -101,6 +102,7 @@ async fn table(
             name: format!("{}.{}", t.schema, t.name),
             schema: None,
             parent_foreign_keys: vec![],
+            doubts: vec![],
             leaf: None,
         });
     }
@@ -115,10 +117,13 @@ async fn table(
             &[&t.parent],
         )
         .await?;
+    // The leaf before its parent: what both have is told of the leaf.
+    let evaluated = [t.leaf.as_str(), t.parent.as_str()];
     Ok(TableFacts {
         name: format!("{}.{}", t.schema, t.name),
         schema: Some(schema.iter().map(|r| r.get(0)).collect()),
         parent_foreign_keys: foreign.iter().map(|r| r.get(0)).collect(),
+        doubts: harmless::doubts(link, &evaluated[usize::from(!is_source)..]).await?,
         leaf: if is_source { leaf(link, plan, t).await? } else { None },
     })
 }
@@ -163,23 +168,23 @@ pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<Leaf
                     c.relreplident::text,
                     EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid AND NOT inhdetachpending
                             AND inhparent = to_regclass($2)),
-                    EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisprimary AND indisvalid),
+                    EXISTS (SELECT FROM pg_index WHERE indrelid = c.oid AND indisvalid AND indimmediate
+                            AND CASE c.relreplident WHEN 'd' THEN indisprimary
+                                                    WHEN 'i' THEN indisreplident END),
                     (SELECT i.relname::text FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
                      WHERE x.indrelid = c.oid AND x.indisunique AND x.indimmediate AND x.indisvalid
                        AND x.indpred IS NULL AND x.indexprs IS NULL
                        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid
                                        AND a.attnum = ANY (x.indkey) AND NOT a.attnotnull)
-                     ORDER BY x.indnkeyatts, i.relname LIMIT 1),
-                    array(SELECT tgname::text FROM pg_trigger WHERE tgrelid = c.oid
-                          AND NOT tgisinternal AND tgenabled IN ('A', 'R'))
+                     ORDER BY x.indnkeyatts, i.relname LIMIT 1)
              FROM pg_class c WHERE c.oid = to_regclass($1)",
             &[&t.leaf, &t.parent],
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let (primary, unique): (bool, Option<String>) = (row.get(4), row.get(5));
-    let identity = match (row.get::<_, &str>(2), primary, unique) {
-        ("i" | "f", _, _) | ("d", true, _) => Identity::Given,
+    let (by_index, unique): (bool, Option<String>) = (row.get(4), row.get(5));
+    let identity = match (row.get::<_, &str>(2), by_index, unique) {
+        ("f", _, _) | (_, true, _) => Identity::Given,
         (_, _, Some(index)) => Identity::Index(index),
         (_, _, None) => Identity::Full,
     };
@@ -200,7 +205,6 @@ pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<Leaf
         permanent: row.get(0),
         bytes: row.get::<_, i64>(1).max(0) as u64,
         identity,
-        replica_triggers: row.get(6),
         prepared: prepared.iter().map(|r| r.get(0)).collect(),
     }))
 }

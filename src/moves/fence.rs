@@ -12,6 +12,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::error::StepError;
+use super::harmless::Proof;
 use super::link::Link;
 use super::plan::Plan;
 use super::sql::literal;
@@ -67,7 +68,13 @@ impl Fence {
             grants.push(literal(&format!("GRANT USAGE ON SCHEMA {schema} TO {role}{option}")));
             revokes += &format!("REVOKE USAGE ON SCHEMA {schema} FROM {role} CASCADE; ");
         }
-        let mut sql = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; ", plan.leaves());
+        // DETACH folds the leaf's CHECKs on some versions.
+        let proof = Proof::of(source, &plan.leaf_names()).await?;
+        let mut sql = format!(
+            "LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE; {}; ",
+            plan.leaves(),
+            proof.guard()
+        );
         for t in &plan.tables {
             let (rows, whole) = (("INSERT OR UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT"));
             for (name, (events, each)) in TRIGGERS.into_iter().zip([rows, whole]) {

@@ -2,21 +2,14 @@
 //! There: go forward. Not there: go back.
 
 use super::error::StepError;
-use super::leaves;
 use super::link::Link;
 use super::plan::Plan;
 
-/// The transaction's statements: whatever lifts an older fence on the target, the ATTACHes, and
-/// the row. Its LSN is read last: all that was replicated from the source lies before it in the
+/// The transaction's statements: what attaches the leaves (`leaves::attach_all`), and the row. Its LSN is read last: all that was replicated from the source lies before it in the
 /// target's WAL, and all that the application will write there lies behind.
-pub fn attach_and_commit(plan: &Plan, lifting: &str) -> String {
-    let mut sql = lifting.to_owned();
-    for t in &plan.tables {
-        sql += &leaves::attach(plan, t);
-        sql += "; ";
-    }
-    sql + &format!(
-        "INSERT INTO pgshunt.move_journal (move_id, shard_id, lsn) \
+pub fn attach_and_commit(plan: &Plan, attach: &str) -> String {
+    format!(
+        "{attach}; INSERT INTO pgshunt.move_journal (move_id, shard_id, lsn) \
          VALUES ({}, {}, pg_current_wal_insert_lsn())",
         plan.id, plan.shard
     )

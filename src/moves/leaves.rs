@@ -4,16 +4,26 @@
 //! bear the same names on every node, so what the source prints can be executed on the target.
 //! That the result fits the target's parent follows from the preflight, which found both parents
 //! equal, and is proven by the rehearsal before the cutover.
+//!
+//! Until its leaves are attached nobody may use the schema, so that nobody can name them: a leaf's
+//! owner could otherwise give it a CHECK or a trigger that the apply worker runs. From PostgreSQL 16 on
+//! the worker is the owner, who then has to be able to name its leaf; that nothing was added to it is
+//! proven again before it is attached.
 
 use std::time::{Duration, Instant};
+
+use tokio_postgres::Row;
 
 use super::cleanup::Kind;
 use super::ctx::Ctx;
 use super::error::StepError;
+use super::harmless::{APPLIES_AS_OWNER, Proof};
 use super::link::Link;
+use super::machine;
 use super::plan::{Plan, PlanTable};
 use super::sql::{ident, literal};
 use crate::catalog::ddl::Access;
+use crate::catalog::reserved::must_be_ours;
 use crate::hash::KeyType;
 
 /// The CHECK that spares ATTACH its scan: equal to the leaf's partition constraint. It names the
@@ -32,19 +42,67 @@ pub async fn create(ctx: &Ctx) -> Result<(), StepError> {
         );
         link.batch("creating the marker table", &sql).await?;
     }
-    let schema = plan.quoted_schema();
-    let grants = schema_grants(&ctx.source, plan).await?;
-    let sql = format!("CREATE SCHEMA IF NOT EXISTS {schema}; {}", grants.join("; "));
+    let sql = format!(
+        "CREATE SCHEMA IF NOT EXISTS {}; {}",
+        plan.quoted_schema(),
+        must_be_ours(&[plan.schema()])
+    );
     ctx.target.transaction("creating the shard's schema", &sql).await?;
     for t in &plan.tables {
         ctx.promise(plan.target.id, Kind::Check.name(), &t.leaf).await?;
         create_leaf(ctx, t).await?;
+        same_columns(ctx, t).await?;
     }
-    Ok(())
+    // The parent may have been changed since the preflight.
+    Proof::of(&ctx.target, &plan.leaf_names()).await?;
+    let grants = worker_grants(&ctx.target, plan, "GRANT", "TO").await?;
+    ctx.target.batch("letting the owners apply rows", &grants.join("; ")).await
+}
+
+/// USAGE on the schema for the leaves' owners while they apply rows, or the end of it.
+async fn worker_grants(
+    target: &Link,
+    plan: &Plan,
+    verb: &str,
+    to: &str,
+) -> Result<Vec<String>, StepError> {
+    let rows = target
+        .query(
+            "looking for the leaves' owners",
+            "SELECT DISTINCT quote_ident(rolname) FROM pg_class c JOIN pg_roles r ON r.oid = relowner
+             WHERE c.oid = ANY (SELECT to_regclass(unnest($1::text[]))) AND NOT rolsuper
+               AND current_setting('server_version_num')::int >= $2",
+            &[&plan.leaf_names(), &APPLIES_AS_OWNER],
+        )
+        .await?;
+    let schema = plan.quoted_schema();
+    let words = |r: &Row| format!("{verb} USAGE ON SCHEMA {schema} {to} {}", r.get::<_, String>(0));
+    Ok(rows.iter().map(words).collect())
+}
+
+/// The new leaf has the source's columns, so that none is filled by a default while rows are copied.
+async fn same_columns(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
+    let mut sides = Vec::new();
+    for link in [&ctx.source, &ctx.target] {
+        let row = link
+            .one(
+                "comparing columns",
+                "SELECT array_agg(concat_ws(' ', attname, format_type(atttypid, atttypmod), attgenerated)
+                                  ORDER BY attname)
+                 FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped",
+                &[&t.leaf],
+            )
+            .await?;
+        sides.push(row.get::<_, Option<Vec<String>>>(0));
+    }
+    if sides[0] == sides[1] {
+        return Ok(());
+    }
+    Err(StepError::Refused(format!("the columns of {} differ between the nodes", t.leaf)))
 }
 
 /// What the schema's privileges are on the source, as GRANTs. Its owner is the service role.
-async fn schema_grants(source: &Link, plan: &Plan) -> Result<Vec<String>, StepError> {
+pub async fn schema_grants(source: &Link, plan: &Plan) -> Result<Vec<String>, StepError> {
     let rows = source
         .query(
             "reading the schema's grants",
@@ -67,11 +125,14 @@ async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
     }
     let parent = ctx.target.one(doing, "SELECT $1::text::regclass::oid", &[&t.parent]).await?;
     let oid: u32 = parent.get(0);
+    let proof = Proof::of(&ctx.target, &[&t.parent]).await?;
     let mut sql = format!(
-        "CREATE TABLE {leaf} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
+        "LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; {guard}; \
+         CREATE TABLE {leaf} (LIKE {parent} INCLUDING DEFAULTS INCLUDING CONSTRAINTS \
          INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING STATISTICS) \
          WITH (autovacuum_enabled = false); {}",
         add_check(&ctx.plan, t, oid, ""),
+        guard = proof.guard(),
         leaf = t.leaf,
         parent = t.parent,
     );
@@ -83,12 +144,25 @@ async fn create_leaf(ctx: &Ctx, t: &PlanTable) -> Result<(), StepError> {
         sql += "; ";
         sql += &line;
     }
-    let access = ctx.source.told(doing, Access::of(&ctx.source.client, &t.leaf).await)?;
-    for line in access.map(|a| a.statements(&t.leaf, None)).unwrap_or_default() {
+    for line in access_words(&ctx.source, t).await? {
         sql += "; ";
         sql += &line;
     }
     ctx.target.transaction(doing, &sql).await
+}
+
+/// Owner, grants and policies of the source's leaf, as statements. A policy is altered in place, so the
+/// words and the proof that they are harmless are read in one snapshot.
+async fn access_words(source: &Link, t: &PlanTable) -> Result<Vec<String>, StepError> {
+    let doing = "reading a leaf's grants";
+    source.batch(doing, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
+    let access = source.told(doing, Access::of(&source.client, &t.leaf).await);
+    let proof = Proof::of(source, &[&t.leaf]).await;
+    if !source.is_closed() {
+        source.batch(doing, "ROLLBACK").await?;
+    }
+    proof?;
+    Ok(access?.map(|a| a.statements(&t.leaf, None)).unwrap_or_default())
 }
 
 /// `ALTER TABLE ... ADD CONSTRAINT` of the [`CHECK`] on a node where the parent has this OID.
@@ -162,12 +236,14 @@ async fn key_words(source: &Link, t: &PlanTable) -> Result<Vec<String>, StepErro
 pub async fn build_indexes(ctx: &Ctx) -> Result<(), StepError> {
     let doing = "building indexes";
     for t in &ctx.plan.tables {
+        let proof = Proof::of(&ctx.source, &[&t.leaf]).await?;
         let wanted = ctx
             .source
             .query(
                 doing,
                 "SELECT i.relname::text, CASE WHEN con.oid IS NULL THEN pg_get_indexdef(x.indexrelid)
-                         ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, con.conname, pg_get_constraintdef(con.oid)) END
+                         ELSE format('ALTER TABLE %s ADD CONSTRAINT %I %s', $1::text, con.conname, pg_get_constraintdef(con.oid)) END,
+                        x.indexrelid
                  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
                  LEFT JOIN pg_constraint con ON con.conindid = x.indexrelid AND con.conrelid = x.indrelid
                  WHERE x.indrelid = $1::text::regclass AND x.indisvalid ORDER BY i.relname",
@@ -176,6 +252,7 @@ pub async fn build_indexes(ctx: &Ctx) -> Result<(), StepError> {
             .await?;
         for row in &wanted {
             let (name, words): (String, String) = (row.get(0), row.get(1));
+            proof.covers(row.get(2), &name)?;
             let there = ctx
                 .target
                 .exists(
@@ -199,17 +276,19 @@ pub async fn build_indexes(ctx: &Ctx) -> Result<(), StepError> {
 pub async fn add_foreign_keys(ctx: &Ctx) -> Result<(), StepError> {
     let doing = "adding foreign keys";
     for t in &ctx.plan.tables {
+        let proof = Proof::of(&ctx.source, &[&t.leaf]).await?;
         let wanted = ctx
             .source
             .query(
                 doing,
-                "SELECT conname::text, regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', ''), convalidated
+                "SELECT conname::text, regexp_replace(pg_get_constraintdef(oid), ' NOT VALID$', ''), convalidated, oid
                  FROM pg_constraint WHERE conrelid = $1::text::regclass AND contype = 'f' ORDER BY conname",
                 &[&t.leaf],
             )
             .await?;
         for row in &wanted {
             let (name, words, valid): (String, String, bool) = (row.get(0), row.get(1), row.get(2));
+            proof.covers(row.get(3), &name)?;
             let there = ctx
                 .target
                 .opt(
@@ -226,18 +305,32 @@ pub async fn add_foreign_keys(ctx: &Ctx) -> Result<(), StepError> {
                 ctx.target.batch(doing, &sql).await?;
             }
             if valid && !there.is_some_and(|r| r.get(0)) {
-                let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {quoted}", t.leaf);
-                ctx.target.batch(doing, &sql).await?;
+                validate(ctx, t, &quoted).await?;
             }
         }
     }
     Ok(())
 }
 
+/// VALIDATE joins two leaves with the service role's rights, and planning that evaluates what belongs to
+/// them.
+async fn validate(ctx: &Ctx, t: &PlanTable, constraint: &str) -> Result<(), StepError> {
+    let proof = Proof::of(&ctx.target, &ctx.plan.leaf_names()).await?;
+    let sql = format!(
+        "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE; {}; ALTER TABLE {} VALIDATE CONSTRAINT {constraint}",
+        ctx.plan.leaves(),
+        proof.guard(),
+        t.leaf
+    );
+    ctx.target.transaction("adding foreign keys", &sql).await
+}
+
 /// Gives the leaves on `link` their [`CHECK`], so that they can be attached there without a scan.
-/// They must not serve at present.
+/// They must not serve at present, and the fence must keep others from naming them. A constraint of the
+/// CHECK's name that somebody else made before costs a scan, and nothing more: it is harmless.
 pub async fn keep_attachable(ctx: &Ctx, link: &Link) -> Result<(), StepError> {
     let doing = "keeping the retired leaves attachable";
+    Proof::of(link, &ctx.plan.leaf_names()).await?;
     for t in &ctx.plan.tables {
         ctx.promise(link.node.id, Kind::Check.name(), &t.leaf).await?;
         let row = link
@@ -270,19 +363,40 @@ pub async fn allow_autovacuum(ctx: &Ctx) -> Result<(), StepError> {
     Ok(())
 }
 
-/// The leaves' partition bound.
-pub fn attach(plan: &Plan, t: &PlanTable) -> String {
+/// The leaf's partition bound.
+fn attach(plan: &Plan, t: &PlanTable) -> String {
     format!(
         "ALTER TABLE {} ATTACH PARTITION {} FOR VALUES WITH (MODULUS {}, REMAINDER {})",
         t.parent, t.leaf, plan.modulus, plan.remainder
     )
 }
 
+/// The statements that open the leaves on the target: proof and lock in front of whatever PostgreSQL
+/// evaluates, whatever lifts an older fence there, ATTACH, and who may use the schema.
+pub async fn attach_all(ctx: &Ctx, lifting: &str) -> Result<String, StepError> {
+    let plan = &ctx.plan;
+    let names = plan.tables.iter().flat_map(|t| [t.parent.as_str(), t.leaf.as_str()]);
+    let proof = Proof::of(&ctx.target, &names.collect::<Vec<_>>()).await?;
+    let both: Vec<_> =
+        plan.tables.iter().map(|t| format!("ONLY {}, ONLY {}", t.parent, t.leaf)).collect();
+    let mut all = vec![
+        format!("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE", both.join(", ")),
+        proof.guard(),
+    ];
+    all.extend(plan.tables.iter().map(|t| attach(plan, t)));
+    // Lifting the fence of a shard that comes back gives them.
+    if plan.kind == machine::Kind::Forward {
+        all.extend(worker_grants(&ctx.target, plan, "REVOKE", "FROM").await?);
+        all.extend(schema_grants(&ctx.source, plan).await?);
+    }
+    Ok(format!("{lifting}{}", all.join("; ")))
+}
+
 /// Attaches the leaves on the target, after `lifting` an older fence there, and rolls back: shows
 /// before the held phase that it works, how long it takes, and fills the session's caches.
 pub async fn rehearse_attach(ctx: &Ctx, lifting: &str) -> Result<Duration, StepError> {
-    let all: Vec<_> = ctx.plan.tables.iter().map(|t| attach(&ctx.plan, t)).collect();
-    let sql = format!("BEGIN; SET LOCAL lock_timeout = '100ms'; {lifting} {}", all.join("; "));
+    let all = attach_all(ctx, lifting).await?;
+    let sql = format!("BEGIN; SET LOCAL lock_timeout = '100ms'; {all}");
     let since = Instant::now();
     let done = ctx.target.batch("rehearsing ATTACH", &sql).await;
     let took = since.elapsed();

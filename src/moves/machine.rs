@@ -141,12 +141,13 @@ steps! {
     /// What a crash may have left of the held phase after the journal's commit.
     Settle = "settle",
     DropForward = "drop_forward",
-    /// From here on the retired leaves follow the serving ones.
-    StartReverse = "start_reverse",
-    /// The second phase of DETACH, which waits for old transactions.
+    /// The second phase of DETACH, which waits for old transactions. An older snapshot may still
+    /// change the leaves through their parents until then.
     FinishDetach = "finish_detach",
     /// A CHECK on the retired leaves, so that ROLLBACK MOVE attaches them without a scan.
     KeepAttachable = "keep_attachable",
+    /// From here on the retired leaves follow the serving ones.
+    StartReverse = "start_reverse",
     Soak = "soak",
     DropReverse = "drop_reverse",
     /// The retired shard's schema.
@@ -222,9 +223,9 @@ const FORWARD: &[(State, Step)] = &[
     (State::Cutover, Step::Cutover),
     (State::Switched, Step::Settle),
     (State::Switched, Step::DropForward),
-    (State::Switched, Step::StartReverse),
     (State::Switched, Step::FinishDetach),
     (State::Switched, Step::KeepAttachable),
+    (State::Switched, Step::StartReverse),
     (State::Soaking, Step::Soak),
     (State::Cleaning, Step::DropReverse),
     (State::Cleaning, Step::DropRetired),

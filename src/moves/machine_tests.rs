@@ -100,14 +100,14 @@ fn a_move_from_planned_to_done() {
         record switched/drop_forward
         run drop_forward
         > done
-        record switched/start_reverse
-        run start_reverse
-        > done
         record switched/finish_detach
         run finish_detach
         > done
         record switched/keep_attachable
         run keep_attachable
+        > done
+        record switched/start_reverse
+        run start_reverse
         > done
         record soaking/soak
         run soak
@@ -237,8 +237,8 @@ fn what_fails_after_the_journal_is_tried_until_it_works() {
         record switched/drop_forward error=\"permission denied\"
         run drop_forward
         > done
-        record switched/start_reverse
-        run start_reverse",
+        record switched/finish_detach
+        run finish_detach",
     );
 }
 

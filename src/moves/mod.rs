@@ -5,7 +5,7 @@
 //! - [`machine`] decides what comes next, without IO; [`check`] judges whether a move can work at
 //!   all. Both are pure.
 //! - [`mover`] is what the console talks to; it runs one task per move, in [`executor`].
-//! - The steps: [`facts`], [`leaves`], [`replication`], [`ready`], then the held phase in
+//! - The steps: [`facts`], [`harmless`], [`leaves`], [`replication`] with [`replica_role`], [`ready`], then the held phase in
 //!   [`cutover`] with [`fence`], [`marker`], [`journal`] and [`detach`], then [`cleanup`].
 //!
 //! Three things on the nodes carry the safety, and each is one commit:
@@ -26,6 +26,7 @@ mod executor;
 mod facts;
 mod failures;
 mod fence;
+mod harmless;
 mod journal;
 mod leaves;
 mod link;
@@ -36,6 +37,7 @@ mod node;
 mod plan;
 mod progress;
 mod ready;
+mod replica_role;
 mod replication;
 mod request;
 mod sql;

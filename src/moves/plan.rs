@@ -129,6 +129,11 @@ impl Plan {
         self.tables.iter().map(|t| t.leaf.as_str()).collect::<Vec<_>>().join(", ")
     }
 
+    /// The leaves, quoted and qualified.
+    pub fn leaf_names(&self) -> Vec<&str> {
+        self.tables.iter().map(|t| t.leaf.as_str()).collect()
+    }
+
     /// The leaves' names, for `WHERE relname = ANY`.
     pub fn names(&self) -> Vec<String> {
         self.tables.iter().map(|t| t.name.clone()).collect()

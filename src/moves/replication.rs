@@ -10,10 +10,12 @@ use super::ctx::Ctx;
 use super::error::StepError;
 use super::facts;
 use super::failures::Failures;
+use super::harmless::APPLIES_AS_OWNER;
 use super::journal;
 use super::leaves;
 use super::link::Link;
 use super::progress::eta;
+use super::replica_role;
 use super::sql::{ident, literal};
 
 /// Publication and slot of the forward direction, on the source.
@@ -34,7 +36,21 @@ async fn publish(ctx: &Ctx, link: &Link, name: &str) -> Result<(), StepError> {
     let doing = "creating the publication";
     // First the publication: a slot decodes only what was published when it was made.
     ctx.promise(link.node.id, Kind::Publication.name(), name).await?;
-    if !link.exists(doing, "SELECT FROM pg_publication WHERE pubname = $1", &[&name]).await? {
+    let owner = link
+        .opt(
+            doing,
+            "SELECT rolname::text, rolsuper FROM pg_publication JOIN pg_roles r ON r.oid = pubowner
+             WHERE pubname = $1",
+            &[&name],
+        )
+        .await?;
+    if let Some(row) = &owner
+        && !row.get::<_, bool>(1)
+    {
+        let owner: String = row.get(0);
+        return Err(taken(link, &format!("publication {name} is {owner}'s")));
+    }
+    if owner.is_none() {
         let sql = format!(
             "CREATE PUBLICATION {} FOR TABLE {}, {}",
             ident(name),
@@ -47,13 +63,28 @@ async fn publish(ctx: &Ctx, link: &Link, name: &str) -> Result<(), StepError> {
     create_slot(link, name).await
 }
 
+/// Something of a move's name that no move has made.
+fn taken(link: &Link, what: &str) -> StepError {
+    StepError::Refused(format!(
+        "{}: {what}, and names that begin with pgshunt_move_ are reserved; drop it",
+        link.node.name
+    ))
+}
+
 async fn create_slot(link: &Link, name: &str) -> Result<(), StepError> {
     let doing = "creating the replication slot";
     let there = link
-        .exists(doing, "SELECT FROM pg_replication_slots WHERE slot_name = $1", &[&name])
+        .opt(
+            doing,
+            "SELECT coalesce(plugin = 'pgoutput' AND database = current_database() AND NOT temporary, false)
+             FROM pg_replication_slots WHERE slot_name = $1",
+            &[&name],
+        )
         .await?;
-    if there {
-        return Ok(());
+    match there {
+        Some(row) if row.get(0) => return Ok(()),
+        Some(_) => return Err(taken(link, &format!("replication slot {name} is of another kind"))),
+        None => {}
     }
     // On its own: a simple query of two statements is a transaction block, which has written nothing
     // yet but keeps the first one's snapshot.
@@ -95,33 +126,52 @@ async fn subscribe(
     let doing = "creating the subscription";
     ctx.promise(to.node.id, Kind::Subscription.name(), name).await?;
     if let Some(id) = subscription_id(to, name).await? {
-        return Ok(id);
+        let ours = "SELECT FROM pg_subscription s JOIN pg_roles r ON r.oid = subowner
+                    WHERE s.oid = $1 AND rolsuper";
+        return match to.exists(doing, ours, &[&id]).await? {
+            true => Ok(id),
+            false => Err(taken(to, &format!("subscription {name} is not a superuser's"))),
+        };
     }
     let version: i32 =
         to.one(doing, "SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
-    // A loop is kept out by never running both directions at once; 16 can do it by itself too.
-    let origin = if version >= 160_000 && !copy { ", origin = none" } else { "" };
+    let mut options = String::new();
+    if version >= APPLIES_AS_OWNER {
+        // Row security that holds for the owner too does not let it apply rows. What the service role
+        // evaluates then was proven harmless (`harmless`).
+        let forced = to.exists(doing, FORCED, &[&ctx.plan.leaf_names()]).await?;
+        options += &format!(", run_as_owner = {forced}");
+        // A loop is kept out by never running both directions at once; 16 can do it by itself too.
+        if !copy {
+            options += ", origin = none";
+        }
+    }
+    let password = replica_role::make(ctx, from, name).await?;
     let sql = format!(
         "CREATE SUBSCRIPTION {n} CONNECTION {} PUBLICATION {n} WITH (create_slot = false, \
-         slot_name = {}, enabled = false, copy_data = {copy}, synchronous_commit = 'off'{origin})",
-        literal(&ctx.connector().conninfo(&from.node)),
+         slot_name = {}, enabled = false, copy_data = {copy}, synchronous_commit = 'off'{options})",
+        literal(&ctx.connector().conninfo(&from.node, name, &password)),
         literal(name),
         n = ident(name),
     );
-    let created = to.batch(doing, &sql);
+    let created = replica_role::run_unseen(to, doing, &sql);
     tokio::pin!(created);
-    tokio::select! {
-        done = &mut created => done?,
+    let created = tokio::select! {
+        done = &mut created => done,
         () = tokio::time::sleep(Duration::from_secs(1)) => {
             let (to, from) = (&to.node.name, &from.node.name);
             ctx.show(|p| p.blocker = Some(format!("{to} waits for an answer of {from}")));
-            created.await?;
+            created.await
         }
-    }
+    };
+    created.map_err(|e| replica_role::explained(e, &to.node.name, &from.node.name, name))?;
     subscription_id(to, name).await?.ok_or_else(|| {
         StepError::Refused(format!("{}: subscription {name} has vanished", to.node.name))
     })
 }
+
+const FORCED: &str = "SELECT FROM pg_class
+    WHERE relforcerowsecurity AND oid = ANY (SELECT to_regclass(unnest($1::text[]))) LIMIT 1";
 
 async fn subscription_id(link: &Link, name: &str) -> Result<Option<u32>, StepError> {
     let row = link
@@ -166,11 +216,21 @@ pub async fn start_reverse(ctx: &Ctx) -> Result<(), StepError> {
             )
             .await?;
     }
-    if !enabled {
+    if !enabled && has_slot(&ctx.target, &name).await? {
         let sql = format!("ALTER SUBSCRIPTION {} ENABLE", ident(&name));
         ctx.source.batch(doing, &sql).await?;
     }
     Ok(())
+}
+
+/// The slot of the way back is gone where the retired leaves cannot follow.
+async fn has_slot(link: &Link, name: &str) -> Result<bool, StepError> {
+    link.exists(
+        "looking at the slot",
+        "SELECT FROM pg_replication_slots WHERE slot_name = $1",
+        &[&name],
+    )
+    .await
 }
 
 /// Waits until every leaf is copied and in step, and tells how far it is.

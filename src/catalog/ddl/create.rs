@@ -13,6 +13,7 @@ use super::statement::Name;
 use super::trust::Needs;
 use super::{DdlError, Everywhere, Peer, Sequence, Shape, Who, no_move, shape};
 use crate::catalog::raise_epoch;
+use crate::catalog::reserved::must_be_ours;
 use crate::hash::KeyType;
 use crate::topology::{GroupId, NodeId, RoutingTable};
 
@@ -161,10 +162,13 @@ async fn stands_alone(home: &Client, oid: u32, shape: &Shape) -> Result<(), DdlE
 
 async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {
     let mut sql = Vec::new();
+    let mut schemas = Vec::new();
     for shard in placed.iter().filter(|s| s.node == peer.node.id) {
         let schema = format!("shard_{}", shard.id);
         sql.extend(shape.leaf_statements(&schema, shard.modulus, shard.remainder));
+        schemas.push(schema);
     }
+    sql.push(must_be_ours(&schemas));
     peer.run(&sql.join("; ")).await?;
     shape::name_leaf_indexes(peer, &shape.schema, &shape.name).await
 }

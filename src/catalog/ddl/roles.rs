@@ -108,17 +108,19 @@ pub(super) async fn bring_memberships(
 
 /// Makes the roles on `node` that it lacks. Whoever can log in at home may read what PUBLIC may.
 pub(super) async fn copy_all(home: &Client, node: &Client) -> Result<(), DdlError> {
-    let rows =
-        home.query("SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg_'", &[]).await?;
+    let rows = home
+        .query("SELECT rolname::text FROM pg_roles WHERE rolname !~ '^pg(_|shunt_move_)'", &[])
+        .await?;
     let all: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
     copy_roles(home, node, &all).await
 }
 
 /// Makes all roles of the home node on a new one, with their passwords, memberships and defaults. The
-/// service role keeps what it logs in with if it has no password at home.
+/// service role keeps what it logs in with if it has no password at home. Roles that a move's subscription
+/// logs in as belong to one node.
 pub(in crate::catalog) async fn bring_all(home: &Client, node: &Client) -> Result<(), DdlError> {
     const ALL: &str = "\
-        SELECT rolname::text FROM pg_authid WHERE rolname !~ '^pg_' \
+        SELECT rolname::text FROM pg_authid WHERE rolname !~ '^pg(_|shunt_move_)' \
           AND (rolname <> session_user OR rolpassword IS NOT NULL) ORDER BY oid";
     let rows = home.query(ALL, &[]).await?;
     let all: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;

@@ -5,6 +5,7 @@ use crate::support::*;
 
 mod identity;
 mod lying;
+mod moves;
 mod names;
 mod planted;
 mod strangers;

@@ -16,7 +16,7 @@ mod lifting;
 mod node_killed;
 mod order;
 mod promises;
-mod scene;
+pub mod scene;
 mod stale;
 mod traffic;
 mod world;

@@ -31,8 +31,12 @@ pub struct Brake(Client);
 
 impl Brake {
     pub async fn pull(node: &LocalNode, shard: i32) -> Self {
+        Self::pull_on(node, shard, "accounts").await
+    }
+
+    pub async fn pull_on(node: &LocalNode, shard: i32, table: &str) -> Self {
         let client = connect(node.port()).await;
-        let sql = format!("BEGIN; LOCK TABLE shard_{shard}.accounts IN ROW EXCLUSIVE MODE");
+        let sql = format!("BEGIN; LOCK TABLE shard_{shard}.{table} IN ROW EXCLUSIVE MODE");
         client.batch_execute(&sql).await.unwrap();
         Self(client)
     }
