@@ -285,7 +285,7 @@ fn identity_in(sql: &str) -> Result<Option<String>, DdlError> {
 
 /// The value of a SET or a set_config(); within it `None`: RESET, or SET to DEFAULT.
 fn setting_in(sql: &str) -> Option<Option<String>> {
-    let parsed = pg_raw_parse::parse(sql).ok()?;
+    let parsed = crate::sql::tree::parse(sql).ok()?;
     let mut statements = parsed.stmts();
     let (Some(only), None) = (statements.next(), statements.next()) else { return None };
     match only {

@@ -234,7 +234,7 @@ fn create_index(s: &nodes::IndexStmt, sql: &str) -> Result<Statement, DdlError> 
 fn can_be_only(sql: &str, at: usize) -> bool {
     let (Some(before), Some(rest)) = (sql.get(..at), sql.get(at..)) else { return false };
     let only = format!("{before}ONLY {rest}");
-    let Ok(parsed) = pg_raw_parse::parse(&only) else { return false };
+    let Ok(parsed) = tree::parse(&only) else { return false };
     let first = parsed.stmts().next();
     matches!(first, Some(Node::IndexStmt(s)) if s.relation().is_some_and(|r| !r.inh))
 }
