@@ -45,7 +45,7 @@ fn routes() -> Arc<RoutingTable> {
     };
     let rows = Rows {
         hidden: Default::default(),
-        sequences: Vec::new(),
+        around: Default::default(),
         epoch: 1,
         nodes: vec![node(1), node(2)],
         groups: vec![GroupRow {

@@ -5,6 +5,7 @@
 //! one snapshot, builds a routing table and publishes it.
 
 pub mod addresses;
+mod around;
 pub mod ddl;
 mod hidden;
 pub mod moves;

@@ -6,6 +6,7 @@ use tokio::sync::Mutex;
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
 use super::addresses::follow;
+use super::around;
 use super::hidden;
 use super::repair;
 use super::reserved::must_be_ours;
@@ -256,21 +257,7 @@ async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
                 .collect(),
         })
         .collect();
-    let sequences = tx
-        .query(
-            "SELECT sn.nspname::text, s.relname::text FROM pgshunt.tables t \
-               JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name \
-               JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name \
-               JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass \
-                 AND d.refobjid = c.oid AND d.classid = d.refclassid AND d.deptype IN ('a', 'i') \
-               JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
-               JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace",
-            &[],
-        )
-        .await?
-        .iter()
-        .map(|r| (r.get(0), r.get(1)))
-        .collect();
+    let around = around::read(&tx).await?;
     let shards = tx
         .query("SELECT shard_id, group_id, modulus, remainder FROM pgshunt.shards", &[])
         .await?
@@ -309,5 +296,5 @@ async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
     let tables: Vec<TableRow> = tables;
     let hidden = if tables.is_empty() { Hidden::default() } else { hidden::read(&tx).await? };
     tx.commit().await?;
-    Ok(Rows { epoch, nodes, groups, tables, shards, placements, sequences, hidden })
+    Ok(Rows { epoch, nodes, groups, tables, shards, placements, around, hidden })
 }

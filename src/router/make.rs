@@ -7,7 +7,7 @@ use super::constant::Literals;
 use super::functions::Functions;
 use super::plan::{Control, Key, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{draws, rights, tables, traces, utility};
+use super::{draws, named, rights, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::RoutingTable;
 use crate::wire::backend::Report;
@@ -60,7 +60,7 @@ fn parse_and_plan(
         Err(Unparsed::Syntax(_)) => {
             // The server words syntax errors. A newer one may know more than our grammar.
             let newer = functions.server_major() > GRAMMAR_MAJOR;
-            let plan = match utility::names_a_table(text, routes).filter(|_| newer) {
+            let plan = match named::names_a_table(text, routes).filter(|_| newer) {
                 Some(table) => Plan::refused(
                     Report::error(
                         "0A000",
@@ -186,6 +186,10 @@ fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
             keys.extend(more);
             Kind::Keys { group, keys: first }
         }
+        (Kind::Ddl, _) | (_, Kind::Ddl) => analyze::refused(
+            "a statement that changes every node must be a query of its own",
+            "Send the statements one by one; each is atomic over all nodes by itself.",
+        ),
         _ => analyze::refused(
             "the statements of this text go to different places",
             "Send them one by one.",

@@ -13,10 +13,13 @@ mod analyze;
 mod cache;
 mod constant;
 mod draws;
+mod everywhere;
 mod functions;
 mod hidden;
 mod make;
+mod named;
 mod node_bound;
+mod objects;
 mod path;
 pub mod place;
 pub mod plan;
@@ -37,6 +40,7 @@ pub use functions::{
     tables_changed,
 };
 pub use node_bound::{READING, changes_reading, reads_alike};
+pub use objects::only_restarts;
 pub use scope::Speech;
 pub use silent::parameters_of_silent;
 pub use traces::{mentions_last_value, mentions_prepared};

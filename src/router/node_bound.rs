@@ -10,6 +10,7 @@ use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::analyze::{Context, refused};
+use super::objects::written;
 use super::plan::Kind;
 use super::set_config;
 
@@ -83,7 +84,8 @@ fn function(f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) -> Option<Bo
         "set_config" => set_config::bound(f, within, cx),
         "setval" if moves_a_slot(f, cx) => no(
             "the sequence of a distributed table cannot be set",
-            "Each node draws its own values from it, so that they never collide.",
+            "Each node draws its own values from it, so that they never collide. ALTER SEQUENCE ... RESTART WITH \
+             raises it on all of them.",
         ),
         _ if distributed && reads_by_name(name, f.args().len()) => no(
             &format!("function {name} would read distributed tables on one node only"),
@@ -115,10 +117,13 @@ fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
         },
         _ => None,
     };
-    cx.names.routes.sequences().any(|(_, sequence)| {
-        // The name's spelling is regclass's to read; the last part is enough to be sure it is not.
-        text.is_none_or(|t| t.to_lowercase().contains(&sequence.to_lowercase()))
-    })
+    let mut sequences = cx.names.routes.sequences();
+    // A number is one that the sequence has in the catalog.
+    let text = text.filter(|t| !t.trim().bytes().all(|b| b.is_ascii_digit()));
+    match text.and_then(|t| written(t.to_owned())) {
+        Some(w) => cx.names.is_among(w.schema.as_deref(), &w.name, sequences),
+        None => sequences.next().is_some(),
+    }
 }
 
 /// The session's parameters that say what its texts mean.

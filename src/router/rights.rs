@@ -100,9 +100,7 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
         }
         let may_be_distributed = match cx.names.look_up(table) {
             Named::Distributed(_) | Named::Leaf(_) | Named::Unclear(_) => true,
-            Named::Local => {
-                routes.sequences().any(|(s, n)| n == name && schema.is_none_or(|t| t == s))
-            }
+            Named::Local => cx.names.is_among(schema, name, routes.sequences()),
         };
         if may_be_distributed && cx.names.temporary && schema.is_none() {
             return refused(

@@ -49,10 +49,14 @@ pub struct Speech<'a> {
 impl Names<'_> {
     pub fn look_up(&self, rv: &nodes::RangeVar) -> Named {
         let Some(name) = rv.relname() else { return Named::Local };
+        self.look_up_name(rv.schemaname(), name)
+    }
+
+    pub fn look_up_name(&self, schema: Option<&str>, name: &str) -> Named {
         if self.foreign_text && self.routes.any_table_named(name) {
             return Named::Unclear(name.to_owned());
         }
-        match rv.schemaname() {
+        match schema {
             Some(schema) => {
                 if let Some(shard) = leaf_schema(schema) {
                     return match self.routes.shard(shard) {
@@ -76,14 +80,25 @@ impl Names<'_> {
         }
     }
 
-    /// The first table of this name on the path. Nothing but distributed tables has the name of one
-    /// (CREATE TABLE sees to that), so nothing else can be found before it.
+    /// The first table of this name on the path. Nothing that is not distributed may come before it: what
+    /// else has the name of a distributed table is known (CREATE TABLE sees to that), but not whether
+    /// it is there still.
     fn first_in(&self, path: &[String], name: &str) -> Named {
+        let users = || self.named(name).any(|s| self.routes.is_roles_schema(s));
+        let reaches = |schema: &String| match schema.as_str() {
+            "$user" => users(),
+            s => leaf_schema(s).is_some() || self.routes.table_by_name(s, name).is_some(),
+        };
+        if !path.iter().any(reaches) {
+            return Named::Local;
+        }
         for schema in path {
-            // Whose schema that is, is not known here: any but public may be.
-            let may_be_anywhere = schema == "$user"
-                && self.routes.tables().any(|t| t.name == name && t.schema != "public");
-            if may_be_anywhere {
+            let hides = match schema.as_str() {
+                // Whose schema that is, is not known here.
+                "$user" => users(),
+                schema => leaf_schema(schema).is_some() || self.routes.is_namesake(schema, name),
+            };
+            if hides {
                 return Named::Unclear(name.to_owned());
             }
             if let Some(t) = self.routes.table_by_name(schema, name) {
@@ -91,6 +106,30 @@ impl Names<'_> {
             }
         }
         Named::Local
+    }
+
+    /// The schemas that hold a relation of this name, a distributed table or another.
+    fn named(&self, name: &str) -> impl Iterator<Item = &str> {
+        let tables = self.routes.tables().map(|t| (t.schema.as_str(), t.name.as_str()));
+        let all = tables.chain(self.routes.namesakes());
+        all.filter(move |(_, n)| *n == name).map(|(schema, _)| schema)
+    }
+
+    /// Whether a name without a schema may be looked up in this one.
+    pub fn sees(&self, schema: &str) -> bool {
+        self.path.is_none_or(|path| {
+            path.iter().any(|p| p == schema || p == "$user" && self.routes.is_roles_schema(schema))
+        })
+    }
+
+    /// Whether a relation so written may be one of these.
+    pub fn is_among<'s>(
+        &self,
+        schema: Option<&str>,
+        name: &str,
+        mut all: impl Iterator<Item = (&'s str, &'s str)>,
+    ) -> bool {
+        all.any(|(s, n)| n == name && schema.map_or_else(|| self.sees(s), |written| written == s))
     }
 }
 

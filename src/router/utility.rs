@@ -1,20 +1,18 @@
 //! Everything that is not SELECT, INSERT, UPDATE, DELETE or COPY.
 //!
-//! The parse trees of utility statements are many; which tables they concern is told by the words
-//! of the text instead. A statement whose text has the name of a distributed table is DDL that
-//! pgshunt carries out on all nodes, or is refused; it is never run on one node alone.
+//! A statement that names a distributed table is DDL that pgshunt carries out on all nodes, or is refused
+//! (`everywhere`); it is never run on one node alone.
 
 use pg_raw_parse::raw::{
     DiscardMode, ObjectType, PartitionStrategy, TransactionStmtKind, VariableSetKind,
 };
 use pg_raw_parse::{ConstValue, Node, nodes};
 
-use super::analyze::{Context, is_temporary, only, refused};
+use super::analyze::{Context, is_temporary, refused};
 use super::node_bound::{changes_reading, reads_alike};
 use super::plan::{Control, Kind, PREPARE, Traces};
-use super::scope::Named;
-use super::{hidden, rights, traces};
-use crate::topology::RoutingTable;
+use super::{everywhere, hidden, rights, traces};
+use crate::topology::leaf_schema;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
@@ -185,7 +183,11 @@ fn constant_text(n: Node<'_>) -> Option<String> {
 /// What would make names, functions or grants differ from what the planner takes them for.
 fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     cx.names.routes.tables().next()?;
-    let holds = |schema: &str| cx.names.routes.tables().any(|t| t.schema == schema);
+    let holds = |schema: &str| {
+        let mut tables = cx.names.routes.tables().map(|t| t.schema.as_str());
+        let mut namesakes = cx.names.routes.namesakes().map(|(s, _)| s);
+        tables.any(|s| s == schema) || namesakes.any(|s| s == schema)
+    };
     let set = match node {
         Node::AlterRoleSetStmt(s) => s.setstmt(),
         Node::AlterDatabaseSetStmt(s) => s.setstmt(),
@@ -228,7 +230,9 @@ fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     }
     match node {
         Node::RenameStmt(r)
-            if r.rename_type == ObjectType::OBJECT_SCHEMA && r.subname().is_some_and(holds) =>
+            if r.rename_type == ObjectType::OBJECT_SCHEMA
+                && r.subname()
+                    .is_some_and(|s| holds(s) || leaf_schema(s).is_some() || s == "pgshunt") =>
         {
             Some(refused("a schema that holds distributed tables cannot be renamed", "Leave it."))
         }
@@ -254,32 +258,6 @@ fn vacated(node: Node<'_>) -> Option<String> {
         _ => None,
     };
     name.map(str::to_owned)
-}
-
-/// The tables a DDL statement names: schema, if written, and name.
-fn ddl_names<'a>(node: Node<'a>) -> Vec<Option<&'a str>> {
-    match node {
-        Node::DropStmt(d) => d
-            .objects()
-            .iter()
-            .map(|n| {
-                let list = n.as_node_list()?;
-                if list.len() > 1 { list.get(list.len() - 2)?.as_str() } else { None }
-            })
-            .collect(),
-        Node::TruncateStmt(t) => t
-            .relations()
-            .iter()
-            .map(|n| match n {
-                Node::RangeVar(rv) => rv.schemaname(),
-                _ => None,
-            })
-            .collect(),
-        Node::AlterTableStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
-        Node::RenameStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
-        Node::IndexStmt(a) => vec![a.relation().and_then(|r| r.schemaname())],
-        _ => Vec::new(),
-    }
 }
 
 fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -344,13 +322,6 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
             return drop_schema(d, cx);
         }
-        // An index's name does not tell its table; DDL looks it up, and drops a local one at home.
-        Node::DropStmt(d)
-            if d.remove_type == ObjectType::OBJECT_INDEX
-                && cx.names.routes.tables().next().is_some() =>
-        {
-            return (Kind::Ddl, Control::None);
-        }
         Node::DropStmt(_) if names_temporary(cx) => Control::Frees,
         _ if names_temporary(cx) => Control::Pin("a temporary object"),
         _ if changes_functions(node) => Control::ChangesFunctions,
@@ -359,59 +330,9 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DropStmt(_) => Control::Frees,
         _ => Control::None,
     };
-    if let Some(sequence) = mentioned(cx, cx.names.routes.sequences().map(|(_, name)| name)) {
-        let kind = refused(
-            format!(
-                "this statement on \"{sequence}\", the sequence of a distributed table, is not supported"
-            ),
-            "Each node draws its own values from it, so that they never collide.",
-        );
-        return (kind, Control::None);
-    }
-    let tables = cx.names.routes.tables().map(|t| t.name.as_str());
-    let Some(table) = mentioned(cx, tables) else { return (Kind::Home, control) };
-    let ddl = matches!(
-        node,
-        Node::DropStmt(_)
-            | Node::AlterTableStmt(_)
-            | Node::RenameStmt(_)
-            | Node::IndexStmt(_)
-            | Node::TruncateStmt(_)
-    );
-    if ddl && cx.names.temporary {
-        let schemas = ddl_names(node);
-        if schemas.iter().all(|s| s.is_some_and(|s| s.starts_with("pg_temp"))) {
-            return (Kind::Home, control);
-        }
-        if schemas.iter().any(|s| s.is_none_or(|s| s.starts_with("pg_temp"))) {
-            let kind = refused(
-                format!("cannot tell which table \"{table}\" means"),
-                "The session may have temporary tables: write the schema before the table's name.",
-            );
-            return (kind, Control::None);
-        }
-    }
-    if let Node::TruncateStmt(t) = node
-        && let Some(name) = t.relations().iter().find_map(|n| only_of_distributed(n, cx))
-    {
-        return (only(&name), Control::None);
-    }
-    if ddl {
-        return (Kind::Ddl, Control::None);
-    }
-    let kind = refused(
-        format!("this statement on the distributed table \"{table}\" is not supported"),
-        "It would run on one node only. Do it on each node directly.",
-    );
-    (kind, Control::None)
-}
-
-/// The distributed table that `ONLY` is said of.
-fn only_of_distributed(n: Node<'_>, cx: Context<'_>) -> Option<String> {
-    let Node::RangeVar(rv) = n else { return None };
-    match cx.names.look_up(rv) {
-        Named::Distributed(table) if !rv.inh => Some(table.name.clone()),
-        _ => None,
+    match everywhere::place(node, cx) {
+        Some(kind) => (kind, Control::None),
+        None => (Kind::Home, control),
     }
 }
 
@@ -477,7 +398,7 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
     let holds = d.objects().iter().filter_map(named).find(|schema| {
         !cx.names.routes.is_plain()
             && (cx.names.routes.tables().any(|t| t.schema == *schema)
-                || super::scope::leaf_schema(schema).is_some()
+                || leaf_schema(schema).is_some()
                 || schema == "pgshunt")
     });
     let kind = match holds {
@@ -485,37 +406,7 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
             format!("schema \"{schema}\" holds distributed tables"),
             "Drop the tables first.",
         ),
-        None => Kind::Home,
+        None => everywhere::reaches_unnamed(Node::DropStmt(d), cx).unwrap_or(Kind::Home),
     };
     (kind, Control::None)
-}
-
-/// The first of the names that stands in the statement's text as a word.
-fn mentioned<'n>(cx: Context<'_>, names: impl Iterator<Item = &'n str>) -> Option<String> {
-    first_in(cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text), names)
-}
-
-/// The first distributed table whose name stands in the text as a word.
-pub fn names_a_table(text: &[u8], routes: &RoutingTable) -> Option<String> {
-    first_in(text, routes.tables().map(|t| t.name.as_str()))
-}
-
-fn first_in<'n>(text: &[u8], names: impl Iterator<Item = &'n str>) -> Option<String> {
-    // U&"..." and U&'...' may spell any name with escapes.
-    let escaped = text.windows(3).any(|w| {
-        w[0].eq_ignore_ascii_case(&b'u') && w[1] == b'&' && (w[2] == b'"' || w[2] == b'\'')
-    });
-    names.into_iter().find(|name| escaped || is_in(text, name.as_bytes())).map(str::to_owned)
-}
-
-fn is_in(text: &[u8], name: &[u8]) -> bool {
-    /// A longer identifier is cut to this (`NAMEDATALEN - 1`).
-    const LONGEST: usize = 63;
-    let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'$' || b >= 0x80;
-    let ends = |at: usize| text.get(at).is_none_or(|&b| !is_word(b));
-    text.windows(name.len()).enumerate().any(|(at, w)| {
-        w.eq_ignore_ascii_case(name)
-            && (at == 0 || !is_word(text[at - 1]))
-            && (name.len() >= LONGEST - 3 || ends(at + name.len()))
-    }) || name.contains(&b'"')
 }

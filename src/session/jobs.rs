@@ -53,6 +53,12 @@ impl Session {
                 .hint("Send Sync before and after it (leave pipeline mode)."));
             }
         }
+        if self.status == Status::Failed {
+            return Err(Report::error(
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block",
+            ));
+        }
         if self.status != Status::Idle {
             return Err(match job {
                 Job::Gather(_) => Report::error(
@@ -61,7 +67,7 @@ impl Session {
                 )
                 .hint("Run it outside of the transaction, or add an equality on the distribution column."),
                 Job::Ddl { .. } => Report::error(
-                    "25001",
+                    "0A000",
                     "a statement that changes every node cannot run inside a transaction block",
                 )
                 .hint("Run it outside of the transaction; it is atomic over all nodes by itself."),

@@ -15,6 +15,6 @@ pub const FENCE_SQLSTATE: &str = "PS001";
 
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
 pub use routing_table::{
-    BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
-    PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
+    Around, BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole,
+    PlacementRow, PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
 };

@@ -99,10 +99,24 @@ pub struct Rows {
     pub tables: Vec<TableRow>,
     pub shards: Vec<ShardRow>,
     pub placements: Vec<PlacementRow>,
-    /// Sequences that distributed tables own, by schema and name: each node has a slot in them.
-    pub sequences: Vec<(String, String)>,
     /// What leads to distributed tables under other names.
     pub hidden: Hidden,
+    pub around: Around,
+}
+
+/// What there is around the distributed tables at home. Pairs are schema and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Sequences that distributed tables own: each node has a slot in them.
+    pub sequences: Arc<[(String, String)]>,
+    /// Indexes of distributed tables.
+    pub indexes: Arc<[(String, String)]>,
+    /// Relations of the home node alone that have the name of a distributed table in another schema.
+    pub namesakes: Arc<[(String, String)]>,
+    /// Schemas that are called like a role, so that `"$user"` may mean them.
+    pub roles_schemas: Arc<[String]>,
+    /// A distributed table uses a function, a type or the like that PostgreSQL did not come with.
+    pub needs_others: bool,
 }
 
 /// A distributed table as statements see it.
@@ -180,8 +194,8 @@ pub struct RoutingTable {
     tables: BTreeMap<TableId, Arc<DistributedTable>>,
     by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
-    sequences: Arc<[(String, String)]>,
     hidden: Arc<Hidden>,
+    around: Arc<Around>,
     /// The same nodes without a table; `None` in that one itself.
     plain: Option<Arc<RoutingTable>>,
 }
@@ -244,7 +258,6 @@ impl RoutingTable {
                 }),
             );
         }
-        let sequences = rows.sequences.as_slice().into();
         let table = Self {
             epoch: Epoch(rows.epoch),
             nodes,
@@ -253,8 +266,8 @@ impl RoutingTable {
             tables,
             by_name,
             shards,
-            sequences,
             hidden: Arc::new(rows.hidden.clone()),
+            around: Arc::new(rows.around.clone()),
             plain: None,
         };
         Ok(table.with_plain())
@@ -269,8 +282,8 @@ impl RoutingTable {
             tables: BTreeMap::new(),
             by_name: hashbrown::HashMap::default(),
             shards: BTreeMap::new(),
-            sequences: Arc::from([]),
             hidden: self.hidden.clone(),
+            around: Arc::default(),
             plain: None,
         }));
         self
@@ -327,7 +340,32 @@ impl RoutingTable {
 
     /// Schema and name of the sequences that distributed tables own.
     pub fn sequences(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.sequences.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
+        pairs(&self.around.sequences)
+    }
+
+    /// Schema and name of the indexes of distributed tables.
+    pub fn indexes(&self) -> impl Iterator<Item = (&str, &str)> {
+        pairs(&self.around.indexes)
+    }
+
+    /// Whether the schema holds a relation of this name that is the home node's alone.
+    pub fn is_namesake(&self, schema: &str, name: &str) -> bool {
+        self.namesakes().any(|n| n == (schema, name))
+    }
+
+    /// Schema and name of what is the home node's alone and called like a distributed table.
+    pub fn namesakes(&self) -> impl Iterator<Item = (&str, &str)> {
+        pairs(&self.around.namesakes)
+    }
+
+    /// Whether `"$user"` may mean this schema.
+    pub fn is_roles_schema(&self, schema: &str) -> bool {
+        self.around.roles_schemas.iter().any(|s| s == schema)
+    }
+
+    /// Whether a distributed table uses what PostgreSQL did not come with.
+    pub fn needs_others(&self) -> bool {
+        self.around.needs_others
     }
 
     pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
@@ -484,6 +522,10 @@ impl Routes {
     }
 }
 
+fn pairs(of: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    of.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,8 +548,8 @@ mod tests {
         let shard =
             |id, remainder| ShardRow { id: ShardId(id), group: GroupId(1), modulus: 2, remainder };
         Rows {
-            sequences: Vec::new(),
             hidden: Hidden::default(),
+            around: Around::default(),
             epoch: 1,
             nodes: vec![node(1, true), node(2, false)],
             groups: vec![GroupRow {

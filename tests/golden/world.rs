@@ -77,7 +77,7 @@ fn rows() -> Rows {
     };
     Rows {
         hidden: Default::default(),
-        sequences: Vec::new(),
+        around: Default::default(),
         epoch: 1,
         nodes: vec![node(1), node(2)],
         groups: vec![GroupRow { id: GROUP, key_types: vec![KeyType::Int4], shard_count: 4 }],

@@ -19,6 +19,7 @@ use super::everywhere::LOCK_TIMEOUT;
 use super::statement::{self, Statement};
 use super::{DdlError, Everywhere, Peer};
 use crate::router::reads_alike;
+use crate::sql::tree;
 
 /// One statement of a client.
 #[derive(Debug, Clone)]
@@ -285,7 +286,7 @@ fn identity_in(sql: &str) -> Result<Option<String>, DdlError> {
 
 /// The value of a SET or a set_config(); within it `None`: RESET, or SET to DEFAULT.
 fn setting_in(sql: &str) -> Option<Option<String>> {
-    let parsed = crate::sql::tree::parse(sql).ok()?;
+    let parsed = tree::parse(sql).ok()?;
     let mut statements = parsed.stmts();
     let (Some(only), None) = (statements.next(), statements.next()) else { return None };
     match only {

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use postgres_protocol::escape::escape_identifier as ident;
 
 use super::acting::Who;
-use super::statement::{Concurrently, Name};
+use super::statement::Name;
 use super::trust::Needs;
 use super::{Client, DdlError, Everywhere, Peer, no_move, shape};
 use crate::catalog::raise_epoch;
@@ -299,6 +299,8 @@ pub(super) async fn create_index(
     needs.check_elsewhere(&all).await?;
     on_all(&all, &with_leaves(&definition, &name, unique)?).await?;
     name_leaves(&all, &found).await?;
+    // The router tells an index of a distributed table from others by its name.
+    raise_epoch(&*all.home.client).await?;
     Ok(all)
 }
 
@@ -327,7 +329,7 @@ pub(super) async fn drop_indexes(
     by: Client<'_>,
     names: &[Name],
     cascade: bool,
-    concurrently: Option<Concurrently>,
+    concurrently: bool,
 ) -> Result<Everywhere, DdlError> {
     let mut found = Vec::new();
     let mut tables = Vec::new();
@@ -351,46 +353,23 @@ pub(super) async fn drop_indexes(
         }
     }
     no_moves(&all, &tables).await?;
-    let mut all = match concurrently {
-        Some(_) if !found.is_empty() => {
-            return Err(DdlError::unsupported(
-                "an index of a distributed table cannot be dropped concurrently",
-            )
-            .hint("Leave CONCURRENTLY away."));
-        }
-        Some(how) => drop_at_once(all, by, names, cascade, how).await?,
-        None => all.run_text(by.request, by.who).await?,
-    };
+    if concurrently {
+        return Err(DdlError::unsupported(
+            "an index of a distributed table cannot be dropped concurrently",
+        )
+        .hint(
+            "Leave CONCURRENTLY away. If the home node's own index is meant, write its schema.",
+        ));
+    }
+    let mut all = all.run_text(by.request, by.who).await?;
     if found.is_empty() {
         all.others.clear();
         return Ok(all);
     }
     let how = if cascade { " CASCADE" } else { "" };
     on_others(&all, &format!("DROP INDEX {}{how}", found.join(", "))).await?;
+    raise_epoch(&*all.home.client).await?;
     Ok(all)
-}
-
-/// DROP INDEX CONCURRENTLY of the home node's own: without waiting for others there is no such thing in a
-/// transaction, so it is dropped as if the word were not there.
-async fn drop_at_once(
-    all: Everywhere,
-    by: Client<'_>,
-    names: &[Name],
-    cascade: bool,
-    how: Concurrently,
-) -> Result<Everywhere, DdlError> {
-    let refused = |what: &str| {
-        let message = format!("DROP INDEX CONCURRENTLY does not support {what}");
-        Err(DdlError::new("0A000", message))
-    };
-    match names {
-        _ if cascade => refused("CASCADE"),
-        [name] => {
-            let exists = if how.missing_ok { "IF EXISTS " } else { "" };
-            all.run_as(by.who, &format!("DROP INDEX {exists}{}", name.quoted())).await
-        }
-        _ => refused("dropping multiple objects"),
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
 use super::access;
-use super::change::look_up;
+use super::change::{is_not_ours, look_up};
 use super::objects;
 use super::roles::copy_all;
 use super::statement::Name;
 use super::trust::Needs;
-use super::{DdlError, Everywhere, Peer, Sequence, Shape, Who, no_move, shape};
+use super::{DdlError, Everywhere, Notice, Peer, Sequence, Shape, Who, no_move, shape};
 use crate::catalog::raise_epoch;
 use crate::catalog::reserved::must_be_ours;
 use crate::hash::KeyType;
@@ -51,7 +51,7 @@ pub(super) async fn table(
     let (home, oid) = (&all.home, made.oid);
 
     let shape = Shape::read(&*home.client, oid).await?;
-    stands_alone(&home.client, oid, &shape).await?;
+    let warning = stands_alone(&home.client, who, &shape).await?;
     let key_types = shape.key_types()?;
     let needs = Needs::of(&home.client, who, oid).await?;
     needs.check_elsewhere(&all).await?;
@@ -97,6 +97,17 @@ pub(super) async fn table(
     }))
     .await?;
     access::follow(&all, &shape.schema, &shape.name).await?;
+    all.warnings.extend(warning);
+    Ok(all)
+}
+
+/// A table of the home node's that is called like a distributed one in another schema: with its epoch the
+/// router learns that a name without a schema could mean either.
+pub(super) async fn local(all: Everywhere, by: super::Client<'_>) -> Result<Everywhere, DdlError> {
+    is_not_ours(by.who.creates_in.as_deref().unwrap_or_default())?;
+    let mut all = all.run_text(by.request, by.who).await?;
+    all.others.clear();
+    raise_epoch(&*all.home.client).await?;
     Ok(all)
 }
 
@@ -123,41 +134,57 @@ pub(in crate::catalog) async fn parent(
     peer.run(&shape.create_statements(&sequences).join("; ")).await.map_err(DdlError::only_at_home)
 }
 
-/// Refuses a table whose name already means something else to somebody: a relation in another
-/// schema, that a search path may find first, or a function, that would read one node's part of it.
-async fn stands_alone(home: &Client, oid: u32, shape: &Shape) -> Result<(), DdlError> {
-    const OTHER: &str = "\
-        SELECT n.nspname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relname = $1::text::name AND c.oid <> $2 AND c.relkind IN ('r', 'p', 'v', 'm', 'f') \
-          AND n.nspname !~ '^(pg_temp_|shard_[0-9]+$)' AND NOT EXISTS (SELECT FROM pgshunt.tables t \
-            WHERE t.schema_name = n.nspname AND t.table_name = c.relname) LIMIT 1";
+/// Refuses a table whose name means something else to everybody, or that a function of the client's or of a
+/// superuser's names: it would read one node's part. Of another role's function there is a warning: what
+/// others write does not keep the client from its tables.
+async fn stands_alone(home: &Client, who: &Who, shape: &Shape) -> Result<Option<Notice>, DdlError> {
+    const SYSTEM: &str = "\
+        SELECT FROM pg_class WHERE relname = $1::text::name AND relnamespace = 'pg_catalog'::regnamespace";
     const FUNCTION: &str = "\
-        SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang \
+        SELECT p.oid::regprocedure::text, r.rolsuper OR r.rolname::text = $3 AS refused \
+        FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_roles r ON r.oid = p.proowner \
         WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) \
-          AND l.lanname NOT IN ('c', 'internal') AND p.prosrc ~* $1 LIMIT 1";
-    if let Some(row) = home.query_opt(OTHER, &[&shape.name, &oid]).await? {
-        let schema: String = row.try_get(0)?;
+          AND l.lanname NOT IN ('c', 'internal') \
+          AND p.prosrc ~* CASE WHEN lower($4) = ANY (p.proargnames) THEN $2 ELSE $1 END \
+        ORDER BY refused DESC LIMIT 1";
+    if home.query_opt(SYSTEM, &[&shape.name]).await?.is_some() {
         return Err(DdlError::unsupported(format!(
-            "schema \"{schema}\" has something named \"{}\" too, which is not distributed",
+            "\"{}\" is the name of one of PostgreSQL's own tables",
             shape.name
         ))
-        .hint("A name without a schema could mean either. Choose another name."));
+        .hint("Choose another name."));
     }
-    let escaped: String = shape
-        .name
-        .chars()
-        .map(|c| if c.is_alphanumeric() || c == '_' { c.to_string() } else { format!("\\{c}") })
-        .collect();
-    let word = format!("(^|[^[:alnum:]_$]){escaped}([^[:alnum:]_$]|$)");
-    if let Some(row) = home.query_opt(FUNCTION, &[&word]).await? {
-        let function: String = row.try_get(0)?;
-        return Err(DdlError::unsupported(format!(
-            "function {function} names \"{}\" and would read one node's part of it",
-            shape.name
-        ))
-        .hint("Drop the function, or choose another name for the table."));
+    let escaped = |name: &str| -> String {
+        let name = name.replace('"', "\"\"");
+        let plain = |c: char| c.is_alphanumeric() || c == '_';
+        name.chars().map(|c| if plain(c) { c.to_string() } else { format!("\\{c}") }).collect()
+    };
+    let (schema, name) = (escaped(&shape.schema), escaped(&shape.name));
+    let ends = "([^[:alnum:]_$]|$)";
+    // Its name alone, or behind that of its schema, but not behind any other.
+    let word = format!(
+        "(^|[^[:alnum:]_$.\"]|[^.]\"|(^|[^[:alnum:]_$]){schema}\"?\\s*\\.\\s*\"?){name}{ends}"
+    );
+    let place = "\\m(from|join|into|update|table|only|using|truncate|lock|copy)\\s+";
+    let table = format!("{place}\"?({schema}\"?\\s*\\.\\s*\"?)?{name}{ends}");
+    let found = home.query_opt(FUNCTION, &[&word, &table, &who.role, &shape.name]).await?;
+    let Some(row) = found else { return Ok(None) };
+    let (function, refused): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let message = format!(
+        "function {function} names \"{}\" and would read one node's part of it",
+        shape.name
+    );
+    if refused {
+        return Err(DdlError::unsupported(message)
+            .hint("Drop the function, or choose another name for the table."));
     }
-    Ok(())
+    Ok(Some(Notice {
+        severity: "WARNING".into(),
+        sqlstate: "01000".into(),
+        message,
+        detail: None,
+        hint: None,
+    }))
 }
 
 async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {

@@ -96,6 +96,8 @@ pub struct Everywhere {
     pub home: Peer,
     pub others: Vec<Peer>,
     pub routes: Arc<RoutingTable>,
+    /// What the client is to be told besides.
+    pub(super) warnings: Vec<Notice>,
     gid: String,
 }
 
@@ -108,7 +110,7 @@ impl Everywhere {
         let others = routes.nodes().filter(|n| !n.is_home).cloned();
         let others = try_join_all(others.map(|n| Peer::begin(store, n))).await?;
         let gid = format!("{GID_PREFIX}{:016x}", rand::rng().random::<u64>());
-        Ok(Self { home, others, routes, gid })
+        Ok(Self { home, others, routes, warnings: Vec::new(), gid })
     }
 
     /// What [`roll_back`] needs when this is gone.

@@ -31,6 +31,7 @@ mod everywhere;
 mod objects;
 mod role_change;
 mod roles;
+mod sequence;
 mod shape;
 mod statement;
 mod trust;
@@ -122,6 +123,8 @@ async fn carry_out(
     let by = Client { request, who: &who };
     let mut all = match statement {
         Statement::CreateTable { table } => create::table(all, by, &table).await?,
+        Statement::CreateLocal => create::local(all, by).await?,
+        Statement::RestartSequence { sequence } => sequence::restart(all, by, &sequence).await?,
         Statement::DropTable { tables, cascade, .. } => {
             change::drop_tables(all, by, &tables, cascade).await?
         }
@@ -139,6 +142,7 @@ async fn carry_out(
         Statement::Access(change) => access_change::run(all, by, &change).await?,
     };
     let mut notices = all.home.notices();
+    notices.append(&mut all.warnings);
     for node in all.commit().await? {
         notices.push(Notice {
             severity: "WARNING".into(),

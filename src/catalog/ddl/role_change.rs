@@ -15,6 +15,7 @@ use postgres_protocol::escape::escape_identifier as ident;
 use super::objects::{self, Which};
 use super::roles::{Memberships, Part};
 use super::{DdlError, Everywhere, Peer, Who, roles};
+use crate::catalog::raise_epoch;
 use crate::router::changes_reading;
 
 /// A role as a statement may write it.
@@ -234,6 +235,10 @@ pub(super) async fn run(
         on_node(&all.home, node, &follow).await.map_err(|e| e.on_node(&node.node.name))
     }))
     .await?;
+    if matches!(change, RoleChange::Create { .. } | RoleChange::Rename { .. }) {
+        // A schema may be called like it, which "$user" means from now on.
+        raise_epoch(&*all.home.client).await?;
+    }
     Ok(all)
 }
 

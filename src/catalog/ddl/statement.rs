@@ -11,6 +11,7 @@ use pg_raw_parse::nodes::{
 use super::DdlError;
 use super::access_change::AccessChange;
 use super::role_change::RoleChange;
+use crate::router::only_restarts;
 use crate::sql::tree::{self, Unparsed};
 
 /// A table or index as the client wrote it, folded.
@@ -36,6 +37,12 @@ pub enum Statement {
     CreateTable {
         table: Name,
     },
+    /// A table of the home node's, called like a distributed one.
+    CreateLocal,
+    /// ALTER SEQUENCE ... RESTART, and nothing else.
+    RestartSequence {
+        sequence: Name,
+    },
     DropTable {
         tables: Vec<Name>,
         cascade: bool,
@@ -53,7 +60,7 @@ pub enum Statement {
     DropIndex {
         indexes: Vec<Name>,
         cascade: bool,
-        concurrently: Option<Concurrently>,
+        concurrently: bool,
     },
     AlterTable {
         table: Name,
@@ -67,7 +74,8 @@ impl Statement {
     /// Its command tag.
     pub fn tag(&self) -> &'static str {
         match self {
-            Self::CreateTable { .. } => "CREATE TABLE",
+            Self::CreateTable { .. } | Self::CreateLocal => "CREATE TABLE",
+            Self::RestartSequence { .. } => "ALTER SEQUENCE",
             Self::DropTable { .. } => "DROP TABLE",
             Self::Truncate { .. } => "TRUNCATE TABLE",
             Self::CreateIndex { .. } => "CREATE INDEX",
@@ -77,12 +85,6 @@ impl Statement {
             Self::Access(change) => change.tag,
         }
     }
-}
-
-/// DROP INDEX CONCURRENTLY
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Concurrently {
-    pub missing_ok: bool,
 }
 
 /// What else ALTER TABLE says that its outcome does not show.
@@ -121,6 +123,10 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
         Node::IndexStmt(s) => create_index(s, sql),
         Node::AlterTableStmt(s) => alter_table(s),
         Node::RenameStmt(s) => rename(s),
+        Node::AlterSeqStmt(s) if only_restarts(s) => {
+            let sequence = name_of(s.sequence().ok_or_else(broken)?)?;
+            Ok(Statement::RestartSequence { sequence })
+        }
         _ => Err(DdlError::unsupported("this statement is not supported on distributed tables")),
     }
 }
@@ -131,9 +137,7 @@ fn create_table(s: &nodes::CreateStmt) -> Result<Statement, DdlError> {
             .hint("Leave PARTITION BY HASH away to create the table on the home node only.")
     };
     let relation = s.relation().ok_or_else(broken)?;
-    let Some(spec) = s.partspec() else {
-        return Err(DdlError::unsupported("this CREATE TABLE does not make a distributed table"));
-    };
+    let Some(spec) = s.partspec() else { return Ok(Statement::CreateLocal) };
     if spec.strategy != PartitionStrategy::PARTITION_STRATEGY_HASH {
         return Err(refused("by LIST or RANGE"));
     }
@@ -194,11 +198,9 @@ fn drop(s: &nodes::DropStmt) -> Result<Statement, DdlError> {
     let cascade = s.behavior == DropBehavior::DROP_CASCADE;
     match s.remove_type {
         ObjectType::OBJECT_TABLE => Ok(Statement::DropTable { tables: names, cascade }),
-        ObjectType::OBJECT_INDEX => Ok(Statement::DropIndex {
-            indexes: names,
-            cascade,
-            concurrently: s.concurrent.then_some(Concurrently { missing_ok: s.missing_ok }),
-        }),
+        ObjectType::OBJECT_INDEX => {
+            Ok(Statement::DropIndex { indexes: names, cascade, concurrently: s.concurrent })
+        }
         _ => Err(DdlError::unsupported("this kind of DROP is not supported on distributed tables")),
     }
 }

@@ -11,6 +11,8 @@ use tokio_postgres::Client;
 
 use crate::support::*;
 
+mod names;
+mod outcomes;
 mod recovery;
 mod rights;
 mod roles;

@@ -82,7 +82,7 @@ fn routes() -> RoutingTable {
         tables,
         shards,
         placements,
-        sequences: Vec::new(),
+        around: Default::default(),
         hidden: Default::default(),
     };
     RoutingTable::build(&rows).unwrap()

@@ -80,7 +80,7 @@ async fn a_statement_on_roles_is_alone_when_there_are_several_nodes() {
     let p = Proxy::start(2, 2).await;
     let root = p.client().await;
     root.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(code(&root, "CREATE ROLE ann").await, "25001");
+    assert_eq!(code(&root, "CREATE ROLE ann").await, "0A000");
     root.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(code(&root, "CREATE ROLE ann; CREATE ROLE bob").await, "0A000");
     for text in [
@@ -102,7 +102,7 @@ async fn a_statement_on_roles_is_alone_when_there_are_several_nodes() {
     let member = "SELECT pg_has_role('bob', 'ann', 'member')::text";
     assert_eq!(on_each(&p, member).await, ["true"; 2]);
     other.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(code(&other, "DROP ROLE bob").await, "25001");
+    assert_eq!(code(&other, "DROP ROLE bob").await, "0A000");
     other.batch_execute("ROLLBACK").await.unwrap();
 }
 

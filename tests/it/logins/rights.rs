@@ -286,7 +286,7 @@ async fn what_is_granted_on_the_home_nodes_own_stays_in_its_transaction() {
         e.code().code().to_owned()
     };
     root.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(code("GRANT SELECT ON items TO ann").await, "25001");
+    assert_eq!(code("GRANT SELECT ON items TO ann").await, "0A000");
     root.batch_execute("ROLLBACK").await.unwrap();
     for sql in [
         "GRANT SELECT ON items TO ann; GRANT INSERT ON items TO ann",

@@ -1,0 +1,69 @@
+//! What there is around the distributed tables at home that the router must know of: read with the rest of
+//! the routing table.
+
+use tokio_postgres::Transaction;
+
+use crate::topology::Around;
+
+/// Reads it, in the transaction that reads the catalog.
+pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres::Error> {
+    let pairs = async |sql: &str| -> Result<Vec<(String, String)>, tokio_postgres::Error> {
+        tx.query(sql, &[]).await?.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+    };
+    let schemas = tx.query(ROLES_SCHEMAS, &[]).await?;
+    Ok(Around {
+        sequences: pairs(SEQUENCES).await?.into(),
+        indexes: pairs(INDEXES).await?.into(),
+        namesakes: pairs(NAMESAKES).await?.into(),
+        roles_schemas: schemas.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?,
+        needs_others: tx.query_opt(NEEDS_OTHERS, &[]).await?.is_some(),
+    })
+}
+
+const SEQUENCES: &str = "\
+SELECT sn.nspname::text, s.relname::text FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass
+    AND d.refobjid = c.oid AND d.classid = d.refclassid AND d.deptype IN ('a', 'i')
+  JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+  JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace";
+
+const INDEXES: &str = "\
+SELECT n.nspname::text, x.relname::text FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_index i ON i.indrelid = c.oid
+  JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid";
+
+/// Relations of the home node alone that have the name of a distributed table.
+const NAMESAKES: &str = "\
+SELECT n.nspname::text, c.relname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relname IN (SELECT t.table_name FROM pgshunt.tables t) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND n.nspname !~ '^(pg_temp_|shard_[0-9]+$)' AND NOT EXISTS (SELECT FROM pgshunt.tables t
+    WHERE t.schema_name = n.nspname AND t.table_name = c.relname)";
+
+/// Schemas that \"$user\" means for somebody.
+const ROLES_SCHEMAS: &str = "\
+SELECT n.nspname::text FROM pg_catalog.pg_namespace n
+WHERE n.nspname IN (SELECT r.rolname FROM pg_catalog.pg_roles r)";
+
+/// Whether a distributed table uses a function, type or the like that PostgreSQL did not come with.
+const NEEDS_OTHERS: &str = "\
+WITH tables AS (
+  SELECT c.oid FROM pgshunt.tables t JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name),
+parts (classid, objid) AS (
+  SELECT 'pg_catalog.pg_class'::regclass::oid, oid FROM tables
+  UNION ALL SELECT 'pg_catalog.pg_class'::regclass, i.indexrelid FROM pg_catalog.pg_index i
+    JOIN tables t ON t.oid = i.indrelid
+  UNION ALL SELECT 'pg_catalog.pg_attrdef'::regclass, d.oid FROM pg_catalog.pg_attrdef d
+    JOIN tables t ON t.oid = d.adrelid
+  UNION ALL SELECT 'pg_catalog.pg_constraint'::regclass, k.oid FROM pg_catalog.pg_constraint k
+    JOIN tables t ON t.oid = k.conrelid
+  UNION ALL SELECT 'pg_catalog.pg_policy'::regclass, p.oid FROM pg_catalog.pg_policy p
+    JOIN tables t ON t.oid = p.polrelid)
+SELECT FROM parts p JOIN pg_catalog.pg_depend d USING (classid, objid)
+WHERE d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_namespace'::regclass,
+  'pg_catalog.pg_constraint'::regclass) LIMIT 1";
