@@ -96,7 +96,10 @@ impl Names<'_> {
             let hides = match schema.as_str() {
                 // Whose schema that is, is not known here.
                 "$user" => users(),
-                schema => leaf_schema(schema).is_some() || self.routes.is_namesake(schema, name),
+                schema => {
+                    leaf_schema(schema).is_some()
+                        || self.routes.namesakes().any(|n| n == (schema, name))
+                }
             };
             if hides {
                 return Named::Unclear(name.to_owned());

@@ -5,6 +5,7 @@
 //! is then swapped whole (see [`Routes`]), so a reader holds one consistent truth for as long as it
 //! likes and nobody edits it under them.
 
+mod around;
 pub mod hidden;
 mod ids;
 mod routing_table;
@@ -13,8 +14,9 @@ mod routing_table;
 /// a leaf that serves no more, or not at this moment. Plan it again on a fresh routing table.
 pub const FENCE_SQLSTATE: &str = "PS001";
 
+pub use around::Around;
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
 pub use routing_table::{
-    Around, BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole,
-    PlacementRow, PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
+    BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
+    PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
 };

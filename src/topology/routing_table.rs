@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::around::{Around, pairs};
 use super::hidden::Hidden;
 use super::{Epoch, GroupId, NodeId, ShardId, TableId};
 use crate::hash::KeyType;
@@ -102,21 +103,6 @@ pub struct Rows {
     /// What leads to distributed tables under other names.
     pub hidden: Hidden,
     pub around: Around,
-}
-
-/// What there is around the distributed tables at home. Pairs are schema and name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Around {
-    /// Sequences that distributed tables own: each node has a slot in them.
-    pub sequences: Arc<[(String, String)]>,
-    /// Indexes of distributed tables.
-    pub indexes: Arc<[(String, String)]>,
-    /// Relations of the home node alone that have the name of a distributed table in another schema.
-    pub namesakes: Arc<[(String, String)]>,
-    /// Schemas that are called like a role, so that `"$user"` may mean them.
-    pub roles_schemas: Arc<[String]>,
-    /// A distributed table uses a function, a type or the like that PostgreSQL did not come with.
-    pub needs_others: bool,
 }
 
 /// A distributed table as statements see it.
@@ -348,11 +334,6 @@ impl RoutingTable {
         pairs(&self.around.indexes)
     }
 
-    /// Whether the schema holds a relation of this name that is the home node's alone.
-    pub fn is_namesake(&self, schema: &str, name: &str) -> bool {
-        self.namesakes().any(|n| n == (schema, name))
-    }
-
     /// Schema and name of what is the home node's alone and called like a distributed table.
     pub fn namesakes(&self) -> impl Iterator<Item = (&str, &str)> {
         pairs(&self.around.namesakes)
@@ -520,10 +501,6 @@ impl Routes {
         let next = Arc::new(table);
         self.0.rcu(|now| if now.epoch > next.epoch { now.clone() } else { next.clone() });
     }
-}
-
-fn pairs(of: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
-    of.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
 }
 
 #[cfg(test)]

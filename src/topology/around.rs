@@ -1,0 +1,23 @@
+//! What the router must know of the home node's catalogs besides the distributed tables themselves.
+
+use std::sync::Arc;
+
+/// What there is around the distributed tables at home. Pairs are schema and name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Around {
+    /// Sequences that distributed tables own: each node has a slot in them.
+    pub sequences: Arc<[(String, String)]>,
+    /// Indexes of distributed tables.
+    pub indexes: Arc<[(String, String)]>,
+    /// Relations of the home node alone that have the name of a distributed table in another schema.
+    pub namesakes: Arc<[(String, String)]>,
+    /// Schemas that are called like a role, so that `"$user"` may mean them.
+    pub roles_schemas: Arc<[String]>,
+    /// A distributed table uses a function, a type or the like that PostgreSQL did not come with.
+    pub needs_others: bool,
+}
+
+/// As borrowed pairs.
+pub(super) fn pairs(of: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    of.iter().map(|(schema, name)| (schema.as_str(), name.as_str()))
+}
