@@ -5,6 +5,7 @@
 //! catalog, DDL, moves and metrics live there and never on a worker.
 
 mod console;
+mod memory;
 mod owner;
 mod reload;
 mod serve;

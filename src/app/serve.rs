@@ -3,7 +3,7 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::takeover::{Door, TakeoverError};
-use super::{Server, Source, StartError, successor, systemd};
+use super::{Server, Source, StartError, memory, successor, systemd};
 use crate::config::Config;
 use crate::net::files;
 
@@ -11,6 +11,7 @@ use crate::net::files;
 pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), StartError> {
     let door = config.server.takeover_socket.clone();
     raise_file_limit(&config);
+    memory::give_back_early();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
