@@ -799,7 +799,8 @@ E TRUNCATE nosuch
 ! CREATE TABLE later (k int) PARTITION BY HASH (k)
 = DROP FUNCTION later_count()
 = CREATE TABLE app.later (k int)
-! CREATE TABLE public.later (k int) PARTITION BY HASH (k)
+= CREATE TABLE public.later (k int) PARTITION BY HASH (k)
+= DROP TABLE public.later
 = DROP TABLE app.later
 ! CREATE FUNCTION round(text) RETURNS int LANGUAGE sql AS 'SELECT 1'
 
