@@ -1,7 +1,5 @@
 //! Moves that would never end by themselves: they begin anew, go on with less, or say why they do not.
 
-use std::time::Duration;
-
 use pgshunt::local::LocalCluster;
 use pgshunt::moves::State;
 
@@ -76,8 +74,12 @@ async fn a_group_of_many_tables_moves_with_few_connections() {
         (serves(&c, 1).await == "node2").then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(last_move(&c, "state").await, "switched", "a DETACH waits for the snapshot");
+    wait_for("a DETACH that waits for the snapshot", async || {
+        let state = last_move(&c, "state").await;
+        assert_ne!(state, "soaking", "the snapshot was not waited for");
+        (state == "switched").then_some(())
+    })
+    .await;
     source.batch_execute("COMMIT").await.unwrap();
     until_state(&c, State::Soaking).await;
     c.does("FINISH MOVE").await;
