@@ -280,7 +280,7 @@ INSERT INTO pg_db_role_setting (setdatabase, setrole, setconfig) VALUES (
 const MEMBERSHIPS: &str = "\
 SELECT g.rolname::text, m.rolname::text,
   CASE WHEN to_jsonb(a) ? 'set_option'
-    THEN format(' WITH ADMIN %s, INHERIT %s, SET %s', a.admin_option,
+    THEN format(' WITH ADMIN %s, INHERIT %s, SET %s', a.admin_option::text,
       to_jsonb(a) ->> 'inherit_option', to_jsonb(a) ->> 'set_option')
     WHEN a.admin_option THEN ' WITH ADMIN OPTION' ELSE '' END,
   w.rolname::text

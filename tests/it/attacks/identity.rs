@@ -13,6 +13,8 @@ async fn scene(p: &Proxy) -> Client {
         "CREATE ROLE friends",
         "GRANT friends TO mallory",
         "CREATE SCHEMA hers AUTHORIZATION mallory",
+        // Everybody may before PostgreSQL 15.
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         "GRANT CREATE ON SCHEMA public TO victor",
     ] {
         root.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
