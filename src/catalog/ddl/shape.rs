@@ -154,7 +154,8 @@ impl Shape {
             return Err(DdlError::unsupported(format!(
                 "table \"{}\" has {what}, which pgshunt cannot make on all nodes",
                 shape.name
-            )));
+            ))
+            .hint("If it was made on a node directly, drop it there."));
         }
         for row in client.query(KEY, &[&oid]).await? {
             let type_oid: Option<u32> = row.try_get(2)?;
@@ -395,9 +396,12 @@ fn sequence(row: &Row) -> Result<Sequence, DdlError> {
 const TABLE: &str = "\
 SELECT n.nspname::text, c.relname::text, pg_get_partkeydef(c.oid),
   CASE WHEN c.relpersistence <> 'p' THEN 'another persistence than permanent'
-    WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal) THEN 'triggers'
+    WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
+      THEN (SELECT concat('the trigger ', quote_ident(min(tgname::text))) FROM pg_trigger
+        WHERE tgrelid = c.oid AND NOT tgisinternal)
     WHEN EXISTS (SELECT FROM pg_constraint WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
-      THEN 'foreign keys'
+      THEN (SELECT concat('the foreign key ', quote_ident(min(conname::text))) FROM pg_constraint
+        WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
     WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a parent'
     WHEN c.reltablespace <> 0 THEN 'a tablespace'
     -- A default that draws from somebody else's sequence: it exists here only, or collides.

@@ -152,6 +152,14 @@ async fn a_server_that_cannot_be_a_node_is_refused_in_words() {
         client.batch_execute(next).await.unwrap();
     }
     client.batch_execute("DROP TABLE public.t").await.unwrap();
+    let at_home = connect(home).await;
+    let trigger = "CREATE TRIGGER \"by hand\" AFTER INSERT ON t FOR EACH ROW \
+                   EXECUTE FUNCTION tsvector_update_trigger(a, b, c)";
+    at_home.batch_execute(trigger).await.unwrap();
+    let e = refused("other", "127.0.0.1", other.port()).await;
+    assert!(e.message.contains("table \"t\" has the trigger \"by hand\""), "{e:?}");
+    assert!(e.hint.unwrap().contains("drop it there"));
+    at_home.batch_execute("DROP TRIGGER \"by hand\" ON t").await.unwrap();
     assert_eq!(c.store.reload().await.unwrap().nodes().count(), 1);
     nodes::add(&c.store, "other", "127.0.0.1", other.port()).await.unwrap();
 }
