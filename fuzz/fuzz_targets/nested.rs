@@ -58,7 +58,7 @@ fn text(data: &[u8]) -> String {
         if (open.len() + close.len()) * times + text.len() > 100_000 {
             break;
         }
-        text = [&open.repeat(times), &text, &close.repeat(times)].concat();
+        text = format!("{}{text}{}", open.repeat(times), close.repeat(times));
     }
     text
 }
