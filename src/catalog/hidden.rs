@@ -47,7 +47,7 @@ SELECT u.user_kind, u.user_oid, u.used_kind, u.used_oid, u.by_change,
   LEFT JOIN pg_catalog.pg_proc p ON u.user_kind = 1255 AND p.oid = u.user_oid
  WHERE u.used_kind IN (1259, 1255) AND COALESCE(c.relname, p.proname) IS NOT NULL";
 
-/// Changes with whatever the rest reads. The catalogs' own rows are left out.
+/// Changes with whatever the rest reads, names of relations too. The catalogs' own rows are left out.
 const PRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.string_agg(x::text, ',')) FROM (
   SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_proc WHERE oid >= 16384
@@ -55,6 +55,8 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(x::text, ',')) FROM (
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_policy
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_constraint WHERE conrelid >= 16384
+  UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(relname::text, oid::bigint)))
+    FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f') AND relpersistence <> 't'
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_attrdef) s (x)";
 
 /// What leads to distributed tables now.

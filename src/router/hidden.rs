@@ -4,6 +4,7 @@
 //! a session that knows better says so: `SET pgshunt.dynamic_sql = 'local'`.
 
 use pg_raw_parse::Node;
+use pg_raw_parse::raw::ObjectType::{self, *};
 
 use super::analyze::{Context, refused};
 use super::node_bound::name_of;
@@ -43,12 +44,26 @@ fn told(what: &str, reach: &Reach, names: Names<'_>) -> Option<Kind> {
     }
 }
 
+fn names_what_is_run(kind: ObjectType::Type) -> bool {
+    matches!(
+        kind,
+        OBJECT_TABLE
+            | OBJECT_VIEW
+            | OBJECT_MATVIEW
+            | OBJECT_FUNCTION
+            | OBJECT_PROCEDURE
+            | OBJECT_ROUTINE
+    )
+}
+
 /// Why a utility statement cannot be carried out, for what it runs or would keep to be run.
 pub fn code(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     cx.names.routes.tables().next()?;
     match node {
         Node::CallStmt(c) => return function(name_of(c.funccall()?)?.1, cx.names),
         Node::RefreshMatViewStmt(r) => return relation(r.relation()?.relname()?, false, cx.names),
+        // It is known by its name.
+        Node::RenameStmt(r) if names_what_is_run(r.rename_type) => {}
         Node::PrepareStmt(_)
         | Node::CreateTableAsStmt(_)
         | Node::ViewStmt(_)

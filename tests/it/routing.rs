@@ -202,6 +202,8 @@ async fn what_leads_to_a_distributed_table_is_refused_whoever_made_it() {
         "DECLARE c CURSOR WITH HOLD FOR SELECT * FROM v",
         "PREPARE x AS SELECT * FROM v",
         "CREATE VIEW vvv AS SELECT * FROM v",
+        "ALTER VIEW v RENAME TO w",
+        "ALTER FUNCTION sf() RENAME TO g",
         "CREATE TABLE x AS SELECT * FROM vv",
         "INSERT INTO l SELECT id FROM v",
         "SELECT * FROM lp",
@@ -230,4 +232,6 @@ async fn what_leads_to_a_distributed_table_is_refused_whoever_made_it() {
     assert_eq!(refused(&c, "SELECT * FROM v").await.0, "0A000");
     c.batch_execute("RESET pgshunt.dynamic_sql").await.unwrap();
     assert_eq!(refused(&c, "SELECT df('l')").await.0, "0A000");
+    home.batch_execute("ALTER VIEW v RENAME TO w").await.unwrap();
+    comes_to_be_refused(&c, "SELECT count(*) FROM w").await;
 }
