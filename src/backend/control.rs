@@ -81,13 +81,16 @@ fn hint(objection: &Objection) -> String {
     }
 }
 
-/// The server's own words, or the driver's with what is behind them.
-fn words(e: &tokio_postgres::Error) -> String {
-    match (e.as_db_error(), std::error::Error::source(e)) {
-        (Some(db), _) => format!("{} ({})", db.message(), db.code().code()),
-        (None, Some(source)) => format!("{e}: {source}"),
-        (None, None) => e.to_string(),
-    }
+/// The server's own words, or the driver's, whose "db error" says nothing, with what is behind them.
+pub fn words(e: &tokio_postgres::Error) -> String {
+    let Some(db) = e.as_db_error() else {
+        return match std::error::Error::source(e) {
+            Some(source) => format!("{e}: {source}"),
+            None => e.to_string(),
+        };
+    };
+    let more = [Some(db.code().code()), db.detail(), db.hint()];
+    format!("{} ({})", db.message(), more.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }
 
 /// The notices of one session, as many as are kept.

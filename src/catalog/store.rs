@@ -11,7 +11,7 @@ use super::hidden;
 use super::repair;
 use super::reserved::must_be_ours;
 use super::steward::{GivenUp, Permit, Steward};
-use crate::backend::control::{ConnectError, Connector};
+use crate::backend::control::{ConnectError, Connector, words};
 use crate::config::ClusterNode;
 use crate::hash::KeyType;
 use crate::topology::hidden::Hidden;
@@ -34,17 +34,6 @@ pub enum CatalogError {
     NoNodes,
     #[error(transparent)]
     GivenUp(#[from] GivenUp),
-}
-
-/// What the server said, or how the connection failed.
-fn words(e: &tokio_postgres::Error) -> String {
-    match e.as_db_error() {
-        Some(db) => match db.hint() {
-            Some(hint) => format!("{} ({hint})", db.message()),
-            None => db.message().into(),
-        },
-        None => e.to_string(),
-    }
 }
 
 /// The catalog of one cluster: a connection to the home node, kept and renewed.

@@ -1,6 +1,6 @@
 //! How a step can fail, and what follows from it.
 
-use crate::backend::control::ConnectError;
+use crate::backend::control::{ConnectError, words};
 use crate::catalog::CatalogError;
 
 use super::machine::Input;
@@ -30,17 +30,6 @@ pub enum StepError {
     /// Another process holds this move's lock: it is no longer ours.
     #[error("another pgshunt carries out this move")]
     LockLost,
-}
-
-/// The server's own words, or the driver's.
-pub fn words(e: &tokio_postgres::Error) -> String {
-    match e.as_db_error() {
-        Some(db) => match db.detail() {
-            Some(detail) => format!("{} ({}; {detail})", db.message(), db.code().code()),
-            None => format!("{} ({})", db.message(), db.code().code()),
-        },
-        None => e.to_string(),
-    }
 }
 
 impl StepError {

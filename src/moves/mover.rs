@@ -9,11 +9,11 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Transaction;
 
 use super::ctx::Signal;
-use super::error::words;
 use super::machine::State;
 use super::progress::Progress;
 use super::request::{self, Refusal, Request, Standing};
 use super::task;
+use crate::backend::control::words;
 use crate::catalog::moves::{self, MoveRow, NewMove};
 use crate::catalog::{CatalogError, Store};
 use crate::config;
