@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use super::number::NotWhole;
 use super::{KeyType, lookup3, number};
 
 /// `HASH_PARTITION_SEED` in PostgreSQL's partition.h.
@@ -91,8 +92,11 @@ impl KeyType {
         let declared_type = match declared {
             UNSPECIFIED | UNKNOWN => self,
             number::FLOAT4 | number::FLOAT8 | number::NUMERIC if self.range().is_some() => {
-                let other = KeyError::OtherType { column: self, found: declared };
-                let n = number::whole(declared, binary, bytes).ok_or(other)?;
+                let n = number::whole(declared, binary, bytes).map_err(|why| match why {
+                    NotWhole::Beyond => KeyError::OutOfRange(self),
+                    NotWhole::NoNumber => KeyError::Never(self),
+                    NotWhole::Unclear => KeyError::OtherType { column: self, found: declared },
+                })?;
                 let fits = self.range().is_some_and(|range| range.contains(&n));
                 return if fits { Ok(KeyValue::Int(n)) } else { Err(KeyError::OutOfRange(self)) };
             }
@@ -197,7 +201,7 @@ fn is_no_integer(text: &[u8]) -> bool {
 }
 
 /// Drops what C's `isspace` takes for blanks, on both sides.
-fn trim_blanks(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t'..=b'\r', rest @ ..] = text {
         text = rest;
     }
@@ -328,10 +332,14 @@ mod tests {
             Int2.from_param(701, true, &70_000f64.to_be_bytes()),
             Err(KeyError::OutOfRange(Int2))
         );
-        // A broken number; text, which a cast may make an integer of, and oid for an integer; integer, bpchar, name for a text.
+        assert_eq!(Int8.from_param(1700, false, b"3e0"), Ok(KeyValue::Int(3)));
+        assert_eq!(Int8.from_param(1700, false, b"1e99"), Err(KeyError::OutOfRange(Int8)));
+        assert_eq!(Int8.from_param(701, false, b"NaN"), Err(KeyError::OutOfRange(Int8)));
+        assert_eq!(Int8.from_param(701, false, b"abc"), Err(KeyError::Never(Int8)));
+        // A fraction, which is rounded where it is stored; text, which a cast may make an integer of, and oid for an integer; integer, bpchar, name for a text.
         for (column, found, text) in [
             (Int8, 1700, "1.5"),
-            (Int8, 701, "1e0"),
+            (Int8, 701, "1e18"),
             (Int8, 25, "1"),
             (Int8, 26, "1"),
             (Text, 23, "1"),

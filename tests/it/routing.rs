@@ -108,6 +108,21 @@ async fn a_value_that_is_no_key_is_told_by_postgres() {
         let f = c.prepare_typed("SELECT v FROM d WHERE t = $1", &[Type::FLOAT8]).await.unwrap();
         assert_eq!(c.query(&f, &[&f64::from(t)]).await.unwrap().len(), 1, "{t} as double");
         assert!(c.query(&f, &[&0.5]).await.is_err(), "no whole number");
+        assert_eq!(c.query(&f, &[&f64::NAN]).await.unwrap().len(), 0, "no integer equals it");
+        assert_eq!(c.query(&f, &[&1e300]).await.unwrap().len(), 0, "no integer equals it");
+    }
+    // Both equal the double 9007199254740992, so they have no one shard by it.
+    c.batch_execute("INSERT INTO d VALUES (9007199254740992, 1, 1)").await.unwrap();
+    c.batch_execute("INSERT INTO d VALUES (9007199254740993, 1, 1)").await.unwrap();
+    let f = c.prepare_typed("SELECT v FROM d WHERE t = $1", &[Type::FLOAT8]).await.unwrap();
+    let both = c.query(&f, &[&9_007_199_254_740_992f64]).await.unwrap_err();
+    assert_eq!(both.code().unwrap().code(), "0A000");
+    let insert = "INSERT INTO d VALUES ($1, 7, 7)";
+    let f = c.prepare_typed(insert, &[Type::FLOAT8]).await.unwrap();
+    assert_eq!(c.execute(&f, &[&1e300]).await.unwrap_err().code().unwrap().code(), "22003");
+    for text in [Type::TEXT, Type::VARCHAR] {
+        let e = c.prepare_typed("SELECT v FROM d WHERE t = $1", &[text]).await.unwrap_err();
+        assert_eq!(e.code().unwrap().code(), "42883");
     }
 }
 
