@@ -1,5 +1,7 @@
 //! Nodes that die and come back.
 
+use pgshunt::app::Server;
+
 use super::wire::{Wire, query};
 use super::*;
 
@@ -105,4 +107,25 @@ async fn the_other_node_serves_on() {
     assert_eq!(wire.ask("SELECT count(*) FROM t").await, "TDCZ");
     let counted: i64 = value(&p.client().await, "SELECT count(*) FROM t").await;
     assert_eq!(counted, there);
+}
+
+/// The configuration may have nodes change places, and never two in one.
+#[tokio::test]
+async fn nodes_change_places_where_the_configuration_says_so() {
+    let p = Proxy::start(3, 3).await;
+    let mut config = p.nodes.config.clone();
+    p.server.shutdown().await;
+    let ports = |config: &Config| config.cluster.nodes.iter().map(|n| n.port).collect::<Vec<_>>();
+    let was = ports(&config);
+    config.cluster.nodes[1].port = was[2];
+    config.cluster.nodes[2].port = was[1];
+    let server = Server::start(config.clone()).await.unwrap();
+    let now = Console::open(server.addr.port(), "pgshunt").await.column("SHOW NODES", "port").await;
+    assert_eq!(now, [was[0], was[2], was[1]].map(|port| port.to_string()));
+    server.shutdown().await;
+    config.cluster.nodes[1].port = was[1];
+    let server = Server::start(config).await.unwrap();
+    let now = Console::open(server.addr.port(), "pgshunt").await.column("SHOW NODES", "port").await;
+    assert_eq!(now, [was[0], was[2], was[1]].map(|port| port.to_string()), "another one is there");
+    server.shutdown().await;
 }
