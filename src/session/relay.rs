@@ -19,6 +19,8 @@ use crate::wire::{FENCED, ProtocolError, frontend};
 /// An inspected message is held whole, an error up to here: behind its head, which has all that the
 /// session decides by, an error may quote a value of any length.
 const MAX_INSPECTED: usize = 1 << 20;
+/// A ParameterStatus is held whole up to here: its value may be as long as what the client has set.
+const MAX_STATUS: usize = 64 << 20;
 /// Ends an error whose rest is left out: its last field, and the list of fields.
 const CUT: &[u8] = b"\0\0";
 
@@ -64,7 +66,7 @@ impl Session {
                 }
                 continue;
             }
-            let seen = h.len.min(MAX_INSPECTED);
+            let seen = h.len.min(if h.tag == b'S' { MAX_STATUS } else { MAX_INSPECTED });
             if seen < h.len && h.tag != b'E' {
                 return Err(ProtocolError("oversized message from the node"));
             }

@@ -7,7 +7,6 @@
 
 mod fence;
 mod messages;
-mod plans;
 mod world;
 
 use std::fmt::Write;

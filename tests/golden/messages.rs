@@ -147,7 +147,9 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
         "Notice" => report(Severity::Notice).put(out),
         "Status" => {
             let (n, value) = word(rest);
-            put_parameter_status(out, n, value);
+            // `x*9` is nine times x.
+            let times = value.split_once('*').and_then(|(of, n)| Some(of.repeat(n.parse().ok()?)));
+            put_parameter_status(out, n, times.as_deref().unwrap_or(value));
         }
         "CopyIn" => frame::put(out, b'G', |b| b.extend_from_slice(&[0; 3])),
         "CopyOut" => frame::put(out, b'H', |b| b.extend_from_slice(&[0; 3])),
@@ -270,7 +272,14 @@ fn server_text(tag: u8, body: &[u8]) -> String {
         }
         b'S' => {
             let text = lossy(body).replace('\0', " ");
-            format!("Status {text}")
+            let name = text.split(' ').next().unwrap_or_default();
+            let value = text[name.len()..].trim();
+            match value.chars().next() {
+                Some(of) if value.len() > 1000 && value.chars().all(|c| c == of) => {
+                    format!("Status {name} {of}*{}", value.len())
+                }
+                _ => format!("Status {text}"),
+            }
         }
         b'G' => "CopyIn".to_owned(),
         b'H' => "CopyOut".to_owned(),
