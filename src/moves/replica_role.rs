@@ -7,6 +7,9 @@
 //!
 //! The role has REPLICATION and may read every table: with REPLICATION alone it could take a base
 //! backup, so grants on single leaves would only make work. It can write nothing.
+//!
+//! The publisher's sessions for it begin with what the database's owner has set for all, unless the role
+//! itself has a setting: so it has one for each parameter that could end them.
 
 use rand::Rng;
 
@@ -35,6 +38,9 @@ pub async fn make(ctx: &Ctx, publisher: &Link, name: &str) -> Result<String, Ste
         literal(&postgres_protocol::password::scram_sha_256(password.as_bytes())),
     );
     publisher.transaction(doing, &sql).await?;
+    let settings = publisher.query(doing, SETTINGS, &[&name]).await?;
+    let settings: Vec<String> = settings.iter().map(|row| row.get(0)).collect();
+    publisher.batch(doing, &settings.join("; ")).await?;
     let may_connect = publisher
         .exists(
             doing,
@@ -48,6 +54,15 @@ pub async fn make(ctx: &Ctx, publisher: &Link, name: &str) -> Result<String, Ste
     }
     Ok(password)
 }
+
+/// Statements that keep the role's sessions from what others have set: no limit of time, and of how long a
+/// subscriber may be silent what the server's own configuration says.
+const SETTINGS: &str = "\
+SELECT format('ALTER ROLE %I SET %I TO %L', $1::text, s.name, CASE WHEN s.name <> 'wal_sender_timeout'
+    THEN s.boot_val ELSE coalesce((SELECT f.setting FROM pg_file_settings f
+      WHERE lower(f.name) = s.name AND f.error IS NULL ORDER BY f.seqno DESC LIMIT 1), s.boot_val) END)
+FROM pg_settings s WHERE s.name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout',
+  'idle_in_transaction_session_timeout', 'idle_session_timeout', 'exit_on_error', 'wal_sender_timeout')";
 
 /// Drops the role and what it was granted.
 pub async fn drop_if_there(publisher: &Link, name: &str) -> Result<(), StepError> {

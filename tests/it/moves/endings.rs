@@ -86,3 +86,30 @@ async fn a_group_of_many_tables_moves_with_few_connections() {
     until_state(&c, State::Done).await;
     assert_tidy(&p.nodes, "at the end").await;
 }
+
+/// What a database's owner has set for its sessions is not for those that replicate.
+#[tokio::test]
+async fn what_the_databases_owner_has_set_ends_no_move() {
+    let p = super::scene::proxy().await;
+    let (c, source) = (p.console().await, connect(p.nodes.nodes[0].port()).await);
+    let rows = "INSERT INTO shard_1.accounts SELECT k, 0 FROM generate_series(1, 100000) k \
+         WHERE satisfies_hash_partition('public.accounts'::regclass, 4, 0, k)";
+    source.batch_execute(rows).await.unwrap();
+    for node in &p.nodes.nodes {
+        let root = connect(node.port()).await;
+        for set in ["statement_timeout = 1", "exit_on_error = on", "wal_sender_timeout = 1"] {
+            let sql = format!("ALTER DATABASE {} SET {set}", crate::support::DATABASE);
+            root.batch_execute(&sql).await.unwrap();
+        }
+    }
+    c.does("MOVE SHARD 1 TO node2 NOWAIT").await;
+    wait_for("the move to be over", async || {
+        let state = last_move(&c, "state").await;
+        assert_ne!(state, "failed", "{}", last_move(&c, "error").await);
+        (state == State::Soaking.name()).then_some(())
+    })
+    .await;
+    // The way back is made alike.
+    c.does("ROLLBACK MOVE").await;
+    assert_eq!(serves(&c, 1).await, "node1");
+}
