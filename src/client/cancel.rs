@@ -18,6 +18,7 @@ use subtle::ConstantTimeEq;
 use super::overtaken::Overtaken;
 use crate::backend::login;
 use crate::backend::server::Cancel;
+use crate::wire::FIRST_OWN_PID;
 use crate::wire::startup::Minor;
 
 /// How long a CancelRequest to a node may take.
@@ -64,9 +65,6 @@ fn secret(protocol: Minor) -> Box<[u8]> {
 /// Passes a CancelRequest on, with the connection it came on.
 pub type Elsewhere = Box<dyn Fn(i32, &[u8], Option<BorrowedFd<'_>>) + Send>;
 
-/// Above all pids that a system gives (Linux: `PID_MAX_LIMIT`), so that none of ours is a server's.
-pub const FIRST_PID: i32 = (4 << 20) + 1;
-
 /// All clients that can be cancelled.
 #[derive(Default)]
 pub struct Cancels {
@@ -83,9 +81,9 @@ impl Cancels {
         let mut slots = lock(&self.slots);
         loop {
             let pid = self.next.fetch_add(1, Ordering::Relaxed);
-            if pid < FIRST_PID {
+            if pid < FIRST_OWN_PID {
                 // At first, or all have been through.
-                self.next.store(FIRST_PID, Ordering::Relaxed);
+                self.next.store(FIRST_OWN_PID, Ordering::Relaxed);
             } else if !slots.contains_key(&pid) {
                 slots.insert(pid, slot.clone());
                 return Registration { home: self.clone(), pid, slot };
@@ -278,7 +276,7 @@ mod tests {
         let cancels = Arc::new(Cancels::default());
         let client = cancels.register(Minor::V2);
         let secret = client.secret().to_vec();
-        assert!(client.pid() >= FIRST_PID);
+        assert!(client.pid() >= FIRST_OWN_PID);
         cancels.deliver(client.pid(), &secret, None).await;
         assert!(!client.poll_cancelled(Waker::noop()), "between statements it means nothing");
         for wrong in [&[0; 3][..], &secret[..4], &secret[..31], &[&secret[..], b"x"].concat()] {

@@ -7,7 +7,7 @@ use super::constant::Literals;
 use super::functions::Functions;
 use super::plan::{Control, Key, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{draws, named, rights, tables, traces};
+use super::{draws, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::RoutingTable;
 use crate::wire::backend::Report;
@@ -45,10 +45,9 @@ fn parse_and_plan(
     let home = |text: &[u8]| Plan {
         kind: Kind::Home,
         statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
-        tables: Box::default(),
         draws: true,
         asks: traces::mentions_last_value(text),
-        copies_in: false,
+        ..Plan::nothing()
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
@@ -75,6 +74,7 @@ fn parse_and_plan(
     };
     let mut plan = Plan::nothing();
     let mut used = Vec::new();
+    let mut signalled = Vec::new();
     let mut keys = Vec::new();
     let mut by_shape = tree.len() == 1;
     let path = match speech.path {
@@ -110,6 +110,7 @@ fn parse_and_plan(
         plan.draws |= draws::may_draw(node, cx);
         plan.asks |= draws::asks(node, cx);
         plan.copies_in |= analyze::copies_in(node);
+        signalled.extend(signals::signalled(node, cx));
         match &control {
             // What comes behind it in this text finds its tables by another path.
             Control::Set(_)
@@ -137,6 +138,7 @@ fn parse_and_plan(
     used.sort_unstable();
     used.dedup();
     plan.tables = used.into();
+    plan.signals = signalled.into();
     (plan, by_shape)
 }
 

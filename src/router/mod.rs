@@ -27,6 +27,7 @@ mod proof;
 mod rights;
 mod scope;
 mod set_config;
+mod signals;
 mod silent;
 mod tables;
 mod traces;

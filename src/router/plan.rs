@@ -232,6 +232,8 @@ pub struct Plan {
     pub draws: bool,
     /// It asks for those that the session has drawn.
     pub asks: bool,
+    /// The process ids, constants and parameters, that it signals.
+    pub signals: Box<[KeySource]>,
     /// It takes data of the client's: it is COPY FROM STDIN, or has one.
     pub copies_in: bool,
 }
@@ -252,7 +254,8 @@ impl Plan {
             _ => 0,
         };
         let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();
-        size_of::<Self>() + size_of_val(self.statements.as_slice()) + keys + tables
+        let rest = size_of_val(self.statements.as_slice()) + size_of_val(&*self.signals);
+        size_of::<Self>() + rest + keys + tables
     }
 
     /// Of an empty text.
@@ -263,6 +266,7 @@ impl Plan {
             tables: Box::default(),
             draws: false,
             asks: false,
+            signals: Box::default(),
             copies_in: false,
         }
     }

@@ -5,7 +5,7 @@ use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::analysis::is_long;
-use crate::router::place::{Place, place};
+use crate::router::place::{Place, place_of};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::router::{Planned, first_word};
 use crate::topology::NodeId;
@@ -49,7 +49,7 @@ impl Session {
             env.planner.plan(text, env.routes, self.speech())
         };
         let plan = planned.plan.clone();
-        let mut place = place(&plan.kind, &planned.literals, env.routes);
+        let mut place = place_of(&plan, &planned.literals, env.routes);
         let mut fails = false;
         if let Some(failed) = self.place_to_fail() {
             // Nothing behind the first statement is come to if that fails.

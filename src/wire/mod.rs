@@ -16,6 +16,10 @@ pub mod startup;
 /// SQLSTATE of the fence's error: the shard has moved, ask the catalog and try again.
 pub const FENCED: &str = "PS001";
 
+/// The process ids that pgshunt gives its clients begin here, above all that a system gives (Linux:
+/// `PID_MAX_LIMIT`), so that none is a server's.
+pub const FIRST_OWN_PID: i32 = (4 << 20) + 1;
+
 /// A malformed message: SQLSTATE 08P01, and the connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::wire::{Wire, query};
+use super::wire::{Wire, message, query};
 use super::*;
 
 const CANCELLED: &str = "E57014Z";
@@ -158,4 +158,36 @@ async fn a_cancels_sender_is_hung_up_on_when_it_has_been_delivered() {
     assert!(early.is_err(), "the node could not have taken it yet");
     sent.await;
     assert_eq!(wire.ready().await, format!("T{CANCELLED}"));
+}
+
+/// A client's own process id is pgshunt's: no node could do what is asked of it.
+#[tokio::test]
+async fn a_process_that_is_pgshunts_own_is_not_said_to_be_none() {
+    let p = narrow().await;
+    let mut wire = Wire::login(p.port()).await;
+    let (own, other) = (wire.pid, Wire::login(p.port()).await);
+    let bind = |pid: i32| {
+        let body = [&b"\0\0\0\0\0\x01\0\0\0"[..], &[pid.to_string().len() as u8]].concat();
+        let body = [&body[..], pid.to_string().as_bytes(), b"\0\0"].concat();
+        let parse = message(b'P', b"\0SELECT pg_terminate_backend($1)\0\0\0");
+        [parse, message(b'B', &body), message(b'E', &[0; 5]), message(b'S', b"")].concat()
+    };
+    for pid in [own, other.pid] {
+        for sql in [
+            format!("SELECT pg_terminate_backend({pid})"),
+            format!("SELECT 1, pg_catalog.pg_cancel_backend('{pid}'::int4)"),
+            format!("SELECT 1; SELECT pg_terminate_backend({pid})"),
+        ] {
+            assert_eq!(wire.ask(&sql).await, "E0A000Z", "{sql}");
+        }
+        wire.send(&bind(pid)).await;
+        assert_eq!(wire.ready().await, "1E0A000Z");
+    }
+    // Those of servers are PostgreSQL's to judge; this one is of no process.
+    assert_eq!(wire.ask("SELECT pg_cancel_backend(4194304)").await, "TNDCZ");
+    wire.send(&bind(4_194_304)).await;
+    assert_eq!(wire.ready().await, "12NDCZ");
+    let of_server =
+        "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    assert!(wire.ask(of_server).await.ends_with(CANCELLED));
 }
