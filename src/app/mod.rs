@@ -4,6 +4,7 @@
 //! own on the shared port. The runtime that [`Server::start`] is called on is the control runtime:
 //! catalog, DDL, moves and metrics live there and never on a worker.
 
+mod asking;
 mod console;
 mod memory;
 mod owner;
@@ -136,6 +137,7 @@ impl Server {
             }
         };
         let functions = store.functions().await?;
+        let asking = store.asking().await?;
         let tls = ServerTls::load(&config.tls)?.map(Arc::new);
         let count = match config.server.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -145,6 +147,7 @@ impl Server {
         let (plan, inbox) = workers::channels(count);
         let tls_to_nodes = ClientTls::load(&config.tls)?;
         let pools = Pools::new(config.pool.clone(), tls_to_nodes, plan.openers, registry.clone());
+        pools.asked_before(asking.clone());
         let figures = Arc::downgrade(&pools);
         registry.offer_pools(move || figures.upgrade().map(|p| p.figures()).unwrap_or_default());
         let gates = Gates::new(plan.gates);
@@ -189,6 +192,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(follow_catalog(store.clone(), registry.clone())),
             tokio::spawn(end_periods(shared.clone())),
+            tokio::spawn(asking::keep(store.clone(), shared.clone(), asking)),
         ];
         if let Some(owner) = owner {
             mover

@@ -6,6 +6,7 @@
 
 pub mod addresses;
 mod around;
+mod asking;
 pub mod ddl;
 mod hidden;
 pub mod moves;

@@ -56,6 +56,13 @@ CREATE TABLE pgshunt.settings (
     value       text NOT NULL
 );
 
+-- Whose clients ask for the values that they have drawn from sequences.
+CREATE TABLE pgshunt.asking (
+    database_name text NOT NULL,
+    role_name   text NOT NULL,
+    PRIMARY KEY (database_name, role_name)
+);
+
 -- Decisions of two-phase transactions: present means commit.
 CREATE TABLE pgshunt.decisions (
     gid         text PRIMARY KEY,

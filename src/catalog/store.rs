@@ -177,6 +177,10 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
     if tx.query_opt(holds, &[]).await?.is_none() {
         tx.batch_execute("ALTER TABLE pgshunt.moves ADD COLUMN longest_us bigint").await?;
     }
+    let asking = "SELECT to_regclass('pgshunt.asking') IS NOT NULL";
+    if !tx.query_one(asking, &[]).await?.get::<_, bool>(0) {
+        tx.batch_execute(super::asking::TABLE).await?;
+    }
     tx.commit().await?;
     Ok(())
 }

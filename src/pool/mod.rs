@@ -5,6 +5,7 @@
 //! buys an exact limit and one fair line for all workers. A connection is preferably used by the
 //! worker that opened it; a lent one keeps its registration with the lender's reactor.
 
+mod asking;
 mod doors;
 mod leased;
 mod opening;
@@ -85,6 +86,7 @@ pub struct Pools {
     registry: Arc<Registry>,
     openers: Vec<mpsc::UnboundedSender<OpenRequest>>,
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
+    asking: asking::Asking,
 }
 
 impl Pools {
@@ -103,6 +105,7 @@ impl Pools {
             next_id: AtomicU64::new(1),
             openers,
             pools: Mutex::default(),
+            asking: asking::Asking::default(),
         })
     }
 
@@ -142,7 +145,7 @@ impl Pools {
                 home: self.clone(),
                 node: node.clone(),
                 credentials: Mutex::new(with.clone()),
-                followed: Followed::default(),
+                followed: self.asking.followed(&key),
                 behind: Behind::of_pool(),
                 fresh_from: AtomicU64::new(0),
                 served: AtomicBool::new(false),

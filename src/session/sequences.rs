@@ -8,8 +8,8 @@
 //! pgshunt does not know.
 //!
 //! Nobody pays who does not ask. The first question in a database turns following on there
-//! ([`Followed`]): from then on a session keeps the connection that it has drawn on, until it
-//! discards its sequences or ends.
+//! ([`Followed`]), also for the processes that come after this one (`catalog::asking`): from then on a
+//! session keeps the connection that it has drawn on, until it discards its sequences or ends.
 //!
 //! In a database with distributed tables nobody keeps a connection for this: the session's next
 //! statement may need another node. There the answer is right within the transaction that drew.
@@ -31,6 +31,17 @@ pub const SEQUENCES: &str = "a sequence's value";
 /// Whether a database's clients ask for the values they have drawn.
 #[derive(Debug, Clone, Default)]
 pub struct Followed(Arc<AtomicBool>);
+
+impl Followed {
+    /// `asked`: they have asked before, perhaps of an earlier process.
+    pub fn new(asked: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(asked)))
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// Who may have drawn on a connection since it was made to forget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,7 +124,7 @@ impl Session {
         let Some(link) = &self.link else { return false };
         let facts = &link.facts;
         let strange = facts.drawn != Drawn::Nobody && !self.sequences.knows(facts.drawn);
-        let draws = || plan.draws && facts.followed.0.load(Ordering::Relaxed);
+        let draws = || plan.draws && facts.followed.is_on();
         strange && link.status != Status::Failed && (draws() || self.asks_for_values(plan))
     }
 
@@ -147,7 +158,7 @@ impl Session {
                 Drawn::By(_) | Drawn::Several => Drawn::Several,
             };
         }
-        let followed = link.facts.followed.0.load(Ordering::Relaxed);
+        let followed = link.facts.followed.is_on();
         s.kept |= s.keeps && followed && s.knows(link.facts.drawn) && (plan.draws || asks);
     }
 

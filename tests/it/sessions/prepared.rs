@@ -47,3 +47,22 @@ async fn a_list_that_cannot_be_shown_is_refused() {
     .await;
     assert_eq!(listed(&a).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn prepare_time_tells_their_age_whatever_they_are_called() {
+    use crate::protocol::talk::{Talk, Until};
+    let (proxy, ..) = two_on_three().await;
+    let port = proxy.port();
+    let talk = tokio::task::spawn_blocking(move || {
+        let mut t = Talk::open(port, &[]);
+        t.say("Parse z SELECT 1 | Parse m SELECT 2 | Parse a SELECT 3 | Parse k SELECT 4 | Sync");
+        t.hear(Until::Ready(1));
+        t.say("CloseStatement m | Parse m SELECT 5 | Sync");
+        t.hear(Until::Ready(1));
+        t.say("Query SELECT name, generic_plans, custom_plans FROM pg_prepared_statements ORDER BY prepare_time");
+        t.hear(Until::Ready(1))
+    });
+    let heard = talk.await.unwrap();
+    let rows: Vec<_> = heard.iter().filter(|m| m.starts_with("Data")).collect();
+    assert_eq!(rows, ["Data z 0 0", "Data a 0 0", "Data k 0 0", "Data m 0 0"], "{heard:?}");
+}

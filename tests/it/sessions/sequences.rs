@@ -1,6 +1,8 @@
 //! currval() and lastval(): what the session itself has drawn, or a refusal; never what another one
 //! has drawn on the same server connection.
 
+use pgshunt::app::Server;
+
 use super::*;
 
 async fn drawn(client: &Client, sql: &str) -> i64 {
@@ -156,4 +158,35 @@ async fn in_a_transaction_that_draws_it_is_known_at_once() {
     assert_eq!(drawn(&a, "SELECT nextval('s')").await, 1);
     assert_eq!(drawn(&a, "SELECT currval('s')").await, 1);
     does(&a, "ROLLBACK").await;
+}
+
+/// Several sessions draw on connections in turn: the first question of each process is answered, but for
+/// the very first.
+#[tokio::test]
+async fn who_asks_is_remembered_by_the_next_process() {
+    let Proxy { nodes, mut server } = shared(3).await;
+    for nth in 0..2 {
+        let port = server.addr.port();
+        let (a, b) = (connect(port).await, connect(port).await);
+        if nth == 0 {
+            sequences(&a).await;
+            does(&a, "SELECT nextval('s'); SELECT lastval()").await;
+        } else {
+            let own = drawn(&a, "SELECT nextval('s')").await;
+            for _ in 0..6 {
+                does(&b, "SELECT nextval('s')").await;
+            }
+            assert_eq!(drawn(&a, "SELECT lastval()").await, own);
+            assert_eq!(drawn(&a, "SELECT currval('s')").await, own);
+        }
+        let root = connect(nodes.nodes[0].port()).await;
+        wait_for("it to be noted", async || {
+            let noted = texts(&root, "SELECT database_name || role_name FROM pgshunt.asking").await;
+            (noted == [format!("{DATABASE}{SUPERUSER}")]).then_some(())
+        })
+        .await;
+        server.shutdown().await;
+        server = Server::start(nodes.config.clone()).await.unwrap();
+    }
+    server.shutdown().await;
 }
