@@ -1,6 +1,6 @@
 # The two commands of the README, and a few for those who work on pgshunt.
 
-.PHONY: help demo test setup check bench compare clean
+.PHONY: help demo test setup check bench counts compare clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -22,6 +22,9 @@ check: ## format and lints
 
 bench: ## the micro-benchmarks
 	cargo bench
+
+counts: ## instructions per query beside those accepted (ARGS=--accept takes those of now)
+	cargo bench --quiet --profile counts --bench counts -- $(ARGS)
 
 compare: ## CPU per query beside PgBouncer and HAProxy, in one run
 	@scripts/setup --compare

@@ -1,74 +1,14 @@
 //! What a statement costs inside pgshunt, without sockets: looking up its plan, and a whole
 //! transaction through the session; then how fast rows pass through.
 
+mod world;
+
 use std::hint::black_box;
-use std::sync::Arc;
-use std::time::Instant;
 
-use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-
-use pgshunt::gate::machine::Gate;
-use pgshunt::hash::KeyType;
 use pgshunt::router::{Planner, Speech, place};
-use pgshunt::session::{Env, Facts, Flow, Io, Moments, Need, Session};
-use pgshunt::topology::{
-    ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
-    RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
-};
-use pgshunt::wire::backend::{self, Status};
-use pgshunt::wire::{frame, frontend};
 
-const SHARDS: u32 = 32;
-
-/// Two nodes, and a table `t (id int, payload text)` of 32 shards.
-fn routes() -> Arc<RoutingTable> {
-    let node = |id: i32| Node {
-        id: NodeId(id),
-        name: format!("node{id}"),
-        host: "127.0.0.1".into(),
-        port: 5432,
-        is_home: id == 1,
-    };
-    let shard = |remainder: u32| ShardRow {
-        id: ShardId(remainder as i32 + 1),
-        group: GroupId(1),
-        modulus: SHARDS,
-        remainder,
-    };
-    let placement = |remainder: u32| PlacementRow {
-        shard: ShardId(remainder as i32 + 1),
-        node: NodeId(remainder as i32 % 2 + 1),
-        role: PlacementRole::Primary,
-        state: PlacementState::Active,
-        since: Epoch(1),
-    };
-    let rows = Rows {
-        hidden: Default::default(),
-        around: Default::default(),
-        epoch: 1,
-        nodes: vec![node(1), node(2)],
-        groups: vec![GroupRow {
-            id: GroupId(1),
-            key_types: vec![KeyType::Int4],
-            shard_count: SHARDS,
-        }],
-        tables: vec![TableRow {
-            id: TableId(1),
-            group: GroupId(1),
-            schema: "public".into(),
-            name: "t".into(),
-            key_columns: vec!["id".into()],
-            columns: vec![
-                ColumnRow { name: "id".into(), type_oid: 23 },
-                ColumnRow { name: "payload".into(), type_oid: 25 },
-            ],
-        }],
-        shards: (0..SHARDS).map(shard).collect(),
-        placements: (0..SHARDS).map(placement).collect(),
-    };
-    Arc::new(RoutingTable::build(&rows).expect("the rows fit together"))
-}
+use world::{World, answer, completed, execute, parse, prepared, routes, simple};
 
 fn plan(c: &mut Criterion) {
     let routes = routes();
@@ -90,87 +30,8 @@ fn plan(c: &mut Criterion) {
     group.finish();
 }
 
-/// A session with what surrounds it.
-struct World {
-    routes: Arc<RoutingTable>,
-    gate: Gate,
-    planner: Planner,
-    moments: Moments,
-    session: Session,
-    client: Vec<u8>,
-    server: Vec<u8>,
-    facts: Option<Facts>,
-    answer: Vec<u8>,
-    input: BytesMut,
-}
-
-impl World {
-    fn new(answer: Vec<u8>) -> Self {
-        Self {
-            routes: routes(),
-            gate: Gate::default(),
-            planner: Planner::default(),
-            moments: Moments::default(),
-            session: Session::new(1, &[]),
-            client: Vec::new(),
-            server: Vec::new(),
-            facts: Some(Facts::default()),
-            answer,
-            input: BytesMut::new(),
-        }
-    }
-
-    /// One transaction's messages in, leased, answered and let go. Gives the bytes the client gets.
-    fn transaction(&mut self, mut messages: &[u8]) -> usize {
-        let mut env = Env {
-            now: Instant::now(),
-            routes: &self.routes,
-            gate: &mut self.gate,
-            planner: &mut self.planner,
-            max_prepared: 100,
-            max_session: 1 << 20,
-            moments: &self.moments,
-        };
-        let mut io = Io { client: &mut self.client, server: &mut self.server };
-        while let Some(header) = frame::header(messages).expect("well-formed") {
-            let (message, rest) = messages.split_at(header.len);
-            while let Flow::Wait(need) = self
-                .session
-                .client(header, &message[frame::HEADER..], &mut env, &mut io)
-                .expect("well-formed")
-            {
-                let Need::Lease(node) = need else { panic!("{need:?} in a bench") };
-                self.session.linked(node, self.facts.take().expect("one link"), &mut env);
-            }
-            messages = rest;
-        }
-        self.input.extend_from_slice(&self.answer);
-        self.session.server(&mut self.input, &mut env, &mut io).expect("a good answer");
-        self.facts = self.session.take_released(&mut env);
-        assert!(self.facts.is_some(), "the transaction is over");
-        self.gate.settle(&mut Vec::new());
-        let sent = io.client.len();
-        io.client.clear();
-        io.server.clear();
-        sent
-    }
-}
-
-fn answer(rows: usize, width: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame::put(&mut out, b'T', |b| b.extend_from_slice(&[0, 0]));
-    let value = vec![b'x'; width];
-    for _ in 0..rows {
-        backend::put_data_row(&mut out, [Some(value.as_slice())].into_iter());
-    }
-    backend::put_command_complete(&mut out, &format!("SELECT {rows}"));
-    backend::put_ready(&mut out, Status::Idle);
-    out
-}
-
 fn relay(c: &mut Criterion) {
-    let mut query = Vec::new();
-    frontend::put_query(&mut query, b"SELECT payload FROM t WHERE id = 421337");
+    let query = simple();
     let mut group = c.benchmark_group("transaction through the session");
     for (name, rows, width) in [("1 row", 1, 20), ("1,000 rows", 1_000, 100), ("1 MB", 16, 65_536)]
     {
@@ -185,35 +46,12 @@ fn relay(c: &mut Criterion) {
 
 /// A statement as libpq sends it: described by its portal, prepared for this once or by a name.
 fn extended(c: &mut Criterion) {
-    let sql = b"SELECT payload FROM t WHERE id = $1";
-    let complete = |tags: &[u8]| {
-        let mut out = Vec::new();
-        tags.iter().for_each(|tag| backend::put_bare(&mut out, *tag));
-        out
-    };
-    let execute = |name: &[u8]| {
-        let mut out = Vec::new();
-        let value = b"\0\0\0\x01\0\0\0\x06421337\0\0";
-        frontend::put_bind(&mut out, b"", name, value);
-        frontend::put_named(&mut out, b'D', b'P', b"");
-        frame::put(&mut out, b'E', |b| b.extend_from_slice(&[0; 5]));
-        frontend::put_empty(&mut out, b'S');
-        out
-    };
     let mut group = c.benchmark_group("extended transaction through the session");
-    let mut unnamed = Vec::new();
-    frontend::put_parse(&mut unnamed, b"", sql, &23u32.to_be_bytes());
-    unnamed.extend(execute(b""));
-    let mut world = World::new([complete(b"12"), answer(1, 20)].concat());
+    let unnamed = [parse(b""), execute(b"")].concat();
+    let mut world = World::new(completed(true));
     group.bench_function("parsed for it", |b| b.iter(|| world.transaction(&unnamed)));
 
-    let mut named = Vec::new();
-    frontend::put_parse(&mut named, b"s", sql, &23u32.to_be_bytes());
-    named.extend(execute(b"s"));
-    let mut world = World::new([complete(b"12"), answer(1, 20)].concat());
-    world.transaction(&named);
-    world.answer = [complete(b"2"), answer(1, 20)].concat();
-    let named = execute(b"s");
+    let (mut world, named) = prepared();
     group.bench_function("prepared before", |b| b.iter(|| world.transaction(&named)));
     group.finish();
 }

@@ -7,6 +7,7 @@
 
 mod fence;
 mod messages;
+mod plans;
 mod world;
 
 use std::fmt::Write;

@@ -1,0 +1,136 @@
+//! A plan in the words of the scripts.
+
+use std::borrow::Cow;
+
+use pgshunt::gate::machine::Touch;
+use pgshunt::router::place::{Place, Values, place};
+use pgshunt::router::plan::{Control, Key, KeySource, Kind, Merge, Plan, Traces};
+use pgshunt::topology::RoutingTable;
+use pgshunt::wire::backend::Report;
+
+/// Where the keys' rows live.
+pub fn placed(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Option<String> {
+    if !matches!(plan.kind, Kind::Keys { .. }) {
+        return None;
+    }
+    Some(match place(&plan.kind, values, routes) {
+        Ok(Place::Node { node, touches }) => {
+            let shards: Vec<_> = touches
+                .iter()
+                .map(|t| match t {
+                    Touch::Shard { shard, .. } => shard.to_string(),
+                    other => format!("{other:?}"),
+                })
+                .collect();
+            format!("on n{node}: shard {}", shards.join(", "))
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(report) => refusal(&report).join(" | "),
+    })
+}
+
+/// The lines of a plan: the route, then what is not as in a plain read of nothing.
+pub fn tell(plan: &Plan) -> Vec<String> {
+    let mut lines = match &plan.kind {
+        Kind::Keys { group, keys } => {
+            let keys: Vec<_> = keys.iter().map(key).collect();
+            vec![format!("keys of group {group}: {}", keys.join(", "))]
+        }
+        Kind::Leaf(shard) => vec![format!("leaf of shard {shard}")],
+        Kind::Every { group, merge: Merge::Concat } => {
+            vec![format!("every node of group {group}, rows concatenated")]
+        }
+        Kind::Every { group, merge: Merge::Fold(folds) } => {
+            vec![format!("every node of group {group}, folded: {folds:?}")]
+        }
+        Kind::Home => vec!["home".to_owned()],
+        Kind::Any => vec!["any node".to_owned()],
+        Kind::Ddl => vec!["DDL on all nodes".to_owned()],
+        Kind::Refused(report) => refusal(report),
+    };
+    let controls: Vec<_> = plan.statements.iter().map(|s| control(&s.control)).collect();
+    if controls.iter().any(|c| c != "nothing") {
+        lines.push(format!("session: {}", controls.join(", ")));
+    }
+    let mut facts = Vec::new();
+    if !plan.tables.is_empty() {
+        facts.push(format!("uses {}", plan.tables.join(", ")));
+    }
+    for (is_so, what) in [
+        (plan.draws, "may draw from sequences"),
+        (plan.asks, "asks what was drawn"),
+        (plan.copies_in, "takes COPY data"),
+    ] {
+        if is_so {
+            facts.push(what.to_owned());
+        }
+    }
+    if !facts.is_empty() {
+        lines.push(facts.join("; "));
+    }
+    lines
+}
+
+fn key(key: &Key) -> String {
+    let sources: Vec<_> = key.iter().map(source).collect();
+    match sources.as_slice() {
+        [one] => one.clone(),
+        several => format!("({})", several.join(", ")),
+    }
+}
+
+fn source(source: &KeySource) -> String {
+    let minus = |negative: &bool| if *negative { "-" } else { "" };
+    match source {
+        KeySource::Param { index, alone: true } => format!("${}", index + 1),
+        KeySource::Param { index, alone: false } => {
+            format!("${} (its type is not sure)", index + 1)
+        }
+        KeySource::Literal { index, negative } => format!("{}literal {index}", minus(negative)),
+        KeySource::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
+        KeySource::Integer { negative, digits } => {
+            format!("{}{}", minus(negative), String::from_utf8_lossy(digits))
+        }
+        KeySource::Null => "NULL".to_owned(),
+    }
+}
+
+fn refusal(report: &Report) -> Vec<String> {
+    let mut lines = vec![format!("refused {}: {}", report.sqlstate, report.message)];
+    lines.extend(report.detail.iter().map(|d| format!("detail: {d}")));
+    lines.extend(report.hint.iter().map(|h| format!("hint: {h}")));
+    lines
+}
+
+fn control(control: &Control) -> String {
+    match control {
+        Control::None => "nothing".to_owned(),
+        Control::Leaves(traces) => format!("leaves {}", left(traces)),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The traces that there may be.
+fn left(traces: &Traces) -> String {
+    let mut found = Vec::new();
+    let list = |what: &str, names: &[String]| format!("{what} {}", names.join(" "));
+    found.extend(traces.pin.map(Cow::Borrowed));
+    if !traces.functions.is_empty() {
+        found.push(list("what these functions do:", &traces.functions).into());
+    }
+    if !traces.parameters.is_empty() {
+        found.push(list("parameters:", &traces.parameters).into());
+    }
+    found.extend(traces.executes.iter().map(|name| format!("what {name} does").into()));
+    for (is_so, what) in [
+        (traces.code, "what code does"),
+        (traces.notifies, "notifications"),
+        (traces.channels, "(asks for channels)"),
+        (traces.prepared, "(asks for prepared statements)"),
+    ] {
+        if is_so {
+            found.push(what.into());
+        }
+    }
+    found.join(", ")
+}
