@@ -5,11 +5,6 @@ use std::collections::HashSet;
 
 use super::store::{CatalogError, Store};
 
-/// For a catalog that was made before the table was.
-pub(super) const TABLE: &str = "\
-CREATE TABLE pgshunt.asking (
-    database_name text NOT NULL, role_name text NOT NULL, PRIMARY KEY (database_name, role_name))";
-
 impl Store {
     /// Databases and roles, as earlier processes have noted them.
     pub async fn asking(&self) -> Result<HashSet<(String, String)>, CatalogError> {

@@ -151,6 +151,11 @@ pub async fn raise_epoch<C: GenericClient + Sync>(tx: &C) -> Result<Epoch, tokio
     Ok(Epoch(epoch))
 }
 
+/// `catalog::asking`'s table, for a catalog that was made before it was.
+const ASKING: &str = "\
+CREATE TABLE pgshunt.asking (
+    database_name text NOT NULL, role_name text NOT NULL, PRIMARY KEY (database_name, role_name))";
+
 async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result<(), CatalogError> {
     let tx = client.transaction().await?;
     // Two proxies starting at once: one creates, the other waits and finds it there.
@@ -179,7 +184,7 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
     }
     let asking = "SELECT to_regclass('pgshunt.asking') IS NOT NULL";
     if !tx.query_one(asking, &[]).await?.get::<_, bool>(0) {
-        tx.batch_execute(super::asking::TABLE).await?;
+        tx.batch_execute(ASKING).await?;
     }
     tx.commit().await?;
     Ok(())

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::number::NotWhole;
+use super::number::{NotWhole, trim_blanks};
 use super::{KeyType, lookup3, number};
 
 /// `HASH_PARTITION_SEED` in PostgreSQL's partition.h.
@@ -198,17 +198,6 @@ fn is_no_integer(text: &[u8]) -> bool {
         [b'0'..=b'9', rest @ ..] => !rest.iter().all(|b| b.is_ascii_digit() || *b == b'_'),
         _ => true,
     }
-}
-
-/// Drops what C's `isspace` takes for blanks, on both sides.
-pub(super) fn trim_blanks(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t'..=b'\r', rest @ ..] = text {
-        text = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'..=b'\r'] = text {
-        text = rest;
-    }
-    text
 }
 
 /// What `uuid_in` takes: 32 hex digits, a hyphen allowed behind every fourth, braces around.

@@ -49,12 +49,23 @@ const UNREAD: NotWhole = NotWhole::Unclear;
 /// The text without blanks around it, if it begins as a number does.
 fn text_of(bytes: &[u8]) -> Result<&str, NotWhole> {
     // Other blanks than those of ASCII are none for PostgreSQL.
-    let text = str::from_utf8(super::key::trim_blanks(bytes)).map_err(|_| NotWhole::NoNumber)?;
+    let text = str::from_utf8(trim_blanks(bytes)).map_err(|_| NotWhole::NoNumber)?;
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     match unsigned.bytes().next() {
         Some(b'0'..=b'9' | b'.' | b'n' | b'N' | b'i' | b'I') => Ok(text),
         _ => Err(NotWhole::NoNumber),
     }
+}
+
+/// Drops what C's `isspace` takes for blanks, on both sides.
+pub fn trim_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t'..=b'\r', rest @ ..] = text {
+        text = rest;
+    }
+    while let [rest @ .., b' ' | b'\t'..=b'\r'] = text {
+        text = rest;
+    }
+    text
 }
 
 fn of_double(v: f64) -> Result<i64, NotWhole> {

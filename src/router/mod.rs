@@ -43,6 +43,7 @@ pub use functions::{
 pub use node_bound::{READING, changes_reading, reads_alike};
 pub use objects::only_restarts;
 pub use scope::Speech;
+pub use signals::place_of;
 pub use silent::parameters_of_silent;
 pub use traces::{mentions_last_value, mentions_prepared};
 pub use utility::first_word;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::plan::{Key, KeySource, Kind, Merge, Plan};
+use super::plan::{Key, KeySource, Kind, Merge};
 use crate::gate::machine::Touch;
 use crate::hash::{KeyError, KeyType, KeyValue, row_hash};
 use crate::topology::{Group, GroupId, NodeId, RoutingTable, Shard};
@@ -73,15 +73,6 @@ impl Values for BindValues<'_> {
     fn literal(&self, _: usize) -> Option<Given<'_>> {
         None
     }
-}
-
-/// Finds the place of a plan's statements, if they ask for nothing that no node knows.
-///
-/// # Errors
-/// As [`place`]; or they signal a process that is no server's.
-pub fn place_of(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Result<Place, Report> {
-    super::signals::refuse(plan, values)?;
-    place(&plan.kind, values, routes)
 }
 
 /// Finds the place of a statement.

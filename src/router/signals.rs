@@ -10,10 +10,11 @@ use pg_raw_parse::Node;
 use super::analyze::Context;
 use super::constant::constant;
 use super::node_bound::name_of;
-use super::place::{Given, Values};
+use super::place::{Given, Place, Values, place};
 use super::plan::{KeySource, Plan};
 use crate::hash::{KeyType, KeyValue};
 use crate::sql::tree::{Recurse, walk};
+use crate::topology::RoutingTable;
 use crate::wire::FIRST_OWN_PID;
 use crate::wire::backend::Report;
 
@@ -39,9 +40,16 @@ pub fn signalled(node: Node<'_>, cx: Context<'_>) -> Vec<KeySource> {
     found
 }
 
+/// Finds the place of a plan's statements.
+///
 /// # Errors
-/// The plan's statement signals a client of pgshunt's.
-pub fn refuse(plan: &Plan, values: &dyn Values) -> Result<(), Report> {
+/// As [`place`]; or they signal a client of pgshunt's.
+pub fn place_of(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Result<Place, Report> {
+    refuse(plan, values)?;
+    place(&plan.kind, values, routes)
+}
+
+fn refuse(plan: &Plan, values: &dyn Values) -> Result<(), Report> {
     match plan.signals.iter().any(|pid| is_own(pid, values)) {
         false => Ok(()),
         true => Err(Report::error("0A000", "a client of pgshunt cannot be signalled by this function")

@@ -258,7 +258,7 @@ impl Session {
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = match self.place_to_fail() {
             Some(place) => place,
-            None => crate::router::place::place_of(&plan, &values, env.routes)?,
+            None => crate::router::place_of(&plan, &values, env.routes)?,
         };
         let job = matches!(place, Place::Every { .. })
             || plan.kind == Kind::Ddl && self.place_to_fail().is_none();
