@@ -32,7 +32,7 @@ pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
 
 use crate::catalog::Store;
-use crate::config::{Config, Live};
+use crate::config::{Config, ConsoleRights, Live};
 use crate::gate::{Closed, Gates};
 use crate::moves::Mover;
 use crate::pool::Pools;
@@ -56,14 +56,6 @@ pub trait Process: Send + Sync {
     /// Puts the configuration in force with this change, until the next start or reload.
     fn change(&self, change: &dyn Fn(&mut Config)) -> Result<(), String>;
     fn stop(&self, how: Stop);
-}
-
-/// What a role may do here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rights {
-    /// SHOW, and nothing else.
-    Look,
-    All,
 }
 
 /// Everything the console shows and acts upon. Cheap to clone.
@@ -105,7 +97,19 @@ impl ConsoleContext {
         process.ok_or_else(|| Report::error("57P03", "pgshunt is starting or stopping"))
     }
 
-    fn rights(&self, user: &str) -> Rights {
-        if self.config.load().is_admin(user) { Rights::All } else { Rights::Look }
+    /// Whether the role may run the command. Asked for each one: who has lost a right has lost it in open
+    /// sessions, too.
+    ///
+    /// # Errors
+    /// The command is beyond it.
+    fn allow(&self, user: &str, command: &Command) -> Result<(), Report> {
+        match self.config.load().console_rights(user) {
+            ConsoleRights::All => Ok(()),
+            ConsoleRights::Look if command.only_looks() => Ok(()),
+            ConsoleRights::Look => Err(Report::error("42501", "admin access needed")
+                .hint("This role is one of auth.stats_users, which may only SHOW.")),
+            ConsoleRights::None => Err(Report::error("42501", "this role may not use the console")
+                .hint("It was taken out of auth.admins and auth.stats_users.")),
+        }
     }
 }

@@ -19,7 +19,7 @@ mod luggage;
 
 use super::command::{Command, parse};
 use super::reply::{Column, Item, Value, put_row, put_row_description};
-use super::{COMPATIBLE, ConsoleContext, Rights, act, columns};
+use super::{COMPATIBLE, ConsoleContext, act, columns};
 use crate::telemetry::{ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
@@ -69,13 +69,13 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let rights = ctx.rights(&login.entry.user);
+    let user = login.entry.user.clone();
     let worker = login.entry.worker;
     let info = ctx.registry.add_client(NewClient { database: super::ADMIN.into(), ..login.entry });
     let stats = ctx.registry.database(worker, super::ADMIN);
     let mut session = Session {
         stream,
-        rights,
+        user,
         ctx,
         stats,
         input: BytesMut::new(),
@@ -153,7 +153,7 @@ struct Portal {
 struct Session<S> {
     stream: S,
     ctx: ConsoleContext,
-    rights: Rights,
+    user: String,
     stats: Arc<WorkerStats>,
     input: BytesMut,
     out: Vec<u8>,
@@ -354,7 +354,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     fn start(&self, command: Command) -> mpsc::Receiver<Item> {
         let (out, items) = mpsc::channel(64);
         self.stats.statements(PlanKind::Session).inc();
-        self.ctx.control.spawn(act::run(self.ctx.clone(), command, self.rights, out));
+        match self.ctx.allow(&self.user, &command) {
+            Ok(()) => drop(self.ctx.control.spawn(act::run(self.ctx.clone(), command, out))),
+            // There is room for one.
+            Err(report) => drop(out.try_send(Item::Error(report))),
+        }
         items
     }
 

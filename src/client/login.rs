@@ -19,6 +19,7 @@ use super::threshold::{Standee, Threshold};
 use super::worker::Worker;
 use crate::backend::login::Credentials;
 use crate::backend::server::ServerConn;
+use crate::config::ConsoleRights;
 use crate::net::{Out, Stream};
 use crate::pool::{Lease, PoolError, PoolKey};
 use crate::session::{Limits, Session, are_in_force, reset_sql};
@@ -139,7 +140,7 @@ pub async fn run(
     if console {
         let config = shared.config.load();
         let user = &startup.user;
-        if !config.is_admin(user) && !config.auth.stats_users.contains(user) {
+        if config.console_rights(user) == ConsoleRights::None {
             return Err(Report::fatal("42501", "this role may not use the console")
                 .hint("Add it to auth.admins, or to auth.stats_users if it shall only look.")
                 .into());

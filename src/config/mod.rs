@@ -43,9 +43,25 @@ pub struct Config {
 
 impl Config {
     /// Whether a role may do all that the console can.
-    pub fn is_admin(&self, user: &str) -> bool {
-        user == self.cluster.service_user || self.auth.admins.iter().any(|a| a == user)
+    pub fn console_rights(&self, user: &str) -> ConsoleRights {
+        let has = |names: &[String]| names.iter().any(|n| n == user);
+        if user == self.cluster.service_user || has(&self.auth.admins) {
+            ConsoleRights::All
+        } else if has(&self.auth.stats_users) {
+            ConsoleRights::Look
+        } else {
+            ConsoleRights::None
+        }
     }
+}
+
+/// What a role may do in the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConsoleRights {
+    None,
+    /// SHOW, and nothing else.
+    Look,
+    All,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -59,6 +59,9 @@ pub struct LeafFacts {
     pub identity: Identity,
     /// Prepared transactions that hold a lock on it.
     pub prepared: Vec<String>,
+    /// Publications that name this leaf and not its table, each with its owner; those of moves are left
+    /// out.
+    pub published: Vec<String>,
 }
 
 /// How UPDATE and DELETE name a row to the other side.
@@ -222,6 +225,14 @@ fn judge_table(
             leaf.name
         )),
     }
+    for publication in &leaf.published {
+        v.refusals.push(format!(
+            "{}: {publication} publishes {}, and its subscribers would miss all that is written \
+             after the move; ALTER PUBLICATION ... DROP TABLE first, or publish the whole table on \
+             every node",
+            source.name, leaf.name
+        ));
+    }
     for who in &leaf.prepared {
         v.waits.push(format!("{}: prepared transaction {who} holds {}", source.name, leaf.name));
     }
@@ -260,6 +271,7 @@ mod tests {
                     bytes: 1 << 20,
                     identity: Identity::Given,
                     prepared: vec![],
+                    published: vec![],
                 }),
             }],
         }

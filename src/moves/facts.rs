@@ -150,6 +150,9 @@ const FINGERPRINT: &str = "
               FROM t JOIN pg_class c USING (oid), unnest(relacl) g
     UNION ALL SELECT format('grant %s on column %s', g, attname)
               FROM t JOIN pg_attribute a ON attrelid = oid, unnest(attacl) g
+    UNION ALL SELECT 'owner ' || pg_get_userbyid(relowner) FROM t JOIN pg_class c USING (oid)
+    UNION ALL SELECT 'publication ' || pubname FROM t JOIN pg_publication_rel ON prrelid = t.oid
+              JOIN pg_publication p ON p.oid = prpubid
     UNION ALL SELECT 'row security' FROM t JOIN pg_class c USING (oid) WHERE relrowsecurity
     UNION ALL SELECT 'row security for its owner' FROM t JOIN pg_class c USING (oid)
               WHERE relforcerowsecurity
@@ -199,6 +202,17 @@ pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<Leaf
             &[&t.leaf],
         )
         .await?;
+    // A move that is resumed finds its own.
+    let published = link
+        .query(
+            doing,
+            "SELECT format('publication %s of %s', pubname, pg_get_userbyid(pubowner))
+             FROM pg_publication_rel JOIN pg_publication p ON p.oid = prpubid
+             WHERE prrelid = to_regclass($1) AND NOT starts_with(pubname::text, 'pgshunt_move_')
+             ORDER BY pubname",
+            &[&t.leaf],
+        )
+        .await?;
     Ok(Some(LeafFacts {
         name: format!("{}.{}", plan.schema(), t.name),
         attached: row.get(3),
@@ -206,6 +220,7 @@ pub async fn leaf(link: &Link, plan: &Plan, t: &PlanTable) -> Result<Option<Leaf
         bytes: row.get::<_, i64>(1).max(0) as u64,
         identity,
         prepared: prepared.iter().map(|r| r.get(0)).collect(),
+        published: published.iter().map(|r| r.get(0)).collect(),
     }))
 }
 

@@ -7,8 +7,9 @@
 //!
 //! Until its leaves are attached nobody may use the schema, so that nobody can name them: a leaf's
 //! owner could otherwise give it a CHECK or a trigger that the apply worker runs. From PostgreSQL 16 on
-//! the worker is the owner, who then has to be able to name its leaf; that nothing was added to it is
-//! proven again before it is attached.
+//! the worker is the owner, who then has to be able to name its leaf ([`let_owners_apply`]); that nothing
+//! was added to it is proven again before it is attached. Where row security is forced upon the owner the
+//! worker is the service role on every version, and the owner stays outside.
 
 use std::time::{Duration, Instant};
 
@@ -54,9 +55,23 @@ pub async fn create(ctx: &Ctx) -> Result<(), StepError> {
         same_columns(ctx, t).await?;
     }
     // The parent may have been changed since the preflight.
-    Proof::of(&ctx.target, &plan.leaf_names()).await?;
-    let grants = worker_grants(&ctx.target, plan, "GRANT", "TO").await?;
-    ctx.target.batch("letting the owners apply rows", &grants.join("; ")).await
+    Proof::of(&ctx.target, &plan.leaf_names()).await.map(drop)
+}
+
+/// Gives the leaves' owners USAGE on the target's schema when the forward subscription applies rows as
+/// them. Only then: as whom it does is decided while nobody but the service role can name a leaf, and an
+/// owner who could would have triggers of its own run as the service role.
+pub async fn let_owners_apply(ctx: &Ctx) -> Result<(), StepError> {
+    let doing = "letting the owners apply rows";
+    // Before PostgreSQL 16 there is no such column, and it is the subscription's owner.
+    let as_owner = "SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = subdbid
+         WHERE subname = $1 AND datname = current_database()
+           AND to_jsonb(s) ->> 'subrunasowner' = 'false'";
+    if !ctx.target.exists(doing, as_owner, &[&ctx.plan.forward()]).await? {
+        return Ok(());
+    }
+    let grants = worker_grants(&ctx.target, &ctx.plan, "GRANT", "TO").await?;
+    ctx.target.batch(doing, &grants.join("; ")).await
 }
 
 /// USAGE on the schema for the leaves' owners while they apply rows, or the end of it.

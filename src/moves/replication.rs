@@ -14,6 +14,7 @@ use super::harmless::APPLIES_AS_OWNER;
 use super::journal;
 use super::leaves;
 use super::link::Link;
+use super::plan::Plan;
 use super::progress::eta;
 use super::replica_role;
 use super::sql::{ident, literal};
@@ -112,6 +113,7 @@ pub async fn subscribe_forward(ctx: &Ctx) -> Result<(), StepError> {
     // The copy makes slots of its own on the source, whose names begin like this.
     let prefix = format!("pg_{id}_sync_");
     ctx.promise(ctx.plan.source.id, Kind::SyncSlots.name(), &prefix).await?;
+    leaves::let_owners_apply(ctx).await?;
     let sql = format!("ALTER SUBSCRIPTION {} ENABLE", ident(&name));
     ctx.target.batch("starting the subscription", &sql).await
 }
@@ -133,14 +135,9 @@ async fn subscribe(
             false => Err(taken(to, &format!("subscription {name} is not a superuser's"))),
         };
     }
-    let version: i32 =
-        to.one(doing, "SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
     let mut options = String::new();
-    if version >= APPLIES_AS_OWNER {
-        // Row security that holds for the owner too does not let it apply rows. What the service role
-        // evaluates then was proven harmless (`harmless`).
-        let forced = to.exists(doing, FORCED, &[&ctx.plan.leaf_names()]).await?;
-        options += &format!(", run_as_owner = {forced}");
+    if let Some(option) = run_as_owner(to, &ctx.plan).await? {
+        options += &format!(", {option}");
         // A loop is kept out by never running both directions at once; 16 can do it by itself too.
         if !copy {
             options += ", origin = none";
@@ -168,6 +165,21 @@ async fn subscribe(
     subscription_id(to, name).await?.ok_or_else(|| {
         StepError::Refused(format!("{}: subscription {name} has vanished", to.node.name))
     })
+}
+
+/// The option that says who applies rows on a node; `None`: its version has none. `run_as_owner` is said of
+/// the subscription's owner, the service role. It must be decided while the leaves' owners cannot name them
+/// there, and what is evaluated then must be proven harmless in the same state (`harmless`).
+async fn run_as_owner(to: &Link, plan: &Plan) -> Result<Option<String>, StepError> {
+    let doing = "asking who applies rows";
+    let version: i32 =
+        to.one(doing, "SELECT current_setting('server_version_num')::int", &[]).await?.get(0);
+    if version < APPLIES_AS_OWNER {
+        return Ok(None);
+    }
+    // Row security that holds for the owner too does not let it apply rows.
+    let forced = to.exists(doing, FORCED, &[&plan.leaf_names()]).await?;
+    Ok(Some(format!("run_as_owner = {forced}")))
 }
 
 const FORCED: &str = "SELECT FROM pg_class
@@ -215,6 +227,14 @@ pub async fn start_reverse(ctx: &Ctx) -> Result<(), StepError> {
                 &[&format!("pg_{id}"), &lsn],
             )
             .await?;
+    }
+    if !enabled {
+        // When the subscription was made the leaves served, and their owners could change them.
+        let as_owner = run_as_owner(&ctx.source, &ctx.plan).await?;
+        if let Some(option) = as_owner {
+            let sql = format!("ALTER SUBSCRIPTION {} SET ({option})", ident(&name));
+            ctx.source.batch(doing, &sql).await?;
+        }
     }
     if !enabled && has_slot(&ctx.target, &name).await? {
         let sql = format!("ALTER SUBSCRIPTION {} ENABLE", ident(&name));

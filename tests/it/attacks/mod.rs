@@ -3,9 +3,12 @@
 
 use crate::support::*;
 
+mod consoles;
 mod identity;
 mod lying;
 mod moves;
 mod names;
+mod owners;
 mod planted;
+mod secured;
 mod strangers;

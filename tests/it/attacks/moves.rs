@@ -13,15 +13,15 @@ use crate::moves::scene::{Brake, assert_tidy, last_move, serves, until_move, unt
 
 /// A cluster of two nodes on which `mallory` owns the distributed table `items`, four shards of it, and
 /// on each node a trap: a function that says in the node's log when it runs as a superuser.
-struct Scene {
-    proxy: Proxy,
-    console: Console,
-    mallory: Client,
+pub struct Scene {
+    pub proxy: Proxy,
+    pub console: Console,
+    pub mallory: Client,
     /// Mallory's own connections to each node.
-    nodes: Vec<Client>,
+    pub nodes: Vec<Client>,
     /// For what it takes CREATE on the shards' schemas to do, as a superuser who is deceived.
-    roots: Vec<Client>,
-    version: i32,
+    pub roots: Vec<Client>,
+    pub version: i32,
 }
 
 const TRAP: &str = "\
@@ -37,7 +37,7 @@ const TRAP: &str = "\
 
 impl Scene {
     /// On the server programs in this directory, or on the installed ones.
-    async fn new(programs: Option<PathBuf>) -> Self {
+    pub async fn new(programs: Option<PathBuf>) -> Self {
         let options = ClusterOptions {
             programs,
             settings: vec![("log_statement".into(), "all".into())],
@@ -73,7 +73,7 @@ impl Scene {
         Self { proxy, console, mallory, nodes: direct, roots, version }
     }
 
-    async fn on_both(&self, sql: &str) {
+    pub async fn on_both(&self, sql: &str) {
         let by = if sql.contains("CREATE INDEX") { &self.roots } else { &self.nodes };
         for node in by {
             node.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
@@ -81,14 +81,14 @@ impl Scene {
     }
 
     /// What the nodes' logs say of traps that ran as a superuser.
-    fn sprung(&self) -> Vec<String> {
+    pub fn sprung(&self) -> Vec<String> {
         let logs = self.proxy.nodes.nodes.iter().map(LocalNode::log).collect::<String>();
         let said = logs.lines().filter(|l| l.contains("LOG:  SPRUNG"));
         said.map(str::to_owned).collect()
     }
 
     /// Shard 1 goes to node2, is written to there, and comes back.
-    async fn goes_and_comes_back(&self, case: &str) {
+    pub async fn goes_and_comes_back(&self, case: &str) {
         self.console.does("MOVE SHARD 1 TO node2 NOWAIT").await;
         until_move(&self.console, "state", |s| s == "soaking" || s == "failed").await;
         let error = last_move(&self.console, "error").await;
@@ -106,7 +106,7 @@ impl Scene {
     }
 
     /// Shard 1 does not move, for a reason with these words in it, and nothing is left of the try.
-    async fn is_refused(&self, case: &str, words: &str) {
+    pub async fn is_refused(&self, case: &str, words: &str) {
         self.console.does("MOVE SHARD 1 TO node2 NOWAIT").await;
         until_move(&self.console, "state", |s| s == "soaking" || s == "failed").await;
         let error = last_move(&self.console, "error").await;
@@ -251,7 +251,7 @@ async fn no_trap_is_sprung(programs: Option<PathBuf>) {
 
 /// A directory of another major version's programs. Where it is not set, the installed version
 /// has been tried already.
-fn programs(variable: &str) -> Option<PathBuf> {
+pub fn programs(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }
 
