@@ -3,21 +3,17 @@
 //! A plain read draws nothing unless it calls what may. Of anything that writes rows it is assumed:
 //! defaults, triggers and functions are not looked into.
 
-use std::ops::ControlFlow;
+use pg_raw_parse::Node;
 
-use crate::sql::tree::{Recurse, walk};
-use pg_raw_parse::{Node, nodes};
-
-use super::analyze::Context;
-use super::node_bound::name_of;
+use super::context::Context;
+use super::facts::Facts;
 use super::traces::mentions_last_value;
 
-pub fn may_draw(node: Node<'_>, cx: Context<'_>) -> bool {
+pub fn may_draw(node: Node<'_>, facts: &Facts<'_>) -> bool {
     match node {
-        Node::SelectStmt(_) => query_draws(node, cx),
-        Node::ExplainStmt(e) => may_draw(e.query(), cx),
-        Node::DeclareCursorStmt(d) => query_draws(d.query(), cx),
-        Node::CopyStmt(c) => c.is_from || query_draws(c.query(), cx),
+        Node::SelectStmt(_) | Node::DeclareCursorStmt(_) => query_draws(facts),
+        Node::ExplainStmt(e) => may_draw(e.query(), facts),
+        Node::CopyStmt(c) => c.is_from || query_draws(facts),
         Node::InsertStmt(_)
         | Node::UpdateStmt(_)
         | Node::DeleteStmt(_)
@@ -40,56 +36,16 @@ fn is_concurrent(command: Node<'_>) -> bool {
     matches!(command.def(), Node::PartitionCmd(p) if p.concurrent)
 }
 
-fn query_draws(query: Node<'_>, cx: Context<'_>) -> bool {
-    if matches!(query, Node::None) {
-        return false;
-    }
-    let found = walk(query, |n| match n {
-        Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_) | Node::MergeStmt(_) => {
-            ControlFlow::Break(())
-        }
-        Node::FuncCall(f) => match builtin(f, cx) {
-            Some(name) if !matches!(name, "nextval" | "setval") => Recurse::yes(),
-            _ => ControlFlow::Break(()),
-        },
-        _ => Recurse::yes(),
-    });
-    found.is_some()
-}
-
-fn builtin<'a>(f: &'a nodes::FuncCall, cx: Context<'_>) -> Option<&'a str> {
-    let (schema, name) = name_of(f)?;
-    let known = schema.is_none_or(|s| s == "pg_catalog") && cx.functions.is_builtin(name);
-    known.then_some(name)
+fn query_draws(facts: &Facts<'_>) -> bool {
+    facts.changes_rows || facts.calls_others() || facts.calls(&["nextval", "setval"])
 }
 
 /// Whether it calls `currval()` or `lastval()`, or has code that names them.
 pub fn asks(node: Node<'_>, cx: Context<'_>) -> bool {
     match node {
         Node::DoStmt(_) | Node::CallStmt(_) | Node::PrepareStmt(_) | Node::CreateTableAsStmt(_) => {
-            mentions_last_value(cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text))
+            mentions_last_value(cx.own_text())
         }
-        Node::ExplainStmt(e) => asks(e.query(), cx),
-        Node::DeclareCursorStmt(d) => query_asks(d.query(), cx),
-        Node::CopyStmt(c) => query_asks(c.query(), cx),
-        Node::SelectStmt(_)
-        | Node::InsertStmt(_)
-        | Node::UpdateStmt(_)
-        | Node::DeleteStmt(_)
-        | Node::MergeStmt(_) => query_asks(node, cx),
-        _ => false,
+        _ => cx.facts.calls.iter().any(|c| matches!(c.builtin(), Some("currval" | "lastval"))),
     }
-}
-
-fn query_asks(query: Node<'_>, cx: Context<'_>) -> bool {
-    if matches!(query, Node::None) {
-        return false;
-    }
-    let found = walk(query, |n| match n {
-        Node::FuncCall(f) if matches!(builtin(f, cx), Some("currval" | "lastval")) => {
-            ControlFlow::Break(())
-        }
-        _ => Recurse::yes(),
-    });
-    found.is_some()
 }

@@ -4,7 +4,7 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::raw::{DropBehavior, ObjectType, PublicationObjSpecType, ReindexObjectType};
 
-use super::analyze::{Context, is_temporary, only, refused};
+use super::context::{Context, is_temporary, refused, refused_only};
 use super::named::{Reached, reached};
 use super::objects::only_restarts;
 use super::plan::Kind;
@@ -16,7 +16,7 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     if let Node::TruncateStmt(s) = node
         && let Some(name) = s.relations().iter().find_map(|n| only_of_distributed(n, cx))
     {
-        return Some(only(&name));
+        return Some(refused_only(&name));
     }
     takes_names(node, cx).or_else(|| reaches_unnamed(node, cx)).or_else(|| of_reached(node, cx))
 }

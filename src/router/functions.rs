@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hashbrown::HashSet;
+use pg_raw_parse::{Node, nodes};
 
 /// Names of the built-in functions, as the home node's `pg_proc` lists them.
 #[derive(Debug, Clone, Default)]
@@ -70,6 +71,26 @@ impl Functions {
     pub fn is_free(&self, name: &str) -> bool {
         self.free.contains(name)
     }
+}
+
+/// Schema and name of a function call. The database that may stand before them can only be the one that
+/// the session is in.
+pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
+    let parts = f.funcname();
+    let part = |at: usize| parts.get(at).and_then(Node::as_str);
+    match parts.len() {
+        1 => Some((None, part(0)?)),
+        n @ (2 | 3) => Some((Some(part(n - 2)?), part(n - 1)?)),
+        _ => None,
+    }
+}
+
+/// Built-in functions that read a table or run a query whose name or text they are given.
+pub fn reads_by_name(name: &str, arguments: usize) -> bool {
+    ["query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "ts_stat"]
+        .iter()
+        .any(|p| name.starts_with(p))
+        || name == "ts_rewrite" && arguments == 2
 }
 
 /// Functions whose answer is the session's, or nobody's, whichever node gives it.

@@ -6,8 +6,8 @@
 use pg_raw_parse::Node;
 use pg_raw_parse::raw::ObjectType::{self, *};
 
-use super::analyze::{Context, refused};
-use super::node_bound::name_of;
+use super::context::{Context, refused};
+use super::functions::name_of;
 use super::plan::Kind;
 use super::scope::Names;
 use crate::topology::hidden::{Reach, runs_text, words};
@@ -74,7 +74,7 @@ pub fn code(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         | Node::DoStmt(_) => {}
         _ => return None,
     }
-    let words = words(&String::from_utf8_lossy(cx.text.get(cx.span.0..cx.span.1)?));
+    let words = words(&String::from_utf8_lossy(cx.own_text()));
     let is_code = matches!(node, Node::CreateFunctionStmt(_) | Node::DoStmt(_));
     if is_code && runs_text(&words) && !cx.names.local_code {
         return Some(refused(

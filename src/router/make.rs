@@ -2,12 +2,13 @@
 
 use pg_raw_parse::Node;
 
-use super::analyze::{self, Context};
 use super::constant::Literals;
+use super::context::{Context, refused};
+use super::facts::Facts;
 use super::functions::Functions;
 use super::plan::{Control, Key, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{draws, named, rights, signals, tables, traces};
+use super::{analyze, draws, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::RoutingTable;
 use crate::wire::backend::Report;
@@ -94,8 +95,9 @@ fn parse_and_plan(
             Ok(0) | Err(_) => text.len(),
             Ok(len) => (start + len).min(text.len()),
         };
-        let cx = Context { names, functions, text, span: (start, end), literals };
         let node = raw.stmt();
+        let facts = Facts::of_statement(node, names, functions);
+        let cx = Context { names, functions, facts: &facts, text, span: (start, end), literals };
         by_shape &= matches!(
             node,
             Node::SelectStmt(_)
@@ -105,12 +107,13 @@ fn parse_and_plan(
                 | Node::TransactionStmt(_)
         );
         let (kind, control) = analyze::statement(node, cx);
-        by_shape &= !analyze::calls_set_config(node);
-        tables::used(node, &mut used);
-        plan.draws |= draws::may_draw(node, cx);
+        // Their literals say what they do.
+        by_shape &= !facts.calls(&["set_config", "setval"]);
+        tables::used(node, &facts, &mut used);
+        plan.draws |= draws::may_draw(node, &facts);
         plan.asks |= draws::asks(node, cx);
         plan.copies_in |= analyze::copies_in(node);
-        signalled.extend(signals::signalled(node, cx));
+        signalled.extend(signals::signalled(cx));
         match &control {
             // What comes behind it in this text finds its tables by another path.
             Control::Set(_)
@@ -188,13 +191,10 @@ fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
             keys.extend(more);
             Kind::Keys { group, keys: first }
         }
-        (Kind::Ddl, _) | (_, Kind::Ddl) => analyze::refused(
+        (Kind::Ddl, _) | (_, Kind::Ddl) => refused(
             "a statement that changes every node must be a query of its own",
             "Send the statements one by one; each is atomic over all nodes by itself.",
         ),
-        _ => analyze::refused(
-            "the statements of this text go to different places",
-            "Send them one by one.",
-        ),
+        _ => refused("the statements of this text go to different places", "Send them one by one."),
     }
 }

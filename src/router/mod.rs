@@ -12,8 +12,10 @@ pub mod analysis;
 mod analyze;
 mod cache;
 mod constant;
+mod context;
 mod draws;
 mod everywhere;
+mod facts;
 mod functions;
 mod hidden;
 mod make;
@@ -24,6 +26,8 @@ mod path;
 pub mod place;
 pub mod plan;
 mod proof;
+mod query;
+mod reading;
 mod rights;
 mod scope;
 mod set_config;
@@ -40,8 +44,8 @@ pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,
     tables_changed,
 };
-pub use node_bound::{READING, changes_reading, reads_alike};
 pub use objects::only_restarts;
+pub use reading::{READING, changes_reading, reads_alike};
 pub use scope::Speech;
 pub use signals::place_of;
 pub use silent::parameters_of_silent;

@@ -2,10 +2,11 @@
 
 use pg_raw_parse::Node;
 
-use super::analyze::Context;
+use super::context::Context;
+use super::facts::Facts;
 use super::objects::{self, Written};
 use super::scope::{Named, Names};
-use super::tables::tables;
+use super::tables::Tables;
 use crate::topology::{RoutingTable, leaf_schema};
 
 /// The first thing found that is more than the home node's.
@@ -37,7 +38,7 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
         }
     }
     for query in found.queries {
-        let tables = tables(query, names);
+        let tables = Tables::of(&Facts::of(query, names, cx.functions), names);
         if let Some(name) = tables.unclear {
             return Reached::Unclear(name);
         }
@@ -45,13 +46,13 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
             return Reached::Ours(format!("shard_{shard}"));
         }
         if tables.distributed {
-            let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+            let text = cx.own_text();
             let name = in_code(text, names, &[]).or_else(|| names_a_table(text, names.routes));
             return Reached::Table(name.unwrap_or_default());
         }
     }
     if found.by_words {
-        let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+        let text = cx.own_text();
         return in_code(text, names, &parameters(node)).map_or(Reached::Nothing, Reached::Table);
     }
     Reached::Nothing

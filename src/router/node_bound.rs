@@ -4,15 +4,14 @@
 //! beside a shard. A sequence, an advisory lock or a large object is one thing only on one node, and
 //! so is everything that CREATE FUNCTION and CREATE TYPE have made: those live on the home node.
 
-use std::ops::ControlFlow;
-
-use crate::sql::tree::{Recurse, walk};
 use pg_raw_parse::{ConstValue, Node, nodes};
 
-use super::analyze::{Context, refused};
+use super::context::{Context, refused};
+use super::facts::Call;
+use super::functions::reads_by_name;
 use super::objects::written;
 use super::plan::Kind;
-use super::set_config;
+use super::{hidden, set_config};
 
 /// What a statement cannot leave the home node with.
 pub enum Bound {
@@ -22,86 +21,51 @@ pub enum Bound {
     Refused(Box<Kind>),
 }
 
-/// The first thing that binds the statement, a refusal before all else.
-pub fn bound(node: Node<'_>, cx: Context<'_>) -> Option<Bound> {
-    let mut home = None;
-    if set_config::updates_settings(node)
-        && let Some(bound) = set_config::bound_by_update(cx)
-    {
-        return Some(bound);
+/// The first thing that binds the query, a refusal before all else.
+pub fn bound(cx: Context<'_>) -> Option<Bound> {
+    if let Some(kind) = set_config::refused_update(cx) {
+        return Some(Bound::Refused(Box::new(kind)));
     }
-    let refused = walk(node, |n| {
-        let found = match n {
-            Node::FuncCall(f) => function(f, node, cx),
-            n if set_config::updates_settings(n) => set_config::bound_by_update(cx),
-            Node::TypeName(t) => of_type(t).map(Bound::Home),
-            Node::CollateClause(c) if c.collname().len() > 1 => None,
-            _ => None,
-        };
-        match found {
-            Some(Bound::Refused(kind)) => return ControlFlow::Break(kind),
+    let mut home = None;
+    for call in &cx.facts.calls {
+        match function(call, cx) {
             Some(Bound::Home(what)) => {
                 home.get_or_insert(what);
             }
+            Some(refused) => return Some(refused),
             None => {}
         }
-        Recurse::yes()
-    });
-    refused.map(Bound::Refused).or_else(|| home.map(Bound::Home))
-}
-
-/// Schema and name of a function call.
-pub fn name_of(f: &nodes::FuncCall) -> Option<(Option<&str>, &str)> {
-    let parts = f.funcname();
-    match parts.len() {
-        1 => Some((None, parts.get(0)?.as_str()?)),
-        2 => match (parts.get(0)?, parts.get(1)?) {
-            (Node::String(s), Node::String(n)) => Some((s.sval(), n.sval()?)),
-            _ => None,
-        },
-        _ => None,
     }
+    home.or_else(|| cx.facts.types.iter().find_map(|t| of_type(t))).map(Bound::Home)
 }
 
-/// How a function call binds the statement it is `within`.
-fn function(f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) -> Option<Bound> {
-    let no = |what: &str, hint: &str| Some(Bound::Refused(Box::new(refused(what, hint))));
-    let name = match name_of(f) {
-        Some((schema, name))
-            if schema.is_none_or(|s| s == "pg_catalog") && cx.functions.is_builtin(name) =>
-        {
-            name
-        }
-        Some((_, name)) => {
-            let hidden = super::hidden::function(name, cx.names);
-            let home = || Bound::Home(format!("function {name}"));
-            return Some(hidden.map_or_else(home, |kind| Bound::Refused(Box::new(kind))));
-        }
-        None => return Some(Bound::Home("a function of another database".to_owned())),
+/// How a function call binds the query.
+fn function(call: &Call<'_>, cx: Context<'_>) -> Option<Bound> {
+    let no = |kind: Kind| Some(Bound::Refused(Box::new(kind)));
+    let f = call.node;
+    let Some(name) = call.name else {
+        return Some(Bound::Home("a function of so many names".to_owned()));
     };
-    let distributed = cx.names.routes.tables().next().is_some();
+    if !call.is_builtin {
+        return match hidden::function(name, cx.names) {
+            Some(kind) => no(kind),
+            None => Some(Bound::Home(format!("function {name}"))),
+        };
+    }
     match name {
-        "set_config" => set_config::bound(f, within, cx),
-        "setval" if moves_a_slot(f, cx) => no(
+        "set_config" => set_config::refused_call(f, cx).and_then(no),
+        "setval" if moves_a_slot(f, cx) => no(refused(
             "the sequence of a distributed table cannot be set",
             "Each node draws its own values from it, so that they never collide. ALTER SEQUENCE ... RESTART WITH \
              raises it on all of them.",
-        ),
-        _ if distributed && reads_by_name(name, f.args().len()) => no(
-            &format!("function {name} would read distributed tables on one node only"),
+        )),
+        _ if reads_by_name(name, f.args().len()) && cx.distributes() => no(refused(
+            format!("function {name} would read distributed tables on one node only"),
             "Query the table itself.",
-        ),
+        )),
         _ if cx.functions.is_free(name) => None,
         _ => Some(Bound::Home(format!("function {name}"))),
     }
-}
-
-/// Built-in functions that read a table or run a query whose name or text they are given.
-pub fn reads_by_name(name: &str, arguments: usize) -> bool {
-    ["query_to_xml", "table_to_xml", "schema_to_xml", "database_to_xml", "cursor_to_xml", "ts_stat"]
-        .iter()
-        .any(|p| name.starts_with(p))
-        || name == "ts_rewrite" && arguments == 2
 }
 
 /// Whether a setval() may name the sequence of a distributed table, of which each node has a slot.
@@ -123,33 +87,6 @@ fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
     match text.and_then(|t| written(t.to_owned())) {
         Some(w) => cx.names.is_among(w.schema.as_deref(), &w.name, sequences),
         None => sequences.next().is_some(),
-    }
-}
-
-/// The session's parameters that say what its texts mean.
-pub const READING: [&str; 4] =
-    ["search_path", "standard_conforming_strings", "client_encoding", "session_replication_role"];
-
-/// Whether a default for this parameter would change what texts mean without the session's doing.
-pub fn changes_reading(name: &str) -> bool {
-    READING.contains(&name) || name == "role"
-}
-
-/// Whether texts under this setting mean what they mean to the planner.
-pub fn reads_alike(name: &str, value: &str) -> bool {
-    match name.to_ascii_lowercase().as_str() {
-        "client_encoding" => {
-            let plain: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-            matches!(plain.to_ascii_lowercase().as_str(), "utf8" | "unicode" | "sqlascii")
-        }
-        // As parse_bool: any beginning of these words.
-        "standard_conforming_strings" => {
-            let value = value.trim().to_ascii_lowercase();
-            value == "on"
-                || value == "1"
-                || !value.is_empty() && ("true".starts_with(&value) || "yes".starts_with(&value))
-        }
-        _ => true,
     }
 }
 

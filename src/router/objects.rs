@@ -8,7 +8,7 @@ use pg_raw_parse::list::NodeList;
 use pg_raw_parse::raw::ObjectType;
 use pg_raw_parse::{ConstValue, Node, nodes};
 
-use super::node_bound::name_of;
+use super::functions::name_of;
 use crate::sql::tree::{Recurse, walk};
 
 /// A relation as the statement writes it.

@@ -180,9 +180,7 @@ impl Control {
     /// transaction, or of a part of it, may take such a change back.
     pub fn changes_reading(&self) -> bool {
         match self {
-            Self::Set(name) | Self::Reset(name) => {
-                super::node_bound::READING.contains(&name.as_str())
-            }
+            Self::Set(name) | Self::Reset(name) => super::reading::READING.contains(&name.as_str()),
             Self::ResetLocal(name) => name == "search_path",
             Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) | Self::Bind(_) => {
                 true

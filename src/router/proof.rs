@@ -12,12 +12,12 @@ use hashbrown::{HashMap, HashSet};
 use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType};
 use pg_raw_parse::{Node, nodes};
 
-use super::analyze::Context;
 use super::constant::{Literals, constant};
+use super::context::Context;
+use super::facts::with_of;
 use super::functions::Functions;
 use super::plan::{Key, KeySource};
 use super::scope::{Column, Level, Named, Names, TableRef, columns_of};
-use super::tables::with_of;
 use crate::hash::KeyType;
 use crate::topology::GroupId;
 use crate::wire::backend::Report;
@@ -71,7 +71,7 @@ pub struct Prover<'a> {
 }
 
 /// An equality that holds: a key column with a constant, or with another key column.
-enum Fact {
+enum Equality {
     Is(Column, KeySource),
     Same(Column, Column),
 }
@@ -90,8 +90,8 @@ enum Sees {
 }
 
 #[derive(Default)]
-struct Facts {
-    facts: Vec<(Fact, Option<Range<usize>>)>,
+struct Equalities {
+    all: Vec<(Equality, Option<Range<usize>>)>,
     /// Number, place in the text and type of the parameters among them.
     compared: Vec<(i32, i32, KeyType)>,
 }
@@ -116,16 +116,16 @@ impl<'a> Prover<'a> {
         condition: Node<'a>,
     ) -> Outcome<()> {
         let mut level = Level::new(None);
-        let mut facts = Facts::default();
+        let mut equalities = Equalities::default();
         // Before the WITH queries have their names: the target is none of them.
         self.table(target, &mut level)?;
         let named = self.with(whole, None, &[], 0)?;
         for item in from {
-            self.table_item(item, &mut level, &mut facts, 0)?;
+            self.table_item(item, &mut level, &mut equalities, 0)?;
         }
         let all = 0..level.tables.len();
-        self.conjuncts(condition, &level, &all, &mut facts, None, 0);
-        let proven = self.settle(&level, &facts, &[]);
+        self.conjuncts(condition, &level, &all, &mut equalities, None, 0);
+        let proven = self.settle(&level, &equalities, &[]);
         self.sub_selects(whole, &level, &[proven], 0)?;
         self.ctes.truncate(named);
         Ok(())
@@ -148,13 +148,13 @@ impl<'a> Prover<'a> {
         }
         let named = self.with(s.into(), outer, outer_proven, depth)?;
         let mut level = Level::new(outer);
-        let mut facts = Facts::default();
+        let mut equalities = Equalities::default();
         for item in s.from_clause().iter() {
-            self.table_item(item, &mut level, &mut facts, depth)?;
+            self.table_item(item, &mut level, &mut equalities, depth)?;
         }
         let all = 0..level.tables.len();
-        self.conjuncts(s.where_clause(), &level, &all, &mut facts, None, depth);
-        let proven = self.settle(&level, &facts, outer_proven);
+        self.conjuncts(s.where_clause(), &level, &all, &mut equalities, None, depth);
+        let proven = self.settle(&level, &equalities, outer_proven);
         let mut all = vec![proven];
         all.extend_from_slice(outer_proven);
         self.sub_selects(s.into(), &level, &all, depth)?;
@@ -299,7 +299,7 @@ impl<'a> Prover<'a> {
         &mut self,
         item: Node<'a>,
         level: &mut Level<'_>,
-        facts: &mut Facts,
+        equalities: &mut Equalities,
         depth: usize,
     ) -> Outcome<()> {
         if depth > MAX_DEPTH {
@@ -313,9 +313,9 @@ impl<'a> Prover<'a> {
                     level.opaque = true;
                 }
                 let start = level.tables.len();
-                self.table_item(j.larg(), level, facts, depth + 1)?;
+                self.table_item(j.larg(), level, equalities, depth + 1)?;
                 let middle = level.tables.len();
-                self.table_item(j.rarg(), level, facts, depth + 1)?;
+                self.table_item(j.rarg(), level, equalities, depth + 1)?;
                 let end = level.tables.len();
                 let proves = match j.jointype {
                     JoinType::JOIN_INNER => Some(None),
@@ -325,8 +325,8 @@ impl<'a> Prover<'a> {
                     _ => None,
                 };
                 if let Some(proves) = proves {
-                    self.using(j, start..middle, middle..end, level, facts, proves.clone());
-                    self.conjuncts(j.quals(), level, &(start..end), facts, proves, depth + 1);
+                    self.using(j, start..middle, middle..end, level, equalities, proves.clone());
+                    self.conjuncts(j.quals(), level, &(start..end), equalities, proves, depth + 1);
                 }
                 if j.alias().is_some() {
                     level.tables[start..end].iter_mut().for_each(|t| t.hidden = true);
@@ -366,7 +366,7 @@ impl<'a> Prover<'a> {
         left: Range<usize>,
         right: Range<usize>,
         level: &mut Level<'_>,
-        facts: &mut Facts,
+        equalities: &mut Equalities,
         proves: Option<Range<usize>>,
     ) {
         for column in j.using_clause().iter().filter_map(|s| s.sval()) {
@@ -380,7 +380,7 @@ impl<'a> Prover<'a> {
                 having.next().is_none().then_some((0, at, key))
             };
             if let (Some(a), Some(b)) = (key(&left), key(&right)) {
-                facts.facts.push((Fact::Same(a, b), proves.clone()));
+                equalities.all.push((Equality::Same(a, b), proves.clone()));
                 if proves.is_none() {
                     level.merged.push(column.to_owned());
                 }
@@ -388,13 +388,13 @@ impl<'a> Prover<'a> {
         }
     }
 
-    /// Collects the facts among the conjuncts of a condition.
+    /// Collects the equalities among the conjuncts of a condition.
     fn conjuncts(
         &self,
         condition: Node<'a>,
         level: &Level<'_>,
         sees: &Range<usize>,
-        facts: &mut Facts,
+        equalities: &mut Equalities,
         proves: Option<Range<usize>>,
         depth: usize,
     ) {
@@ -404,7 +404,7 @@ impl<'a> Prover<'a> {
         match condition {
             Node::BoolExpr(b) if b.boolop == BoolExprType::AND_EXPR => {
                 for arg in b.args().iter() {
-                    self.conjuncts(arg, level, sees, facts, proves.clone(), depth + 1);
+                    self.conjuncts(arg, level, sees, equalities, proves.clone(), depth + 1);
                 }
             }
             Node::A_Expr(e) if e.kind == A_Expr_Kind::AEXPR_OP && is_equals(e) => {
@@ -413,9 +413,13 @@ impl<'a> Prover<'a> {
                     _ => None,
                 };
                 match (column(e.lexpr()), column(e.rexpr())) {
-                    (Some(a), Some(b)) => facts.facts.push((Fact::Same(a, b), proves)),
-                    (Some(c), None) => self.constant_fact(c, e.rexpr(), level, facts, proves),
-                    (None, Some(c)) => self.constant_fact(c, e.lexpr(), level, facts, proves),
+                    (Some(a), Some(b)) => equalities.all.push((Equality::Same(a, b), proves)),
+                    (Some(c), None) => {
+                        self.constant_equality(c, e.rexpr(), level, equalities, proves)
+                    }
+                    (None, Some(c)) => {
+                        self.constant_equality(c, e.lexpr(), level, equalities, proves)
+                    }
                     (None, None) => {}
                 }
             }
@@ -423,12 +427,12 @@ impl<'a> Prover<'a> {
         }
     }
 
-    fn constant_fact(
+    fn constant_equality(
         &self,
         column: Column,
         value: Node<'a>,
         level: &Level<'_>,
-        facts: &mut Facts,
+        equalities: &mut Equalities,
         proves: Option<Range<usize>>,
     ) {
         let (0, at, key) = column else { return };
@@ -436,15 +440,15 @@ impl<'a> Prover<'a> {
         let Some(group) = self.names.routes.group(table.group) else { return };
         let Some(&ty) = group.key_types.get(key) else { return };
         if let Node::ParamRef(p) = value {
-            facts.compared.push((p.number, p.location, ty));
+            equalities.compared.push((p.number, p.location, ty));
         }
         if let Some(source) = constant(value, ty, self.text, self.literals) {
-            facts.facts.push((Fact::Is(column, source), proves));
+            equalities.all.push((Equality::Is(column, source), proves));
         }
     }
 
-    /// Carries the facts to where they lead, and notes each table's key or that it has none.
-    fn settle(&mut self, level: &Level<'_>, facts: &Facts, outer: &[Proven]) -> Proven {
+    /// Carries the equalities to where they lead, and notes each table's key or that it has none.
+    fn settle(&mut self, level: &Level<'_>, equalities: &Equalities, outer: &[Proven]) -> Proven {
         let mut proven: Proven =
             level.tables.iter().map(|t| vec![None; t.table.key_columns.len()]).collect();
         let may = |proves: &Option<Range<usize>>, at: usize| {
@@ -452,14 +456,16 @@ impl<'a> Prover<'a> {
         };
         loop {
             let mut changed = false;
-            for (fact, proves) in &facts.facts {
+            for (equality, proves) in &equalities.all {
                 let known = |(up, at, key): Column| {
                     let side = if up == 0 { &proven } else { outer.get(up - 1)? };
                     side.get(at)?.get(key)?.clone()
                 };
-                let lessons = match fact {
-                    Fact::Is(c, source) => [Some((*c, source.clone())), None],
-                    Fact::Same(a, b) => [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))],
+                let lessons = match equality {
+                    Equality::Is(c, source) => [Some((*c, source.clone())), None],
+                    Equality::Same(a, b) => {
+                        [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))]
+                    }
                 };
                 for ((up, at, key), source) in lessons.into_iter().flatten() {
                     if up == 0 && may(proves, at) && proven[at][key].is_none() {
@@ -472,7 +478,7 @@ impl<'a> Prover<'a> {
                 break;
             }
         }
-        for &(number, place, ty) in &facts.compared {
+        for &(number, place, ty) in &equalities.compared {
             self.found.compared.0.entry(number).or_default().insert(place, ty);
         }
         for (t, keys) in level.tables.iter().zip(&proven) {

@@ -10,7 +10,7 @@ use pg_raw_parse::list::{CastNodeList, NodeList};
 use pg_raw_parse::raw::{GrantTargetType, ObjectType};
 use pg_raw_parse::{Node, nodes};
 
-use super::analyze::{Context, refused};
+use super::context::{Context, refused};
 use super::plan::Kind;
 use super::scope::{Named, leaf_schema};
 use crate::sql::tree;
@@ -22,14 +22,16 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Node::AlterDefaultPrivilegesStmt(_) => Some(Kind::Home),
         Node::AlterOwnerStmt(a) => match a.object_type {
             ObjectType::OBJECT_SCHEMA => Some(schemas(a.object().as_str().into_iter(), cx)),
-            ObjectType::OBJECT_DATABASE => Some(everywhere(several(cx))),
+            ObjectType::OBJECT_DATABASE => Some(everywhere(cx.has_several_nodes())),
             _ => None,
         },
         Node::ReassignOwnedStmt(_) | Node::DropOwnedStmt(_) => {
             // Of another database nothing is on the other nodes.
-            Some(everywhere(!cx.names.routes.is_plain() && (several(cx) || distributes(cx))))
+            Some(everywhere(
+                !cx.names.routes.is_plain() && (cx.has_several_nodes() || cx.distributes()),
+            ))
         }
-        Node::AlterDatabaseSetStmt(_) => Some(everywhere(several(cx))),
+        Node::AlterDatabaseSetStmt(_) => Some(everywhere(cx.has_several_nodes())),
         Node::CreatePolicyStmt(p) => policy(p.table(), cx),
         Node::AlterPolicyStmt(p) => policy(p.table(), cx),
         _ => None,
@@ -38,14 +40,6 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
 
 fn everywhere(it_is: bool) -> Kind {
     if it_is { Kind::Ddl } else { Kind::Home }
-}
-
-fn several(cx: Context<'_>) -> bool {
-    cx.names.routes.nodes().nth(1).is_some()
-}
-
-fn distributes(cx: Context<'_>) -> bool {
-    cx.names.routes.tables().next().is_some()
 }
 
 fn grant(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
@@ -69,11 +63,13 @@ fn grant(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
                 other => other.as_str().is_some_and(is_system),
             };
             let routes = cx.names.routes;
-            let ours = several(cx) && !routes.is_plain();
+            let ours = cx.has_several_nodes() && !routes.is_plain();
             everywhere(ours && list(g.objects()).iter().any(built_in))
         }
         // All databases of a server share these.
-        ObjectType::OBJECT_DATABASE | ObjectType::OBJECT_PARAMETER_ACL => everywhere(several(cx)),
+        ObjectType::OBJECT_DATABASE | ObjectType::OBJECT_PARAMETER_ACL => {
+            everywhere(cx.has_several_nodes())
+        }
         _ => Kind::Home,
     }
 }
@@ -109,7 +105,7 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
             );
         }
         let system = schema.map_or_else(|| name.starts_with("pg_"), is_system);
-        all |= may_be_distributed || system && several(cx) && !routes.is_plain();
+        all |= may_be_distributed || system && cx.has_several_nodes() && !routes.is_plain();
     }
     everywhere(all)
 }
@@ -125,7 +121,8 @@ fn schemas<'a>(names: impl Iterator<Item = &'a str>, cx: Context<'_>) -> Kind {
         if leaf_schema(name).is_some() {
             return of_a_shard();
         }
-        all |= routes.tables().any(|t| t.schema == name) || is_system(name) && several(cx);
+        all |=
+            routes.tables().any(|t| t.schema == name) || is_system(name) && cx.has_several_nodes();
     }
     everywhere(all)
 }
@@ -154,7 +151,7 @@ fn policy(table: Option<&nodes::RangeVar>, cx: Context<'_>) -> Option<Kind> {
 /// Code whose text has a statement on roles or rights that is for all nodes, or one put together from
 /// parts, in a string perhaps. What can be read, and is about the home node only, is not meant.
 pub fn are_told_of(cx: Context<'_>) -> bool {
-    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    let text = cx.own_text();
     let words = words(text);
     let is = |at: usize, of: &[&str]| {
         let word = words.get(at).map(|(_, word)| *word);

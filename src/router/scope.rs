@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use pg_raw_parse::{Node, nodes};
 
-use super::functions::Functions;
-use super::node_bound::name_of;
+use super::functions::{Functions, name_of};
 pub use crate::topology::leaf_schema;
 use crate::topology::{DistributedTable, RoutingTable, ShardId};
 

@@ -3,41 +3,23 @@
 //! BackendKeyData gives a client an id of pgshunt's own, above all that a system gives. A node knows no such
 //! process: it would warn and say false, and the client it means goes on. So that is refused.
 
-use std::ops::ControlFlow;
-
-use pg_raw_parse::Node;
-
-use super::analyze::Context;
 use super::constant::constant;
-use super::node_bound::name_of;
+use super::context::Context;
 use super::place::{Given, Place, Values, place};
 use super::plan::{KeySource, Plan};
 use crate::hash::{KeyType, KeyValue};
-use crate::sql::tree::{Recurse, walk};
 use crate::topology::RoutingTable;
 use crate::wire::FIRST_OWN_PID;
 use crate::wire::backend::Report;
 
-/// The process ids, constants and parameters, that a statement signals.
-pub fn signalled(node: Node<'_>, cx: Context<'_>) -> Vec<KeySource> {
-    let mut found = Vec::new();
-    if !matches!(
-        node,
-        Node::SelectStmt(_) | Node::InsertStmt(_) | Node::UpdateStmt(_) | Node::DeleteStmt(_)
-    ) {
-        return found;
-    }
-    walk(node, |n| {
-        if let Node::FuncCall(f) = n
-            && let Some((None | Some("pg_catalog"), name)) = name_of(f)
-            && matches!(name, "pg_terminate_backend" | "pg_cancel_backend")
-            && let Some(pid) = f.args().iter().next()
-        {
-            found.extend(constant(pid, KeyType::Int4, cx.text, cx.literals));
-        }
-        ControlFlow::<(), _>::Continue(Recurse::Yes)
+/// The process ids, constants and parameters, that a query signals.
+pub fn signalled(cx: Context<'_>) -> impl Iterator<Item = KeySource> {
+    let signals = cx.facts.calls.iter().filter(|call| {
+        matches!(call.schema, None | Some("pg_catalog"))
+            && matches!(call.name, Some("pg_terminate_backend" | "pg_cancel_backend"))
     });
-    found
+    let pids = signals.filter_map(|call| call.node.args().iter().next());
+    pids.filter_map(move |pid| constant(pid, KeyType::Int4, cx.text, cx.literals))
 }
 
 /// Finds the place of a plan's statements.

@@ -4,60 +4,39 @@
 //! found out on the connection itself when the transaction has ended (`session::check`).
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::sql::tree::{Recurse, walk};
-use pg_raw_parse::{Node, nodes};
+use pg_raw_parse::Node;
 
-use super::analyze::{Context, is_temporary};
-use super::functions::{binds, frees, pins};
-use super::node_bound::{name_of, reads_by_name};
+use super::context::{Context, is_temporary};
+use super::facts::{Call, is_local};
+use super::functions::{binds, frees, pins, reads_by_name};
 use super::plan::{Control, Traces};
-use super::set_config::{is_local, parameter, updates_settings};
+use super::set_config::parameter;
 
 /// What SELECT, INSERT, UPDATE, DELETE or MERGE does to the session.
-pub fn control(node: Node<'_>, cx: Context<'_>) -> Control {
-    let mut found = Found::default();
-    found.walk(node, cx);
-    let into = match node {
-        Node::SelectStmt(s) => s.into_clause().and_then(|i| i.rel()),
-        _ => None,
-    };
-    if into.is_some_and(is_temporary) {
-        found.traces.pin = Some("a temporary table");
-    }
-    match found.control() {
-        Control::None => of_constant(node),
+pub fn control(cx: Context<'_>) -> Control {
+    match of_query(cx) {
+        Control::None if !matches!(cx.facts.query, Some(Node::SelectStmt(_))) => Control::None,
+        Control::None if !cx.facts.computes && cx.facts.calls.is_empty() => Control::Pure,
+        Control::None if !cx.facts.computes => Control::Local,
         control => control,
     }
 }
 
-/// What a query does to the session that stands in another statement.
-pub fn of_query(query: Node<'_>, cx: Context<'_>) -> Control {
-    let mut found = Found::default();
-    found.walk(query, cx);
-    found.control()
+/// What the query does to the session that stands in another statement, or the call of CALL.
+pub fn of_query(cx: Context<'_>) -> Control {
+    find(cx).control()
 }
 
 /// The traces of such a query.
-pub fn of(query: Node<'_>, cx: Context<'_>) -> Traces {
-    let mut found = Found::default();
-    found.walk(query, cx);
-    found.traces()
-}
-
-/// CALL. A walk does not visit what it starts from.
-pub fn of_call(f: &nodes::FuncCall, cx: Context<'_>) -> Control {
-    let mut found = Found::default();
-    found.call(f, Node::None, cx);
-    found.walk(Node::FuncCall(f), cx);
-    found.control()
+pub fn of(cx: Context<'_>) -> Traces {
+    find(cx).traces()
 }
 
 /// DO, and EXECUTE of the statement of this name: the text tells the parameters that may be set.
 pub fn of_code(cx: Context<'_>, executes: Option<&str>) -> Control {
-    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
+    let text = cx.own_text();
     if mentions(text, b"setseed") {
         return Control::Bind("setseed()");
     }
@@ -93,42 +72,33 @@ struct Found {
     frees: bool,
 }
 
-impl Found {
-    fn walk(&mut self, node: Node<'_>, cx: Context<'_>) {
-        match node {
-            Node::None => return,
-            // CREATE TABLE AS EXECUTE. The walker does not know the node.
-            Node::ExecuteStmt(_) => {
-                self.traces.code = true;
-                let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-                self.traces.parameters.extend(dotted(text));
-                return;
-            }
-            _ => {}
-        }
-        self.traces.code |= updates_settings(node);
-        walk::<()>(node, |n| {
-            match n {
-                Node::FuncCall(f) => self.call(f, node, cx),
-                Node::UpdateStmt(_) => self.traces.code |= updates_settings(n),
-                Node::RangeVar(rv) => {
-                    self.traces.prepared |= rv.relname() == Some("pg_prepared_statements")
-                        && rv.schemaname().is_none_or(|s| s == "pg_catalog");
-                }
-                _ => {}
-            }
-            Recurse::yes()
-        });
+fn find(cx: Context<'_>) -> Found {
+    let facts = cx.facts;
+    let mut found = Found::default();
+    found.traces.code = facts.updates_settings || facts.executes;
+    if facts.executes {
+        found.traces.parameters = dotted(cx.own_text());
     }
+    if facts.into.is_some_and(is_temporary) {
+        found.traces.pin = Some("a temporary table");
+    }
+    found.traces.prepared = facts.relations.iter().any(|r| {
+        r.node.relname() == Some("pg_prepared_statements")
+            && r.node.schemaname().is_none_or(|s| s == "pg_catalog")
+    });
+    facts.calls.iter().for_each(|call| found.call(call, cx));
+    found
+}
 
-    fn call(&mut self, f: &nodes::FuncCall, within: Node<'_>, cx: Context<'_>) {
-        let Some((schema, name)) = name_of(f) else { return };
+impl Found {
+    fn call(&mut self, call: &Call<'_>, cx: Context<'_>) {
+        let (f, Some(name)) = (call.node, call.name) else { return };
         if let Some(why) = binds(name, f.args().len()) {
             self.bind.get_or_insert(why);
         }
         // Another one of each name for each connection.
-        self.traces.code |= schema.is_some_and(|s| s.starts_with("pg_temp"));
-        if schema.is_some_and(|s| s != "pg_catalog") || !cx.functions.is_builtin(name) {
+        self.traces.code |= call.schema.is_some_and(|s| s.starts_with("pg_temp"));
+        if !call.is_builtin {
             self.functions.insert(name.to_owned());
             return;
         }
@@ -142,7 +112,7 @@ impl Found {
         // It runs the text it is given, or the cursor.
         self.traces.code |= reads_by_name(name, f.args().len());
         if name == "set_config" {
-            match parameter(f, within) {
+            match parameter(f, cx.facts.query) {
                 // Nothing takes it back: what is drawn from there on is the session's.
                 Some(parameter) if parameter == "seed" => self.bind = Some("setseed()"),
                 _ if is_local(f) => {}
@@ -181,35 +151,6 @@ fn dotted(text: &[u8]) -> Vec<String> {
     found.sort_unstable();
     found.dedup();
     found
-}
-
-/// What a SELECT of nothing but constants, or of `set_config(..., true)`, does.
-fn of_constant(node: Node<'_>) -> Control {
-    let mut local = false;
-    let other = walk(node, |n| match n {
-        Node::FuncCall(f) if is_call_of_set_config(f) => {
-            local = true;
-            Recurse::yes()
-        }
-        Node::SelectStmt(_)
-        | Node::NodeList(_)
-        | Node::ResTarget(_)
-        | Node::A_Const(_)
-        | Node::Boolean(_)
-        | Node::Integer(_)
-        | Node::Float(_)
-        | Node::String(_) => Recurse::yes(),
-        _ => ControlFlow::Break(()),
-    });
-    match other {
-        Some(()) => Control::None,
-        None if local => Control::Local,
-        None => Control::Pure,
-    }
-}
-
-fn is_call_of_set_config(f: &nodes::FuncCall) -> bool {
-    matches!(name_of(f), Some((None | Some("pg_catalog"), "set_config"))) && is_local(f)
 }
 
 #[cfg(test)]

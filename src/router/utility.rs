@@ -8,9 +8,9 @@ use pg_raw_parse::raw::{
 };
 use pg_raw_parse::{ConstValue, Node, nodes};
 
-use super::analyze::{Context, is_temporary, refused};
-use super::node_bound::{changes_reading, reads_alike};
+use super::context::{Context, is_temporary, refused};
 use super::plan::{Control, Kind, PREPARE, Traces};
+use super::reading::{changes_reading, reads_alike};
 use super::{everywhere, hidden, rights, traces};
 use crate::topology::leaf_schema;
 
@@ -39,7 +39,7 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
             (Kind::Home, traces::leaves(Traces { notifies: true, ..Traces::default() }))
         }
         Node::LoadStmt(_) => (Kind::Home, Control::Bind("LOAD")),
-        _ => by_text(node, cx),
+        _ => by_objects(node, cx),
     }
 }
 
@@ -260,50 +260,58 @@ fn vacated(node: Node<'_>) -> Option<String> {
     name.map(str::to_owned)
 }
 
-fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
-    if let Some(kind) = undermines(node, cx) {
-        return (kind, Control::None);
+/// A statement whose objects decide: it is carried out on all nodes, at home, or not at all.
+fn by_objects(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
+    match place(node, cx) {
+        Some(kind) => (kind, Control::None),
+        None => (Kind::Home, at_home(node, cx)),
     }
-    if changes_roles(node) && cx.names.routes.nodes().nth(1).is_some() {
+}
+
+/// Where the statement runs; `None`: at home, with all that it does there.
+fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
+    if let Some(kind) = undermines(node, cx) {
+        return Some(kind);
+    }
+    if changes_roles(node) && cx.has_several_nodes() {
         // All databases of a server have the same roles.
-        return (Kind::Ddl, Control::None);
+        return Some(Kind::Ddl);
     }
     if let Some(kind) = rights::place(node, cx) {
-        return (kind, Control::None);
+        return Some(kind);
     }
-    if matches!(node, Node::DoStmt(_))
-        && cx.names.routes.nodes().nth(1).is_some()
-        && rights::are_told_of(cx)
-    {
-        let kind = refused(
+    if matches!(node, Node::DoStmt(_)) && cx.has_several_nodes() && rights::are_told_of(cx) {
+        return Some(refused(
             "a statement on roles or their rights inside of DO would change the home node only",
             "Send it as a statement of its own, which reaches all nodes.",
-        );
-        return (kind, Control::None);
+        ));
     }
     if let Some(kind) = hidden::code(node, cx) {
-        return (kind, Control::None);
+        return Some(kind);
     }
-    if let Node::CreateStmt(c) = node {
-        if c.relation().is_some_and(is_temporary) {
-            return (Kind::Home, Control::Pin("a temporary table"));
-        }
-        let hashed = !cx.names.routes.is_plain()
-            && c.partspec()
-                .is_some_and(|p| p.strategy == PartitionStrategy::PARTITION_STRATEGY_HASH);
-        if hashed {
-            return (Kind::Ddl, Control::None);
-        }
+    match node {
+        Node::CreateStmt(c) if c.relation().is_some_and(is_temporary) => None,
+        Node::CreateStmt(c) if is_hashed(c) && !cx.names.routes.is_plain() => Some(Kind::Ddl),
+        Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => Some(drop_schema(d, cx)),
+        _ => everywhere::place(node, cx),
     }
-    let control = match node {
-        Node::CreateTableAsStmt(c) => {
-            let mut left = traces::of(c.query(), cx);
-            if c.into().and_then(|i| i.rel()).is_some_and(is_temporary) {
-                left.pin = Some("a temporary table");
-            }
-            traces::leaves(left)
+}
+
+/// PARTITION BY HASH
+fn is_hashed(c: &nodes::CreateStmt) -> bool {
+    let by = |p: &nodes::PartitionSpec| p.strategy;
+    c.partspec().map(by) == Some(PartitionStrategy::PARTITION_STRATEGY_HASH)
+}
+
+/// What a statement does to the session that runs at home.
+fn at_home(node: Node<'_>, cx: Context<'_>) -> Control {
+    match node {
+        Node::CreateStmt(c) if c.relation().is_some_and(is_temporary) => {
+            Control::Pin("a temporary table")
         }
-        Node::CallStmt(c) => c.funccall().map_or(Control::None, |f| traces::of_call(f, cx)),
+        Node::CreateTableAsStmt(c) => traces::leaves(create_table_as(c, cx)),
+        Node::ExplainStmt(e) => explain(e, cx),
+        Node::CallStmt(_) => traces::of_query(cx),
         Node::DoStmt(_) => traces::of_code(cx, None),
         Node::ExecuteStmt(e) => traces::of_code(cx, e.name()),
         Node::ViewStmt(v) if v.view().is_some_and(is_temporary) => Control::Pin("a temporary view"),
@@ -319,9 +327,6 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         {
             Control::Vacate(database)
         }
-        Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => {
-            return drop_schema(d, cx);
-        }
         Node::DropStmt(_) if names_temporary(cx) => Control::Frees,
         _ if names_temporary(cx) => Control::Pin("a temporary object"),
         _ if changes_functions(node) => Control::ChangesFunctions,
@@ -329,17 +334,29 @@ fn by_text(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         // Of a temporary one, perhaps.
         Node::DropStmt(_) => Control::Frees,
         _ => Control::None,
-    };
-    match everywhere::place(node, cx) {
-        Some(kind) => (kind, Control::None),
-        None => (Kind::Home, control),
+    }
+}
+
+fn create_table_as(c: &nodes::CreateTableAsStmt, cx: Context<'_>) -> Traces {
+    let mut left = traces::of(cx);
+    if c.into().and_then(|i| i.rel()).is_some_and(is_temporary) {
+        left.pin = Some("a temporary table");
+    }
+    left
+}
+
+/// EXPLAIN of what is no query. With ANALYZE it is carried out.
+fn explain(e: &nodes::ExplainStmt, cx: Context<'_>) -> Control {
+    match e.query() {
+        Node::CreateTableAsStmt(c) => traces::leaves(create_table_as(c, cx)),
+        Node::ExecuteStmt(e) => traces::of_code(cx, e.name()),
+        _ => traces::of_query(cx),
     }
 }
 
 /// `pg_temp` stands for the schema of the server connection's temporary objects, of all kinds.
 fn names_temporary(cx: Context<'_>) -> bool {
-    let text = cx.text.get(cx.span.0..cx.span.1).unwrap_or(cx.text);
-    text.windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
+    cx.own_text().windows(7).any(|w| w.eq_ignore_ascii_case(b"pg_temp"))
 }
 
 fn changes_roles(node: Node<'_>) -> bool {
@@ -393,7 +410,7 @@ fn changes_tables(node: Node<'_>) -> bool {
     }
 }
 
-fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
+fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> Kind {
     let named = |n: Node<'_>| n.as_str().map(str::to_owned);
     let holds = d.objects().iter().filter_map(named).find(|schema| {
         !cx.names.routes.is_plain()
@@ -401,12 +418,11 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> (Kind, Control) {
                 || leaf_schema(schema).is_some()
                 || schema == "pgshunt")
     });
-    let kind = match holds {
+    match holds {
         Some(schema) => refused(
             format!("schema \"{schema}\" holds distributed tables"),
             "Drop the tables first.",
         ),
         None => everywhere::reaches_unnamed(Node::DropStmt(d), cx).unwrap_or(Kind::Home),
-    };
-    (kind, Control::None)
+    }
 }

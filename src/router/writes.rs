@@ -3,8 +3,8 @@
 use pg_raw_parse::raw::OverridingKind;
 use pg_raw_parse::{Node, nodes};
 
-use super::analyze::{Context, refused};
 use super::constant::constant;
+use super::context::{Context, refused};
 use super::plan::{Key, KeySource, Kind};
 use super::proof::Found;
 use super::scope::Named;

@@ -91,20 +91,27 @@ pub fn walk<'a, B>(
     mut visit: impl FnMut(Node<'a>) -> ControlFlow<B, Recurse>,
 ) -> Option<B> {
     let mut waiting = Vec::new();
-    children(node, &mut waiting);
+    let descend = |node: Node<'a>, waiting: &mut Vec<Node<'a>>| {
+        let before = waiting.len();
+        children(node, |child| waiting.push(child));
+        waiting[before..].reverse();
+    };
+    descend(node, &mut waiting);
     while let Some(node) = waiting.pop() {
         match visit(node) {
             ControlFlow::Break(found) => return Some(found),
-            ControlFlow::Continue(Recurse::Yes) => children(node, &mut waiting),
+            ControlFlow::Continue(Recurse::Yes) => descend(node, &mut waiting),
             ControlFlow::Continue(Recurse::No) => {}
         }
     }
     None
 }
 
-/// Puts a node's children on the stack, the first one on top.
-fn children<'a>(node: Node<'a>, waiting: &mut Vec<Node<'a>>) {
-    let before = waiting.len();
+/// Gives the nodes right below one, in the order of the text.
+///
+/// # Panics
+/// As [`walk`].
+pub fn children<'a>(node: Node<'a>, mut give: impl FnMut(Node<'a>)) {
     match node {
         Node::None
         | Node::A_Const(_)
@@ -112,18 +119,17 @@ fn children<'a>(node: Node<'a>, waiting: &mut Vec<Node<'a>>) {
         | Node::String(_)
         | Node::Integer(_)
         | Node::Float(_)
-        | Node::Boolean(_) => return,
+        | Node::Boolean(_) => {}
         Node::NodeList(list) => {
-            waiting.extend(list.iter().filter(|n| !matches!(n, Node::None)));
+            list.iter().filter(|n| !matches!(n, Node::None)).for_each(give);
         }
         _ => {
             pg_raw_parse::walk::walk_manual::<()>(node, |child| {
-                waiting.push(child);
+                give(child);
                 Recurse::no()
             });
         }
     }
-    waiting[before..].reverse();
 }
 
 #[cfg(test)]

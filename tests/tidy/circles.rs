@@ -28,11 +28,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("moves", "cleanup leaves replica_role"),
     ("moves", "mover task"),
     (
-        "router",
-        "analyze constant everywhere hidden named node_bound objects plan proof rights \
-         scope set_config tables traces utility whole_rows writes",
-    ),
-    (
         "session",
         "apply behind columns copying extended link order portals relay retry sequences \
          simple statement",

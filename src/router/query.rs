@@ -1,0 +1,245 @@
+//! Where a query runs: which way it takes, and why another way would be wrong.
+
+use pg_raw_parse::{Node, nodes};
+
+use super::context::{Context, is_temporary, refused, refused_only};
+use super::functions::name_of;
+use super::node_bound::{Bound, bound};
+use super::plan::{Fold, Key, KeySource, Kind, Merge};
+use super::proof::{Compared, Found, Outcome, Prover};
+use super::tables::Tables;
+use super::{whole_rows, writes};
+
+/// Where SELECT, INSERT, UPDATE, DELETE or MERGE runs, whose facts the context has.
+pub fn place(node: Node<'_>, cx: Context<'_>) -> Kind {
+    let mut compared = Compared::default();
+    let mut kind = match route(node, cx, &mut compared) {
+        Ok(kind) => kind,
+        Err(report) => return Kind::Refused(report),
+    };
+    if let Kind::Keys { keys, .. } = &mut kind {
+        mark_repeated(keys, &compared, cx);
+    }
+    kind
+}
+
+/// Where a query runs of which another statement is made, which cannot go to every node: `what` it is.
+pub fn place_of_part(node: Node<'_>, cx: Context<'_>, what: &str, instead: &str) -> Kind {
+    match place(node, cx) {
+        Kind::Every { .. } => {
+            refused(format!("{what} that goes to every node is not supported"), instead)
+        }
+        kind => kind,
+    }
+}
+
+/// Notes which parameters stand in other places too: their type may be decided there, unless each is
+/// compared with a key column of one type.
+fn mark_repeated(keys: &mut [Key], compared: &Compared, cx: Context<'_>) {
+    for source in keys.iter_mut().flat_map(|k| k.iter_mut()) {
+        if let KeySource::Param { index, alone } = source {
+            let number = i32::try_from(*index + 1).unwrap_or_default();
+            let all = cx.facts.parameters.get(&number).copied().unwrap_or_default();
+            *alone = all == 1 || compared.alike(number) == Some(all);
+        }
+    }
+}
+
+fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Kind> {
+    let mut tables = Tables::of(cx.facts, cx.names);
+    if let Some(name) = tables.unclear {
+        return Ok(refused(
+            format!("cannot tell which table \"{name}\" means"),
+            "The session has its own search_path, temporary tables or encoding, or there are tables of this name in \
+             several schemas: write the schema before the table's name, and use UTF8.",
+        ));
+    }
+    if let Some(shard) = tables.leaf {
+        return Ok(if tables.distributed || tables.local || tables.several_leaves {
+            refused(
+                "a shard's own table cannot be used beside other tables",
+                "Address the distributed table instead.",
+            )
+        } else {
+            Kind::Leaf(shard)
+        });
+    }
+    if let Some(name) = &tables.only {
+        return Ok(refused_only(name));
+    }
+    if let Some(kind) = tables.hidden.take() {
+        return Ok(kind);
+    }
+    if !tables.distributed {
+        return Ok(without_distributed(node, tables.local, cx));
+    }
+    match bound(cx) {
+        Some(Bound::Refused(kind)) => return Ok(*kind),
+        Some(Bound::Home(what)) => {
+            return Ok(refused(
+                format!("{what} cannot be used in a statement on a distributed table"),
+                "It belongs to the home node. Compute its value first and pass it as a parameter.",
+            ));
+        }
+        None => {}
+    }
+    if let Some(kind) = whole_rows::refused_in(cx) {
+        return Ok(kind);
+    }
+    let mut prover = Prover::new(cx);
+    match node {
+        Node::SelectStmt(s) => {
+            prover.select(s)?;
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
+            Ok(of_select(s, found, cx))
+        }
+        Node::InsertStmt(i) => Ok(writes::insert(i, cx, &tables)),
+        Node::UpdateStmt(u) => {
+            let Some(target) = u.relation() else { return Ok(Kind::Home) };
+            prover.modify(node, target, u.from_clause().iter(), u.where_clause())?;
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
+            Ok(writes::update(u, target, found, cx))
+        }
+        Node::DeleteStmt(d) => {
+            let Some(target) = d.relation() else { return Ok(Kind::Home) };
+            prover.modify(node, target, d.using_clause().iter(), d.where_clause())?;
+            let mut found = std::mem::take(&mut prover.found);
+            *compared = std::mem::take(&mut found.compared);
+            Ok(writes::proven(found, "DELETE"))
+        }
+        _ => Ok(refused(
+            "MERGE on a distributed table is not supported",
+            "Use INSERT ... ON CONFLICT.",
+        )),
+    }
+}
+
+/// A statement on local tables, or on none.
+fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
+    let into = cx.facts.into;
+    let lasting = into.filter(|rv| !is_temporary(rv));
+    if let Some(name) = lasting.and_then(|rv| rv.relname())
+        && cx.names.routes.any_table_named(name)
+    {
+        return refused(
+            format!("\"{name}\" is the name of a distributed table"),
+            "Choose another name, or create the table without INTO.",
+        );
+    }
+    let reads_only = matches!(node, Node::SelectStmt(_)) && into.is_none();
+    match bound(cx) {
+        Some(Bound::Refused(kind)) => *kind,
+        None if !local && reads_only => Kind::Any,
+        _ => Kind::Home,
+    }
+}
+
+fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
+    if let Some(local) = &found.local {
+        return refused(
+            format!(
+                "a distributed table and the local table \"{local}\" cannot be used in one statement"
+            ),
+            "The local table is on the home node only. Query them separately.",
+        );
+    }
+    let Some(group) = found.group else { return Kind::Home };
+    match &found.unproven {
+        None => Kind::Keys { group, keys: found.keys.into() },
+        Some(_) if found.levels == 1 && found.references == 1 => match merge_of(s, cx) {
+            Ok(merge) => Kind::Every { group, merge },
+            Err(kind) => *kind,
+        },
+        Some(table) => refused(
+            format!("no equality fixes the distribution column of \"{table}\""),
+            "Add `column = value` for the distribution column of each table, or join on it.",
+        ),
+    }
+}
+
+/// How the answers of all nodes to a plain SELECT become one, if they do so exactly.
+fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> {
+    let no = |what: &str| {
+        Err(Box::new(refused(
+            format!("{what} over several nodes is not supported"),
+            "Add an equality on the distribution column, or leave it out and do it in the application.",
+        )))
+    };
+    if s.op != pg_raw_parse::raw::SetOperation::SETOP_NONE {
+        return no("UNION, INTERSECT or EXCEPT");
+    }
+    let clauses: [(bool, &str); 9] = [
+        (!s.distinct_clause().is_empty(), "DISTINCT"),
+        (!s.group_clause().is_empty(), "GROUP BY"),
+        (!matches!(s.having_clause(), Node::None), "HAVING"),
+        (!s.window_clause().is_empty(), "WINDOW"),
+        (!s.sort_clause().is_empty(), "ORDER BY"),
+        (!matches!(s.limit_count(), Node::None), "LIMIT"),
+        (!matches!(s.limit_offset(), Node::None), "OFFSET"),
+        (!s.locking_clause().is_empty(), "a row lock"),
+        (s.with_clause().is_some() || s.into_clause().is_some(), "WITH or INTO"),
+    ];
+    if let Some((_, what)) = clauses.iter().find(|(there, _)| *there) {
+        return no(what);
+    }
+    if s.from_clause().len() != 1 || !matches!(s.from_clause().get(0), Some(Node::RangeVar(_))) {
+        // What has no shard would be seen once per node.
+        return no("a join");
+    }
+    let folds: Vec<Option<Fold>> = s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
+    let is_fold = !folds.is_empty() && folds.iter().all(Option::is_some);
+
+    if let Some(what) = unsteady(is_fold, cx) {
+        return no(&what);
+    }
+    match folds.into_iter().collect::<Option<Vec<Fold>>>() {
+        Some(folds) if is_fold => Ok(Merge::Fold(folds.into())),
+        _ => Ok(Merge::Concat),
+    }
+}
+
+/// What in a query would not give the same on every node.
+fn unsteady(is_fold: bool, cx: Context<'_>) -> Option<String> {
+    let of_call = cx.facts.calls.iter().find_map(|call| {
+        let name = call.name.unwrap_or("?");
+        let aggregate = is_fold && matches!(name, "count" | "sum" | "min" | "max");
+        if call.node.over().is_some() {
+            Some("a window function".to_owned())
+        } else {
+            let steady = aggregate || cx.functions.is_steady(name);
+            (!steady).then(|| format!("function {name}"))
+        }
+    });
+    let of_column = || {
+        let mut columns = cx.facts.columns.iter();
+        columns.find_map(|c| match c.fields().iter().next_back().and_then(|f| f.as_str()) {
+            Some(name @ ("ctid" | "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")) => {
+                Some(format!("system column {name}"))
+            }
+            _ => None,
+        })
+    };
+    of_call.or_else(|| cx.facts.own_answer.map(str::to_owned)).or_else(of_column)
+}
+
+fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {
+    let Node::FuncCall(f) = target else { return None };
+    let (schema, name) = name_of(f)?;
+    let plain = schema.is_none_or(|s| s == "pg_catalog")
+        && !f.agg_distinct
+        && f.agg_order().is_empty()
+        && f.over().is_none()
+        && !f.agg_within_group
+        && cx.functions.is_builtin(name);
+    if !plain {
+        return None;
+    }
+    match name {
+        "count" | "sum" => Some(Fold::Sum),
+        "min" => Some(Fold::Min),
+        "max" => Some(Fold::Max),
+        _ => None,
+    }
+}
