@@ -17,6 +17,8 @@ pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres:
         namesakes: pairs(NAMESAKES).await?.into(),
         roles_schemas: schemas.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?,
         needs_others: tx.query_opt(NEEDS_OTHERS, &[]).await?.is_some(),
+        with_policies: pairs(WITH_POLICIES).await?.into(),
+        own_operators: tx.query_one(OWN_OPERATORS, &[]).await?.try_get(0)?,
     })
 }
 
@@ -67,3 +69,18 @@ parts (classid, objid) AS (
 SELECT FROM parts p JOIN pg_catalog.pg_depend d USING (classid, objid)
 WHERE d.refclassid NOT IN ('pg_catalog.pg_class'::regclass, 'pg_catalog.pg_namespace'::regclass,
   'pg_catalog.pg_constraint'::regclass) LIMIT 1";
+
+const WITH_POLICIES: &str = "\
+SELECT n.nspname::text, c.relname::text FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+WHERE EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid)";
+
+/// Whether an operator or a cast may do more than compute. Only functions in C that are declared free of
+/// effects are believed: SQL and procedural languages may call anything, whatever is declared, and so may
+/// a function of the server's own that was not meant for an operator.
+const OWN_OPERATORS: &str = "\
+SELECT EXISTS (SELECT FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE (p.provolatile = 'v' OR l.lanname <> 'c') AND (
+  EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oid >= 16384 AND o.oprcode = p.oid)
+  OR EXISTS (SELECT FROM pg_catalog.pg_cast k WHERE k.oid >= 16384 AND k.castfunc = p.oid)))";

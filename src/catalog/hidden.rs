@@ -53,6 +53,8 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(x::text, ',')) FROM (
   SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_proc WHERE oid >= 16384
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_rewrite WHERE oid >= 16384
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_policy
+  UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_operator WHERE oid >= 16384
+  UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_cast WHERE oid >= 16384
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(xmin::text::bigint)) FROM pg_catalog.pg_constraint WHERE conrelid >= 16384
   UNION ALL SELECT (pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(relname::text, oid::bigint)))

@@ -78,12 +78,17 @@ pub fn copies_in(node: Node<'_>) -> bool {
 
 fn copy(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
     let Some(rv) = c.relation() else {
-        return query::place_of_part(
+        let kind = query::place_of_part(
             c.query(),
             cx,
             "COPY of a query",
             "Add an equality on the distribution column, or use a plain SELECT.",
         );
+        return match kind {
+            // Files and programs are the home node's.
+            Kind::Any if c.is_program || c.filename().is_some() => Kind::Home,
+            kind => kind,
+        };
     };
     match cx.names.look_up(rv) {
         Named::Local => hidden::relation(rv.relname().unwrap_or_default(), c.is_from, cx.names)

@@ -13,7 +13,9 @@ use pg_raw_parse::{Node, nodes};
 #[derive(Debug, Clone, Default)]
 pub struct Functions {
     builtin: Arc<HashSet<String>>,
-    /// Those of which every overload is immutable or stable, returns no set and is no aggregate.
+    /// Those of which every overload is immutable or stable, and that call no other function by its number.
+    stable: Arc<HashSet<String>>,
+    /// Those that return no set besides, and are no aggregate.
     steady: Arc<HashSet<String>>,
     /// Those that read and change nothing a node has to itself.
     free: Arc<HashSet<String>>,
@@ -32,10 +34,13 @@ pub struct Function {
 
 impl Functions {
     pub fn new(all: impl IntoIterator<Item = Function>) -> Self {
-        let mut known = [HashSet::new(), HashSet::new(), HashSet::new()];
+        let mut known = [HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new()];
         for f in all {
-            let [builtin, steady, free] = &mut known;
+            let [builtin, stable, steady, free] = &mut known;
             let differs = differs_by_node(&f.name);
+            if f.stable && !reads_values_of_any_type(&f.name) {
+                stable.insert(f.name.clone());
+            }
             if f.stable && f.plain && !differs {
                 steady.insert(f.name.clone());
             }
@@ -44,8 +49,8 @@ impl Functions {
             }
             builtin.insert(f.name);
         }
-        let [builtin, steady, free] = known.map(Arc::new);
-        Self { builtin, steady, free, server_major: 0 }
+        let [builtin, stable, steady, free] = known.map(Arc::new);
+        Self { builtin, stable, steady, free, server_major: 0 }
     }
 
     /// The functions of a server of this major version.
@@ -60,6 +65,12 @@ impl Functions {
 
     pub fn is_builtin(&self, name: &str) -> bool {
         self.builtin.contains(name)
+    }
+
+    /// Changes nothing: PostgreSQL itself declares it immutable or stable, and it calls nothing by a name or
+    /// number that it is given. [`reads_by_name`] is to be asked too.
+    pub fn is_stable(&self, name: &str) -> bool {
+        self.stable.contains(name)
     }
 
     /// Gives the same on every node, row by row.
@@ -91,6 +102,12 @@ pub fn reads_by_name(name: &str, arguments: usize) -> bool {
         .iter()
         .any(|p| name.starts_with(p))
         || name == "ts_rewrite" && arguments == 2
+}
+
+/// Functions that make a value of a type they are given by its number or name: of a domain, whose CHECK
+/// may call anything.
+fn reads_values_of_any_type(name: &str) -> bool {
+    name.ends_with("_in") || name.ends_with("_recv") || name.starts_with("pg_input_")
 }
 
 /// Functions whose answer is the session's, or nobody's, whichever node gives it.

@@ -6,9 +6,9 @@ use super::constant::Literals;
 use super::context::{Context, refused};
 use super::facts::Facts;
 use super::functions::Functions;
-use super::plan::{Control, Key, Kind, Plan, Statement};
+use super::plan::{Control, Effect, Key, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{analyze, draws, named, rights, signals, tables, traces};
+use super::{analyze, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::RoutingTable;
 use crate::wire::backend::Report;
@@ -73,7 +73,7 @@ fn parse_and_plan(
             return (plan, false);
         }
     };
-    let mut plan = Plan::nothing();
+    let mut plan = Plan { effect: Effect::Reads, ..Plan::nothing() };
     let mut used = Vec::new();
     let mut signalled = Vec::new();
     let mut keys = Vec::new();
@@ -112,6 +112,7 @@ fn parse_and_plan(
         tables::used(node, &facts, &mut used);
         plan.draws |= draws::may_draw(node, &facts);
         plan.asks |= draws::asks(node, cx);
+        plan.effect = plan.effect.max(effect::of(node, cx));
         plan.copies_in |= analyze::copies_in(node);
         signalled.extend(signals::signalled(cx));
         match &control {
@@ -196,5 +197,28 @@ fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
             "Send the statements one by one; each is atomic over all nodes by itself.",
         ),
         _ => refused("the statements of this text go to different places", "Send them one by one."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::{Node, NodeId, Rows};
+
+    #[test]
+    fn of_a_text_that_is_not_read_nothing_is_known() {
+        let home = Node {
+            id: NodeId(1),
+            name: "node1".into(),
+            host: "127.0.0.1".into(),
+            port: 5432,
+            is_home: true,
+        };
+        let rows = Rows { nodes: vec![home], ..Rows::default() };
+        let routes = std::sync::Arc::new(RoutingTable::build(&rows).unwrap());
+        for routes in [&routes, routes.plain()] {
+            let plan = unread(b"SELECT 1", routes, too_deep());
+            assert_eq!(plan.effect, Effect::Unknown, "{plan:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ mod cache;
 mod constant;
 mod context;
 mod draws;
+mod effect;
 mod everywhere;
 mod facts;
 mod functions;

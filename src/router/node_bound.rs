@@ -90,6 +90,11 @@ fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
     }
 }
 
+/// Whether a type is the server's own, and its values mean the same on every node.
+pub fn is_shared_type(t: &nodes::TypeName) -> bool {
+    of_type(t).is_none()
+}
+
 /// A type that is not the same on every node, or whose input reads a node's catalog.
 fn of_type(t: &nodes::TypeName) -> Option<String> {
     let names: Vec<&str> = t.names().iter().filter_map(|n| n.sval()).collect();

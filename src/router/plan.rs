@@ -65,6 +65,19 @@ pub enum Kind {
     Refused(Box<Report>),
 }
 
+/// What a statement does to rows. The later ones of several count: a text that reads and writes writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Changes nothing, and calls nothing that could: another node that has the same rows may answer it.
+    Reads,
+    /// Locks rows or tables for the transaction, and changes nothing.
+    Locks,
+    /// Changes rows; triggers and functions behind that may do more.
+    Writes,
+    /// Not proven to be any of these.
+    Unknown,
+}
+
 /// What a statement does to the session, besides its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
@@ -223,6 +236,7 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     pub kind: Kind,
+    pub effect: Effect,
     pub statements: Vec<Statement>,
     /// The tables and views it uses, by their own names.
     pub tables: Box<[String]>,
@@ -256,10 +270,11 @@ impl Plan {
         size_of::<Self>() + rest + keys + tables
     }
 
-    /// Of an empty text.
+    /// Of a text of which nothing is known.
     pub fn nothing() -> Self {
         Self {
             kind: Kind::Any,
+            effect: Effect::Unknown,
             statements: Vec::new(),
             tables: Box::default(),
             draws: false,
@@ -271,6 +286,6 @@ impl Plan {
 
     pub fn refused(report: Report) -> Self {
         let kind = Kind::Refused(Box::new(report));
-        Self { kind, statements: Vec::new(), ..Self::nothing() }
+        Self { kind, ..Self::nothing() }
     }
 }

@@ -15,6 +15,10 @@ pub struct Around {
     pub roles_schemas: Arc<[String]>,
     /// A distributed table uses a function, a type or the like that PostgreSQL did not come with.
     pub needs_others: bool,
+    /// Distributed tables that have row security policies, which may call anything.
+    pub with_policies: Arc<[(String, String)]>,
+    /// Somebody has made an operator or a cast that may do more than compute.
+    pub own_operators: bool,
 }
 
 /// As borrowed pairs.

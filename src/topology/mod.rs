@@ -8,6 +8,7 @@
 mod around;
 pub mod hidden;
 mod ids;
+mod routes;
 mod routing_table;
 
 /// What the fence of a moving shard raises (`pgshunt.fence()` on the nodes): the statement wrote to
@@ -16,7 +17,8 @@ pub const FENCE_SQLSTATE: &str = "PS001";
 
 pub use around::Around;
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
+pub use routes::Routes;
 pub use routing_table::{
     BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
-    PlacementState, Routes, RoutingTable, Rows, Shard, ShardRow, TableRow,
+    PlacementState, RoutingTable, Rows, Shard, ShardRow, TableRow,
 };

@@ -7,8 +7,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use super::around::{Around, pairs};
 use super::hidden::Hidden;
 use super::{Epoch, GroupId, NodeId, ShardId, TableId};
@@ -349,6 +347,16 @@ impl RoutingTable {
         self.around.needs_others
     }
 
+    /// Whether a distributed table has row security policies.
+    pub fn has_policies(&self, schema: &str, name: &str) -> bool {
+        pairs(&self.around.with_policies).any(|p| p == (schema, name))
+    }
+
+    /// Whether operators or casts may do more than compute.
+    pub fn has_own_operators(&self) -> bool {
+        self.around.own_operators
+    }
+
     pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
         self.tables.get(&id)
     }
@@ -477,32 +485,6 @@ fn build_group(
     Ok(Group { id: row.id, key_types: row.key_types.clone(), shards })
 }
 
-/// The one current routing table of the process, swapped whole.
-#[derive(Debug)]
-pub struct Routes(ArcSwap<RoutingTable>);
-
-impl Routes {
-    pub fn new(table: RoutingTable) -> Self {
-        Self(ArcSwap::from_pointee(table))
-    }
-
-    /// The current table; the caller keeps this truth for as long as it holds the `Arc`.
-    pub fn load(&self) -> Arc<RoutingTable> {
-        self.0.load_full()
-    }
-
-    /// For per-worker `arc_swap::Cache`s: a cheaper load on the way of a query.
-    pub fn swap_cell(&self) -> &ArcSwap<RoutingTable> {
-        &self.0
-    }
-
-    /// Puts a newer table in force. An older epoch never replaces a newer one.
-    pub fn publish(&self, table: RoutingTable) {
-        let next = Arc::new(table);
-        self.0.rcu(|now| if now.epoch > next.epoch { now.clone() } else { next.clone() });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,14 +565,5 @@ mod tests {
         assert_eq!(next.shard(ShardId(1)).unwrap().since, Epoch(1));
         assert!(t.with_moved(ShardId(2), NodeId(1), Epoch(3)).is_none(), "more has changed");
         assert!(t.with_moved(ShardId(9), NodeId(1), Epoch(2)).is_none());
-    }
-
-    #[test]
-    fn an_older_epoch_never_replaces_a_newer_one() {
-        let mut new = rows();
-        new.epoch = 2;
-        let routes = Routes::new(RoutingTable::build(&new).unwrap());
-        routes.publish(RoutingTable::build(&rows()).unwrap());
-        assert_eq!(routes.load().epoch, Epoch(2));
     }
 }

@@ -23,7 +23,7 @@ const TABLES: [(i32, &str, Columns); 9] = [
     (3, "public.docs", &[("id", 2950), ("body", 25)]),
     (4, "public.events", &[("tenant", 20), ("kind", 25), ("at", 1184), ("n", 23)]),
     (5, "app.visits", &[("id", 23), ("page", 25)]),
-    (6, "public.tags", &[("tag", 1043), ("n", 23)]),
+    (6, "public.tags", &[("tag", 1043), ("mood", 16_500)]),
     (7, "public.small", &[("id", 21), ("v", 25)]),
     (7, "app.small", &[("id", 21), ("v", 25)]),
 ];
@@ -57,6 +57,8 @@ const STEADY: &[&str] = &[
     "version",
     "current_setting",
     "pg_typeof",
+    "domain_in",
+    "pg_input_is_valid",
     "pg_get_viewdef",
     "has_table_privilege",
     "obj_description",
@@ -119,6 +121,8 @@ const VOLATILE: &[&str] = &[
 pub enum Database {
     /// Three nodes and the tables above.
     Cluster,
+    /// The same, and somebody has made an operator.
+    Operators,
     /// Three nodes, nothing distributed yet.
     Empty,
     /// One node, nothing distributed.
@@ -143,6 +147,8 @@ fn around() -> Around {
         namesakes: pairs(&["old.people"]),
         roles_schemas: vec!["alice".to_owned()].into(),
         needs_others: true,
+        with_policies: pairs(&["public.docs"]),
+        own_operators: false,
     }
 }
 
@@ -226,6 +232,9 @@ pub fn routes(database: Database) -> RoutingTable {
     let bare = |nodes: Vec<Node>| Rows { epoch: 1, nodes, ..Rows::default() };
     match database {
         Database::Cluster => build(&rows()),
+        Database::Operators => {
+            build(&Rows { around: Around { own_operators: true, ..around() }, ..rows() })
+        }
         Database::Empty => build(&bare(vec![node(1), node(2), node(3)])),
         Database::Lone => build(&bare(vec![node(1)])),
         Database::Other => (**Arc::new(build(&rows())).plain()).clone(),

@@ -76,6 +76,7 @@ impl World {
             Some(("database", name)) => {
                 self.routes = routes(match name {
                     "cluster" => Database::Cluster,
+                    "operators" => Database::Operators,
                     "empty" => Database::Empty,
                     "lone" => Database::Lone,
                     "other" => Database::Other,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pgshunt::gate::machine::Touch;
 use pgshunt::router::place::{Place, Values, place};
-use pgshunt::router::plan::{Control, Key, KeySource, Kind, Merge, Plan, Traces};
+use pgshunt::router::plan::{Control, Effect, Key, KeySource, Kind, Merge, Plan, Traces};
 use pgshunt::topology::RoutingTable;
 use pgshunt::wire::backend::Report;
 
@@ -48,6 +48,14 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         Kind::Ddl => vec!["DDL on all nodes".to_owned()],
         Kind::Refused(report) => refusal(report),
     };
+    if !matches!(plan.kind, Kind::Refused(_)) {
+        lines[0] += match plan.effect {
+            Effect::Reads => "; reads",
+            Effect::Locks => "; locks",
+            Effect::Writes => "; writes",
+            Effect::Unknown => "; may do anything",
+        };
+    }
     let controls: Vec<_> = plan.statements.iter().map(|s| control(&s.control)).collect();
     if controls.iter().any(|c| c != "nothing") {
         lines.push(format!("session: {}", controls.join(", ")));

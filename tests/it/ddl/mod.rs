@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use crate::support::*;
 
+mod effects;
 mod names;
 mod outcomes;
 mod recovery;
