@@ -106,6 +106,7 @@ const VOLATILE: &[&str] = &[
     "pg_notify",
     "pg_backend_pid",
     "pg_terminate_backend",
+    "pg_cancel_backend",
     "lo_create",
     "query_to_xml",
     "ts_rewrite",

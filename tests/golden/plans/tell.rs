@@ -64,6 +64,10 @@ pub fn tell(plan: &Plan) -> Vec<String> {
     if !plan.tables.is_empty() {
         facts.push(format!("uses {}", plan.tables.join(", ")));
     }
+    if !plan.signals.is_empty() {
+        let pids: Vec<_> = plan.signals.iter().map(source).collect();
+        facts.push(format!("signals {}", pids.join(", ")));
+    }
     for (is_so, what) in [
         (plan.draws, "may draw from sequences"),
         (plan.asks, "asks what was drawn"),
