@@ -24,7 +24,7 @@ bench: ## the micro-benchmarks
 	cargo bench
 
 counts: ## instructions per query beside those accepted (ARGS=--accept takes those of now)
-	cargo bench --quiet --profile counts --bench counts -- $(ARGS)
+	cargo bench --quiet --profile counts --bench counts -- $(or $(ARGS),--compare)
 
 compare: ## CPU per query beside PgBouncer and HAProxy, in one run
 	@scripts/setup --compare

@@ -1,5 +1,7 @@
 //! The normaliser of the plan cache, beside the parser it saves.
 
+#![expect(clippy::disallowed_methods, reason = "the parser itself is measured")]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

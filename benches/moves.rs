@@ -5,6 +5,15 @@
 //! At the end the rows are compared with the ledger, so that a fast hold that loses something does not
 //! count.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a measurement that fails ends"
+)]
+#![expect(clippy::print_stdout, reason = "the result is printed")]
+#![expect(clippy::disallowed_methods, reason = "it has clients of its own")]
+
 #[path = "../tests/it/moves/promises.rs"]
 mod promises;
 #[allow(dead_code, reason = "the tests use the rest")]

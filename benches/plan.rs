@@ -1,5 +1,7 @@
 //! What a plan costs that is in no cache: the parser, and what the router makes of its tree.
 
+#![expect(clippy::expect_used, reason = "a measurement that fails ends")]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! What a statement costs inside pgshunt, without sockets: looking up its plan, and a whole
 //! transaction through the session; then how fast rows pass through.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a measurement that fails ends")]
+
 mod world;
 
 use std::hint::black_box;

@@ -1,5 +1,7 @@
 //! The command line: what to do, and what to say when it cannot be done.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands that people run")]
+
 use std::error::Error;
 use std::fs::File;
 use std::io::{IsTerminal, Write};

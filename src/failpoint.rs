@@ -7,6 +7,9 @@
 //! there panic, once. Unset, a hit is one comparison with a
 //! cached `None`.
 
+#![expect(unsafe_code, reason = "a process stops itself by a signal")]
+#![expect(clippy::print_stderr, reason = "only when a failpoint is set")]
+
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +35,7 @@ pub fn hit(name: &str) {
         "stop" => unsafe {
             libc::raise(libc::SIGSTOP);
         },
+        #[expect(clippy::panic, reason = "it is what the test has asked for")]
         "panic" => panic!("failpoint {name}"),
         _ => eprintln!("failpoint {name}: there is no such action"),
     }

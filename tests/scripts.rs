@@ -1,6 +1,8 @@
 //! How the scripts tell what was run: they are run with programs of these tests in place of cargo,
 //! PostgreSQL and the suites' own.
 
+#![expect(clippy::unwrap_used, reason = "a test ends by panicking")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -8,6 +8,9 @@
 //!
 //! `make compare`, or `cargo bench --bench compare -- --seconds 5 --rounds 5 --clients 8`
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result is printed")]
+#![expect(clippy::disallowed_methods, reason = "nothing is served here: it waits for a proxy")]
+
 mod proxies;
 
 use std::process::{Command, ExitCode};

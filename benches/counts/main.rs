@@ -10,6 +10,9 @@
 //!
 //! `make counts` compares; `make counts ARGS=--accept` writes what was counted into the file.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the result is printed")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a measurement that fails ends")]
+
 #[path = "../world/mod.rs"]
 mod world;
 
@@ -40,6 +43,9 @@ const CASES: [(&str, &str); 4] = [
 
 #[derive(Debug, Parser)]
 struct Options {
+    /// Compares with the file of accepted counts
+    #[arg(long)]
+    compare: bool,
     /// Writes what was counted into the file of accepted counts
     #[arg(long)]
     accept: bool,
@@ -55,7 +61,12 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.case {
         Some(case) => carry_out(case).map(|()| true),
-        None => compare(options.accept),
+        None if options.compare || options.accept => compare(options.accept),
+        // By all that `cargo bench` does, in a build whose counts are others.
+        None => {
+            println!("Instructions are counted by `make counts`.");
+            Ok(true)
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

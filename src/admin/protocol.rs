@@ -518,7 +518,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 
     /// Runs a command to its end. Notices go out at once, rows are kept.
-    #[allow(clippy::type_complexity)]
     async fn collect(
         &mut self,
         command: Command,

@@ -28,11 +28,12 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
             let word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '$');
             let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
             if end > 0 {
-                tokens.push(Token::Word(rest[..end].to_owned()));
-                rest = &rest[end..];
+                let (word, behind) = rest.split_at(end);
+                tokens.push(Token::Word(word.to_owned()));
+                rest = behind;
             } else {
                 tokens.push(Token::Symbol(c));
-                rest = &rest[c.len_utf8()..];
+                rest = rest.split_at(c.len_utf8()).1;
             }
         } else {
             return Ok(tokens);
@@ -43,14 +44,16 @@ pub fn tokens(text: &str) -> Result<Vec<Token>, ParseError> {
 /// The quoted text at the start, its doubled quotes made single, and what is behind it.
 fn quoted(text: &str, quote: char) -> Result<(String, &str), ParseError> {
     let mut value = String::new();
-    let mut chars = text.char_indices().skip(1).peekable();
-    while let Some((i, c)) = chars.next() {
+    let mut chars = text.chars();
+    chars.next();
+    while let Some(c) = chars.next() {
         if c != quote {
             value.push(c);
-        } else if chars.next_if(|(_, next)| *next == quote).is_some() {
+        } else if let Some(behind) = chars.as_str().strip_prefix(quote) {
             value.push(quote);
+            chars = behind.chars();
         } else {
-            return Ok((value, &text[i + c.len_utf8()..]));
+            return Ok((value, chars.as_str()));
         }
     }
     Err(ParseError {

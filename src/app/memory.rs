@@ -1,5 +1,7 @@
 //! How freed memory goes back to the system.
 
+#![expect(unsafe_code, reason = "the allocator is told by two calls of the C library")]
+
 /// Blocks of this many bytes and more have pages of their own, which go back when they are freed.
 #[cfg(target_env = "gnu")]
 const OWN_PAGES: libc::c_int = 1 << 20;
@@ -11,9 +13,8 @@ const OWN_PAGES: libc::c_int = 1 << 20;
 /// A bound that is set is not raised. Other allocators are left as they are.
 pub fn give_back_early() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets two integers of the allocator, before another thread is started.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, OWN_PAGES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, OWN_PAGES);
+    for bound in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: it sets an integer of the allocator, before another thread is started.
+        unsafe { libc::mallopt(bound, OWN_PAGES) };
     }
 }

@@ -374,7 +374,8 @@ fn serve_console(context: ConsoleContext) -> Console {
 /// Ends the averages' periods by the clock.
 async fn end_periods(shared: Arc<Shared>) {
     loop {
-        tokio::time::sleep(shared.config.load().server.stats_period).await;
+        let period = shared.config.load().server.stats_period;
+        tokio::time::sleep(period).await;
         shared.registry.end_period();
     }
 }

@@ -1,5 +1,7 @@
 //! `pgshunt serve`: the process around a [`Server`], and the signals that end it.
 
+use std::io::Write;
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::takeover::{Door, TakeoverError};
@@ -36,7 +38,8 @@ pub fn serve(config: Config, source: Source, takeover: bool) -> Result<(), Start
                 None
             }
         };
-        println!("pgshunt listens on {}", server.addr);
+        // Whoever was to read it may be gone.
+        let _ = writeln!(std::io::stdout(), "pgshunt listens on {}", server.addr);
         systemd::ready();
         let successor = {
             // Kept while others are heard: who has knocked may not have said yet what it wants.

@@ -1,6 +1,8 @@
 //! What systemd is told, and what it gives: sd_notify(3) and sd_listen_fds(3). Without systemd
 //! nothing happens.
 
+#![expect(unsafe_code, reason = "systemd gives descriptors by number")]
+
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -18,6 +18,8 @@
 //! finds what it left as after any crash. They meet at a Unix socket, `server.takeover_socket`, and
 //! only processes of the same user are listened to.
 
+#![expect(unsafe_code, reason = "the process asks for its own user")]
+
 use std::fs;
 use std::io;
 use std::net::TcpListener;

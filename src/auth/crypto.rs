@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 pub(super) type Key = [u8; 32];
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    // The key's length is the only thing this could object to, and HMAC takes any.
-    Hmac::new_from_slice(key).expect("HMAC takes keys of any length")
+    #[expect(clippy::expect_used, reason = "a key's length is all it could object to")]
+    let made = Hmac::new_from_slice(key).expect("HMAC takes keys of any length");
+    made
 }
 
 /// `HMAC(key, parts joined)`.

@@ -124,7 +124,9 @@ mod tests {
         }
         assert!(!StoredSecret::of_role(&md5).unwrap().is_password("bob", b"pencil"));
         assert_eq!((StoredSecret::of_role(""), StoredSecret::of_file("")), (None, None));
-        for odd in ["md5", "md5zz", &md5[..34], "SCRAM-SHA-256$x", "SCRAM-SHA-256$0:a$b:c"] {
+        for odd in
+            ["md5", "md5zz", md5.get(..34).unwrap(), "SCRAM-SHA-256$x", "SCRAM-SHA-256$0:a$b:c"]
+        {
             assert_eq!(StoredSecret::of_role(odd), None, "{odd}");
             let secret = StoredSecret::of_file(odd).unwrap();
             assert_eq!(secret, StoredSecret::Clear(odd.to_owned()));

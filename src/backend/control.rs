@@ -161,6 +161,7 @@ impl With {
         if let Some(p) = &self.password {
             pg.password(p);
         }
+        #[expect(clippy::disallowed_methods, reason = "this is where the settings are made")]
         let (client, mut connection) = pg.connect_raw(Guarded::new(stream, trust), Handed).await?;
         set_where_possible(&client, &mut connection).await?;
         Ok((client, connection))
@@ -247,6 +248,10 @@ impl Connector {
         database: &str,
     ) -> Result<(Client, mpsc::UnboundedReceiver<Notification>), ConnectError> {
         let (client, mut connection) = self.open(node, Some(database)).await?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "only what comes while a LISTEN is answered waits"
+        )]
         let (heard, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {

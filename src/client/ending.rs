@@ -101,7 +101,8 @@ impl Client {
     pub(super) async fn abandon_server(&mut self) {
         let Some((conn, waiting)) = self.take_server() else { return };
         if waiting {
-            abandon(conn, self.worker.shared.config.load().pool.connect_timeout).await;
+            let timeout = self.worker.shared.config.load().pool.connect_timeout;
+            abandon(conn, timeout).await;
         }
         // Closing ends the transaction, whatever state it was in.
     }

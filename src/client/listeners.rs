@@ -216,6 +216,7 @@ impl Listeners {
     fn subscribe_for(&self, node: &Arc<Node>, database: &Arc<str>, span: Span) -> Subscription {
         let mut tasks = lock(&self.tasks);
         let commands = tasks.entry((node.id, database.clone())).or_insert_with(|| {
+            #[expect(clippy::disallowed_methods, reason = "each client waits for its commands")]
             let (commands, received) = mpsc::unbounded_channel();
             let task = Task {
                 connector: self.connector.clone(),

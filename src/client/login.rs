@@ -138,9 +138,9 @@ pub async fn run(
         .map(|(_, v)| v.clone())
         .unwrap_or_default();
     if console {
-        let config = shared.config.load();
         let user = &startup.user;
-        if config.console_rights(user) == ConsoleRights::None {
+        let rights = shared.config.load().console_rights(user);
+        if rights == ConsoleRights::None {
             return Err(Report::fatal("42501", "this role may not use the console")
                 .hint("Add it to auth.admins, or to auth.stats_users if it shall only look.")
                 .into());

@@ -94,6 +94,10 @@ const ASIDE: usize = 2;
 
 impl Roles {
     pub fn new(control: &Handle, store: Arc<Store>, kept: Kept) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "one question a login, and logins are bounded"
+        )]
         let (questions, asked) = mpsc::unbounded_channel();
         let mock = MockSecret::random(ITERATIONS);
         let changes = Arc::<AtomicU64>::default();

@@ -82,7 +82,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "each is named where it is made, once")]
     pub fn new(
         config: Live,
         store: Arc<Store>,

@@ -1,5 +1,7 @@
 //! The console's side of the demo: add a node, send a shard there, call it back, and watch.
 
+#![expect(clippy::print_stdout, reason = "the demo is there to be read")]
+
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};

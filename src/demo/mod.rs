@@ -6,6 +6,8 @@
 //! all nodes are compared with what the clients were promised. The exit code is 1 when anything was
 //! lost, doubled or refused.
 
+#![expect(clippy::print_stdout, reason = "the demo is there to be read")]
+
 pub mod journey;
 pub mod latency;
 pub mod ledger;

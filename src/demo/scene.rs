@@ -25,6 +25,7 @@ pub fn address(port: u16, database: &str) -> PgConfig {
 }
 
 pub async fn connect(config: &PgConfig) -> Result<Client, DemoError> {
+    #[expect(clippy::disallowed_methods, reason = "a client's connection, to pgshunt")]
     let (client, connection) =
         config.connect(NoTls).await.map_err(|e| DemoError::Sql("connecting".into(), words(&e)))?;
     tokio::spawn(async move {

@@ -94,6 +94,7 @@ struct Session {
 
 impl Session {
     async fn open(config: &PgConfig) -> Result<Self, tokio_postgres::Error> {
+        #[expect(clippy::disallowed_methods, reason = "a client's connection, to pgshunt")]
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(async move {
             // How it ends shows in the client's next call.

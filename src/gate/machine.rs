@@ -171,6 +171,10 @@ impl Gate {
 
     /// Asks to touch something more. `Held` leaves the ticket as it was.
     pub fn enter(&mut self, ticket: &Ticket, touch: Touch) -> Entry {
+        #[expect(
+            clippy::expect_used,
+            reason = "only `leave` ends a ticket, and it takes it by value"
+        )]
         let t = self.tickets[ticket.slot].as_mut().expect("a Ticket names a live holder");
         for hold in &self.holds {
             if hold.scope.stops(touch) && !t.touches.iter().any(|&had| hold.scope.stops(had)) {

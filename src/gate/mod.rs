@@ -81,6 +81,7 @@ impl Gates {
         let hold = HoldId(self.next.fetch_add(1, Ordering::Relaxed));
         let since = Instant::now();
         let until = max_pause.map(|p| since + p);
+        #[expect(clippy::disallowed_methods, reason = "one answer a worker")]
         let (drained, mut acks) = mpsc::unbounded_channel();
         let closed = Closed { gates: self.clone(), hold, since, sealed: false };
         let mut missing = 0;
@@ -148,6 +149,7 @@ impl Closed {
     /// if a worker has opened already.
     pub async fn seal(&mut self) -> bool {
         self.sealed = true;
+        #[expect(clippy::disallowed_methods, reason = "one answer a worker")]
         let (answer, mut answers) = mpsc::unbounded_channel();
         self.gates.tell(|| Command::Seal { hold: self.hold, answer: answer.clone() });
         drop(answer);

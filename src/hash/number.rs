@@ -96,8 +96,9 @@ fn of_decimal(text: &str) -> Result<i64, NotWhole> {
         return Err(UNREAD);
     }
     let point = i64::try_from(before.len()).map_err(|_| UNREAD)? + i64::from(exponent);
-    let first = digits.bytes().take_while(|b| *b == b'0').count();
-    let significant = digits[first..].trim_end_matches('0');
+    let significant = digits.trim_start_matches('0');
+    let first = digits.len() - significant.len();
+    let significant = significant.trim_end_matches('0');
     // Where the point stands, counted from the first digit that is not zero.
     let point = point - i64::try_from(first).map_err(|_| UNREAD)?;
     if significant.is_empty() {

@@ -1,5 +1,7 @@
 //! Whom the servers run as, and the directory that user owns.
 
+#![expect(unsafe_code, reason = "the C library tells the user, and the room in a directory")]
+
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
@@ -19,8 +21,10 @@ pub struct Account {
 
 impl Account {
     pub fn choose() -> Result<Self, LocalError> {
-        // SAFETY: both calls only read the process's credentials.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        // SAFETY: only reads the process's credentials.
+        let uid = unsafe { libc::geteuid() };
+        // SAFETY: likewise.
+        let gid = unsafe { libc::getegid() };
         if uid != 0 {
             return Ok(Self { uid, gid, drop: false });
         }

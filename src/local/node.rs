@@ -1,5 +1,11 @@
 //! One local server: start, stop, crash and start again on the same port.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "nothing is served here: it waits for a server of tests"
+)]
+#![expect(unsafe_code, reason = "a server is sent signals")]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};

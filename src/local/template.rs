@@ -4,6 +4,8 @@
 //! decides who makes it; it is made under another name and renamed, so a template that exists is
 //! whole.
 
+#![expect(unsafe_code, reason = "a file is locked by the C library")]
+
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;

@@ -1,5 +1,7 @@
 //! Reads from a node what the preflight judges (`check`).
 
+#![expect(unsafe_code, reason = "the C library tells the room in a directory")]
+
 use std::time::Duration;
 
 use super::check::{Identity, LeafFacts, NodeFacts, TableFacts};

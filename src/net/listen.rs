@@ -6,6 +6,8 @@
 //! only once: for the Unix socket the workers have copies of one descriptor, and whoever is awake
 //! first takes the client.
 
+#![expect(unsafe_code, reason = "a file is locked by the C library")]
+
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Seek, Write};
 use std::net::{SocketAddr, TcpListener};

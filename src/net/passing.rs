@@ -3,6 +3,8 @@
 //! A message is its length (four bytes, big-endian), with which the descriptors travel
 //! (`SCM_RIGHTS`, unix(7)), and then that many bytes of JSON.
 
+#![expect(unsafe_code, reason = "descriptors come by number")]
+
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;

@@ -2,6 +2,8 @@
 //!
 //! As in libpq, a host that begins with a slash is the directory of the socket `.s.PGSQL.<port>`.
 
+#![expect(unsafe_code, reason = "the C library tells the user at the other end")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,5 +1,7 @@
 //! A connection's bytes, in clear or under TLS, polled by hand.
 
+#![expect(unsafe_code, reason = "a buffer is read into before it is filled")]
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

@@ -254,16 +254,18 @@ impl State {
     }
 
     fn serve(&mut self, fx: &mut Vec<Effect>) {
-        while let Some(first) = self.waiting.front() {
+        while let Some(first) = self.waiting.pop_front() {
             let chosen = self.choice(first.worker);
             // Borrowing across workers costs wake-ups, so it comes after opening one of our own.
             let room = self.total() < self.terms.limit;
             let at = chosen.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
-            let Some(at) = at else { break };
+            let Some(at) = at else {
+                self.waiting.push_front(first);
+                break;
+            };
             let conn = self.idle.remove(at).conn;
             self.busy += 1;
-            let waiter = self.waiting.pop_front().expect("front was there").id;
-            fx.push(Effect::Grant { waiter, conn });
+            fx.push(Effect::Grant { waiter: first.id, conn });
         }
         // One open per waiter that none is under way for.
         let unserved: Vec<Worker> =

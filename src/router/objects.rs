@@ -383,7 +383,8 @@ pub fn written(text: String) -> Option<Written> {
             }
             None => {
                 let end = rest.find('.').unwrap_or(rest.len());
-                (rest[..end].trim().to_ascii_lowercase(), &rest[end..])
+                let (part, behind) = rest.split_at(end);
+                (part.trim().to_ascii_lowercase(), behind)
             }
         };
         parts.push(part);

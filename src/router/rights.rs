@@ -6,6 +6,8 @@
 //! so are its grants, which may stand in a transaction. ALTER DEFAULT PRIVILEGES is about what will be
 //! made, and that is made at home first. Of types it counts only who may use them in a definition.
 
+#![expect(unsafe_code, reason = "two lists of the parser are one type that it has no name for")]
+
 use pg_raw_parse::list::{CastNodeList, NodeList};
 use pg_raw_parse::raw::{GrantTargetType, ObjectType};
 use pg_raw_parse::{Node, nodes};

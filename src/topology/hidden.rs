@@ -5,7 +5,7 @@
 //! is told by the home node's catalogs, whoever has made them. A function's text counts as far as its words
 //! go; code that puts its SQL together may reach anything.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// How something leads to distributed tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub struct Use {
 #[derive(Debug, Default)]
 pub struct Uses {
     /// Distributed tables and their leaves, by the table's name.
-    pub tables: HashMap<u32, String>,
+    pub tables: BTreeMap<u32, String>,
     pub routines: Vec<Routine>,
     pub uses: Vec<Use>,
 }
@@ -169,7 +169,7 @@ mod tests {
     fn what_leads_to_a_table_is_followed_over_views_functions_and_triggers() {
         use Object::{Function, Relation};
         let found = Hidden::find(&Uses {
-            tables: HashMap::from([(1, "d".into()), (2, "d".into())]),
+            tables: BTreeMap::from([(1, "d".into()), (2, "d".into())]),
             routines: vec![
                 routine(10, "sql", "SELECT count(*) FROM V2"),
                 routine(11, "plpgsql", "BEGIN EXECUTE x; END"),

@@ -5,6 +5,14 @@
 //! `World::command`), or a comment. An indented line is what followed, compared whole. After a
 //! change that is meant, `GOLDEN=write cargo test --test golden` writes them anew: read the diff.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "a test ends by panicking"
+)]
+
 mod fence;
 mod messages;
 mod plans;

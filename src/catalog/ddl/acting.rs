@@ -343,12 +343,14 @@ fn own_words(e: &DbError, sql: &str) -> DdlError {
 }
 
 /// The lines of an error's context that are not about our function.
-fn own_context(context: &str, sql: &str) -> Option<String> {
-    let Some(at) = context.rfind(".pgshunt_act(") else { return Some(context.to_owned()) };
-    let line = context[..at].rfind('\n').unwrap_or(0);
-    let mut rest = &context[..line];
+fn own_context<'a>(context: &'a str, sql: &str) -> Option<String> {
+    let Some((head, _)) = context.rsplit_once(".pgshunt_act(") else {
+        return Some(context.to_owned());
+    };
+    let without_last_line = |text: &'a str| text.rsplit_once('\n').map_or("", |(lines, _)| lines);
+    let mut rest = without_last_line(head);
     if let Some(before) = rest.strip_suffix(&format!("\"{sql}\"")) {
-        rest = &before[..before.rfind('\n').unwrap_or(0)];
+        rest = without_last_line(before);
     }
     (!rest.is_empty()).then(|| rest.to_owned())
 }

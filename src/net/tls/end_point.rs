@@ -107,7 +107,8 @@ mod tests {
     use super::*;
 
     fn algorithm(hex: &str) -> Vec<u8> {
-        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+        let digit = |c: &u8| char::from(*c).to_digit(16).unwrap() as u8;
+        hex.as_bytes().chunks(2).map(|pair| digit(&pair[0]) << 4 | digit(&pair[1])).collect()
     }
 
     #[test]

@@ -1,3 +1,5 @@
+#![expect(clippy::disallowed_methods, reason = "the lexer is compared with the parser itself")]
+#![expect(clippy::string_slice, reason = "the ranges are what is tested")]
 use pg_raw_parse::{ConstValue, Node};
 use proptest::prelude::*;
 

@@ -1,7 +1,7 @@
 //! The cluster that the scripts of plans are about: its tables, what leads to them under other names, and
 //! the functions the server came with.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgshunt::hash::KeyType;
@@ -164,7 +164,7 @@ fn hidden() -> Hidden {
     };
     let uses = |user, name: &str, used, by_change| Use { user, name: name.into(), used, by_change };
     Hidden::find(&Uses {
-        tables: HashMap::from([(1, "orders".into())]),
+        tables: BTreeMap::from([(1, "orders".into())]),
         routines: vec![
             routine(10, "count_orders", "sql", "SELECT count(*) FROM orders"),
             routine(11, "runs_text", "plpgsql", "BEGIN EXECUTE x; END"),
