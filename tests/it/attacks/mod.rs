@@ -4,11 +4,13 @@
 use crate::support::*;
 
 mod consoles;
+mod floods;
 mod identity;
 mod lying;
 mod moves;
 mod names;
 mod owners;
 mod planted;
+mod proxies;
 mod secured;
 mod strangers;

@@ -136,3 +136,132 @@ async fn whatever_identifies_rows_by_an_owners_will_all_of_them_move() {
     }
     assert_tidy(&scene.proxy.nodes, "at the end").await;
 }
+
+/// Owners, grants and policies of everything, as every node has them.
+const RIGHTS: &str = "\
+    SELECT concat_ws(E'\\n', \
+      (SELECT string_agg(concat_ws(' ', n.nspname, c.relname, c.relkind, c.relowner::regrole, c.relacl), \
+         ', ' ORDER BY n.nspname, c.relname) \
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+       WHERE n.nspname !~ '^(pg_|information_schema$|pgshunt$)'), \
+      (SELECT string_agg(concat_ws(' ', nspname, nspowner::regrole, nspacl), ', ' ORDER BY nspname) \
+       FROM pg_namespace WHERE nspname !~ '^pg_'), \
+      (SELECT string_agg(rolname, ' ' ORDER BY rolname) FROM pg_roles WHERE rolname !~ '^pg_'))";
+
+async fn rights(p: &Proxy) -> Vec<String> {
+    let mut all = Vec::new();
+    for node in &p.nodes.nodes {
+        all.push(value(&connect(node.port()).await, RIGHTS).await);
+    }
+    all
+}
+
+/// What belongs to a role changes hands on all nodes, or nothing does.
+#[tokio::test]
+async fn what_roles_own_changes_hands_everywhere_or_nowhere() {
+    let p = Proxy::start(2, 2).await;
+    p.console().await.does("SET shard_count = 4").await;
+    let root = p.client().await;
+    for sql in [
+        "CREATE ROLE ann LOGIN PASSWORD 'a'",
+        "CREATE ROLE bob LOGIN PASSWORD 'b'",
+        "CREATE ROLE eve LOGIN PASSWORD 'e'",
+        "GRANT bob TO ann",
+        "GRANT CREATE ON SCHEMA public TO ann, bob",
+    ] {
+        root.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    let ann = connect_as(p.port(), DATABASE, "ann", "a").await.unwrap();
+    for sql in [
+        "CREATE TABLE t (id int PRIMARY KEY, v int) PARTITION BY HASH (id)",
+        "CREATE TABLE local (a int)",
+        "GRANT SELECT ON t TO eve",
+    ] {
+        ann.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    for id in 0..20 {
+        ann.execute("INSERT INTO t VALUES ($1, 0)", &[&id]).await.unwrap();
+    }
+    let eve = connect_as(p.port(), DATABASE, "eve", "e").await.unwrap();
+    // What PostgreSQL refuses of them, and what would take a distributed table away.
+    let before = rights(&p).await;
+    for (who, client, sql, refused) in [
+        ("eve", &eve, "REASSIGN OWNED BY ann TO eve", "42501"),
+        ("eve", &eve, "DROP OWNED BY ann CASCADE", "42501"),
+        ("eve", &eve, "ALTER TABLE t OWNER TO eve", "42501"),
+        ("eve", &eve, "DROP ROLE ann", "42501"),
+        ("ann", &ann, "ALTER TABLE t OWNER TO eve", "42501"),
+        ("ann", &ann, "REASSIGN OWNED BY ann TO eve", "42501"),
+        ("ann", &ann, "DROP OWNED BY ann", "0A000"),
+        ("ann", &ann, "DROP OWNED BY CURRENT_USER CASCADE", "0A000"),
+        ("ann", &ann, "DROP OWNED BY bob, ann", "0A000"),
+        ("ann", &ann, "DO $$BEGIN EXECUTE 'DROP OWNED BY ann'; END$$", "0A000"),
+        ("ann", &ann, "BEGIN; DROP OWNED BY ann; COMMIT", "0A000"),
+        ("root", &root, "DROP OWNED BY ann", "0A000"),
+        ("root", &root, "DROP ROLE ann", "2BP01"),
+        ("root", &root, "DROP ROLE bob, ann", "2BP01"),
+        ("root", &root, "REASSIGN OWNED BY postgres TO ann", "0A000"),
+    ] {
+        let e = client.batch_execute(sql).await.expect_err(sql);
+        let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone();
+        assert_eq!(e.code().code(), refused, "{who}: {sql}: {e:?}");
+        assert!(refused != "0A000" || e.hint().is_some(), "{sql}: {e:?}");
+        let _ = client.batch_execute("ROLLBACK").await;
+        assert_eq!(rights(&p).await, before, "{who}: {sql}");
+        assert_eq!(value::<i64>(&ann, "SELECT count(*) FROM t").await, 20, "{sql}");
+    }
+    // What they may do is done everywhere.
+    let owners = "SELECT string_agg(DISTINCT relowner::regrole::text, ' ') FROM pg_class WHERE relname = 't'";
+    let owned_by = async |who: &str, sql: &str| {
+        for node in &p.nodes.nodes {
+            let owners: String = value(&connect(node.port()).await, owners).await;
+            assert_eq!(owners, who, "{sql}");
+        }
+    };
+    for (client, sql, who) in [
+        (&ann, "ALTER TABLE t OWNER TO bob", "bob"),
+        (&root, "ALTER TABLE t OWNER TO ann", "ann"),
+        (&ann, "REASSIGN OWNED BY ann TO bob", "bob"),
+    ] {
+        client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        owned_by(who, sql).await;
+    }
+    root.batch_execute("DROP OWNED BY eve").await.unwrap();
+    root.batch_execute("DROP ROLE eve").await.unwrap();
+    assert_eq!(value::<i64>(&root, "SELECT count(*) FROM t").await, 20);
+    // A role that owns something of its own on another node stays on all of them.
+    root.batch_execute("DROP OWNED BY ann").await.unwrap();
+    let other = connect(p.nodes.nodes[1].port()).await;
+    let own = "CREATE TABLE anns_own (a int); ALTER TABLE anns_own OWNER TO ann";
+    other.batch_execute(own).await.unwrap();
+    let before = rights(&p).await;
+    assert_eq!(code(&root, "DROP ROLE ann").await, "2BP01");
+    assert_eq!(rights(&p).await, before);
+}
+
+/// The owner has done on one node, directly, what pgshunt does on all: no answer is a part of it.
+#[tokio::test]
+async fn what_changes_hands_on_one_node_alone_is_told_and_not_moved() {
+    let scene = Scene::new(None).await;
+    let root = &scene.roots[0];
+    for root in &scene.roots {
+        let sql = "CREATE ROLE heir; GRANT heir TO mallory; GRANT CREATE ON SCHEMA public TO heir";
+        root.batch_execute(sql).await.unwrap();
+    }
+    let mallory = &scene.nodes[0];
+    mallory.batch_execute("ALTER TABLE items OWNER TO heir").await.unwrap();
+    let words = "public.items differs: only node1 has: owner heir";
+    scene.is_refused("ALTER TABLE OWNER", words).await;
+    assert_tidy(&scene.proxy.nodes, "after the refusal").await;
+    mallory.batch_execute("ALTER TABLE items OWNER TO mallory").await.unwrap();
+    scene.goes_and_comes_back("the owner is one again").await;
+    // All that was hers on the node is gone, the node's part of the table with it.
+    mallory.batch_execute("DROP OWNED BY mallory CASCADE").await.unwrap();
+    for sql in ["SELECT count(*) FROM items", "SELECT v FROM items", "UPDATE items SET v = 1"] {
+        let e = scene.proxy.client().await.batch_execute(sql).await.expect_err(sql);
+        assert!(e.code().is_some(), "{sql}: {e:?}");
+    }
+    scene.is_refused("DROP OWNED", "node1 has no table public.items").await;
+    let there: i64 = value(root, "SELECT count(*) FROM pg_class WHERE relname = 'items'").await;
+    assert_eq!(there, 0);
+}

@@ -109,3 +109,59 @@ async fn the_file_is_read_again_by_reload() {
         assert!(ask(other).await.is_err());
     }
 }
+
+/// Logs in by SCRAM with a password that no library sends: none at all.
+async fn without_a_password(port: u16, user: &str) -> (String, String) {
+    use pgshunt::auth::{ClientSecret, Nonce, ScramClient};
+    let mut wire = Wire::dial(port).await;
+    wire.send(&first(3 << 16, format!("user\0{user}\0database\0app\0\0").as_bytes())).await;
+    let (_, offer) = wire.next().await.expect("an offer");
+    let answer = |body: &[u8]| crate::faults::wire::message(b'p', body);
+    if offer[..4] == [0, 0, 0, 5] {
+        let salt = offer[4..8].try_into().unwrap();
+        let hash = pgshunt::auth::Md5Secret::of(user, b"").answer(salt) + "\0";
+        wire.send(&answer(hash.as_bytes())).await;
+        return wire.last_words().await;
+    }
+    let secret = ClientSecret::Password(Vec::new());
+    let mut scram = ScramClient::new(secret, &offer[4..], None, Nonce::random()).unwrap();
+    let (mechanism, initial) = scram.initial();
+    let mut body = [mechanism.as_bytes(), b"\0"].concat();
+    body.extend_from_slice(&(initial.len() as u32).to_be_bytes());
+    body.extend_from_slice(&initial);
+    wire.send(&answer(&body)).await;
+    let (_, challenge) = wire.next().await.expect("a challenge");
+    let proof = scram.on_continue(&challenge[4..]).unwrap();
+    wire.send(&answer(&proof)).await;
+    wire.last_words().await
+}
+
+#[tokio::test]
+async fn no_password_is_nobodys_password() {
+    let p = Proxy::start(1, 1).await;
+    let client = connect(p.nodes.nodes[0].port()).await;
+    client
+        .batch_execute(
+            "CREATE ROLE filed LOGIN PASSWORD 'x'; CREATE ROLE mute LOGIN; \
+             CREATE ROLE empty LOGIN PASSWORD ''",
+        )
+        .await
+        .unwrap();
+    let mut config = (**p.server.shared.config.load()).clone();
+    config.auth.users = Users::parse("\"filed\" \"\"\n").unwrap();
+    for method in [AuthMethod::Md5, AuthMethod::ScramSha256] {
+        config.auth.method = method;
+        p.server.shared.config.store(config.clone().into());
+        for user in ["filed", "mute", "empty", "nobody"] {
+            let (code, said) = without_a_password(p.port(), user).await;
+            assert_eq!(code, "28P01", "{method:?} {user}: {said}");
+        }
+    }
+    // Of two lines with one name neither is guessed.
+    for (file, line) in [
+        ("\"ann\" \"a\"\n\"bob\" \"b\"\n\"ann\" \"c\"\n", 3),
+        ("\"ann\" \"a\"\n\"ann\" \"a\"\n", 2),
+    ] {
+        assert_eq!(Users::parse(file).unwrap_err(), (line, "this name is there twice"));
+    }
+}

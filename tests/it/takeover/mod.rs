@@ -2,6 +2,7 @@
 
 mod guests;
 mod listeners;
+mod strangers;
 mod systemd;
 mod tls;
 mod traffic;
