@@ -87,7 +87,8 @@ async fn with_all_files_taken_clients_console_and_nodes_go_on() {
         (again.borrow().len() == 10).then_some(())
     })
     .await;
-    for client in again.borrow().iter().chain(&clients) {
+    let again = again.into_inner();
+    for client in again.iter().chain(&clients) {
         works(client, "afterwards").await;
     }
     program.signal(libc::SIGTERM);
