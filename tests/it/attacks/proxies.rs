@@ -60,7 +60,9 @@ async fn relay(certificates: &Certificates, port: u16, onwards: Onwards) -> u16 
 }
 
 async fn psql(port: u16, user: &str, settings: &str) -> String {
-    let program = pgshunt::local::Binaries::find().unwrap().program("psql");
+    // The server programs of another version come without psql.
+    let ours = pgshunt::local::Binaries::find().unwrap().program("psql");
+    let program = if ours.exists() { ours } else { "psql".into() };
     let conninfo = format!("host=127.0.0.1 port={port} user={user} dbname=app {settings}");
     let output = tokio::process::Command::new(program)
         .args(["-XAtc", "SELECT session_user", &conninfo])
