@@ -12,8 +12,7 @@ use super::make::{make, unread};
 use super::plan::Plan;
 use super::scope::Speech;
 use crate::sql::size::{self, Size};
-use crate::topology::hidden::Hidden;
-use crate::topology::{Epoch, RoutingTable};
+use crate::topology::{RoutingTable, Schema, SchemaEpoch};
 use crate::wire::backend::Report;
 
 /// Longer texts, in bytes, are analysed elsewhere, and their plans are not kept for others.
@@ -27,26 +26,24 @@ pub fn is_long(text: &[u8]) -> bool {
 /// What a plan holds under, besides its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Under {
-    epoch: Epoch,
-    /// The routing table is that of a database in which nothing is distributed.
+    schema: SchemaEpoch,
+    /// It is another database, in which nothing is distributed.
     plain: bool,
     path: Option<String>,
     temporary: bool,
     foreign_text: bool,
     local_code: bool,
-    hidden: Arc<Hidden>,
 }
 
 impl Under {
     pub fn new(routes: &RoutingTable, speech: Speech<'_>) -> Self {
         Self {
-            epoch: routes.epoch,
-            plain: routes.is_plain(),
+            schema: routes.schema().epoch().clone(),
+            plain: routes.schema().is_plain(),
             path: speech.path.map(str::to_owned),
             temporary: speech.temporary,
             foreign_text: speech.foreign_text,
             local_code: speech.local_code,
-            hidden: routes.hidden().clone(),
         }
     }
 }
@@ -56,7 +53,7 @@ impl Under {
 pub struct Order {
     text: Vec<u8>,
     under: Under,
-    routes: Arc<RoutingTable>,
+    schema: Arc<Schema>,
     functions: Functions,
 }
 
@@ -87,12 +84,13 @@ impl Literals for Unlexed {
 impl Order {
     pub fn new(
         text: &[u8],
-        routes: &Arc<RoutingTable>,
+        routes: &RoutingTable,
         functions: &Functions,
         speech: Speech<'_>,
     ) -> Self {
         let under = Under::new(routes, speech);
-        Self { text: text.to_vec(), under, routes: routes.clone(), functions: functions.clone() }
+        let schema = routes.schema().clone();
+        Self { text: text.to_vec(), under, schema, functions: functions.clone() }
     }
 
     /// How large its tree can become. Looks through the whole text.
@@ -109,7 +107,7 @@ impl Order {
             foreign_text: under.foreign_text,
             local_code: under.local_code,
         };
-        let (plan, _) = make(&self.text, &self.routes, &self.functions, speech, &Unlexed);
+        let (plan, _) = make(&self.text, &self.schema, &self.functions, speech, &Unlexed);
         Analysed { text: self.text, under: self.under, plan: Arc::new(plan) }
     }
 
@@ -121,7 +119,7 @@ impl Order {
                 self.text.len()
             ))
             .hint("Send it in parts, or use COPY or parameters for the data in it.");
-        let plan = Arc::new(unread(&self.text, &self.routes, report));
+        let plan = Arc::new(unread(&self.text, &self.schema, report));
         Analysed { text: self.text, under: self.under, plan }
     }
 }

@@ -12,8 +12,7 @@ use super::place::{Given, Values};
 use super::plan::Plan;
 use super::scope::Speech;
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
-use crate::topology::hidden::Hidden;
-use crate::topology::{Epoch, RoutingTable};
+use crate::topology::{RoutingTable, Schema, SchemaEpoch};
 
 /// What the plans of one worker may take, in bytes. Past it those go that were asked for least.
 const MOST_BYTES: u64 = 32 << 20;
@@ -41,8 +40,8 @@ pub struct Planner {
     lexer: Lexer,
     key: Vec<u8>,
     plans: Plans,
-    epoch: Option<Epoch>,
-    hidden: Arc<Hidden>,
+    /// What they were made from.
+    schema: Option<SchemaEpoch>,
     pub parsed: u64,
     /// Plans that were in the cache.
     pub found: u64,
@@ -128,28 +127,22 @@ impl Planner {
             lexer: Lexer::default(),
             key: Vec::new(),
             plans: Cache::with(PLANS, MOST_BYTES, Weigh, hasher, DefaultLifecycle::default()),
-            epoch: None,
-            hidden: Arc::default(),
+            schema: None,
             parsed: 0,
             found: 0,
         }
     }
 
-    fn fresh(&mut self, routes: &RoutingTable) {
-        if self.epoch != Some(routes.epoch) || !Arc::ptr_eq(&self.hidden, routes.hidden()) {
-            self.epoch = Some(routes.epoch);
-            self.hidden = routes.hidden().clone();
+    /// Forgets the plans that were made from another schema.
+    fn fresh(&mut self, schema: &Schema) {
+        if self.schema.as_ref() != Some(schema.epoch()) {
+            self.schema = Some(schema.epoch().clone());
             self.plans.clear();
         }
     }
 
     /// Has a long text analysed elsewhere.
-    pub fn order(
-        &mut self,
-        text: &[u8],
-        routes: &Arc<RoutingTable>,
-        speech: Speech<'_>,
-    ) -> Box<Order> {
+    pub fn order(&mut self, text: &[u8], routes: &RoutingTable, speech: Speech<'_>) -> Box<Order> {
         self.parsed += 1;
         Box::new(Order::new(text, routes, &self.functions, speech))
     }
@@ -161,14 +154,15 @@ impl Planner {
         routes: &RoutingTable,
         speech: Speech<'_>,
     ) -> Planned<'a> {
-        self.fresh(routes);
+        let schema: &Schema = routes.schema();
+        self.fresh(schema);
         let cached = !is_long(text)
             && !speech.foreign_text
             && self.lexer.normalise(text, Comments::Strip).is_some()
             && !self.lexer.several_statements()
             && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {
-            key(&mut self.key, self.lexer.text(), Of::Shape, routes, speech);
+            key(&mut self.key, self.lexer.text(), Of::Shape, schema, speech);
             if let Some(plan) = self.plans.get(self.key.as_slice()) {
                 self.found += 1;
                 let literals = Literals { text, spans: self.lexer.literals() };
@@ -178,7 +172,7 @@ impl Planner {
         self.parsed += 1;
         let lexed = Lexed(&self.lexer, text);
         let literals: &dyn AtLocation = if cached { &lexed } else { &Unlexed };
-        let (mut plan, by_shape) = make(text, routes, &self.functions, speech, literals);
+        let (mut plan, by_shape) = make(text, schema, &self.functions, speech, literals);
         let shaped = cached && by_shape;
         if let (true, [only]) = (shaped, plan.statements.as_mut_slice()) {
             // The next text of this shape has its tokens elsewhere.
@@ -200,14 +194,15 @@ impl Planner {
         routes: &RoutingTable,
         speech: Speech<'_>,
     ) -> Arc<Plan> {
-        self.fresh(routes);
-        key(&mut self.key, text, Of::Text, routes, speech);
+        let schema: &Schema = routes.schema();
+        self.fresh(schema);
+        key(&mut self.key, text, Of::Text, schema, speech);
         if let Some(plan) = self.plans.get(self.key.as_slice()) {
             self.found += 1;
             return plan.clone();
         }
         self.parsed += 1;
-        let (plan, _) = make(text, routes, &self.functions, speech, &Unlexed);
+        let (plan, _) = make(text, schema, &self.functions, speech, &Unlexed);
         let plan = Arc::new(plan);
         if !is_long(text) {
             self.plans.insert(self.key.clone(), plan.clone());
@@ -230,7 +225,7 @@ enum Of {
     Text,
 }
 
-fn key(out: &mut Vec<u8>, text: &[u8], of: Of, routes: &RoutingTable, speech: Speech<'_>) {
+fn key(out: &mut Vec<u8>, text: &[u8], of: Of, schema: &Schema, speech: Speech<'_>) {
     out.clear();
     out.extend_from_slice(text);
     if let Some(path) = speech.path {
@@ -242,7 +237,7 @@ fn key(out: &mut Vec<u8>, text: &[u8], of: Of, routes: &RoutingTable, speech: Sp
         speech.temporary,
         speech.foreign_text,
         speech.local_code,
-        routes.is_plain(),
+        schema.is_plain(),
         of == Of::Shape,
     ];
     out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));
@@ -251,17 +246,104 @@ fn key(out: &mut Vec<u8>, text: &[u8], of: Of, routes: &RoutingTable, speech: Sp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{Node, NodeId, Rows};
+    use crate::hash::KeyType;
+    use crate::router::place::{NoValues, Place, place};
+    use crate::topology::{
+        ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow,
+        PlacementState, Routes, Rows, ShardId, ShardRow, TableId, TableRow,
+    };
 
-    fn routes() -> RoutingTable {
-        let home = Node {
-            id: NodeId(1),
-            name: "node1".into(),
+    /// Table t of one shard, on the first of two nodes.
+    fn rows() -> Rows {
+        let node = |id| Node {
+            id: NodeId(id),
+            name: format!("node{id}"),
             host: "127.0.0.1".into(),
             port: 5432,
-            is_home: true,
+            is_home: id == 1,
         };
-        RoutingTable::build(&Rows { nodes: vec![home], ..Rows::default() }).unwrap()
+        let (group, shard) = (GroupId(1), ShardId(1));
+        Rows {
+            epoch: 1,
+            nodes: vec![node(1), node(2)],
+            groups: vec![GroupRow { id: group, key_types: vec![KeyType::Int4], shard_count: 1 }],
+            tables: vec![TableRow {
+                id: TableId(1),
+                group,
+                schema: "public".into(),
+                name: "t".into(),
+                key_columns: vec!["id".into()],
+                columns: vec![ColumnRow { name: "id".into(), type_oid: 23 }],
+            }],
+            shards: vec![ShardRow { id: shard, group, modulus: 1, remainder: 0 }],
+            placements: vec![PlacementRow {
+                shard,
+                node: NodeId(1),
+                role: PlacementRole::Primary,
+                state: PlacementState::Active,
+                since: Epoch(1),
+            }],
+            ..Rows::default()
+        }
+    }
+
+    fn routes() -> RoutingTable {
+        RoutingTable::build(&rows()).unwrap()
+    }
+
+    /// Where the text goes now, and how many texts have been parsed until then.
+    fn ask(planner: &mut Planner, routes: &RoutingTable) -> (Place, u64) {
+        let plan = planner.plan_text(b"SELECT * FROM t WHERE id = 1", routes, Speech::default());
+        (place(&plan.kind, &NoValues, routes).unwrap(), planner.parsed)
+    }
+
+    fn node_of(place: &Place) -> Option<NodeId> {
+        match place {
+            Place::Node { node, .. } => Some(*node),
+            Place::Any | Place::Every { .. } => None,
+        }
+    }
+
+    #[test]
+    fn plans_outlive_moves_and_are_forgotten_when_a_table_changes() {
+        let (mut planner, routes) = (Planner::default(), Routes::new(routes()));
+        let mut now = |rows: &Rows| {
+            routes.publish(RoutingTable::build(rows).unwrap());
+            ask(&mut planner, &routes.load())
+        };
+        let (before, parsed) = now(&rows());
+        assert_eq!((node_of(&before), parsed), (Some(NodeId(1)), 1));
+
+        // The catalog is read anew behind a move: all that has changed is where the shard is.
+        let mut moved = Rows { epoch: 2, ..rows() };
+        moved.placements[0].node = NodeId(2);
+        let (behind, parsed) = now(&moved);
+        assert_eq!((node_of(&behind), parsed), (Some(NodeId(2)), 1));
+
+        let mut changed = Rows { epoch: 3, ..moved };
+        changed.tables[0].columns.push(ColumnRow { name: "v".into(), type_oid: 25 });
+        assert_eq!(now(&changed).1, 2);
+        changed.epoch = 4;
+        changed.around.needs_others = true;
+        assert_eq!(now(&changed).1, 3);
+        changed.nodes.pop();
+        changed.placements[0].node = NodeId(1);
+        assert_eq!(now(&changed).1, 4, "with one node other statements are DDL");
+        assert_eq!(now(&changed).1, 4);
+    }
+
+    #[test]
+    fn a_cutover_leaves_the_plans_and_so_do_clients_of_other_databases() {
+        let (mut planner, routes) = (Planner::default(), Arc::new(routes()));
+        assert_eq!(ask(&mut planner, &routes).1, 1);
+        let moved = Arc::new(routes.with_moved(ShardId(1), NodeId(2), Epoch(2)).unwrap());
+        let (place, parsed) = ask(&mut planner, &moved);
+        assert_eq!((node_of(&place), parsed), (Some(NodeId(2)), 1));
+        let (place, parsed) = ask(&mut planner, moved.plain());
+        assert_eq!((node_of(&place), parsed), (Some(NodeId(1)), 2), "at home, for it is another t");
+        for routes in [&moved, routes.plain(), &routes] {
+            assert_eq!(ask(&mut planner, routes).1, 2);
+        }
     }
 
     #[test]

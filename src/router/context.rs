@@ -31,12 +31,12 @@ impl<'a> Context<'a> {
 
     /// Whether there are other nodes than the home node.
     pub fn has_several_nodes(&self) -> bool {
-        self.names.routes.nodes().nth(1).is_some()
+        self.names.schema.has_several_nodes()
     }
 
     /// Whether any table is distributed.
     pub fn distributes(&self) -> bool {
-        self.names.routes.tables().next().is_some()
+        self.names.schema.distributes()
     }
 }
 

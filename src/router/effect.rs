@@ -91,7 +91,7 @@ fn calls_known_only(cx: Context<'_>) -> bool {
     // Where nothing is distributed a function may have been made of the name of PostgreSQL's own.
     let names_are_sure = cx.distributes() && !cx.names.foreign_text;
     names_are_sure
-        && !cx.names.routes.has_own_operators()
+        && !cx.names.schema.has_own_operators()
         && facts.calls.iter().all(|call| {
             let arguments = call.node.args().len();
             call.builtin()
@@ -113,12 +113,11 @@ fn is_known(rv: &nodes::RangeVar, named: &Named, cx: Context<'_>) -> bool {
     match named {
         Named::Distributed(table) => is_plain(table, cx),
         Named::Leaf(shard) => {
-            let routes = cx.names.routes;
-            let group = routes.shard(*shard).map(|s| s.group);
-            let tables = group.into_iter().flat_map(|g| routes.tables_of(g));
+            let schema = cx.names.schema;
+            let named = schema.tables_named(rv.relname().unwrap_or_default());
+            let group = schema.group_of(*shard);
             // Several schemas may have one of the name.
-            let mut named = tables.filter(|t| Some(t.name.as_str()) == rv.relname());
-            named.all(|t| is_plain(t, cx))
+            named.filter(|t| Some(t.group) == group).all(|t| is_plain(t, cx))
         }
         Named::Local => matches!(rv.schemaname(), Some("pg_catalog" | "information_schema")),
         Named::Unclear(_) => false,
@@ -130,5 +129,5 @@ fn is_plain(table: &DistributedTable, cx: Context<'_>) -> bool {
     /// The first OID that the server gives to what is made in a database.
     const FIRST_OWN: u32 = 16_384;
     table.columns.iter().all(|c| c.type_oid < FIRST_OWN)
-        && !cx.names.routes.has_policies(&table.schema, &table.name)
+        && !cx.names.schema.has_policies(&table.schema, &table.name)
 }

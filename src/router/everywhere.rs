@@ -103,8 +103,8 @@ fn advice(node: Node<'_>) -> &'static str {
 
 /// What would make a relation that is called like a distributed table, which a search_path may find first.
 fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
-    let routes = cx.names.routes;
-    if routes.is_plain() {
+    let cluster = cx.names.schema;
+    if cluster.is_plain() {
         return None;
     }
     let new = match node {
@@ -115,11 +115,11 @@ fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     };
     if let Some(new) = new
         && let Some(name) = new.relname()
-        && routes.any_table_named(name)
+        && cluster.any_table_named(name)
         && !is_temporary(new)
     {
         // It is in the way, and PostgreSQL says so.
-        if new.schemaname().is_some_and(|s| routes.table_by_name(s, name).is_some()) {
+        if new.schemaname().is_some_and(|s| cluster.table_by_name(s, name).is_some()) {
             return Some(Kind::Home);
         }
         // Made by a statement that tells the router.
@@ -144,7 +144,7 @@ fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
             | ObjectType::OBJECT_VIEW
             | ObjectType::OBJECT_MATVIEW
             | ObjectType::OBJECT_FOREIGN_TABLE => {
-                r.newname().filter(|name| routes.any_table_named(name)).map(namesake)
+                r.newname().filter(|name| cluster.any_table_named(name)).map(namesake)
             }
             _ => None,
         },
@@ -156,7 +156,7 @@ fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Node::AlterObjectSchemaStmt(a) => {
             let name = a.relation().and_then(|r| r.relname())?;
             let local = matches!(cx.names.look_up(a.relation()?), Named::Local);
-            (local && routes.any_table_named(name)).then(|| namesake(name))
+            (local && cluster.any_table_named(name)).then(|| namesake(name))
         }
         _ => None,
     }
@@ -175,9 +175,9 @@ fn namesake(name: &str) -> Kind {
 
 /// Statements that reach distributed tables without naming one.
 pub fn reaches_unnamed(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
-    let routes = cx.names.routes;
-    routes.tables().next()?;
-    let holds = |schema: &str| routes.tables().any(|t| t.schema == schema);
+    let cluster = cx.names.schema;
+    cluster.tables().next()?;
+    let holds = |schema: &str| cluster.tables().any(|t| t.schema == schema);
     let no = |what: &str, hint: &str| Some(refused(what, hint));
     match node {
         Node::VacuumStmt(v) if v.rels().is_empty() => no(
@@ -216,7 +216,7 @@ pub fn reaches_unnamed(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         }
         Node::DropStmt(d)
             if d.behavior == DropBehavior::DROP_CASCADE
-                && routes.needs_others()
+                && cluster.needs_others()
                 && !is_relation(d.remove_type) =>
         {
             no(

@@ -17,15 +17,15 @@ const DYNAMIC: &str = "It would see the rows of one node only. If it uses no dis
 
 /// Why a relation cannot be used; `changes`: it is the target.
 pub fn relation(name: &str, changes: bool, names: Names<'_>) -> Option<Kind> {
-    names.routes.tables().next()?;
-    let reach = names.routes.hidden().relation(name, changes)?;
+    names.schema.tables().next()?;
+    let reach = names.schema.hidden().relation(name, changes)?;
     told(&format!("\"{name}\""), reach, names)
 }
 
 /// Why a function cannot be called.
 pub fn function(name: &str, names: Names<'_>) -> Option<Kind> {
-    names.routes.tables().next()?;
-    told(&format!("function {name}"), names.routes.hidden().function(name)?, names)
+    names.schema.tables().next()?;
+    told(&format!("function {name}"), names.schema.hidden().function(name)?, names)
 }
 
 fn told(what: &str, reach: &Reach, names: Names<'_>) -> Option<Kind> {
@@ -58,7 +58,7 @@ fn names_what_is_run(kind: ObjectType::Type) -> bool {
 
 /// Why a utility statement cannot be carried out, for what it runs or would keep to be run.
 pub fn code(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
-    cx.names.routes.tables().next()?;
+    cx.names.schema.tables().next()?;
     match node {
         Node::CallStmt(c) => return function(name_of(c.funccall()?)?.1, cx.names),
         Node::RefreshMatViewStmt(r) => return relation(r.relation()?.relname()?, false, cx.names),

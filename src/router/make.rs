@@ -10,7 +10,7 @@ use super::plan::{Control, Effect, Key, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
 use super::{analyze, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
-use crate::topology::RoutingTable;
+use crate::topology::Schema;
 use crate::wire::backend::Report;
 
 /// The PostgreSQL whose grammar `pg_raw_parse` has.
@@ -19,7 +19,7 @@ const GRAMMAR_MAJOR: u32 = 18;
 /// Plans a text. The flag tells whether another text of the same shape has the same plan.
 pub(super) fn make(
     text: &[u8],
-    routes: &RoutingTable,
+    schema: &Schema,
     functions: &Functions,
     speech: Speech<'_>,
     literals: &dyn Literals,
@@ -27,7 +27,7 @@ pub(super) fn make(
     // The C parser reports errors by value; a panic here would be one of its wrapper's limits
     // (the walker's stack), and no reason to take the worker's other clients down.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        parse_and_plan(text, routes, functions, speech, literals)
+        parse_and_plan(text, schema, functions, speech, literals)
     }))
     .unwrap_or_else(|_| {
         let report = Report::error("54001", "the statement is too complex to be routed")
@@ -38,7 +38,7 @@ pub(super) fn make(
 
 fn parse_and_plan(
     text: &[u8],
-    routes: &RoutingTable,
+    schema: &Schema,
     functions: &Functions,
     speech: Speech<'_>,
     literals: &dyn Literals,
@@ -52,15 +52,15 @@ fn parse_and_plan(
     };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
-        return (not_utf8(text, routes, home), false);
+        return (not_utf8(text, schema, home), false);
     };
     let tree = match tree::parse(utf8) {
         Ok(tree) => tree,
-        Err(Unparsed::TooDeep) => return (unread(text, routes, too_deep()), false),
+        Err(Unparsed::TooDeep) => return (unread(text, schema, too_deep()), false),
         Err(Unparsed::Syntax(_)) => {
             // The server words syntax errors. A newer one may know more than our grammar.
             let newer = functions.server_major() > GRAMMAR_MAJOR;
-            let plan = match named::names_a_table(text, routes).filter(|_| newer) {
+            let plan = match named::names_a_table(text, schema).filter(|_| newer) {
                 Some(table) => Plan::refused(
                     Report::error(
                         "0A000",
@@ -83,7 +83,7 @@ fn parse_and_plan(
         Some(text) => super::path::schemas(text),
     };
     let mut names = Names {
-        routes,
+        schema,
         path: path.as_deref(),
         temporary: speech.temporary,
         foreign_text: speech.foreign_text,
@@ -146,8 +146,8 @@ fn parse_and_plan(
     (plan, by_shape)
 }
 
-fn not_utf8(text: &[u8], routes: &RoutingTable, home: impl Fn(&[u8]) -> Plan) -> Plan {
-    if routes.tables().next().is_none() {
+fn not_utf8(text: &[u8], schema: &Schema, home: impl Fn(&[u8]) -> Plan) -> Plan {
+    if !schema.distributes() {
         return home(text);
     }
     Plan::refused(
@@ -159,9 +159,9 @@ fn not_utf8(text: &[u8], routes: &RoutingTable, home: impl Fn(&[u8]) -> Plan) ->
 /// The plan of a text that is not read, for `reason`. Where nothing is distributed PostgreSQL itself
 /// decides about it, and the session keeps the connection, whatever the text leaves there; but not
 /// where it may be about what other nodes have too.
-pub(super) fn unread(text: &[u8], routes: &RoutingTable, reason: Report) -> Plan {
-    let shared = routes.nodes().nth(1).is_some() && rights::names_roles(text);
-    if !routes.is_plain() || shared {
+pub(super) fn unread(text: &[u8], schema: &Schema, reason: Report) -> Plan {
+    let shared = schema.has_several_nodes() && rights::names_roles(text);
+    if !schema.is_plain() || shared {
         return Plan::refused(reason);
     }
     let control = Control::Bind("a statement too large to be read by pgshunt");
@@ -203,7 +203,7 @@ fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{Node, NodeId, Rows};
+    use crate::topology::{Node, NodeId, RoutingTable, Rows};
 
     #[test]
     fn of_a_text_that_is_not_read_nothing_is_known() {
@@ -217,7 +217,7 @@ mod tests {
         let rows = Rows { nodes: vec![home], ..Rows::default() };
         let routes = std::sync::Arc::new(RoutingTable::build(&rows).unwrap());
         for routes in [&routes, routes.plain()] {
-            let plan = unread(b"SELECT 1", routes, too_deep());
+            let plan = unread(b"SELECT 1", routes.schema(), too_deep());
             assert_eq!(plan.effect, Effect::Unknown, "{plan:?}");
         }
     }

@@ -7,7 +7,7 @@ use super::facts::Facts;
 use super::objects::{self, Written};
 use super::scope::{Named, Names};
 use super::tables::Tables;
-use crate::topology::{RoutingTable, leaf_schema};
+use crate::topology::{Schema, leaf_schema};
 
 /// The first thing found that is more than the home node's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Reached {
 
 pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
     let names = cx.names;
-    if names.routes.is_plain() {
+    if names.schema.is_plain() {
         return Reached::Nothing;
     }
     let found = objects::of(node);
@@ -47,7 +47,7 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
         }
         if tables.distributed {
             let text = cx.own_text();
-            let name = in_code(text, names, &[]).or_else(|| names_a_table(text, names.routes));
+            let name = in_code(text, names, &[]).or_else(|| names_a_table(text, names.schema));
             return Reached::Table(name.unwrap_or_default());
         }
     }
@@ -76,9 +76,9 @@ fn of_relation(written: &Written, names: Names<'_>) -> Reached {
         Named::Unclear(name) => return Reached::Unclear(name),
         Named::Local => {}
     }
-    let of = if names.is_among(schema, name, names.routes.sequences()) {
+    let of = if names.is_among(schema, name, names.schema.sequences()) {
         Reached::Sequence
-    } else if names.is_among(schema, name, names.routes.indexes()) {
+    } else if names.is_among(schema, name, names.schema.indexes()) {
         Reached::Index
     } else {
         return Reached::Nothing;
@@ -89,11 +89,11 @@ fn of_relation(written: &Written, names: Names<'_>) -> Reached {
 
 /// The first distributed table, or sequence of one, that code names where the session would find it.
 fn in_code(text: &[u8], names: Names<'_>, parameters: &[&str]) -> Option<String> {
-    let routes = names.routes;
-    let tables = routes.tables().map(|t| (t.schema.as_str(), t.name.as_str()));
+    let cluster = names.schema;
+    let tables = cluster.tables().map(|t| (t.schema.as_str(), t.name.as_str()));
     let escaped = has_escapes(text);
     tables
-        .chain(routes.sequences())
+        .chain(cluster.sequences())
         .find(|(schema, name)| {
             let seen = names.sees(schema);
             let parameter = parameters.iter().any(|p| p.eq_ignore_ascii_case(name));
@@ -107,9 +107,9 @@ fn in_code(text: &[u8], names: Names<'_>, parameters: &[&str]) -> Option<String>
 }
 
 /// The first distributed table whose name stands in the text as a word.
-pub fn names_a_table(text: &[u8], routes: &RoutingTable) -> Option<String> {
+pub fn names_a_table(text: &[u8], cluster: &Schema) -> Option<String> {
     let escaped = has_escapes(text);
-    let table = routes.tables().find(|t| escaped || is_said(text, &t.name, |_| true))?;
+    let table = cluster.tables().find(|t| escaped || is_said(text, &t.name, |_| true))?;
     Some(table.name.clone())
 }
 

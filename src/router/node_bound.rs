@@ -81,7 +81,7 @@ fn moves_a_slot(f: &nodes::FuncCall, cx: Context<'_>) -> bool {
         },
         _ => None,
     };
-    let mut sequences = cx.names.routes.sequences();
+    let mut sequences = cx.names.schema.sequences();
     // A number is one that the sequence has in the catalog.
     let text = text.filter(|t| !t.trim().bytes().all(|b| b.is_ascii_digit()));
     match text.and_then(|t| written(t.to_owned())) {

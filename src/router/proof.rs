@@ -437,8 +437,8 @@ impl<'a> Prover<'a> {
     ) {
         let (0, at, key) = column else { return };
         let table = &level.tables[at].table;
-        let Some(group) = self.names.routes.group(table.group) else { return };
-        let Some(&ty) = group.key_types.get(key) else { return };
+        let Some(types) = self.names.schema.key_types(table.group) else { return };
+        let Some(&ty) = types.get(key) else { return };
         if let Node::ParamRef(p) = value {
             equalities.compared.push((p.number, p.location, ty));
         }

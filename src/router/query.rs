@@ -121,7 +121,7 @@ fn without_distributed(node: Node<'_>, local: bool, cx: Context<'_>) -> Kind {
     let into = cx.facts.into;
     let lasting = into.filter(|rv| !is_temporary(rv));
     if let Some(name) = lasting.and_then(|rv| rv.relname())
-        && cx.names.routes.any_table_named(name)
+        && cx.names.schema.any_table_named(name)
     {
         return refused(
             format!("\"{name}\" is the name of a distributed table"),

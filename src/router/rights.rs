@@ -30,7 +30,7 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Node::ReassignOwnedStmt(_) | Node::DropOwnedStmt(_) => {
             // Of another database nothing is on the other nodes.
             Some(everywhere(
-                !cx.names.routes.is_plain() && (cx.has_several_nodes() || cx.distributes()),
+                !cx.names.schema.is_plain() && (cx.has_several_nodes() || cx.distributes()),
             ))
         }
         Node::AlterDatabaseSetStmt(_) => Some(everywhere(cx.has_several_nodes())),
@@ -64,8 +64,8 @@ fn grant(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
                 // ALL FUNCTIONS IN SCHEMA
                 other => other.as_str().is_some_and(is_system),
             };
-            let routes = cx.names.routes;
-            let ours = cx.has_several_nodes() && !routes.is_plain();
+            let cluster = cx.names.schema;
+            let ours = cx.has_several_nodes() && !cluster.is_plain();
             everywhere(ours && list(g.objects()).iter().any(built_in))
         }
         // All databases of a server share these.
@@ -84,7 +84,7 @@ fn list(objects: &CastNodeList<nodes::RangeVar>) -> &NodeList {
 }
 
 fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
-    let routes = cx.names.routes;
+    let cluster = cx.names.schema;
     let mut all = false;
     for n in list(g.objects()).iter() {
         let Node::RangeVar(table) = n else { return Kind::Ddl };
@@ -93,12 +93,12 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
         if schema.is_some_and(|s| s.starts_with("pg_temp")) {
             continue;
         }
-        if schema.is_some_and(|s| leaf_schema(s).is_some()) && !routes.is_plain() {
+        if schema.is_some_and(|s| leaf_schema(s).is_some()) && !cluster.is_plain() {
             return of_a_shard();
         }
         let may_be_distributed = match cx.names.look_up(table) {
             Named::Distributed(_) | Named::Leaf(_) | Named::Unclear(_) => true,
-            Named::Local => cx.names.is_among(schema, name, routes.sequences()),
+            Named::Local => cx.names.is_among(schema, name, cluster.sequences()),
         };
         if may_be_distributed && cx.names.temporary && schema.is_none() {
             return refused(
@@ -107,15 +107,15 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
             );
         }
         let system = schema.map_or_else(|| name.starts_with("pg_"), is_system);
-        all |= may_be_distributed || system && cx.has_several_nodes() && !routes.is_plain();
+        all |= may_be_distributed || system && cx.has_several_nodes() && !cluster.is_plain();
     }
     everywhere(all)
 }
 
 /// What is about these schemas, or about all that is in them.
 fn schemas<'a>(names: impl Iterator<Item = &'a str>, cx: Context<'_>) -> Kind {
-    let routes = cx.names.routes;
-    if routes.is_plain() {
+    let cluster = cx.names.schema;
+    if cluster.is_plain() {
         return Kind::Home;
     }
     let mut all = false;
@@ -124,7 +124,7 @@ fn schemas<'a>(names: impl Iterator<Item = &'a str>, cx: Context<'_>) -> Kind {
             return of_a_shard();
         }
         all |=
-            routes.tables().any(|t| t.schema == name) || is_system(name) && cx.has_several_nodes();
+            cluster.tables().any(|t| t.schema == name) || is_system(name) && cx.has_several_nodes();
     }
     everywhere(all)
 }

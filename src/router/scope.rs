@@ -7,7 +7,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::functions::{Functions, name_of};
 pub use crate::topology::leaf_schema;
-use crate::topology::{DistributedTable, RoutingTable, ShardId};
+use crate::topology::{DistributedTable, Schema, ShardId};
 
 /// What a table name means to the router.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub enum Named {
 /// How names are looked up in this session.
 #[derive(Debug, Clone, Copy)]
 pub struct Names<'a> {
-    pub routes: &'a RoutingTable,
+    pub schema: &'a Schema,
     /// The schemas in which a name without one is looked up; `None`: not known.
     pub path: Option<&'a [String]>,
     /// The session may have temporary tables, which hide others.
@@ -52,25 +52,22 @@ impl Names<'_> {
     }
 
     pub fn look_up_name(&self, schema: Option<&str>, name: &str) -> Named {
-        if self.foreign_text && self.routes.any_table_named(name) {
+        if self.foreign_text && self.schema.any_table_named(name) {
             return Named::Unclear(name.to_owned());
         }
         match schema {
             Some(schema) => {
                 if let Some(shard) = leaf_schema(schema) {
-                    return match self.routes.shard(shard) {
-                        Some(s) if self.routes.tables_of(s.group).any(|t| t.name == name) => {
-                            Named::Leaf(shard)
-                        }
-                        _ => Named::Local,
-                    };
+                    let group = self.schema.group_of(shard);
+                    let has = |g| self.schema.tables_named(name).any(|t| t.group == g);
+                    return if group.is_some_and(has) { Named::Leaf(shard) } else { Named::Local };
                 }
-                match self.routes.table_by_name(schema, name) {
+                match self.schema.table_by_name(schema, name) {
                     Some(t) => Named::Distributed(t.clone()),
                     None => Named::Local,
                 }
             }
-            None if !self.routes.any_table_named(name) => Named::Local,
+            None if !self.schema.any_table_named(name) => Named::Local,
             None if self.temporary => Named::Unclear(name.to_owned()),
             None => match self.path {
                 Some(path) => self.first_in(path, name),
@@ -83,10 +80,10 @@ impl Names<'_> {
     /// else has the name of a distributed table is known (CREATE TABLE sees to that), but not whether
     /// it is there still.
     fn first_in(&self, path: &[String], name: &str) -> Named {
-        let users = || self.named(name).any(|s| self.routes.is_roles_schema(s));
+        let users = || self.named(name).any(|s| self.schema.is_roles_schema(s));
         let reaches = |schema: &String| match schema.as_str() {
             "$user" => users(),
-            s => leaf_schema(s).is_some() || self.routes.table_by_name(s, name).is_some(),
+            s => leaf_schema(s).is_some() || self.schema.table_by_name(s, name).is_some(),
         };
         if !path.iter().any(reaches) {
             return Named::Local;
@@ -97,13 +94,13 @@ impl Names<'_> {
                 "$user" => users(),
                 schema => {
                     leaf_schema(schema).is_some()
-                        || self.routes.namesakes().any(|n| n == (schema, name))
+                        || self.schema.namesakes().any(|n| n == (schema, name))
                 }
             };
             if hides {
                 return Named::Unclear(name.to_owned());
             }
-            if let Some(t) = self.routes.table_by_name(schema, name) {
+            if let Some(t) = self.schema.table_by_name(schema, name) {
                 return Named::Distributed(t.clone());
             }
         }
@@ -112,15 +109,15 @@ impl Names<'_> {
 
     /// The schemas that hold a relation of this name, a distributed table or another.
     fn named(&self, name: &str) -> impl Iterator<Item = &str> {
-        let tables = self.routes.tables().map(|t| (t.schema.as_str(), t.name.as_str()));
-        let all = tables.chain(self.routes.namesakes());
-        all.filter(move |(_, n)| *n == name).map(|(schema, _)| schema)
+        let others = self.schema.namesakes().filter(move |(_, n)| *n == name);
+        let tables = self.schema.tables_named(name).map(|t| t.schema.as_str());
+        tables.chain(others.map(|(schema, _)| schema))
     }
 
     /// Whether a name without a schema may be looked up in this one.
     pub fn sees(&self, schema: &str) -> bool {
         self.path.is_none_or(|path| {
-            path.iter().any(|p| p == schema || p == "$user" && self.routes.is_roles_schema(schema))
+            path.iter().any(|p| p == schema || p == "$user" && self.schema.is_roles_schema(schema))
         })
     }
 

@@ -25,7 +25,7 @@ pub fn refused_call(f: &nodes::FuncCall, cx: Context<'_>) -> Option<Kind> {
     let distributed = cx.distributes();
     let value = || f.args().get(1).and_then(text);
     let refuses = match parameter(f, cx.facts.query).as_deref() {
-        Some("session_replication_role") => !cx.names.routes.is_plain(),
+        Some("session_replication_role") => !cx.names.schema.is_plain(),
         Some("search_path") => distributed && is_local(f),
         Some(name) if READING.contains(&name) => {
             distributed && is_local(f) && !value().is_some_and(|v| reads_alike(name, v))

@@ -109,7 +109,7 @@ fn transaction(t: &nodes::TransactionStmt) -> (Kind, Control) {
 fn variable_set(s: &nodes::VariableSetStmt, cx: Context<'_>) -> (Kind, Control) {
     let name = s.name().unwrap_or_default().to_ascii_lowercase();
     let no = |what: &str, hint: &str| (refused(what, hint), Control::None);
-    let sets = !cx.names.routes.is_plain()
+    let sets = !cx.names.schema.is_plain()
         && s.kind != VariableSetKind::VAR_RESET
         && s.kind != VariableSetKind::VAR_SET_DEFAULT;
     if name == "session_replication_role" && sets {
@@ -182,10 +182,10 @@ fn constant_text(n: Node<'_>) -> Option<String> {
 
 /// What would make names, functions or grants differ from what the planner takes them for.
 fn undermines(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
-    cx.names.routes.tables().next()?;
+    cx.names.schema.tables().next()?;
     let holds = |schema: &str| {
-        let mut tables = cx.names.routes.tables().map(|t| t.schema.as_str());
-        let mut namesakes = cx.names.routes.namesakes().map(|(s, _)| s);
+        let mut tables = cx.names.schema.tables().map(|t| t.schema.as_str());
+        let mut namesakes = cx.names.schema.namesakes().map(|(s, _)| s);
         tables.any(|s| s == schema) || namesakes.any(|s| s == schema)
     };
     let set = match node {
@@ -291,7 +291,7 @@ fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     }
     match node {
         Node::CreateStmt(c) if c.relation().is_some_and(is_temporary) => None,
-        Node::CreateStmt(c) if is_hashed(c) && !cx.names.routes.is_plain() => Some(Kind::Ddl),
+        Node::CreateStmt(c) if is_hashed(c) && !cx.names.schema.is_plain() => Some(Kind::Ddl),
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => Some(drop_schema(d, cx)),
         _ => everywhere::place(node, cx),
     }
@@ -413,8 +413,8 @@ fn changes_tables(node: Node<'_>) -> bool {
 fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> Kind {
     let named = |n: Node<'_>| n.as_str().map(str::to_owned);
     let holds = d.objects().iter().filter_map(named).find(|schema| {
-        !cx.names.routes.is_plain()
-            && (cx.names.routes.tables().any(|t| t.schema == *schema)
+        !cx.names.schema.is_plain()
+            && (cx.names.schema.tables().any(|t| t.schema == *schema)
                 || leaf_schema(schema).is_some()
                 || schema == "pgshunt")
     });

@@ -51,7 +51,7 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
             plain,
         );
     };
-    let Some(group) = cx.names.routes.group(table.group) else { return Kind::Home };
+    let Some(types) = cx.names.schema.key_types(table.group) else { return Kind::Home };
     let mut keys: Vec<Key> = Vec::with_capacity(source.values_lists().len());
     for row in source.values_lists().iter() {
         let Node::NodeList(row) = row else {
@@ -59,7 +59,7 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
         };
         let key: Option<Vec<KeySource>> = positions
             .iter()
-            .zip(&group.key_types)
+            .zip(types)
             .map(|(&at, &ty)| constant(row.get(at)?, ty, cx.text, cx.literals))
             .collect();
         match key {

@@ -10,6 +10,7 @@ pub mod hidden;
 mod ids;
 mod routes;
 mod routing_table;
+mod schema;
 
 /// What the fence of a moving shard raises (`pgshunt.fence()` on the nodes): the statement wrote to
 /// a leaf that serves no more, or not at this moment. Plan it again on a fresh routing table.
@@ -19,6 +20,7 @@ pub use around::Around;
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
 pub use routes::Routes;
 pub use routing_table::{
-    BuildError, ColumnRow, DistributedTable, Group, GroupRow, Node, PlacementRole, PlacementRow,
-    PlacementState, RoutingTable, Rows, Shard, ShardRow, TableRow,
+    BuildError, Group, GroupRow, Node, PlacementRole, PlacementRow, PlacementState, RoutingTable,
+    Rows, Shard, ShardRow, TableRow,
 };
+pub use schema::{ColumnRow, DistributedTable, Schema, SchemaEpoch};

@@ -25,10 +25,12 @@ impl Routes {
         &self.0
     }
 
-    /// Puts a newer table in force. An older epoch never replaces a newer one.
+    /// Puts a newer table in force. An older epoch never replaces a newer one. If only placements have
+    /// changed the schema is the one before, so that plans hold.
     pub fn publish(&self, table: RoutingTable) {
-        let next = Arc::new(table);
-        self.0.rcu(|now| if now.epoch > next.epoch { now.clone() } else { next.clone() });
+        self.0.rcu(|now| {
+            if now.epoch > table.epoch { now.clone() } else { Arc::new(table.clone().behind(now)) }
+        });
     }
 }
 

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::around::{Around, pairs};
+use super::around::Around;
 use super::hidden::Hidden;
+use super::schema::{ColumnRow, DistributedTable, Schema, SchemaFacts};
 use super::{Epoch, GroupId, NodeId, ShardId, TableId};
 use crate::hash::KeyType;
 
@@ -30,14 +31,6 @@ pub struct GroupRow {
     pub id: GroupId,
     pub key_types: Vec<KeyType>,
     pub shard_count: u32,
-}
-
-/// A column of a distributed table, in attribute order, as the planner needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnRow {
-    pub name: String,
-    /// `pg_type.oid` of the column's type; only built-in types keep their OID across nodes.
-    pub type_oid: u32,
 }
 
 /// A row of `pgshunt.tables`.
@@ -103,18 +96,6 @@ pub struct Rows {
     pub around: Around,
 }
 
-/// A distributed table as statements see it.
-#[derive(Debug, Clone)]
-pub struct DistributedTable {
-    pub id: TableId,
-    pub group: GroupId,
-    pub schema: String,
-    pub name: String,
-    /// Distribution columns, in partition-key order.
-    pub key_columns: Vec<String>,
-    pub columns: Vec<ColumnRow>,
-}
-
 /// A shard together with the node that serves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shard {
@@ -175,11 +156,8 @@ pub struct RoutingTable {
     nodes: BTreeMap<NodeId, Arc<Node>>,
     home: NodeId,
     groups: BTreeMap<GroupId, Group>,
-    tables: BTreeMap<TableId, Arc<DistributedTable>>,
-    by_name: hashbrown::HashMap<(String, String), TableId, foldhash::fast::RandomState>,
     shards: BTreeMap<ShardId, (GroupId, u32)>,
-    hidden: Arc<Hidden>,
-    around: Arc<Around>,
+    schema: Arc<Schema>,
     /// The same nodes without a table; `None` in that one itself.
     plain: Option<Arc<RoutingTable>>,
 }
@@ -214,46 +192,18 @@ impl RoutingTable {
             });
         }
 
-        let mut tables = BTreeMap::new();
-        let mut by_name = hashbrown::HashMap::default();
-        for row in &rows.tables {
-            let group = groups.get(&row.group).ok_or_else(|| BuildError::Dangling {
-                what: "table",
-                id: row.id.0.into(),
-                missing: format!("group {}", row.group),
-            })?;
-            if row.key_columns.len() != group.key_types.len() {
-                return Err(BuildError::KeyColumns(
-                    row.name.clone(),
-                    row.key_columns.len(),
-                    group.key_types.len(),
-                ));
-            }
-            by_name.insert((row.schema.clone(), row.name.clone()), row.id);
-            tables.insert(
-                row.id,
-                Arc::new(DistributedTable {
-                    id: row.id,
-                    group: row.group,
-                    schema: row.schema.clone(),
-                    name: row.name.clone(),
-                    key_columns: row.key_columns.clone(),
-                    columns: row.columns.clone(),
-                }),
-            );
-        }
-        let table = Self {
-            epoch: Epoch(rows.epoch),
-            nodes,
-            home,
-            groups,
-            tables,
-            by_name,
-            shards,
-            hidden: Arc::new(rows.hidden.clone()),
-            around: Arc::new(rows.around.clone()),
-            plain: None,
+        let schema = SchemaFacts {
+            plain: false,
+            several_nodes: nodes.len() > 1,
+            tables: build_tables(rows, &groups)?,
+            key_types: groups.iter().map(|(id, g)| (*id, g.key_types.clone())).collect(),
+            shards: shards.iter().map(|(id, (group, _))| (*id, *group)).collect(),
+            hidden: rows.hidden.clone(),
+            around: rows.around.clone(),
         };
+        let epoch = Epoch(rows.epoch);
+        let schema = Arc::new(Schema::new(schema));
+        let table = Self { epoch, nodes, home, groups, shards, schema, plain: None };
         Ok(table.with_plain())
     }
 
@@ -263,29 +213,33 @@ impl RoutingTable {
             nodes: self.nodes.clone(),
             home: self.home,
             groups: BTreeMap::new(),
-            tables: BTreeMap::new(),
-            by_name: hashbrown::HashMap::default(),
             shards: BTreeMap::new(),
-            hidden: self.hidden.clone(),
-            around: Arc::default(),
+            schema: Arc::new(self.schema.plain()),
             plain: None,
         }));
         self
+    }
+
+    /// This table, with the schema of the one before it if that says the same: plans stay what they are.
+    #[must_use]
+    pub(super) fn behind(self, before: &Self) -> Self {
+        if Arc::ptr_eq(&self.schema, &before.schema)
+            || !self.schema.says_the_same_as(&before.schema)
+        {
+            return self;
+        }
+        Self { schema: before.schema.clone(), ..self }.with_plain()
+    }
+
+    /// What plans are made from.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
     }
 
     /// What sessions of the other databases see: the cluster's tables are not theirs, and nothing of
     /// theirs is distributed.
     pub fn plain(self: &Arc<Self>) -> &Arc<Self> {
         self.plain.as_ref().unwrap_or(self)
-    }
-
-    /// What leads to distributed tables under other names.
-    pub fn hidden(&self) -> &Arc<Hidden> {
-        &self.hidden
-    }
-
-    pub fn is_plain(&self) -> bool {
-        self.plain.is_none()
     }
 
     pub fn home(&self) -> &Arc<Node> {
@@ -319,61 +273,20 @@ impl RoutingTable {
     }
 
     pub fn tables(&self) -> impl Iterator<Item = &Arc<DistributedTable>> {
-        self.tables.values()
-    }
-
-    /// Schema and name of the sequences that distributed tables own.
-    pub fn sequences(&self) -> impl Iterator<Item = (&str, &str)> {
-        pairs(&self.around.sequences)
-    }
-
-    /// Schema and name of the indexes of distributed tables.
-    pub fn indexes(&self) -> impl Iterator<Item = (&str, &str)> {
-        pairs(&self.around.indexes)
-    }
-
-    /// Schema and name of what is the home node's alone and called like a distributed table.
-    pub fn namesakes(&self) -> impl Iterator<Item = (&str, &str)> {
-        pairs(&self.around.namesakes)
-    }
-
-    /// Whether `"$user"` may mean this schema.
-    pub fn is_roles_schema(&self, schema: &str) -> bool {
-        self.around.roles_schemas.iter().any(|s| s == schema)
-    }
-
-    /// Whether a distributed table uses what PostgreSQL did not come with.
-    pub fn needs_others(&self) -> bool {
-        self.around.needs_others
-    }
-
-    /// Whether a distributed table has row security policies.
-    pub fn has_policies(&self, schema: &str, name: &str) -> bool {
-        pairs(&self.around.with_policies).any(|p| p == (schema, name))
-    }
-
-    /// Whether operators or casts may do more than compute.
-    pub fn has_own_operators(&self) -> bool {
-        self.around.own_operators
+        self.schema.tables()
     }
 
     pub fn table(&self, id: TableId) -> Option<&Arc<DistributedTable>> {
-        self.tables.get(&id)
+        self.schema.table(id)
     }
 
     /// A table by its exact (already folded) schema and name.
     pub fn table_by_name(&self, schema: &str, name: &str) -> Option<&Arc<DistributedTable>> {
-        let id = self.by_name.get(&(schema, name) as &dyn NamePair)?;
-        self.tables.get(id)
-    }
-
-    /// Whether any distributed table bears this name in whatever schema.
-    pub fn any_table_named(&self, name: &str) -> bool {
-        self.tables.values().any(|t| t.name == name)
+        self.schema.table_by_name(schema, name)
     }
 
     pub fn tables_of(&self, group: GroupId) -> impl Iterator<Item = &Arc<DistributedTable>> {
-        self.tables.values().filter(move |t| t.group == group)
+        self.schema.tables_of(group)
     }
 
     /// This table after one shard went to another node, which was all that `epoch` changed. Lets a
@@ -406,24 +319,34 @@ impl RoutingTable {
     }
 }
 
-/// Lets `by_name` be asked with borrowed names, without building a `(String, String)`.
-trait NamePair {
-    fn pair(&self) -> (&str, &str);
-}
-impl NamePair for (&str, &str) {
-    fn pair(&self) -> (&str, &str) {
-        *self
+fn build_tables(
+    rows: &Rows,
+    groups: &BTreeMap<GroupId, Group>,
+) -> Result<BTreeMap<TableId, Arc<DistributedTable>>, BuildError> {
+    let mut tables = BTreeMap::new();
+    for row in &rows.tables {
+        let group = groups.get(&row.group).ok_or_else(|| BuildError::Dangling {
+            what: "table",
+            id: row.id.0.into(),
+            missing: format!("group {}", row.group),
+        })?;
+        let (given, wanted) = (row.key_columns.len(), group.key_types.len());
+        if given != wanted {
+            return Err(BuildError::KeyColumns(row.name.clone(), given, wanted));
+        }
+        tables.insert(
+            row.id,
+            Arc::new(DistributedTable {
+                id: row.id,
+                group: row.group,
+                schema: row.schema.clone(),
+                name: row.name.clone(),
+                key_columns: row.key_columns.clone(),
+                columns: row.columns.clone(),
+            }),
+        );
     }
-}
-impl std::hash::Hash for dyn NamePair + '_ {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.pair().hash(state);
-    }
-}
-impl hashbrown::Equivalent<(String, String)> for dyn NamePair + '_ {
-    fn equivalent(&self, key: &(String, String)) -> bool {
-        self.pair() == (key.0.as_str(), key.1.as_str())
-    }
+    Ok(tables)
 }
 
 fn serving_placements(

@@ -15,6 +15,7 @@ mod ledger;
 mod lifting;
 mod node_killed;
 mod order;
+mod plans;
 mod promises;
 pub mod scene;
 mod stale;
