@@ -21,23 +21,11 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
+pub use crate::topology::Touch;
 use crate::topology::{GroupId, NodeId, ShardId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HoldId(pub u64);
-
-/// What a statement may see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Touch {
-    /// One shard, on the node that serves it.
-    Shard { group: GroupId, shard: ShardId, node: NodeId },
-    /// All shards of a group, on every node.
-    Group(GroupId),
-    /// A node, but no shard: a local table, a session's own statement.
-    Node(NodeId),
-}
 
 /// What a hold stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::constant::Literals;
 use super::context::{Context, refused};
 use super::facts::Facts;
 use super::functions::Functions;
-use super::plan::{Control, Effect, Key, Kind, Plan, Statement};
+use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
 use super::{analyze, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
@@ -43,51 +43,36 @@ fn parse_and_plan(
     speech: Speech<'_>,
     literals: &dyn Literals,
 ) -> (Plan, bool) {
-    let home = |text: &[u8]| Plan {
-        kind: Kind::Home,
-        statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
-        draws: true,
-        asks: traces::mentions_last_value(text),
-        ..Plan::nothing()
-    };
     let Ok(utf8) = std::str::from_utf8(text) else {
         // Another client encoding: nothing is proven, so nothing distributed may be meant.
-        return (not_utf8(text, schema, home), false);
+        return (not_utf8(text, schema), false);
     };
     let tree = match tree::parse(utf8) {
         Ok(tree) => tree,
         Err(Unparsed::TooDeep) => return (unread(text, schema, too_deep()), false),
-        Err(Unparsed::Syntax(_)) => {
-            // The server words syntax errors. A newer one may know more than our grammar.
-            let newer = functions.server_major() > GRAMMAR_MAJOR;
-            let plan = match named::names_a_table(text, schema).filter(|_| newer) {
-                Some(table) => Plan::refused(
-                    Report::error(
-                        "0A000",
-                        format!("this statement on \"{table}\" is not understood"),
-                    )
-                    .hint("pgshunt knows the grammar of PostgreSQL 18."),
-                ),
-                None => home(text),
-            };
-            return (plan, false);
-        }
+        Err(Unparsed::Syntax(_)) => return (not_understood(text, schema, functions), false),
     };
-    let mut plan = Plan { effect: Effect::Reads, ..Plan::nothing() };
-    let mut used = Vec::new();
-    let mut signalled = Vec::new();
-    let mut keys = Vec::new();
-    let mut by_shape = tree.len() == 1;
     let path = match speech.path {
         None => Some(super::path::DEFAULT.map(str::to_owned).to_vec()),
         Some(text) => super::path::schemas(text),
     };
-    let mut names = Names {
+    let names = Names {
         schema,
         path: path.as_deref(),
         temporary: speech.temporary,
         foreign_text: speech.foreign_text,
         local_code: speech.local_code,
+    };
+    let mut making = Making {
+        text,
+        functions,
+        literals,
+        names,
+        plan: Plan { effect: Effect::Reads, ..Plan::nothing() },
+        by_shape: tree.len() == 1,
+        used: Vec::new(),
+        signalled: Vec::new(),
+        keys: Vec::new(),
     };
     for raw in tree.iter() {
         let start = usize::try_from(raw.stmt_location).unwrap_or(0);
@@ -95,58 +80,114 @@ fn parse_and_plan(
             Ok(0) | Err(_) => text.len(),
             Ok(len) => (start + len).min(text.len()),
         };
-        let node = raw.stmt();
+        making.add(raw.stmt(), (start, end));
+    }
+    making.end()
+}
+
+/// The plan of a text, of which some statements have been analysed.
+struct Making<'a> {
+    text: &'a [u8],
+    functions: &'a Functions,
+    literals: &'a dyn Literals,
+    /// As the statements so far leave them.
+    names: Names<'a>,
+    plan: Plan,
+    by_shape: bool,
+    used: Vec<String>,
+    signalled: Vec<KeySource>,
+    /// The keys of the statements behind the first.
+    keys: Vec<Key>,
+}
+
+impl Making<'_> {
+    /// The next statement, which is this part of the text.
+    fn add(&mut self, node: Node<'_>, span: (usize, usize)) {
+        let Self { text, functions, literals, names, .. } = *self;
         let facts = Facts::of_statement(node, names, functions);
-        let cx = Context { names, functions, facts: &facts, text, span: (start, end), literals };
-        by_shape &= matches!(
-            node,
-            Node::SelectStmt(_)
-                | Node::InsertStmt(_)
-                | Node::UpdateStmt(_)
-                | Node::DeleteStmt(_)
-                | Node::TransactionStmt(_)
-        );
+        let cx = Context { names, functions, facts: &facts, text, span, literals };
         let (kind, control) = analyze::statement(node, cx);
-        // Their literals say what they do.
-        by_shape &= !facts.calls(&["set_config", "setval"]);
-        tables::used(node, &facts, &mut used);
+        // What set_config() and setval() do is said by their literals.
+        self.by_shape &= has_shape(node) && !facts.calls(&["set_config", "setval"]);
+        tables::used(node, &facts, &mut self.used);
+        self.signalled.extend(signals::signalled(cx));
+        let plan = &mut self.plan;
         plan.draws |= draws::may_draw(node, &facts);
         plan.asks |= draws::asks(node, cx);
         plan.effect = plan.effect.max(effect::of(node, cx));
         plan.copies_in |= analyze::copies_in(node);
-        signalled.extend(signals::signalled(cx));
-        match &control {
-            // What comes behind it in this text finds its tables by another path.
+        let first = plan.statements.is_empty();
+        let before = std::mem::replace(&mut plan.kind, Kind::Any);
+        plan.kind = if first { kind } else { join(before, kind, &mut self.keys) };
+        self.read_behind(&control);
+        self.plan.statements.push(Statement { control, span });
+    }
+
+    /// What comes behind a statement in this text may find its tables by another path.
+    fn read_behind(&mut self, control: &Control) {
+        match control {
             Control::Set(_)
             | Control::Reset(_)
             | Control::LocalPath
             | Control::ResetLocal(_)
             | Control::ResetAll
-            | Control::DiscardAll => {
-                names.path = None;
-            }
-            Control::Pin(_) | Control::Bind(_) => names.temporary = true,
+            | Control::DiscardAll => self.names.path = None,
+            Control::Pin(_) | Control::Bind(_) => self.names.temporary = true,
             Control::Leaves(traces) if control.changes_reading() => {
-                names.temporary |= traces.pin.is_some();
-                names.path = None;
+                self.names.temporary |= traces.pin.is_some();
+                self.names.path = None;
             }
             _ => {}
         }
-        let first = plan.statements.is_empty();
-        plan.kind = if first { kind } else { join(plan.kind, kind, &mut keys) };
-        plan.statements.push(Statement { control, span: (start, end) });
     }
-    if let Kind::Keys { keys: all, .. } = &mut plan.kind {
-        *all = std::mem::take(all).into_iter().chain(keys).collect();
+
+    fn end(mut self) -> (Plan, bool) {
+        if let Kind::Keys { keys: all, .. } = &mut self.plan.kind {
+            *all = std::mem::take(all).into_iter().chain(self.keys).collect();
+        }
+        self.used.sort_unstable();
+        self.used.dedup();
+        let (tables, signals) = (self.used.into(), self.signalled.into());
+        (Plan { tables, signals, ..self.plan }, self.by_shape)
     }
-    used.sort_unstable();
-    used.dedup();
-    plan.tables = used.into();
-    plan.signals = signalled.into();
-    (plan, by_shape)
 }
 
-fn not_utf8(text: &[u8], schema: &Schema, home: impl Fn(&[u8]) -> Plan) -> Plan {
+/// Whether texts that differ in their literals only may have one plan.
+fn has_shape(node: Node<'_>) -> bool {
+    matches!(
+        node,
+        Node::SelectStmt(_)
+            | Node::InsertStmt(_)
+            | Node::UpdateStmt(_)
+            | Node::DeleteStmt(_)
+            | Node::TransactionStmt(_)
+    )
+}
+
+/// A text of which PostgreSQL itself is to say what is wrong with it.
+fn home(text: &[u8]) -> Plan {
+    Plan {
+        kind: Kind::Home,
+        statements: vec![Statement { control: Control::None, span: (0, text.len()) }],
+        draws: true,
+        asks: traces::mentions_last_value(text),
+        ..Plan::nothing()
+    }
+}
+
+/// The server words syntax errors. A newer one may know more than our grammar.
+fn not_understood(text: &[u8], schema: &Schema, functions: &Functions) -> Plan {
+    let newer = functions.server_major() > GRAMMAR_MAJOR;
+    match named::names_a_table(text, schema).filter(|_| newer) {
+        Some(table) => Plan::refused(
+            Report::error("0A000", format!("this statement on \"{table}\" is not understood"))
+                .hint("pgshunt knows the grammar of PostgreSQL 18."),
+        ),
+        None => home(text),
+    }
+}
+
+fn not_utf8(text: &[u8], schema: &Schema) -> Plan {
     if !schema.distributes() {
         return home(text);
     }

@@ -102,70 +102,10 @@ impl<'a> Objects<'a> {
             Node::CreatePublicationStmt(s) => s.pubobjects().iter().for_each(|o| self.element(o)),
             Node::AlterPublicationStmt(s) => s.pubobjects().iter().for_each(|o| self.element(o)),
             Node::CreateSchemaStmt(s) => s.schema_elts().iter().for_each(|e| self.statement(e)),
-            Node::CreatePolicyStmt(s) => {
-                self.table(s.table());
-                self.expression(s.qual());
-                self.expression(s.with_check());
-            }
-            Node::AlterPolicyStmt(s) => {
-                self.table(s.table());
-                self.expression(s.qual());
-                self.expression(s.with_check());
-            }
+            Node::CreatePolicyStmt(s) => self.policy(s.table(), [s.qual(), s.with_check()]),
+            Node::AlterPolicyStmt(s) => self.policy(s.table(), [s.qual(), s.with_check()]),
             Node::CallStmt(_) => self.by_words = true,
-            // Roles, databases, types and the like: no table has a place in them.
-            Node::CreateRoleStmt(_)
-            | Node::AlterRoleStmt(_)
-            | Node::AlterRoleSetStmt(_)
-            | Node::DropRoleStmt(_)
-            | Node::GrantRoleStmt(_)
-            | Node::CreatedbStmt(_)
-            | Node::DropdbStmt(_)
-            | Node::AlterDatabaseStmt(_)
-            | Node::AlterDatabaseSetStmt(_)
-            | Node::AlterSystemStmt(_)
-            | Node::CreateTableSpaceStmt(_)
-            | Node::DropTableSpaceStmt(_)
-            | Node::CreateEnumStmt(_)
-            | Node::AlterEnumStmt(_)
-            | Node::CreateExtensionStmt(_)
-            | Node::AlterExtensionStmt(_)
-            | Node::AlterFunctionStmt(_)
-            | Node::AlterDefaultPrivilegesStmt(_)
-            | Node::CreateSubscriptionStmt(_)
-            | Node::AlterSubscriptionStmt(_)
-            | Node::DropSubscriptionStmt(_)
-            | Node::CreateEventTrigStmt(_)
-            | Node::AlterEventTrigStmt(_)
-            | Node::CreateCastStmt(_)
-            | Node::CreateOpFamilyStmt(_)
-            | Node::CreatePLangStmt(_)
-            | Node::CreateDomainStmt(_)
-            | Node::AlterDomainStmt(_)
-            | Node::CompositeTypeStmt(_)
-            | Node::CreateRangeStmt(_)
-            | Node::AlterTypeStmt(_)
-            | Node::AlterCollationStmt(_)
-            | Node::CreateOpClassStmt(_)
-            | Node::AlterOpFamilyStmt(_)
-            | Node::AlterOperatorStmt(_)
-            | Node::CreateFdwStmt(_)
-            | Node::AlterFdwStmt(_)
-            | Node::CreateForeignServerStmt(_)
-            | Node::AlterForeignServerStmt(_)
-            | Node::CreateUserMappingStmt(_)
-            | Node::AlterUserMappingStmt(_)
-            | Node::DropUserMappingStmt(_)
-            | Node::CreateAmStmt(_)
-            | Node::CreateConversionStmt(_)
-            | Node::CreateTransformStmt(_)
-            | Node::AlterTSDictionaryStmt(_)
-            | Node::AlterTSConfigurationStmt(_)
-            | Node::CheckPointStmt(_)
-            | Node::ExecuteStmt(_)
-            | Node::DropOwnedStmt(_)
-            | Node::ReassignOwnedStmt(_) => {}
-            Node::DefineStmt(s) if s.kind != ObjectType::OBJECT_AGGREGATE => {}
+            _ if names_no_table(node) => {}
             _ => self.by_words = true,
         }
     }
@@ -177,6 +117,11 @@ impl<'a> Objects<'a> {
             self.relations
                 .push(Written { schema: t.schemaname().map(Into::into), name: name.to_owned() });
         }
+    }
+
+    fn policy(&mut self, table: Option<&nodes::RangeVar>, conditions: [Node<'a>; 2]) {
+        self.table(table);
+        conditions.into_iter().for_each(|c| self.expression(c));
     }
 
     fn query(&mut self, query: Node<'a>) {
@@ -312,6 +257,65 @@ impl<'a> Objects<'a> {
                 name: (*name).to_owned(),
             });
         }
+    }
+}
+
+/// Roles, databases, types and the like: no table has a place in them.
+fn names_no_table(node: Node<'_>) -> bool {
+    match node {
+        Node::CreateRoleStmt(_)
+        | Node::AlterRoleStmt(_)
+        | Node::AlterRoleSetStmt(_)
+        | Node::DropRoleStmt(_)
+        | Node::GrantRoleStmt(_)
+        | Node::CreatedbStmt(_)
+        | Node::DropdbStmt(_)
+        | Node::AlterDatabaseStmt(_)
+        | Node::AlterDatabaseSetStmt(_)
+        | Node::AlterSystemStmt(_)
+        | Node::CreateTableSpaceStmt(_)
+        | Node::DropTableSpaceStmt(_)
+        | Node::CreateEnumStmt(_)
+        | Node::AlterEnumStmt(_)
+        | Node::CreateExtensionStmt(_)
+        | Node::AlterExtensionStmt(_)
+        | Node::AlterFunctionStmt(_)
+        | Node::AlterDefaultPrivilegesStmt(_)
+        | Node::CreateSubscriptionStmt(_)
+        | Node::AlterSubscriptionStmt(_)
+        | Node::DropSubscriptionStmt(_)
+        | Node::CreateEventTrigStmt(_)
+        | Node::AlterEventTrigStmt(_)
+        | Node::CreateCastStmt(_)
+        | Node::CreateOpFamilyStmt(_)
+        | Node::CreatePLangStmt(_)
+        | Node::CreateDomainStmt(_)
+        | Node::AlterDomainStmt(_)
+        | Node::CompositeTypeStmt(_)
+        | Node::CreateRangeStmt(_)
+        | Node::AlterTypeStmt(_)
+        | Node::AlterCollationStmt(_)
+        | Node::CreateOpClassStmt(_)
+        | Node::AlterOpFamilyStmt(_)
+        | Node::AlterOperatorStmt(_)
+        | Node::CreateFdwStmt(_)
+        | Node::AlterFdwStmt(_)
+        | Node::CreateForeignServerStmt(_)
+        | Node::AlterForeignServerStmt(_)
+        | Node::CreateUserMappingStmt(_)
+        | Node::AlterUserMappingStmt(_)
+        | Node::DropUserMappingStmt(_)
+        | Node::CreateAmStmt(_)
+        | Node::CreateConversionStmt(_)
+        | Node::CreateTransformStmt(_)
+        | Node::AlterTSDictionaryStmt(_)
+        | Node::AlterTSConfigurationStmt(_)
+        | Node::CheckPointStmt(_)
+        | Node::ExecuteStmt(_)
+        | Node::DropOwnedStmt(_)
+        | Node::ReassignOwnedStmt(_) => true,
+        Node::DefineStmt(s) => s.kind != ObjectType::OBJECT_AGGREGATE,
+        _ => false,
     }
 }
 

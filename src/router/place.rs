@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use super::plan::{Key, KeySource, Kind, Merge};
-use crate::gate::machine::Touch;
 use crate::hash::{KeyError, KeyType, KeyValue, row_hash};
-use crate::topology::{Group, GroupId, NodeId, RoutingTable, Shard};
+use crate::topology::{Group, GroupId, NodeId, RoutingTable, Shard, Touch};
 use crate::wire::backend::Report;
 use crate::wire::frontend::Bind;
 

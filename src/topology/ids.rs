@@ -45,6 +45,17 @@ id!(
     Epoch(i64)
 );
 
+/// What a statement may see: what a move of a shard must wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Touch {
+    /// One shard, on the node that serves it.
+    Shard { group: GroupId, shard: ShardId, node: NodeId },
+    /// All shards of a group, on every node.
+    Group(GroupId),
+    /// A node, but no shard: a local table, a session's own statement.
+    Node(NodeId),
+}
+
 /// `shard_7` is the schema of shard 7's leaves.
 pub fn leaf_schema(schema: &str) -> Option<ShardId> {
     let digits = schema.strip_prefix("shard_")?;

@@ -17,7 +17,7 @@ mod schema;
 pub const FENCE_SQLSTATE: &str = "PS001";
 
 pub use around::Around;
-pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, leaf_schema};
+pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, Touch, leaf_schema};
 pub use routes::Routes;
 pub use routing_table::{
     BuildError, Group, GroupRow, Node, PlacementRole, PlacementRow, PlacementState, RoutingTable,

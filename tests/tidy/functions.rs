@@ -20,8 +20,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("client/login.rs", "run"),
     ("config/load.rs", "check"),
     ("import/write.rs", "config"),
-    ("router/make.rs", "parse_and_plan"),
-    ("router/objects.rs", "statement"),
     ("session/apply.rs", "apply"),
     ("session/extended.rs", "bind"),
     ("session/jobs.rs", "pending_job"),

@@ -54,7 +54,7 @@ const MODULES: &[(&str, Layer, &[&str])] = &[
     ("net", Effect, &["telemetry"]),
     ("telemetry", Effect, &[]),
     ("session", Decide, &["router", "gate"]),
-    ("router", Decide, &["sql", "gate"]),
+    ("router", Decide, &["sql"]),
     ("sql", Decide, &[]),
     ("auth", Decide, &[]),
     ("gate", Decide, &[]),
