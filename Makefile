@@ -1,6 +1,6 @@
 # The two commands of the README, and a few for those who work on pgshunt.
 
-.PHONY: help demo test setup check bench counts compare clean
+.PHONY: help demo test versions setup check bench counts compare clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/'
@@ -12,6 +12,10 @@ demo: setup ## three PostgreSQL nodes, pgshunt, live traffic, a shard that moves
 test: ## all tests, against real PostgreSQL servers (ARGS="filter")
 	@scripts/setup --tests
 	scripts/test $(ARGS)
+
+versions: ## moves, routing, DDL, attacks and protocol on PostgreSQL 14, 16, 17 and 18 (ARGS="17")
+	@scripts/setup --tests
+	scripts/versions $(ARGS)
 
 setup: ## installs the system packages that building and the demo lack, and says which
 	@scripts/setup

@@ -46,6 +46,12 @@ impl Cluster {
         Self { nodes, store, clients }
     }
 
+    /// Whether the servers are of this major version or a later one.
+    async fn is_since(&self, major: i32) -> bool {
+        let version = "SELECT current_setting('server_version_num')::int";
+        value::<i32>(&self.clients[0], version).await >= major * 10_000
+    }
+
     async fn run_as(&self, role: &str, sql: &str) -> Result<Outcome, DdlError> {
         let settings = vec![setting("pgshunt.shard_count", "4")];
         let request = DdlRequest::new(role, settings, sql);
@@ -251,7 +257,7 @@ async fn what_cannot_be_distributed_is_refused_and_leaves_nothing() {
         .batch_execute(
             "CREATE COLLATION ci (provider = icu, locale = 'und', deterministic = false); \
              CREATE SEQUENCE s; GRANT ALL ON SEQUENCE s TO alice; CREATE DOMAIN d AS int; \
-             CREATE ROLE bob",
+             CREATE ROLE bob; REVOKE CREATE ON SCHEMA public FROM PUBLIC",
         )
         .await
         .unwrap();
