@@ -12,18 +12,25 @@ use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use pgwire::messages::Message;
+use pgwire::messages::data::ParameterDescription;
+use pgwire::messages::extendedquery::{
+    BindComplete, CloseComplete, ParseComplete, PortalSuspended,
+};
+use pgwire::messages::response::{CommandComplete, EmptyQueryResponse, ReadyForQuery};
+use pgwire::messages::startup::{BackendKeyData, ParameterStatus, SecretKey};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 mod luggage;
 
 use super::command::{Command, parse};
-use super::reply::{Column, Item, Value, put_row, put_row_description};
+use super::reply::{Column, Item, Value, describe, is_binary, put_row, put_row_description};
 use super::{COMPATIBLE, ConsoleContext, act, columns};
 use crate::telemetry::{ClientInfo, ClientState, NewClient, PlanKind, WorkerStats};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{Report, Status};
 use crate::wire::frontend::{self, Named, Reader};
-use crate::wire::{ProtocolError, frame};
+use crate::wire::{ProtocolError, frame, message};
 
 /// No command is longer.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -193,10 +200,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ("standard_conforming_strings", "on"),
             ("is_superuser", "on"),
         ] {
-            backend::put_parameter_status(&mut self.out, name, value);
+            self.say(&ParameterStatus::new(name.to_owned(), value.to_owned()));
         }
-        backend::put_backend_key(&mut self.out, pid, secret);
-        backend::put_ready(&mut self.out, self.status);
+        self.say(&BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())));
+        self.say(&ReadyForQuery::new(self.status.into()));
+    }
+
+    fn say(&mut self, message: &impl Message) {
+        message::put(&mut self.out, message);
     }
 
     async fn flush(&mut self) -> io::Result<()> {
@@ -260,7 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     // A portal ends with its transaction.
                     self.portals.clear();
                 }
-                backend::put_ready(&mut self.out, self.status);
+                self.say(&ReadyForQuery::new(self.status.into()));
                 self.flush().await?;
             }
             b'Q' => {
@@ -280,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             }
             b'F' => {
                 Report::error("0A000", "the console has no functions").put(&mut self.out);
-                backend::put_ready(&mut self.out, self.status);
+                self.say(&ReadyForQuery::new(self.status.into()));
                 self.flush().await?;
             }
             // COPY data may still be under way when a COPY has failed; there is never one here.
@@ -293,7 +304,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn simple(&mut self, text: &[u8]) -> Result<(), End> {
         match commands(text) {
             Err(report) => report.put(&mut self.out),
-            Ok(commands) if commands.is_empty() => backend::put_bare(&mut self.out, b'I'),
+            Ok(commands) if commands.is_empty() => self.say(&EmptyQueryResponse::new()),
             Ok(commands) => {
                 for command in commands {
                     if !self.run_simple(command).await? {
@@ -302,7 +313,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                 }
             }
         }
-        backend::put_ready(&mut self.out, self.status);
+        self.say(&ReadyForQuery::new(self.status.into()));
         self.flush().await?;
         Ok(())
     }
@@ -329,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     self.flush().await?;
                 }
                 Item::Tag(tag) => {
-                    backend::put_command_complete(&mut self.out, &tag);
+                    self.say(&CommandComplete::new(tag));
                     return Ok(true);
                 }
                 Item::Error(report) => {
@@ -416,7 +427,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
                     Named::Portal(name) => drop(self.portals.remove(name)),
                     Named::Other(_) => return Err(ProtocolError("invalid message format").into()),
                 }
-                backend::put_bare(&mut self.out, b'3');
+                self.say(&CloseComplete::new());
                 Ok(())
             }
         })
@@ -435,7 +446,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Err(Report::error("54000", "too many prepared statements"));
         }
         self.statements.insert(name.to_owned(), statement);
-        backend::put_bare(&mut self.out, b'1');
+        self.say(&ParseComplete::new());
         Ok(())
     }
 
@@ -468,13 +479,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             return Ok(Err(Report::error("54000", "too many portals")));
         }
         self.portals.insert(b.portal.to_owned(), Portal { statement, formats, rest: None });
-        backend::put_bare(&mut self.out, b'2');
+        self.say(&BindComplete::new());
         Ok(Ok(()))
     }
 
     fn describe_statement(&mut self, name: &[u8]) -> Result<(), Report> {
         let columns = self.statements.get(name).ok_or_else(|| no_statement(name))?.columns();
-        frame::put(&mut self.out, b't', |b| b.extend_from_slice(&[0, 0]));
+        self.say(&ParameterDescription::new(Vec::new()));
         describe(&mut self.out, &columns, &[]);
         Ok(())
     }
@@ -492,7 +503,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         {
             (Some(rest), _) => rest,
             (None, None) => {
-                backend::put_bare(&mut self.out, b'I');
+                self.say(&EmptyQueryResponse::new());
                 return Ok(Ok(()));
             }
             (None, Some(command)) => {
@@ -508,9 +519,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             put_row(&mut self.out, &columns, &row, is_binary(&portal.formats));
         }
         if rows.is_empty() {
-            backend::put_command_complete(&mut self.out, &tag);
+            self.say(&CommandComplete::new(tag));
         } else {
-            backend::put_bare(&mut self.out, b's');
+            self.say(&PortalSuspended::new());
             portal.rest = Some((columns, rows, tag));
         }
         self.portals.insert(name.to_owned(), portal);
@@ -559,22 +570,6 @@ fn commands(text: &[u8]) -> Result<Vec<Command>, Report> {
     let text = std::str::from_utf8(text)
         .map_err(|_| Report::error("22021", "invalid byte sequence for encoding \"UTF8\""))?;
     parse(text).map_err(|e| Report::error(e.sqlstate, e.message).hint(e.hint))
-}
-
-fn is_binary(formats: &[i16]) -> impl Fn(usize) -> bool + '_ {
-    move |i| match formats {
-        [] => false,
-        [all] => *all == 1,
-        each => each.get(i) == Some(&1),
-    }
-}
-
-fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &[i16]) {
-    if columns.is_empty() {
-        backend::put_bare(out, b'n');
-    } else {
-        put_row_description(out, columns, is_binary(formats));
-    }
 }
 
 fn no_statement(name: &[u8]) -> Report {

@@ -1,7 +1,9 @@
 //! What a command answers, before it is bytes.
 
+use pgwire::messages::data::{FieldDescription, NoData, RowDescription};
+
 use crate::wire::backend::{Report, Severity};
-use crate::wire::frame;
+use crate::wire::message;
 
 /// A column's type, as PostgreSQL numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,17 +111,29 @@ pub fn notice(message: impl Into<String>) -> Report {
 
 /// RowDescription. `binary` says for each column how its values will come.
 pub fn put_row_description(out: &mut Vec<u8>, columns: &[Column], binary: impl Fn(usize) -> bool) {
-    frame::put(out, b'T', |b| {
-        b.extend_from_slice(&(columns.len() as u16).to_be_bytes());
-        for (i, c) in columns.iter().enumerate() {
-            b.extend_from_slice(c.name.as_bytes());
-            b.extend_from_slice(&[0; 1 + 4 + 2]);
-            b.extend_from_slice(&c.ty.oid().to_be_bytes());
-            b.extend_from_slice(&c.ty.len().to_be_bytes());
-            b.extend_from_slice(&(-1i32).to_be_bytes());
-            b.extend_from_slice(&u16::from(binary(i)).to_be_bytes());
-        }
-    });
+    let field = |(i, c): (usize, &Column)| {
+        let name = c.name.to_owned();
+        FieldDescription::new(name, 0, 0, c.ty.oid(), c.ty.len(), -1, i16::from(binary(i)))
+    };
+    message::put(out, &RowDescription::new(columns.iter().enumerate().map(field).collect()));
+}
+
+/// Whether a column comes in binary, by the result formats of a Bind: none, one for all, or one for each.
+pub fn is_binary(formats: &[i16]) -> impl Fn(usize) -> bool + '_ {
+    move |i| match formats {
+        [] => false,
+        [all] => *all == 1,
+        each => each.get(i) == Some(&1),
+    }
+}
+
+/// RowDescription, or NoData of a command without rows.
+pub fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &[i16]) {
+    if columns.is_empty() {
+        message::put(out, &NoData::new());
+    } else {
+        put_row_description(out, columns, is_binary(formats));
+    }
 }
 
 /// DataRow.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use pgwire::messages::startup::Authentication;
 
 use super::login::Failure;
 use super::roles::About;
@@ -20,10 +21,10 @@ use crate::config::{AuthMethod, Config};
 use crate::net::tls::common_name;
 use crate::net::{Out, Stream, socket};
 use crate::telemetry::ClientAddr;
-use crate::wire::backend::{self, Report};
+use crate::wire::backend::Report;
 use crate::wire::frontend::Reader;
 use crate::wire::startup::Startup;
-use crate::wire::{ProtocolError, frame};
+use crate::wire::{ProtocolError, frame, message};
 
 /// A password or SASL message; what is longer is no login (PG_MAX_AUTH_TOKEN_LENGTH).
 const MAX_PASSWORD: usize = 64 << 10;
@@ -276,13 +277,8 @@ impl Client<'_> {
             None => Account::Unknown { user: user.as_bytes(), secret: mock },
         };
         let mut scram = ScramServer::new(account, Nonce::random(), self.binding.take());
-        let mut mechanisms = Vec::new();
-        for m in scram.mechanisms() {
-            mechanisms.extend_from_slice(m.as_bytes());
-            mechanisms.push(0);
-        }
-        mechanisms.push(0);
-        backend::put_authentication(self.out.buf(), 10, &mechanisms);
+        let mechanisms = scram.mechanisms().iter().map(|m| (*m).to_owned()).collect();
+        message::put(self.out.buf(), &Authentication::SASL(mechanisms));
         self.stream.drain(self.out).await?;
 
         let first = self.message().await?;
@@ -291,12 +287,12 @@ impl Client<'_> {
         let len = r.i32()?;
         let data = r.bytes(usize::try_from(len).map_err(|_| ProtocolError("no SASL response"))?)?;
         let challenge = scram.on_initial(mechanism, data).map_err(|e| self.scram_failed(&e))?;
-        backend::put_authentication(self.out.buf(), 11, &challenge);
+        message::put(self.out.buf(), &Authentication::SASLContinue(challenge.into()));
         self.stream.drain(self.out).await?;
 
         let proof = self.message().await?;
         let success = scram.on_final(&proof).map_err(|e| self.scram_failed(&e))?;
-        backend::put_authentication(self.out.buf(), 12, &success.server_final);
+        message::put(self.out.buf(), &Authentication::SASLFinal(success.server_final.into()));
         Ok(success.keys)
     }
 
@@ -309,7 +305,7 @@ impl Client<'_> {
 
     async fn md5(&mut self, secret: Option<Md5Secret>) -> Result<Md5Secret, Failure> {
         let salt: [u8; 4] = rand::random();
-        backend::put_authentication(self.out.buf(), 5, &salt);
+        message::put(self.out.buf(), &Authentication::MD5Password(salt.to_vec()));
         self.stream.drain(self.out).await?;
         let answer = self.password().await?;
         // Nobody's: as long in being compared as anybody's.
@@ -334,7 +330,7 @@ impl Client<'_> {
                 .hint("Connect with sslmode=require, or set another auth.method.")
                 .into());
         }
-        backend::put_authentication(self.out.buf(), 3, &[]);
+        message::put(self.out.buf(), &Authentication::CleartextPassword);
         self.stream.drain(self.out).await?;
         let password = self.password().await?;
         let known = stored.is_some();

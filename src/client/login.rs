@@ -9,6 +9,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, SecretKey,
+};
 
 use super::authenticate::Client;
 use super::cancel::Registration;
@@ -26,8 +29,8 @@ use crate::session::{Limits, Session, are_in_force, reset_sql};
 use crate::telemetry::{ClientAddr, ClientInfo, Live, NewClient, WorkerStats};
 use crate::wire::backend::{self, Report, Severity, report_field};
 use crate::wire::frontend;
-use crate::wire::startup::{self, Minor, Startup};
-use crate::wire::{ProtocolError, frame};
+use crate::wire::startup::{Minor, Startup};
+use crate::wire::{ProtocolError, frame, message};
 
 pub enum Outcome {
     Session(Box<Parts>),
@@ -111,7 +114,8 @@ pub async fn run(
     let mut out = Out::default();
     let (protocol, asked_for) = Minor::spoken(startup.minor);
     if !asked_for || !startup.extensions.is_empty() {
-        startup::put_negotiate(out.buf(), protocol, &startup.extensions);
+        let known = NegotiateProtocolVersion::new(protocol.version(), startup.extensions.clone());
+        message::put(out.buf(), &known);
     }
     let client = Client {
         worker,
@@ -129,7 +133,7 @@ pub async fn run(
     if !console && !admission.let_in() {
         return Err(crowded(worker));
     }
-    backend::put_authentication(out.buf(), 0, &[]);
+    message::put(out.buf(), &Authentication::Ok);
 
     let application_name = startup
         .params
@@ -219,7 +223,8 @@ fn put_welcome(out: &mut Vec<u8>, status: &[(String, String)], cancel: &Registra
     for (name, value) in status {
         backend::put_parameter_status(out, name, value);
     }
-    backend::put_backend_key(out, cancel.pid(), cancel.secret());
+    let secret = SecretKey::Bytes(cancel.secret().to_vec().into());
+    message::put(out, &BackendKeyData::new(cancel.pid(), secret));
     backend::put_ready(out, backend::Status::Idle);
 }
 

@@ -15,6 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pgwire::messages::startup::SslRequest;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -28,7 +29,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::{Socket, Stream};
 use crate::auth::NodeTrust;
 use crate::config::{self, NodeTls, PasswordMethod};
-use crate::wire::startup;
+use crate::wire::message;
 
 pub use end_point::end_point_hash;
 pub use subject::common_name;
@@ -264,7 +265,7 @@ impl ClientTls {
             return Ok(Negotiated::Plain(io));
         }
         let mut request = Vec::with_capacity(8);
-        startup::put_ssl_request(&mut request);
+        message::put(&mut request, &SslRequest::new());
         io.write_all(&request).await.map_err(TlsError::Io)?;
         io.flush().await.map_err(TlsError::Io)?;
         match (io.read_u8().await.map_err(TlsError::Io)?, self.mode) {

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::panic::Location;
 
+use pgwire::messages::response::{ErrorResponse, NoticeResponse, TransactionStatus};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, put};
+use super::message;
 
 /// Transaction status of ReadyForQuery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,16 @@ impl Status {
             b'T' => Some(Self::Transaction),
             b'E' => Some(Self::Failed),
             _ => None,
+        }
+    }
+}
+
+impl From<Status> for TransactionStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Idle => Self::Idle,
+            Status::Transaction => Self::Transaction,
+            Status::Failed => Self::Error,
         }
     }
 }
@@ -173,41 +185,34 @@ impl Report {
     }
 
     pub fn put(&self, out: &mut Vec<u8>) {
-        let tag = match self.severity {
-            Severity::Notice | Severity::Warning => b'N',
-            Severity::Error | Severity::Fatal => b'E',
-        };
-        put(out, tag, |b| {
-            let mut field = |code: u8, text: &str| {
-                b.push(code);
-                // A NUL would end the field early and shift all that follows.
-                b.extend(text.bytes().filter(|&c| c != 0));
-                b.push(0);
-            };
-            field(b'S', self.severity.name());
-            field(b'V', self.severity.name());
-            field(b'C', &self.sqlstate);
-            field(b'M', &self.message);
-            if let Some(d) = &self.detail {
-                field(b'D', d);
+        match self.severity {
+            Severity::Notice | Severity::Warning => {
+                message::put(out, &NoticeResponse::new(self.all_fields()));
             }
-            if let Some(h) = &self.hint {
-                field(b'H', h);
+            Severity::Error | Severity::Fatal => {
+                message::put(out, &ErrorResponse::new(self.all_fields()));
             }
-            let fields = self.fields.as_ref().map_or(&[][..], |f| &f.0);
-            for (code, text) in fields {
-                field(*code, text);
-            }
-            let Origin(at) = self.origin;
-            for (code, text) in
-                [(b'F', at.file()), (b'L', &at.line().to_string()), (b'R', "pgshunt")]
-            {
-                if fields.iter().all(|(c, _)| *c != code) {
-                    field(code, text);
-                }
-            }
-            b.push(0);
-        });
+        }
+    }
+
+    fn all_fields(&self) -> Vec<(u8, String)> {
+        // A NUL would end the field early and shift all that follows.
+        let field = |code: u8, text: &str| (code, text.replace('\0', ""));
+        let mut all = vec![
+            field(b'S', self.severity.name()),
+            field(b'V', self.severity.name()),
+            field(b'C', &self.sqlstate),
+            field(b'M', &self.message),
+        ];
+        all.extend(self.detail.iter().map(|d| field(b'D', d)));
+        all.extend(self.hint.iter().map(|h| field(b'H', h)));
+        let given = self.fields.as_ref().map_or(&[][..], |f| &f.0);
+        all.extend(given.iter().map(|(code, text)| field(*code, text)));
+        let Origin(at) = self.origin;
+        let origin = [(b'F', at.file()), (b'L', &at.line().to_string()), (b'R', "pgshunt")];
+        let missing = origin.iter().filter(|(code, _)| given.iter().all(|(c, _)| c != code));
+        all.extend(missing.map(|(code, text)| field(*code, text)));
+        all
     }
 }
 
@@ -249,21 +254,6 @@ pub fn put_parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
         b.push(0);
         b.extend_from_slice(value.as_bytes());
         b.push(0);
-    });
-}
-
-pub fn put_backend_key(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
-    put(out, b'K', |b| {
-        b.extend_from_slice(&pid.to_be_bytes());
-        b.extend_from_slice(secret);
-    });
-}
-
-/// `R` with its code and payload.
-pub fn put_authentication(out: &mut Vec<u8>, code: i32, payload: &[u8]) {
-    put(out, b'R', |b| {
-        b.extend_from_slice(&code.to_be_bytes());
-        b.extend_from_slice(payload);
     });
 }
 

@@ -3,7 +3,7 @@
 //! A relay looks at the header of each frame and passes the rest on. So there is no message
 //! type per frame here: [`frame`] finds frames in a buffer, [`frontend`] gives borrowed views of
 //! the few client messages that decide where a statement goes, [`backend`] writes the few server
-//! messages that pgshunt answers itself, [`startup`] reads what comes before the first frame.
+//! messages that go with a statement, [`message`] those that are seldom built, [`startup`] reads what comes before the first frame.
 //! Source: the PostgreSQL manual, "Message Formats".
 
 pub mod backend;
@@ -11,6 +11,7 @@ pub mod base64;
 pub mod blame;
 pub mod frame;
 pub mod frontend;
+pub mod message;
 pub mod startup;
 
 /// SQLSTATE of the fence's error: the shard has moved, ask the catalog and try again.

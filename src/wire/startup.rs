@@ -41,6 +41,11 @@ impl Minor {
             _ => (Self::V2, false),
         }
     }
+
+    /// The whole version, as NegotiateProtocolVersion tells it.
+    pub fn version(self) -> i32 {
+        3 << 16 | self as i32
+    }
 }
 
 /// A StartupMessage of protocol 3.
@@ -290,18 +295,6 @@ fn planner_switch(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Writes NegotiateProtocolVersion: what is spoken, and the extensions that are not known.
-pub fn put_negotiate(out: &mut Vec<u8>, protocol: Minor, extensions: &[String]) {
-    super::frame::put(out, b'v', |b| {
-        b.extend_from_slice(&(3u32 << 16 | protocol as u32).to_be_bytes());
-        b.extend_from_slice(&(extensions.len() as u32).to_be_bytes());
-        for name in extensions {
-            b.extend_from_slice(name.as_bytes());
-            b.push(0);
-        }
-    });
-}
-
 /// Writes a StartupMessage of protocol 3.0.
 pub fn put_startup<'a>(out: &mut Vec<u8>, params: impl Iterator<Item = (&'a str, &'a str)>) {
     let at = out.len();
@@ -316,11 +309,6 @@ pub fn put_startup<'a>(out: &mut Vec<u8>, params: impl Iterator<Item = (&'a str,
     out.push(0);
     let len = (out.len() - at) as u32;
     out[at..at + 4].copy_from_slice(&len.to_be_bytes());
-}
-
-pub fn put_ssl_request(out: &mut Vec<u8>) {
-    out.extend_from_slice(&8u32.to_be_bytes());
-    out.extend_from_slice(&SSL.to_be_bytes());
 }
 
 pub fn put_cancel(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
@@ -428,9 +416,7 @@ mod tests {
         assert_eq!(Minor::spoken(2), (Minor::V2, true));
         assert_eq!(Minor::spoken(3), (Minor::V2, false));
         assert_eq!(Minor::spoken(9999), (Minor::V2, false));
-        let mut out = Vec::new();
-        put_negotiate(&mut out, Minor::V2, &["_pq_.a".into()]);
-        assert_eq!(out, b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.a\0");
+        assert_eq!(Minor::V2.version(), 0x0003_0002);
     }
 
     #[test]
