@@ -223,6 +223,7 @@ async fn what_leads_to_a_distributed_table_is_refused_whoever_made_it() {
         "INSERT INTO l SELECT id FROM v",
         "SELECT * FROM lp",
         "SELECT sf()",
+        &format!("SELECT {DATABASE}.public.sf()"),
         "SELECT * FROM l WHERE a = pf()",
         "SELECT df('d')",
         "INSERT INTO lt VALUES (1)",

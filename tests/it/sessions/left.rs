@@ -19,12 +19,15 @@ async fn a_parameter_set_by_whatever_way_is_the_sessions_own() {
         "SELECT by_update('{v}')",
         "SELECT query_to_xml('SELECT set_config(''work_mem'', ''{v}'', false)', true, false, '')",
         "SELECT set_config(name, '{v}', false) FROM pg_settings WHERE name = 'work_mem'",
+        "SELECT {db}.pg_catalog.set_config('work_mem', '{v}', false)",
+        "SELECT {db}.public.by_update('{v}')",
+        "EXPLAIN ANALYZE CREATE TABLE made AS SELECT set_config('work_mem', '{v}', false)",
     ]
     .into_iter()
     .enumerate()
     {
         let value = format!("{}MB", 5 + n);
-        let sql = sql.replace("{v}", &value);
+        let sql = sql.replace("{v}", &value).replace("{db}", DATABASE);
         // By either protocol.
         if n % 2 == 0 {
             a.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
@@ -40,6 +43,19 @@ async fn a_parameter_set_by_whatever_way_is_the_sessions_own() {
     assert_eq!(value::<i32>(&b, "SELECT length('ü')").await, 1);
     assert_eq!(texts(&a, "SHOW client_encoding").await, ["LATIN1"]);
     drop(proxy);
+}
+
+#[tokio::test]
+async fn a_temporary_table_binds_whatever_statement_made_it() {
+    for sql in [
+        "SELECT 1 AS n INTO TEMP made UNION SELECT 2",
+        "EXPLAIN ANALYZE CREATE TEMP TABLE made AS SELECT 1 AS n",
+    ] {
+        let (proxy, a, _b) = two_on_one().await;
+        does(&a, sql).await;
+        assert!(texts(&a, "SELECT n::text FROM made").await.contains(&"1".to_owned()), "{sql}");
+        assert_eq!(pinned_by(&proxy).await, ["a temporary table", ""], "{sql}");
+    }
 }
 
 #[tokio::test]
