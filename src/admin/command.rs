@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::words::{Token, tokens};
+use super::words::{ParseError, Token, tokens};
 use crate::topology::{MoveId, ShardId};
 
 /// What PAUSE and RESUME are about.
@@ -143,15 +143,6 @@ impl Command {
             Self::KillClient(_) | Self::Shutdown(_) | Self::Reload => false,
         }
     }
-}
-
-/// Why a text is no command.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ParseError {
-    pub sqlstate: &'static str,
-    pub message: String,
-    pub hint: String,
 }
 
 /// How each command is written, for HELP and for hints.

@@ -26,10 +26,11 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use tokio::runtime::Handle;
 
-pub use command::{Command, ParseError, Show, Stop, parse};
+pub use command::{Command, Show, Stop, parse};
 pub use config::rows as settings;
 pub use protocol::{CancelSignal, Login, serve};
 pub use reply::{Column, Item, Type, Value};
+pub use words::ParseError;
 
 use crate::catalog::Store;
 use crate::config::{Config, ConsoleRights, Live};

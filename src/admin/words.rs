@@ -1,6 +1,13 @@
 //! The words a command is made of: words, quoted ones, symbols. Comments are passed over.
 
-use super::command::ParseError;
+/// Why a text is no command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParseError {
+    pub sqlstate: &'static str,
+    pub message: String,
+    pub hint: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Token {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::registry::lock;
+use super::lock;
 use crate::topology::{NodeId, ShardId};
 
 macro_rules! states {

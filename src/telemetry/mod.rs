@@ -11,6 +11,8 @@
 //!
 //! A leaf: it knows the model (`topology`) and nothing else, so every other module may use it.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 mod connection;
 mod exposition;
 mod http;
@@ -27,3 +29,8 @@ pub use http::serve;
 use period::Period;
 pub use registry::{Live, LoggingIn, MoveFigures, PoolFigures, Registry};
 pub use stats::{Counter, Histogram, HistogramSum, PlanKind, WorkerStats, WorkerSums};
+
+/// A panic elsewhere leaves these maps whole: every change is a single insert or remove.
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}

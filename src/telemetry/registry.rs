@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{ClientInfo, NewClient, NewServer, Period, ServerInfo, WorkerStats, WorkerSums};
+use super::{ClientInfo, NewClient, NewServer, Period, ServerInfo, WorkerStats, WorkerSums, lock};
 use crate::topology::{NodeId, ShardId};
 
 /// A pool's figures at one moment: one worker's share of a node, database and role.
@@ -284,11 +284,6 @@ impl Registry {
     pub fn moves(&self) -> Vec<MoveFigures> {
         lock(&self.moves).as_ref().map(|offer| offer()).unwrap_or_default()
     }
-}
-
-/// A panic elsewhere leaves these maps whole: every change is a single insert or remove.
-pub(super) fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
-    m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

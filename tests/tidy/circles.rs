@@ -14,7 +14,6 @@ use super::{Source, is_test_only, sources};
 /// lost a file, or is gone, fails the test as one that has grown does.
 const KNOWN: &[(&str, &str)] = &[
     ("admin", "act halt show show::databases"),
-    ("admin", "command words"),
     ("catalog", "addresses moves repair store"),
     ("catalog", "ddl::access_change ddl::acting ddl::role_change ddl::statement ddl::trust"),
     (
@@ -32,7 +31,6 @@ const KNOWN: &[(&str, &str)] = &[
         "apply behind columns copying extended link order portals relay retry sequences \
          simple statement",
     ),
-    ("telemetry", "connection registry"),
 ];
 
 /// A file's module path, as `["catalog", "ddl", "create"]`.
