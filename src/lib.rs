@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod check;
 pub mod cli;
 pub mod client;
+pub mod commit;
 pub mod config;
 pub mod demo;
 pub mod failpoint;

@@ -25,7 +25,8 @@ use tokio::sync::watch;
 use crate::admin::{self, ConsoleContext, Login, Process, Stop};
 use crate::backend::control::Connector;
 use crate::catalog::owner::{ClaimError, Owner};
-use crate::catalog::{CatalogError, Store, ddl};
+use crate::catalog::{CatalogError, Store, ddl, transactions};
+use crate::client::deadlocks;
 use crate::client::shared::{Console, Shared, Visitor};
 use crate::config::{self, Config, Live};
 use crate::gate::Gates;
@@ -70,7 +71,7 @@ const PATIENCE_WITH_HOME: Duration = Duration::from_secs(5);
 /// How long start-up waits for moves that an earlier process left.
 const RESUME_DEADLINE: Duration = Duration::from_secs(30);
 /// How often DDL that a crash left undecided is looked for.
-const DDL_RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(60);
 
 /// A running proxy.
 pub struct Server {
@@ -192,6 +193,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(follow_catalog(store.clone(), registry.clone())),
             tokio::spawn(end_periods(shared.clone())),
+            tokio::spawn(deadlocks::watch(shared.deadlocks.clone(), store.clone())),
             tokio::spawn(asking::keep(store.clone(), shared.clone(), asking)),
         ];
         if let Some(owner) = owner {
@@ -199,7 +201,9 @@ impl Server {
                 .resume_all(RESUME_DEADLINE)
                 .await
                 .map_err(|e| StartError::Moves(e.to_string()))?;
-            tasks.push(tokio::spawn(ddl::keep_recovering(store.clone(), DDL_RECOVERY)));
+            tasks.push(tokio::spawn(ddl::keep_recovering(store.clone(), RECOVERY)));
+            let clients = transactions::keep_recovering(store.clone(), RECOVERY);
+            tasks.push(tokio::spawn(clients));
             tasks.push(tokio::spawn(owner::keep(owner, gates.clone(), store.clone())));
         }
         let mut metrics_addr = None;

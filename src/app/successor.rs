@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::takeover::{self, Door, Predecessor};
-use super::{DDL_RECOVERY, RESUME_DEADLINE, Server, owner};
-use crate::catalog::ddl;
+use super::{RECOVERY, RESUME_DEADLINE, Server, owner};
 use crate::catalog::owner::Owner;
+use crate::catalog::{ddl, transactions};
 use crate::client::{Arrival, Arrivals};
 use crate::net::passing::Line;
 use crate::net::pump::Pumps;
@@ -80,7 +80,8 @@ impl Server {
             store.steward().take();
             tracing::info!("the catalog is ours");
             tokio::join!(
-                ddl::keep_recovering(store.clone(), DDL_RECOVERY),
+                ddl::keep_recovering(store.clone(), RECOVERY),
+                transactions::keep_recovering(store.clone(), RECOVERY),
                 owner::keep(owner, gates, store.clone()),
             );
         }));

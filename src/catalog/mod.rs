@@ -17,6 +17,7 @@ pub mod reserved;
 mod roles;
 mod steward;
 mod store;
+pub mod transactions;
 
 pub use roles::{Role, RoleReader};
 pub use steward::{GivenUp, Permit, Steward};

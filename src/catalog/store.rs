@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio_postgres::{Client, GenericClient, IsolationLevel};
 
 use super::addresses::follow;
@@ -43,6 +43,7 @@ pub struct Store {
     client: Mutex<Option<Arc<Mutex<Client>>>>,
     routes: Arc<Routes>,
     steward: Steward,
+    leftovers: Notify,
 }
 
 impl Store {
@@ -79,7 +80,13 @@ impl Store {
             client: Mutex::new(Some(Arc::new(Mutex::new(client)))),
             routes: Arc::new(Routes::new(table)),
             steward: Steward::default(),
+            leftovers: Notify::new(),
         })
+    }
+
+    /// Told when a client's transaction may have been left prepared on a node.
+    pub fn leftovers(&self) -> &Notify {
+        &self.leftovers
     }
 
     pub fn routes(&self) -> &Arc<Routes> {

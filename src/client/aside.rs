@@ -40,8 +40,10 @@ impl Client {
         let Some(pool) = self.pool(node) else {
             return Ok(Err(Some(Report::error("40001", "the node has just been removed"))));
         };
+        // Two such could each wait for the connection that the other has.
+        let holds = self.server.is_some();
         let drawn = self.parts.session.wants_drawn().and_then(|m| pool.lease_where_drawn(m));
-        let granted = match drawn.map_or_else(|| pool.lease(self.worker.index), Lease::Now) {
+        let granted = match drawn.map_or_else(|| pool.lease(self.worker.index, holds), Lease::Now) {
             Lease::Now(conn) => Ok(conn),
             Lease::Later(waiting) => {
                 let since = Instant::now();
@@ -145,18 +147,6 @@ impl Client {
         .await
     }
 
-    /// Waits for a node's part of the client's statement, while the client is listened to.
-    pub(super) async fn beside<T>(
-        &mut self,
-        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Result<T, End> {
-        std::future::poll_fn(|cx| match poll(cx) {
-            Poll::Ready(arrived) => Poll::Ready(Ok(arrived)),
-            Poll::Pending => self.poll_left(cx).map(Err),
-        })
-        .await
-    }
-
     /// Sends the client what it was answered and reads what it sends. Ready when it has left, without
     /// having said that what it sent is to be carried out all the same.
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -185,7 +175,7 @@ pub(super) fn cancelled() -> Report {
 }
 
 /// Whether Terminate stands behind the requests: the client meant to leave them to us.
-fn says_goodbye(input: &BytesMut) -> bool {
+pub(super) fn says_goodbye(input: &BytesMut) -> bool {
     let mut rest = &input[..];
     while let Ok(Some(h)) = frame::header(rest) {
         if h.tag == b'X' {

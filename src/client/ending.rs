@@ -4,6 +4,7 @@ use std::io;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use super::aside::says_goodbye;
 use super::relay::Client;
 use super::worker::Worker;
 use crate::pool::Leased;
@@ -59,6 +60,13 @@ impl Client {
             && (stuck || !session.is_waiting_for_server())
     }
 
+    /// A read of several nodes is for nobody: it has not said that what it sent is to be carried out.
+    pub(super) fn has_left_a_read(&self) -> bool {
+        self.leaving == Leaving::HungUp
+            && self.parts.session.reads_from_several()
+            && !says_goodbye(&self.input)
+    }
+
     /// Without Sync the node keeps its answers to itself, and no Sync will come.
     pub(super) fn ask_for_answers(&mut self) {
         if let (true, Some(conn)) = (self.unflushed, &mut self.server) {
@@ -70,27 +78,30 @@ impl Client {
     /// The server connection broke off. A session that has nothing on it goes on without.
     pub(super) fn server_gone(&mut self, error: Option<io::Error>) -> Result<(), End> {
         let told = self.parts.session.broken() == Some("the node has closed the connection");
+        let report = |make: fn(&'static str, &'static str) -> Report| {
+            let report = make("08006", "the node closed the connection unexpectedly");
+            match &error {
+                Some(e) => report.detail(e.to_string()),
+                None => report,
+            }
+        };
+        if self.loses_part(&report(|code, text| Report::error(code, text))) {
+            return Ok(());
+        }
         let idle = self.parts.session.is_idle() && !self.parts.session.is_bound();
-        let worker = self.worker.clone();
-        worker.with_env(|env| self.parts.session.unlink(env));
-        self.parts.cancel.idle();
-        self.server = None;
+        self.unlink();
         if idle {
             return Ok(());
         }
         if told {
             return Err(End::Told);
         }
-        let mut report = Report::fatal("08006", "the node closed the connection unexpectedly");
-        if let Some(e) = error {
-            report = report.detail(e.to_string());
-        }
-        Err(report.into())
+        Err(report(|code, text| Report::fatal(code, text)).into())
     }
 
     /// The console has asked for it.
     pub(super) fn killed(&self) -> End {
-        if self.amid_row || self.parts.session.is_amid_message() {
+        if self.parts.session.is_amid_message() {
             // Half of a message is with the client: what would follow is no message to it.
             return End::Client;
         }
@@ -99,23 +110,27 @@ impl Client {
 
     /// The client is gone: what it left running is cancelled, and its transaction ends.
     pub(super) async fn abandon_server(&mut self) {
-        let Some((conn, waiting)) = self.take_server() else { return };
-        if waiting {
-            let timeout = self.worker.shared.config.load().pool.connect_timeout;
-            abandon(conn, timeout).await;
-        }
-        // Closing ends the transaction, whatever state it was in.
+        let left = self.take_servers();
+        let timeout = self.worker.shared.config.load().pool.connect_timeout;
+        futures_util::future::join_all(left.into_iter().map(|conn| abandon(conn, timeout))).await;
     }
 
-    /// Takes its connection from the session; true: a statement is under way on it.
-    fn take_server(&mut self) -> Option<(Leased, bool)> {
-        let waiting = self.parts.session.is_waiting_for_server();
-        if self.parts.session.is_linked() {
-            let worker = self.worker.clone();
-            worker.with_env(|env| self.parts.session.unlink(env));
+    /// Takes its connections from the session: those on which a statement is under way. Closing the
+    /// others ends the transaction, whatever state it was in.
+    fn take_servers(&mut self) -> Vec<Leased> {
+        if self.parts.session.is_committing() {
+            self.worker.shared.store.leftovers().notify_one();
         }
-        self.parts.cancel.idle();
-        self.server.take().map(|conn| (conn, waiting))
+        let mut left = Vec::new();
+        while self.parts.session.is_linked() {
+            let waiting = self.parts.session.is_waiting_for_link();
+            if let (Some(conn), true) = (self.unlink(), waiting) {
+                left.push(conn);
+            }
+        }
+        left.extend(self.server.take());
+        left.append(&mut self.resting);
+        left
     }
 
     /// Sends what is left to be said, the reason last, and closes.
@@ -138,7 +153,7 @@ impl Client {
 /// what it has asked for must not run on.
 impl Drop for Client {
     fn drop(&mut self) {
-        if let Some((conn, true)) = self.take_server() {
+        for conn in self.take_servers() {
             abandon_aside(conn, &self.worker);
         }
     }

@@ -5,22 +5,13 @@
 use bytes::{Buf, BytesMut};
 
 use super::relay::{Client, READ_AHEAD};
-use crate::session::{Io, Session};
+use crate::session::Io;
 use crate::wire::backend::Report;
 use crate::wire::frame;
 
 impl Client {
     /// Answers the message in front, which could not be taken, with an error.
     pub(super) fn refuse_front(&mut self, report: Report) {
-        self.end_front(|session, tag, io| session.refuse(tag, report, io));
-    }
-
-    /// Ends the message in front with an error of its job, of whose answer the client has had parts.
-    pub(super) fn fail_front(&mut self, answered: usize, report: Report) {
-        self.end_front(|session, tag, io| session.job_failed(tag, answered, report, io));
-    }
-
-    fn end_front(&mut self, end: impl FnOnce(&mut Session, u8, &mut Io<'_>)) {
         let tag = match self.again.pop_front() {
             Some(frame) => frame[0],
             None => {
@@ -39,7 +30,7 @@ impl Client {
             None => &mut none,
         };
         let mut io = Io { client: self.out.buf(), server: to_server };
-        end(&mut self.parts.session, tag, &mut io);
+        self.parts.session.refuse(tag, report, &mut io);
     }
 
     /// Takes the message in front off, as its job is done.

@@ -256,7 +256,7 @@ async fn server_status(
                 None => shared.pools.doors.pass(database).await,
             }
         }
-        let leased = match (pool.lease(worker.index), old.take()) {
+        let leased = match (pool.lease(worker.index, false), old.take()) {
             (Lease::Now(conn), _) => Ok(conn),
             (Lease::Later(_), Some(old)) => return Ok(old),
             (Lease::Later(mut waiting), None) => std::future::poll_fn(|cx| waiting.poll(cx)).await,

@@ -10,6 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -24,9 +25,9 @@ use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, Pool, PoolError};
-use crate::session::{Flow, Io, Job, Need};
+use crate::session::{Flow, Io, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::{Epoch, NodeId};
+use crate::topology::Epoch;
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -43,16 +44,20 @@ pub struct Client {
     pub(super) input: BytesMut,
     pub(super) out: Out,
     pub(super) parts: Parts,
+    /// The server connection in hand, and the others that the session holds, in its order.
     pub(super) server: Option<Leased>,
+    pub(super) resting: Vec<Leased>,
+    /// Its statement is cancelled to end a deadlock over several nodes.
+    pub(super) chosen: Arc<AtomicBool>,
+    /// It was noted that it holds several connections.
+    pub(super) several: bool,
     /// Requests to be given to the session again before anything new.
     pub(super) again: VecDeque<Vec<u8>>,
     /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
-    copying: (usize, bool),
+    pub(super) copying: (usize, bool),
     /// The client's part of the COPY has been passed on whole.
     pub(super) copied: bool,
     pub(super) leaving: Leaving,
-    /// A gather has passed on only the beginning of a row.
-    pub(super) amid_row: bool,
     /// The client is gone and has asked for what is under way to be carried out: nobody reads it.
     muted: bool,
     /// Something was sent to the node since it was last asked to flush its answers.
@@ -61,7 +66,7 @@ pub struct Client {
     sent_at: Option<Instant>,
     pub(super) idling: Idling,
     /// When the transaction asked for its connection.
-    linked_at: Option<Instant>,
+    pub(super) linked_at: Option<Instant>,
     /// What the client was told of the server's parameters, when they were last looked at.
     told: u64,
     /// The pools used under this routing table.
@@ -96,11 +101,13 @@ impl Client {
             out: Out::default(),
             parts,
             server: None,
+            resting: Vec::new(),
+            chosen: Arc::default(),
+            several: false,
             again: VecDeque::new(),
             copying: (0, false),
             copied: false,
             leaving: Leaving::No,
-            amid_row: false,
             muted: false,
             unflushed: false,
             sent_at: None,
@@ -133,7 +140,7 @@ impl Client {
             End::Client | End::HandedOver => false,
         };
         self.parts.session.ends();
-        self.release();
+        self.give_back();
         self.abandon_server().await;
         if told {
             self.farewell().await;
@@ -145,21 +152,25 @@ impl Client {
         loop {
             // A transaction that has ended gives its connection up before what was pipelined behind
             // it is looked at: that may need another node.
-            self.release();
+            self.follow();
             let need = match self.take_messages() {
                 Ok(need) => need,
                 Err(end) => return end,
             };
-            let released = self.release();
+            let released = self.follow();
             self.stop_listening();
             let met = match need {
-                Some(Need::Lease(_) | Need::Job(_)) if self.is_shut_out() => {
+                Some(Need::Lease(_) | Need::Ddl(_)) if self.is_shut_out() => {
                     self.wait_at_the_door().await.map(|()| true)
                 }
                 Some(Need::Lease(node)) => self.lease(node).await.map(|()| true),
+                Some(Need::Turn(node)) => {
+                    self.turn(node);
+                    Ok(true)
+                }
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 // Boxed, so that who never has one does not carry its size.
-                Some(Need::Job(job)) => Box::pin(self.job(*job)).await.map(|()| true),
+                Some(Need::Ddl(ddl)) => Box::pin(self.ddl(*ddl)).await.map(|()| true),
                 Some(Need::Listen(channels)) => {
                     Box::pin(self.listen(channels)).await.map(|()| true)
                 }
@@ -180,6 +191,10 @@ impl Client {
             if self.leaving != Leaving::No {
                 if self.is_finished() {
                     return End::Client;
+                }
+                if self.has_left_a_read() {
+                    return Report::fatal("57014", "the client left while its statement ran")
+                        .into();
                 }
                 self.ask_for_answers();
             }
@@ -300,85 +315,6 @@ impl Client {
         }
     }
 
-    /// Gives the connection back when the session lets go of it; true if it did.
-    fn release(&mut self) -> bool {
-        if !self.parts.session.lets_go() {
-            return false;
-        }
-        let again = self.parts.session.take_retry();
-        let worker = self.worker.clone();
-        let released = worker.with_env(|env| self.parts.session.take_released(env));
-        let gone = released.is_some();
-        if let Some(facts) = released {
-            self.parts.cancel.idle();
-            if let Some(mut conn) = self.server.take() {
-                conn.facts = facts;
-                if self.copying.0 > 0 && self.copying.1 {
-                    // The COPY failed while a message of its data was half passed on. The node
-                    // would take what the next client says for the other half.
-                    conn.facts.spent = true;
-                    self.copying.1 = false;
-                }
-                conn.info.set_requested(self.parts.info.requested_at());
-                conn.give(self.worker.index);
-            }
-            if let Some(at) = self.linked_at.take() {
-                self.parts.stats.transaction.record(at.elapsed());
-            }
-            self.parts.stats.transactions.inc();
-            self.count();
-        }
-        self.again.extend(again);
-        gone
-    }
-
-    /// Gets a connection to `node` and links the session to it.
-    async fn lease(&mut self, node: NodeId) -> Result<(), End> {
-        // A pinned or used-up link is never exchanged, so there is none now.
-        debug_assert!(self.server.is_none());
-        self.linked_at = Some(Instant::now());
-        let mut conn = match self.borrow(node).await? {
-            Ok(conn) => conn,
-            Err(refused) => {
-                if let Some(report) = refused {
-                    self.refuse_front(report);
-                }
-                return Ok(());
-            }
-        };
-        self.parts.cancel.linked([conn.cancel.clone()]);
-        self.parts.stats.server_assignments.inc();
-        let facts = std::mem::take(&mut conn.facts);
-        self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
-        self.server = Some(conn);
-        Ok(())
-    }
-
-    /// The session is linked to this connection already: it has brought it along.
-    pub(super) fn holds(&mut self, conn: Leased) {
-        conn.serves(self.parts.info.id);
-        self.parts.session.shares(&conn.facts);
-        self.parts.cancel.linked([conn.cancel.clone()]);
-        self.linked_at = Some(Instant::now());
-        self.server = Some(conn);
-    }
-
-    async fn job(&mut self, job: Job) -> Result<(), End> {
-        self.parts.info.set_state(ClientState::Active);
-        match job {
-            Job::Gather(gather) => self.gather(gather).await,
-            Job::Ddl { sql, before, behind } => self.ddl(sql, &before, &behind).await,
-        }
-    }
-
-    /// A job is a transaction of its own, of one statement.
-    pub(super) fn count_job(&mut self, begun: Instant) {
-        let (stats, took) = (&self.parts.stats, begun.elapsed());
-        stats.query.record(took);
-        stats.transaction.record(took);
-        stats.transactions.inc();
-    }
-
     /// A message of COPY data is half read.
     pub(super) fn is_copying(&self) -> bool {
         self.copying.0 > 0
@@ -436,6 +372,10 @@ impl Client {
                         self.parts.stats.bytes_from_nodes.add(n as u64);
                         let worker = self.worker.clone();
                         let (session, out) = (&mut self.parts.session, &mut self.out);
+                        if !self.resting.is_empty() && self.chosen.load(Ordering::Relaxed) {
+                            self.chosen.store(false, Ordering::Relaxed);
+                            session.is_deadlocked();
+                        }
                         let took = worker.with_env(|env| {
                             let mut io = Io { client: out.buf(), server: conn.output.buf() };
                             session.server(&mut conn.input, env, &mut io)
@@ -459,6 +399,7 @@ impl Client {
                 }
             }
         }
+        self.send_to_resting(cx);
         if progress {
             return Poll::Ready(Event::Progress);
         }
@@ -560,11 +501,12 @@ impl Client {
     }
 
     /// Moves the session's counters to the worker's.
-    fn count(&mut self) {
+    pub(super) fn count(&mut self) {
         let c = std::mem::take(&mut self.parts.session.counters);
         let s = &self.parts.stats;
         s.statements(PlanKind::SingleShard).add(c.shard);
         s.statements(PlanKind::SingleNode).add(c.home);
+        s.statements(PlanKind::EveryNode).add(c.every);
         s.statements(PlanKind::Refused).add(c.refused);
         c.errors.each().for_each(|(blame, n)| s.errors(blame).add(n));
         s.retries.add(c.retries);

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::analysis::Analyses;
 pub use super::cancel::Registration;
+use super::deadlocks::Deadlocks;
 use super::listeners::Listeners;
 use super::reported::Reported;
 use super::roles::{Kept, Roles};
@@ -53,6 +54,7 @@ pub struct Shared {
     pub mover: Arc<Mover>,
     pub pools: Arc<Pools>,
     pub cancels: Arc<Cancels>,
+    pub deadlocks: Arc<Deadlocks>,
     pub registry: Arc<Registry>,
     /// TLS to clients, when it is offered.
     pub tls: ArcSwapOption<ServerTls>,
@@ -109,6 +111,7 @@ impl Shared {
             mover,
             pools,
             cancels: Arc::default(),
+            deadlocks: Arc::default(),
             registry,
             tls: ArcSwapOption::new(tls),
             control,

@@ -3,12 +3,15 @@
 //! [`fold`] combines partial aggregates as the combine functions of `pg_aggregate` do. What it
 //! cannot combine exactly it does not combine: the statement is refused before a row is sent.
 
+mod answer;
 mod decimal;
 mod float;
 
 use std::cmp::Ordering;
 
 use crate::router::plan::Fold;
+
+pub use answer::Answer;
 
 /// A column of a RowDescription, as far as merging needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

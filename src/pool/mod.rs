@@ -324,7 +324,7 @@ impl Pool {
     }
 
     /// A connection for one transaction: at once, or when it is this caller's turn.
-    pub fn lease(self: &Arc<Self>, worker: Worker) -> Lease {
+    pub fn lease(self: &Arc<Self>, worker: Worker, holds: bool) -> Lease {
         let mut shared = self.lock();
         while let Some(id) = shared.state.take_now(worker) {
             match shared.idle.remove(&id) {
@@ -343,7 +343,7 @@ impl Pool {
         shared.waiters.insert(id, tx);
         let mut fx = Vec::new();
         let (now, patience) = (Instant::now(), self.home.config.load().queue_timeout);
-        shared.state.take(worker, id, now, patience, &mut fx);
+        shared.state.take(worker, id, now, patience, holds, &mut fx);
         self.act(shared, fx, None);
         let deadline = Box::pin(tokio::time::sleep_until((now + patience).into()));
         Lease::Later(Waiting { pool: self.clone(), worker, id, rx, deadline, expired: false })

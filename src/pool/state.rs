@@ -13,7 +13,9 @@
 //! worker opened it, and one is opened only where none is idle.
 //!
 //! The line is fair: a connection that comes back goes to whoever has waited longest, and a
-//! newcomer never overtakes the line.
+//! newcomer never overtakes the line. But for who holds a connection of another pool already: two such
+//! could each wait for what the other holds. It comes first, and is opened a connection beyond the limit
+//! where none is idle. Of those there are no more at once than all pools have connections.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -54,6 +56,8 @@ struct Waiter {
     worker: Worker,
     since: Instant,
     deadline: Instant,
+    /// It holds a connection of another pool.
+    holds: bool,
 }
 
 /// What a pool is held to.
@@ -148,10 +152,18 @@ impl State {
         waiter: WaiterId,
         now: Instant,
         patience: Duration,
+        holds: bool,
         fx: &mut Vec<Effect>,
     ) {
         let deadline = now + patience;
-        self.waiting.push_back(Waiter { id: waiter, worker, since: now, deadline });
+        let waiter = Waiter { id: waiter, worker, since: now, deadline, holds };
+        match holds {
+            true => {
+                let at = self.waiting.iter().position(|w| !w.holds).unwrap_or(self.waiting.len());
+                self.waiting.insert(at, waiter);
+            }
+            false => self.waiting.push_back(waiter),
+        }
         self.serve(fx);
         for _ in 0..self.missing() {
             self.open(worker, fx);
@@ -257,7 +269,7 @@ impl State {
         while let Some(first) = self.waiting.pop_front() {
             let chosen = self.choice(first.worker);
             // Borrowing across workers costs wake-ups, so it comes after opening one of our own.
-            let room = self.total() < self.terms.limit;
+            let room = self.total() < self.terms.limit || first.holds;
             let at = chosen.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
             let Some(at) = at else {
                 self.waiting.push_front(first);
@@ -268,10 +280,10 @@ impl State {
             fx.push(Effect::Grant { waiter: first.id, conn });
         }
         // One open per waiter that none is under way for.
-        let unserved: Vec<Worker> =
-            self.waiting.iter().skip(self.opening).map(|w| w.worker).collect();
-        for worker in unserved {
-            if self.total() >= self.terms.limit {
+        let unserved: Vec<(Worker, bool)> =
+            self.waiting.iter().skip(self.opening).map(|w| (w.worker, w.holds)).collect();
+        for (worker, holds) in unserved {
+            if self.total() >= self.terms.limit && !holds {
                 break;
             }
             self.open(worker, fx);
@@ -306,7 +318,11 @@ mod tests {
         }
         fn take(&mut self, worker: Worker, waiter: u64) -> Vec<Effect> {
             let patience = Duration::from_secs(waiter);
-            self.pool.take(worker, WaiterId(waiter), self.now, patience, &mut self.fx);
+            self.pool.take(worker, WaiterId(waiter), self.now, patience, false, &mut self.fx);
+            std::mem::take(&mut self.fx)
+        }
+        fn take_holding(&mut self, waiter: u64) -> Vec<Effect> {
+            self.pool.take(0, WaiterId(waiter), self.now, MINUTE, true, &mut self.fx);
             std::mem::take(&mut self.fx)
         }
         fn then(&mut self, f: impl FnOnce(&mut State, Instant, &mut Vec<Effect>)) -> Vec<Effect> {
@@ -317,6 +333,25 @@ mod tests {
 
     fn grant(waiter: u64, conn: u64) -> Effect {
         Effect::Grant { waiter: WaiterId(waiter), conn: ConnId(conn) }
+    }
+
+    #[test]
+    fn who_holds_another_connection_overtakes_the_line_and_the_limit() {
+        let mut s = Story::new(1);
+        s.take(0, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(9), 0, fx));
+        assert_eq!(s.take(0, 2), []);
+        assert_eq!(s.take_holding(3), [Effect::Open { worker: 0 }]);
+        assert_eq!(s.take_holding(4), [Effect::Open { worker: 0 }]);
+        assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(10), 0, fx)), [grant(3, 10)]);
+        assert_eq!(
+            s.then(|p, now, fx| p.give(now, ConnId(9), 0, fx)),
+            [Effect::Close { conn: ConnId(9) }]
+        );
+        assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(11), 0, fx)), [grant(4, 11)]);
+        // Back within the limit the line goes on.
+        s.then(|p, now, fx| p.give(now, ConnId(10), 0, fx));
+        assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(11), 0, fx)), [grant(2, 11)]);
     }
 
     #[test]

@@ -2,16 +2,9 @@
 
 use std::sync::Arc;
 
-use super::extended::Stop;
 use super::{Env, Need, Session, Statement};
 use crate::router::analysis::{Analysed, Under, is_long};
 use crate::router::plan::Plan;
-
-impl From<Need> for Stop {
-    fn from(need: Need) -> Self {
-        Self::Wait(need)
-    }
-}
 
 impl Session {
     /// What [`Need::Analysis`] asked for is there. It is kept until the message that needs it is taken.

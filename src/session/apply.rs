@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::link::{Done, Expect, Link, Reply, Undo};
 use super::patience::PARAMETERS;
+use super::prelude::is_repeatable;
 use super::{Pending, Session, Statement};
 use crate::router::plan::{Control, PREPARE, Traces};
 use crate::router::{mentions_last_value, mentions_prepared};
@@ -17,13 +18,20 @@ impl Session {
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
         match &done.control {
-            Control::None | Control::Begin | Control::Pure | Control::Vacate(_) => {}
+            Control::None | Control::Pure | Control::Vacate(_) => {}
+            Control::Begin => {
+                if self.begin_text.is_empty() {
+                    self.begin_text.extend_from_slice(sql.as_bytes());
+                }
+            }
             Control::Local => self.settings.set_local(),
             Control::Commit | Control::PrepareTransaction => {
+                self.begin_text.clear();
                 self.settings.commit();
                 self.channels.commit();
             }
             Control::Rollback => {
+                self.begin_text.clear();
                 self.settings.rollback();
                 self.channels.rollback();
             }
@@ -31,11 +39,13 @@ impl Session {
             Control::CommitAndChain => {
                 self.settings.commit();
                 self.channels.commit();
+                self.prelude.clear();
                 self.epoch = None;
             }
             Control::RollbackAndChain => {
                 self.settings.rollback();
                 self.channels.rollback();
+                self.prelude.clear();
                 self.epoch = None;
             }
             Control::Savepoint(name) => {
@@ -76,18 +86,14 @@ impl Session {
                 self.patience.reset();
                 self.settings.discard();
                 self.channels.discard();
+                self.sequences_discarded();
                 if let Some(link) = &mut self.link {
                     link.discarded = true;
-                }
-                self.pinned = None;
-                self.sequences_discarded();
-                if self.bound.take().is_some()
-                    && let Some(link) = &mut self.link
-                {
+                    link.residue.pinned = None;
                     // A library stays loaded, and who knows what else.
-                    link.facts.spent = true;
+                    link.facts.spent |= link.residue.bound.take().is_some();
+                    link.residue.nothing_is_left();
                 }
-                self.nothing_is_left();
                 self.all_deallocated();
             }
             Control::Deallocate(Some(name)) => {
@@ -107,7 +113,9 @@ impl Session {
                 self.look_again();
             }
             Control::Bind(why) => {
-                self.bound.get_or_insert(why);
+                if let Some(residue) = self.residue() {
+                    residue.bound.get_or_insert(why);
+                }
                 self.is_pinned_by(why);
             }
             Control::Leaves(traces) => {
@@ -148,20 +156,22 @@ impl Session {
         }
     }
 
-    /// While a transaction does nothing but what can be repeated on another node, that is noted.
+    /// What the open transaction sets is noted, for nodes that take part later; while it does nothing
+    /// else it may begin anew on another one.
     fn extend_prelude(&mut self, done: &Done) {
-        const LONGEST: usize = 64;
-        const MOST_BYTES: usize = 64 << 10;
-        if !self.movable {
-            return;
+        if let (Control::Leaves(traces), Some(link)) = (&done.control, &self.link) {
+            let strange = |f: &String| !link.facts.harmless.knows(f);
+            if traces.code || !traces.parameters.is_empty() || traces.functions.iter().any(strange)
+            {
+                self.prelude.lose();
+            }
         }
-        let bytes: usize = self.prelude.iter().map(String::len).sum();
-        let fits = self.prelude.len() < LONGEST && bytes + done.sql.len() <= MOST_BYTES;
-        if is_repeatable(&done.control) && fits {
-            self.prelude.push(done.sql.clone());
-        } else if !matches!(done.control, Control::Pure | Control::Begin | Control::Deallocate(_)) {
-            self.movable = false;
+        if !self.begin_text.is_empty() {
+            self.prelude.note(&done.control, &done.sql);
         }
+        let harmless =
+            matches!(done.control, Control::Pure | Control::Begin | Control::Deallocate(_));
+        self.movable &= !self.prelude.is_lost() && (harmless || is_repeatable(&done.control));
     }
 
     /// From here on the name is this statement's.
@@ -243,18 +253,4 @@ impl Session {
             self.undo(&undo);
         }
     }
-}
-
-/// Done again on another node it has the same effect, on the open transaction alone.
-pub(super) fn is_repeatable(control: &Control) -> bool {
-    matches!(
-        control,
-        Control::Local
-            | Control::LocalPath
-            | Control::Set(_)
-            | Control::SetEach(_)
-            | Control::Savepoint(_)
-            | Control::Release(_)
-            | Control::RollbackTo(_)
-    )
 }

@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use super::link::{Expect, Fate, Reply};
+use super::link::{Expect, Fate, Link, Reply};
 use super::{Io, Session};
 use crate::router::plan::{Plan, Traces};
 use crate::router::table_changes;
@@ -134,29 +134,31 @@ impl Question {
 impl Session {
     /// The text is about to be sent: what it uses may have functions behind it.
     pub(super) fn uses_tables(&mut self, plan: &Plan) {
-        let Some(link) = self.link.as_ref().filter(|_| !plan.tables.is_empty()) else { return };
+        let Some(link) = self.link.as_mut().filter(|_| !plan.tables.is_empty()) else { return };
         let Some(behind) = &link.facts.behind.0 else { return };
         let known = behind.load();
         let functions = match known.as_ref().filter(|k| k.since == table_changes()) {
             Some(known) if known.functions.is_empty() => return,
             Some(known) => of_tables(&known.functions, &plan.tables),
             None => {
-                self.behind.due = true;
-                let new = plan.tables.iter().filter(|t| !self.behind.used.contains(t));
+                let question = &mut link.residue.behind;
+                question.due = true;
+                let new = plan.tables.iter().filter(|t| !question.used.contains(t));
                 let new: Vec<_> = new.cloned().collect();
-                self.behind.used.extend(new);
+                question.used.extend(new);
                 return;
             }
         };
-        self.leaves(&Traces { functions, ..Traces::default() });
+        drop(known);
+        link.leaves(&Traces { functions, ..Traces::default() });
     }
 
     /// Asks the server, when there is something to ask and nothing else is under way.
     pub(super) fn ask_what_is_behind(&mut self, io: &mut Io<'_>) {
-        let due = self.behind.due;
-        let Some(link) = self.link.as_mut().filter(|l| due && l.is_free()) else { return };
-        self.behind.due = false;
-        self.behind.asked = Some(table_changes());
+        let due = |l: &&mut Link| l.residue.behind.due && l.is_free();
+        let Some(link) = self.link.as_mut().filter(due) else { return };
+        link.residue.behind.due = false;
+        link.residue.behind.asked = Some(table_changes());
         link.unnamed = None;
         frontend::put_parse(io.server, b"", QUESTION.as_bytes(), &[]);
         frontend::put_bind(io.server, b"", b"", &[0; 6]);
@@ -170,31 +172,32 @@ impl Session {
 
     /// A row of the answer.
     pub(super) fn is_behind(&mut self, body: &[u8]) {
-        let Some(row) = data_row(body) else { return };
+        let (Some(row), Some(residue)) = (data_row(body), self.residue()) else { return };
         let text = |v: &Option<&[u8]>| String::from_utf8_lossy(v.unwrap_or_default()).into_owned();
         if let [table, function] = row.as_slice() {
-            self.behind.functions.entry(text(table)).or_default().push(text(function));
+            residue.behind.functions.entry(text(table)).or_default().push(text(function));
         }
     }
 
     /// The answer is complete.
     pub(super) fn know_what_is_behind(&mut self) {
-        let Question { asked, used, functions, due } = std::mem::take(&mut self.behind);
-        self.behind.due = due;
+        let Some(link) = &mut self.link else { return };
+        let question = &mut link.residue.behind;
+        let Question { asked, used, functions, due } = std::mem::take(question);
+        question.due = due;
         let of_used = of_tables(&functions, &used);
-        if let (Some(since), Some(link)) = (asked, &self.link)
-            && let Some(behind) = &link.facts.behind.0
-        {
+        if let (Some(since), Some(behind)) = (asked, &link.facts.behind.0) {
             behind.store(Some(Arc::new(Known { since, functions })));
         }
-        self.leaves(&Traces { functions: of_used, ..Traces::default() });
+        link.leaves(&Traces { functions: of_used, ..Traces::default() });
     }
 
     /// The server did not say: the next statement asks again, and this one is looked after.
     pub(super) fn cannot_know_what_is_behind(&mut self) {
-        if self.behind.asked.is_some() {
-            self.behind = Question::default();
-            self.leaves(&Traces { code: true, ..Traces::default() });
+        let asked = |l: &&mut Link| l.residue.behind.asked.is_some();
+        if let Some(link) = self.link.as_mut().filter(asked) {
+            link.residue.behind = Question::default();
+            link.leaves(&Traces { code: true, ..Traces::default() });
         }
     }
 }

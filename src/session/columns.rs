@@ -12,9 +12,9 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::extended::Stop;
 use super::link::{Expect, Fate, Link, Reply};
 use super::prepared::{StatementId, server_name};
+use super::stop::Stop;
 use super::{Env, Io, Need, Session, Statement};
 use crate::topology::NodeId;
 use crate::wire::backend::{Report, Routine};

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::link::{Expect, Fate, Reply};
 use super::prepared::{server_name, statement_id};
-use super::{Io, Session, Statement, check};
+use super::{Io, Session, Statement, residue};
 use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frontend;
@@ -112,7 +112,7 @@ impl Session {
             e.undo.content = Some((id, link.facts.prepared.remove(&id)));
             link.push(e);
         }
-        let checks = std::mem::take(&mut link.facts.checks).then(|| check::NAME.to_vec());
+        let checks = std::mem::take(&mut link.facts.checks).then(|| residue::NAME.to_vec());
         let named = std::mem::take(&mut link.named).into_keys();
         for name in checks.into_iter().chain(named) {
             frontend::put_named(io.server, b'C', b'S', &name);

@@ -8,32 +8,15 @@
 use std::rc::Rc;
 
 use super::link::{Expect, Fate, Reply, Undo};
+use super::participants::may_write;
 use super::simple::may_move;
+use super::stop::Stop;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::analysis::{Under, is_long};
 use crate::router::place::{BindValues, Place};
 use crate::router::plan::{Control, Kind};
-use crate::wire::ProtocolError;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
-
-/// Why a message was not taken: it must wait, or it is refused.
-pub(super) enum Stop {
-    Wait(Need),
-    Refuse(Box<Report>),
-}
-
-impl From<ProtocolError> for Stop {
-    fn from(malformed: ProtocolError) -> Self {
-        Report::from(malformed).into()
-    }
-}
-
-impl From<Report> for Stop {
-    fn from(r: Report) -> Self {
-        Self::Refuse(Box::new(r))
-    }
-}
 
 impl Session {
     pub(super) fn extended(
@@ -73,7 +56,7 @@ impl Session {
                     // That the transaction has failed comes first.
                     let home = env.routes.home().id;
                     let place = Place::Node { node: home, touches: Vec::new() };
-                    if let Err(Stop::Wait(need)) = self.reach(&place, env, io) {
+                    if let Err(Stop::Wait(need)) = self.reach(&place, false, env, io) {
                         return Flow::Wait(need);
                     }
                 }
@@ -104,9 +87,15 @@ impl Session {
             b'D' => self.describe(frontend::named(body)?, env, io),
             b'E' => {
                 let (portal, limit) = frontend::execute(body)?;
-                self.execute(portal, limit, io)
+                self.execute(portal, limit, env, io)
             }
-            b'C' => self.close(frontend::named(body)?, io),
+            b'C' => {
+                let named = frontend::named(body)?;
+                if let Named::Portal(portal) = named {
+                    self.turn_to_portal(portal, env, io)?;
+                }
+                self.close(named, io)
+            }
             b'H' => {
                 frontend::empty(body)?;
                 self.flush(env, io)
@@ -127,6 +116,7 @@ impl Session {
         if self.meaning_is_open() || !p.name.is_empty() && self.is_name_open(p.name) {
             return Err(Stop::Wait(Need::Quiet));
         }
+        self.cut_batch(env, io)?;
         let plan = self.plan_text(p.text, env)?;
         if let Kind::Refused(report) = &plan.kind {
             return Err((**report).clone().into());
@@ -152,7 +142,7 @@ impl Session {
         if several && !self.in_segment() {
             // No node takes that, and any of them says so, in its own words.
             let node = self.node().unwrap_or(home);
-            self.reach(&Place::Node { node, touches: Vec::new() }, env, io)?;
+            self.reach(&Place::Node { node, touches: Vec::new() }, false, env, io)?;
         }
         let meant = env.moments.parsed_by(self.settings.search_path());
         let mut statement = Statement::new(p.text, p.oids, plan, meant);
@@ -181,7 +171,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
         let place = self.parsing_place(env.routes, || std::iter::once(kind));
-        self.reach(&place, env, io)?;
+        self.reach(&place, false, env, io)?;
         frontend::put_parse(io.server, b"", p.text, p.oids);
         let mut e = Expect::new(Reply::Parse, Fate::Swallow);
         if let Some(link) = &mut self.link {
@@ -239,12 +229,14 @@ impl Session {
         if self.meaning_is_open() {
             return Err(Stop::Wait(Need::Quiet));
         }
+        self.cut_batch(env, io)?;
         let statement = self.statement(b.statement)?;
         let plan = self.fresh_plan(&statement, env)?;
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Err(Stop::Wait(Need::Quiet));
         }
-        if let Some(report) = self.refuses_execute(&plan) {
+        let refused = self.refuses_execute(&plan).or_else(|| self.refuses_over_nodes(&plan));
+        if let Some(report) = refused {
             return Err(report.into());
         }
         let bytes = statement.text.len() + b.rest.len();
@@ -258,10 +250,9 @@ impl Session {
         let values = BindValues { bind: &b, oids: &statement.oids };
         let place = match self.place_to_fail() {
             Some(place) => place,
-            None => crate::router::place_of(&plan, &values, env.routes)?,
+            None => self.at_pin(&plan, crate::router::place_of(&plan, &values, env.routes)?),
         };
-        let job = matches!(place, Place::Every { .. })
-            || plan.kind == Kind::Ddl && self.place_to_fail().is_none();
+        let batch = self.is_batch(&plan, &place);
         let virtual_control = self.link.is_none()
             && b.portal.is_empty()
             && matches!(
@@ -277,9 +268,12 @@ impl Session {
                         Status::Transaction | Status::Failed
                     )
             );
-        if job || virtual_control {
-            if job {
-                self.before_job(&plan.kind, &place, env)?;
+        if let Some(report) = self.refuses_name(b.portal, &place) {
+            return Err(report.into());
+        }
+        if batch || virtual_control {
+            if batch {
+                self.before_batch(&plan, &place, env, io)?;
             }
             self.remember_portal(b.portal, &statement);
             let bytes = b.rest.len();
@@ -299,17 +293,18 @@ impl Session {
         self.looks_for_drawn(&plan, env);
         if let Some(report) = self.refuses_to_prepare(&plan, &place, env)? {
             let here = self.node().unwrap_or(env.routes.home().id);
-            self.reach(&Place::Node { node: here, touches: Vec::new() }, env, io)?;
+            self.reach(&Place::Node { node: here, touches: Vec::new() }, false, env, io)?;
             self.put_own_behind("ROLLBACK", io);
             return Err(report.into());
         }
-        if let Some(need) = self.ensure(&place, env, io)? {
+        let writes = may_write(&plan);
+        if let Some(need) = self.ensure(&place, writes, env, io)? {
             return Err(Stop::Wait(need));
         }
         if let Some(need) = self.fence_first(&plan) {
             return Err(Stop::Wait(need));
         }
-        self.reach(&place, env, io)?;
+        self.reach(&place, writes, env, io)?;
         self.compare_columns(&statement, b.statement.is_empty(), env, io)?;
         self.count(&plan);
         self.movable &= may_move(&plan) && b.param(0).is_none();
@@ -320,7 +315,7 @@ impl Session {
     /// BEGIN behind what is under way waits until that has ended: the new transaction may have
     /// another node.
     pub(super) fn begins_behind(&self, plan: &crate::router::plan::Plan) -> bool {
-        let begins = plan.single() == Some(&Control::Begin) && self.pinned.is_none();
+        let begins = plan.single() == Some(&Control::Begin) && !self.is_bound();
         begins && self.link.as_ref().is_some_and(|l| !l.in_segment && !l.is_quiet())
     }
 
@@ -328,10 +323,11 @@ impl Session {
     pub(super) fn reach(
         &mut self,
         place: &Place,
+        writes: bool,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
-        if let Some(need) = self.ensure(place, env, io)? {
+        if let Some(need) = self.ensure(place, writes, env, io)? {
             return Err(Stop::Wait(need));
         }
         self.begin_on_link(io);
@@ -373,6 +369,7 @@ impl Session {
                 if let Some(report) = self.refuses_portal(portal) {
                     return Err(report.into());
                 }
+                self.turn_to_portal(portal, env, io)?;
                 if self.asks_link_at_once() {
                     self.emit_describe_portal(portal, io);
                     return Ok(());
@@ -406,8 +403,20 @@ impl Session {
         at_once
     }
 
-    fn execute(&mut self, portal: &[u8], limit: i32, io: &mut Io<'_>) -> Result<(), Stop> {
+    fn execute(
+        &mut self,
+        portal: &[u8],
+        limit: i32,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
         if let Some(report) = self.refuses_portal(portal) {
+            return Err(report.into());
+        }
+        self.turn_to_portal(portal, env, io)?;
+        if self.pending.is_empty()
+            && let Some(report) = self.refuses_alone(portal)
+        {
             return Err(report.into());
         }
         if self.asks_link_at_once() {
@@ -487,7 +496,7 @@ impl Session {
             }
             return Ok(());
         }
-        if let Some(need) = self.flush_pending(env, io)? {
+        if let Some(need) = self.cut_pending(env, io)? {
             return Err(Stop::Wait(need));
         }
         if let Some(link) = &mut self.link {
@@ -504,11 +513,8 @@ impl Session {
                 return Ok(());
             }
             let outside = self.prepares_outside();
-            if let Some(job) = self.pending_job(env)? {
-                return match self.job_allowed(&job, env)? {
-                    Some(need) => Err(Stop::Wait(need)),
-                    None => Err(Stop::Wait(Need::Job(Box::new(job)))),
-                };
+            if self.carry_out_batch(true, env, io)? {
+                return Ok(());
             }
             if self.status != Status::Idle && outside {
                 self.prepare_outside(env, io)?;
@@ -539,7 +545,7 @@ impl Session {
                 }
             }
             _ => {
-                self.let_go = true;
+                self.links_mut().filter(|l| !l.started).for_each(|l| l.let_go = true);
                 backend::put_ready(io.client, self.status);
             }
         }

@@ -14,7 +14,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Flow {
         let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
-        match self.ensure(&place, env, io) {
+        match self.ensure(&place, true, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {

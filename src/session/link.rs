@@ -12,10 +12,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::machine::Ticket;
 use crate::router::Harmless;
 use crate::router::plan::Control;
-use crate::topology::{NodeId, ShardId};
+use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
 
 use super::Statement;
@@ -25,6 +24,7 @@ use super::order::Order;
 use super::portals::Portal;
 use super::prepared::{Prepared, StatementId};
 use super::reported::Reported;
+use super::residue::Residue;
 use super::sequences::{Drawn, Followed};
 
 /// One session parameter: its canonical name and the SQL that puts it in force.
@@ -136,6 +136,10 @@ pub enum Fate {
     Doubt,
     /// pgshunt makes the transaction fail that had failed for the client before it had a node.
     Spoil,
+    /// ReadyForQuery ends the segment for another node's turn, and is not the client's.
+    Rest,
+    /// Part of a statement on several nodes: what the client reads of it, the spread decides.
+    Part,
 }
 
 /// What was believed before a request, in case the server skips it.
@@ -211,11 +215,13 @@ impl Expect {
 pub struct Link {
     pub node: NodeId,
     pub facts: Facts,
-    pub ticket: Ticket,
-    /// The shard used last.
-    pub shard: Option<ShardId>,
-    /// The ticket has touched something.
-    pub entered: bool,
+    pub residue: Residue,
+    /// It goes back to the pool although nothing was sent on it.
+    pub let_go: bool,
+    /// Nobody waits for its answer any more: it is to be cancelled and closed.
+    pub abandoned: bool,
+    /// The open transaction may have changed something on this node.
+    pub wrote: bool,
     pub expects: VecDeque<Expect>,
     /// As the last ReadyForQuery said.
     pub status: Status,
@@ -230,6 +236,8 @@ pub struct Link {
     pub started: bool,
     /// Messages of the extended protocol were sent and no Sync behind them.
     pub in_segment: bool,
+    /// BEGIN was sent, and no ReadyForQuery has told what came of it.
+    pub begun: bool,
     /// The server has been asked for the answers it keeps back until Sync.
     pub flushed: bool,
     /// Until what starts the transaction is confirmed, one request goes along with it and no more:
@@ -270,13 +278,14 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(node: NodeId, facts: Facts, ticket: Ticket) -> Self {
+    pub fn new(node: NodeId, facts: Facts) -> Self {
         Self {
             node,
             facts,
-            ticket,
-            shard: None,
-            entered: false,
+            residue: Residue::default(),
+            let_go: false,
+            abandoned: false,
+            wrote: false,
             expects: VecDeque::new(),
             status: Status::Idle,
             unnamed: None,
@@ -285,6 +294,7 @@ impl Link {
             passing_on: false,
             started: false,
             in_segment: false,
+            begun: false,
             flushed: false,
             opening: false,
             opening_full: false,
@@ -309,6 +319,20 @@ impl Link {
     /// Nothing is under way.
     pub fn is_quiet(&self) -> bool {
         self.expects.is_empty() && self.passing == 0
+    }
+
+    /// A transaction block is open on it, or about to be.
+    pub fn is_open(&self) -> bool {
+        self.begun || self.status != Status::Idle
+    }
+
+    /// It may go back to the pool: nothing is under way, and nothing of the session's is left on it.
+    pub fn can_be_released(&self) -> bool {
+        self.is_free()
+            && self.named.is_empty()
+            && (self.started || self.let_go)
+            && self.residue.why_kept().is_none()
+            && !self.residue.is_due()
     }
 
     /// Nothing is under way and no transaction is open.
@@ -417,11 +441,9 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::machine::Gate;
 
     fn link() -> Link {
-        let ticket = Gate::default().ticket(std::time::Instant::now(), 1);
-        Link::new(NodeId(1), Facts::default(), ticket)
+        Link::new(NodeId(1), Facts::default())
     }
 
     #[test]

@@ -120,6 +120,11 @@ impl Channels {
         });
     }
 
+    /// ReadyForQuery waits for the session's own notifications, if it has sent any and listens.
+    pub(super) fn keep_ready(&mut self, notified: bool) {
+        self.keeps_ready = notified && !self.is_empty();
+    }
+
     /// DISCARD ALL
     pub(super) fn discard(&mut self) {
         self.rollback();
@@ -252,8 +257,8 @@ impl Session {
         if !link.expects.is_empty() {
             return false;
         }
-        let notified = std::mem::take(&mut link.notified);
-        self.channels.keeps_ready = notified && link.fenced && !self.channels.is_empty();
+        let notified = std::mem::take(&mut link.notified) && link.fenced;
+        self.channels.keep_ready(notified);
         self.channels.keeps_ready
     }
 

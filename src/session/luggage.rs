@@ -12,15 +12,17 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::behind::Question;
-use super::check::Check;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::moments::Meaning;
 use super::patience::Patience;
 use super::portals::Portal;
+use super::prelude::Prelude;
 use super::prepared::StatementId;
+use super::reach::Entrance;
 use super::reported::Reported;
+use super::residue::{Check, Residue};
 use super::sequences::Sequences;
 use super::settings::SessionSettings;
 use super::{Env, Session, Statement};
@@ -40,7 +42,9 @@ pub struct Luggage {
     unspoilable: bool,
     #[serde(with = "base64")]
     opened: Vec<u8>,
-    prelude: Vec<String>,
+    #[serde(with = "base64")]
+    begin_text: Vec<u8>,
+    prelude: Prelude,
     movable: bool,
     epoch: Option<Epoch>,
     settings: SessionSettings,
@@ -49,11 +53,7 @@ pub struct Luggage {
     portals: Vec<(Named, bool)>,
     told: Reported,
     channels: Channels,
-    pinned: Option<String>,
-    bound: Option<String>,
     prepares_listing: bool,
-    check: Check,
-    behind: Question,
     sequences: Sequences,
     patience: Patience,
     link: Option<Held>,
@@ -64,6 +64,11 @@ pub struct Luggage {
 struct Held {
     node: NodeId,
     facts: Facts,
+    pinned: Option<String>,
+    bound: Option<String>,
+    kept: bool,
+    check: Check,
+    behind: Question,
     /// What the open transaction has touched.
     touches: Vec<Touch>,
     shard: Option<ShardId>,
@@ -71,6 +76,7 @@ struct Held {
     status: Status,
     unnamed: Option<StatementId>,
     started: bool,
+    wrote: bool,
     outside: bool,
     discarded: bool,
     failed: bool,
@@ -137,13 +143,15 @@ fn reason(text: String) -> &'static str {
 }
 
 impl Held {
-    fn of(link: &mut Link, env: &Env<'_>) -> Self {
+    fn of(link: &mut Link, entrance: Option<&Entrance>, env: &Env<'_>) -> Self {
         let Link {
             node,
             facts,
-            ticket,
-            shard,
-            entered,
+            residue,
+            let_go: _,
+            abandoned: _,
+            wrote,
+            begun: _,
             expects: _,
             status,
             unnamed,
@@ -174,12 +182,18 @@ impl Held {
         Self {
             node: *node,
             facts: std::mem::take(facts),
-            touches: env.gate.touches(ticket).to_vec(),
-            shard: *shard,
-            entered: *entered,
+            pinned: residue.pinned.map(str::to_owned),
+            bound: residue.bound.map(str::to_owned),
+            kept: residue.kept,
+            check: residue.check.clone(),
+            behind: residue.behind.clone(),
+            touches: entrance.map_or(&[][..], |e| env.gate.touches(&e.ticket)).to_vec(),
+            shard: entrance.and_then(|e| e.shard),
+            entered: entrance.is_some_and(|e| e.entered),
             status: *status,
             unnamed: *unnamed,
             started: *started,
+            wrote: *wrote,
             outside: *outside,
             discarded: *discarded,
             failed: *failed,
@@ -191,14 +205,21 @@ impl Held {
         }
     }
 
-    fn unpack(self, client: u64, env: &mut Env<'_>) -> Link {
+    fn unpack(self, client: u64, env: &mut Env<'_>) -> (Link, Entrance) {
         let ticket = env.gate.adopt(env.now, client, self.touches);
-        let mut link = Link::new(self.node, self.facts, ticket);
-        link.shard = self.shard;
-        link.entered = self.entered;
+        let entrance = Entrance { ticket, entered: self.entered, shard: self.shard };
+        let mut link = Link::new(self.node, self.facts);
+        link.residue = Residue {
+            pinned: self.pinned.map(reason),
+            bound: self.bound.map(reason),
+            kept: self.kept,
+            check: self.check,
+            behind: self.behind,
+        };
         link.status = self.status;
         link.unnamed = self.unnamed;
         link.started = self.started;
+        link.wrote = self.wrote;
         link.outside = self.outside;
         link.discarded = self.discarded;
         link.failed = self.failed;
@@ -207,7 +228,7 @@ impl Held {
         link.notified = self.notified;
         link.changes_tables = self.changes_tables;
         link.named = self.named.into_iter().collect();
-        link
+        (link, entrance)
     }
 }
 
@@ -218,13 +239,15 @@ impl Session {
             l.is_quiet()
                 && !(l.in_segment || l.opening || l.ending || l.copy_in || l.eaten > 0 || l.doubt.is_some())
                 // It is about to be asked what the transaction has left.
-                && (l.status != Status::Idle || !(self.check.is_due() || self.behind.is_due()))
+                && (l.status != Status::Idle || !l.residue.is_due())
+                && !l.residue.is_asked()
         };
         self.link.as_ref().is_none_or(link_travels)
+            // One connection goes along with it, not several.
+            && self.resting.is_empty()
+            && self.spread.is_none()
             && self.pending.is_empty()
             && !self.skipping
-            && !self.check.is_asked()
-            && !self.behind.is_asked()
             && !self.waits_for_fence()
             && !self.retry.is_again()
             && self.stale.is_none()
@@ -241,10 +264,16 @@ impl Session {
         let Self {
             client: _,
             link,
+            resting: _,
+            spread: _,
+            left_prepared: _,
+            deadlocked: _,
+            entrance,
             status,
             begin,
             unspoilable,
             opened,
+            begin_text,
             prelude,
             movable,
             skipping: _,
@@ -254,16 +283,11 @@ impl Session {
             portals,
             pending: _,
             pending_bytes: _,
-            pinned,
-            bound,
             prepares_listing,
-            check,
-            behind,
             sequences,
             patience,
             channels,
             settings,
-            let_go: _,
             broken: _,
             epoch,
             retry: _,
@@ -278,6 +302,7 @@ impl Session {
             begin: begin.clone(),
             unspoilable: *unspoilable,
             opened: opened.clone(),
+            begin_text: begin_text.clone(),
             prelude: prelude.clone(),
             movable: *movable,
             epoch: *epoch,
@@ -291,14 +316,10 @@ impl Session {
                 .collect(),
             told: told.clone(),
             channels: channels.clone(),
-            pinned: pinned.map(str::to_owned),
-            bound: bound.map(str::to_owned),
             prepares_listing: *prepares_listing,
-            check: check.clone(),
-            behind: behind.clone(),
             sequences: sequences.clone(),
             patience: *patience,
-            link: link.as_mut().map(|link| Held::of(link, env)),
+            link: link.as_mut().map(|link| Held::of(link, entrance.as_ref(), env)),
         })
     }
 
@@ -312,17 +333,15 @@ impl Session {
         session.begin = luggage.begin;
         session.unspoilable = luggage.unspoilable;
         session.opened = luggage.opened;
+        session.begin_text = luggage.begin_text;
         session.prelude = luggage.prelude;
         session.movable = luggage.movable;
         session.epoch = luggage.epoch;
-        session.pinned = luggage.pinned.map(reason);
-        session.bound = luggage.bound.map(reason);
-        session.check = luggage.check;
-        session.behind = luggage.behind;
         session.sequences = luggage.sequences;
         session.patience = luggage.patience;
         session.prepares_listing = luggage.prepares_listing;
-        session.link = luggage.link.map(|held| held.unpack(client, env));
+        (session.link, session.entrance) =
+            luggage.link.map(|held| held.unpack(client, env)).unzip();
         for Named { name, statement } in luggage.statements {
             let statement = statement.unpack(&session, env);
             session.statements.insert(&name, statement);
@@ -330,7 +349,8 @@ impl Session {
         session.unnamed = luggage.unnamed.map(|s| s.unpack(&session, env));
         for (Named { name, statement }, left_behind) in luggage.portals {
             let statement = statement.unpack(&session, env);
-            session.portals.insert(&name, Portal { statement, left_behind });
+            let node = session.node().filter(|_| !left_behind);
+            session.portals.insert(&name, Portal { statement, node, left_behind });
         }
         session
     }

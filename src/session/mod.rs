@@ -8,8 +8,9 @@
 //! ```text
 //!              client(message)                     Need::Lease(node) ─► linked()
 //!   unlinked ───────────────────► wants a node ──► Need::Gate        ─► (woken)
-//!      ▲   (BEGIN, empty Sync, ... answered here)  Need::Quiet       ─► (server quiet)
-//!      │                                           Need::Job         ─► job_done()
+//!      ▲   (BEGIN, empty Sync, ... answered here)  Need::Turn(node)  ─► turned()
+//!      │                                           Need::Quiet       ─► (server quiet)
+//!      │                                           Need::Ddl         ─► ddl_done()
 //!      │ ReadyForQuery 'I', nothing outstanding,         │
 //!      │ not pinned: release                             ▼
 //!      └───────────────────────────────────────────── linked ◄──► server(bytes)
@@ -19,16 +20,14 @@
 //!   in the same write.
 //! - Messages of the extended protocol that come before the place is known (Parse, Describe) wait
 //!   in `pending` until a Bind, or Sync, tells.
-//! - A transaction has one node. Another one is refused, never silently done beside it.
+//! - A transaction has a participant on each node it uses ([`participants`]), one of them in hand. A
+//!   statement that concerns several is sent to each and its answers become one ([`spread`]).
 //! - The gate is entered when the transaction starts on its connection, not before: who waits for
 //!   a connection must not keep a cutover from draining.
-//!
-//! What is left out: a second node within a transaction.
 
 mod analysed;
 mod apply;
 mod behind;
-mod check;
 mod columns;
 mod copying;
 mod counters;
@@ -36,7 +35,6 @@ mod emit;
 mod execute;
 mod extended;
 mod function_call;
-mod jobs;
 mod link;
 mod listening;
 mod luggage;
@@ -45,20 +43,26 @@ mod names;
 mod opening;
 mod order;
 mod owed;
+mod participants;
 mod patience;
 mod pending;
 mod portals;
+mod prelude;
 mod prepared;
 mod reach;
 mod reading;
 mod refusing;
 mod relay;
 mod reported;
+mod residue;
 mod retry;
 mod sequences;
 mod settings;
+mod several;
 mod simple;
+mod spread;
 mod statement;
+mod stop;
 mod two_phase;
 
 use std::rc::Rc;
@@ -68,8 +72,8 @@ use std::time::Instant;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::analysis::{Analysed, Order};
-use crate::router::plan::{Control, Kind, Merge, Plan};
-use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
+use crate::router::plan::{Control, Kind, Plan};
+use crate::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
@@ -84,6 +88,7 @@ pub use luggage::Luggage;
 pub use moments::Moments;
 pub use patience::{Limit, Limits};
 pub use prepared::StatementId;
+use reach::Entrance;
 use refusing::FAILING;
 use reported::Reported;
 pub use sequences::{Drawn, Followed};
@@ -131,42 +136,23 @@ pub enum Need {
     Quiet,
     /// The text is too long to be analysed here: then [`Session::analysed`].
     Analysis(Box<Order>),
-    /// Work that involves several nodes: then [`Session::job_done`].
-    Job(Box<Job>),
+    /// The connection to this node, which rests, must be taken in hand: [`Session::turn_to`].
+    Turn(NodeId),
+    /// DDL that changes all nodes, carried out outside of the session: then [`Session::ddl_done`].
+    Ddl(Box<Ddl>),
     /// The shared connection must listen to these: then [`Session::listening`].
     Listen(Vec<String>),
     /// All notifications sent so far must have been posted: then [`Session::fenced`].
     Fence,
 }
 
-/// Work for several nodes, done outside of the session.
+/// DDL that changes all nodes.
 #[derive(Debug)]
-pub enum Job {
-    /// Run the request on these nodes and merge the answers.
-    Gather(Gather),
-    /// Carry out DDL on all nodes; the answer is a command tag, between these messages.
-    Ddl { sql: String, before: Vec<u8>, behind: Vec<u8> },
-}
-
-/// A read on several nodes.
-#[derive(Debug)]
-pub struct Gather {
-    pub group: GroupId,
-    pub nodes: Vec<NodeId>,
-    pub merge: Merge,
-    /// The frames to send to each node, up to and with Query or Sync.
-    pub request: Vec<u8>,
-    pub epoch: Epoch,
-    /// The first ParseComplete of each node is not the client's.
-    pub hide_parse: bool,
-    /// The RowDescription is ours alone: the client did not ask for it.
-    pub hide_describe: bool,
-    /// The row limit of Execute; 0: none. The portal ends with Sync, so there is no going on.
-    pub limit: u64,
-    /// What answers the client's messages behind Execute.
+pub struct Ddl {
+    pub sql: String,
+    /// What answers the client's messages before the command tag, and behind it.
+    pub before: Vec<u8>,
     pub behind: Vec<u8>,
-    /// Session parameters to put in force on each connection first.
-    pub settings: Settings,
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -187,7 +173,18 @@ const MAX_PENDING: usize = 16 << 20;
 #[derive(Debug)]
 pub struct Session {
     client: u64,
+    /// The server connection in hand.
     link: Option<Link>,
+    /// The others that it holds.
+    resting: Vec<Link>,
+    /// The statement that is being carried out on several of them.
+    spread: Option<Box<spread::Spread>>,
+    /// A participant of a transaction that has ended stands prepared.
+    left_prepared: bool,
+    /// The statement under way is cancelled to end a deadlock over several nodes.
+    deadlocked: bool,
+    /// Its place in the gate, for as long as it has a link.
+    entrance: Option<Entrance>,
     /// As the client believes it: the last ReadyForQuery it was sent.
     status: Status,
     /// BEGIN, until the transaction has a node.
@@ -196,8 +193,10 @@ pub struct Session {
     unspoilable: bool,
     /// The BEGIN that was sent late, to be sent again if the transaction must begin elsewhere.
     opened: Vec<u8>,
-    /// What the open transaction has done so far could as well be done on another node: these.
-    prelude: Vec<String>,
+    /// BEGIN as the open transaction began, for nodes that take part later; empty: not known.
+    begin_text: Vec<u8>,
+    prelude: prelude::Prelude,
+    /// What the open transaction has done so far, its prelude, could as well be done on another node.
     movable: bool,
     /// In the extended protocol after an error: everything up to Sync is discarded.
     skipping: bool,
@@ -209,18 +208,10 @@ pub struct Session {
     portals: names::Names<portals::Portal>,
     pending: Vec<Pending>,
     pending_bytes: usize,
-    /// Why the connection must be kept between transactions.
-    pinned: Option<&'static str>,
-    /// The same, for what nobody can tell the end of.
-    bound: Option<&'static str>,
-    check: check::Check,
-    behind: behind::Question,
     channels: listening::Channels,
     sequences: sequences::Sequences,
     patience: patience::Patience,
     settings: settings::SessionSettings,
-    /// The connection goes back to the pool although nothing was sent on it.
-    let_go: bool,
     /// An answer of pgshunt's own request was an error: the connection must be closed.
     broken: Option<String>,
     /// The epoch of the open transaction: placements newer than this are refused within it.
@@ -244,11 +235,17 @@ impl Session {
         Self {
             client,
             link: None,
+            resting: Vec::new(),
+            spread: None,
+            left_prepared: false,
+            deadlocked: false,
+            entrance: None,
             status: Status::Idle,
             begin: Vec::new(),
             unspoilable: false,
             opened: Vec::new(),
-            prelude: Vec::new(),
+            begin_text: Vec::new(),
+            prelude: prelude::Prelude::default(),
             movable: false,
             skipping: false,
             statements: names::Names::default(),
@@ -257,15 +254,10 @@ impl Session {
             portals: names::Names::default(),
             pending: Vec::new(),
             pending_bytes: 0,
-            pinned: None,
-            bound: None,
-            check: check::Check::default(),
-            behind: behind::Question::default(),
             channels: listening::Channels::default(),
             sequences: sequences::Sequences::default(),
             patience: patience::Patience::default(),
             settings: settings::SessionSettings::new(startup),
-            let_go: false,
             broken: None,
             epoch: None,
             retry: retry::Retry::default(),
@@ -301,22 +293,22 @@ impl Session {
         self.status
     }
     pub fn pinned(&self) -> Option<&'static str> {
-        self.pinned.or(self.sequences.kept.then_some(sequences::SEQUENCES))
+        self.links().find_map(|l| l.residue.why_kept())
     }
     /// What its connection keeps for it is nowhere else.
     pub fn is_bound(&self) -> bool {
-        self.pinned.is_some()
+        self.links().any(|l| l.residue.pinned.is_some())
     }
     /// The client has gone: what it has drawn is of no use any more.
     pub fn ends(&mut self) {
-        self.sequences.kept = false;
+        self.links_mut().for_each(|l| l.residue.kept = false);
     }
     pub fn node(&self) -> Option<NodeId> {
         self.link.as_ref().map(|l| l.node)
     }
     /// The shard it used last on the connection it holds.
     pub fn shard(&self) -> Option<ShardId> {
-        self.link.as_ref().and_then(|l| l.shard)
+        self.entrance.as_ref().and_then(|e| e.shard)
     }
     /// How many prepared statements it has by name.
     pub fn prepared_count(&self) -> usize {
@@ -330,11 +322,20 @@ impl Session {
         self.status == Status::Idle
             && self.pending.is_empty()
             && !self.waits_for_fence()
-            && self.link.as_ref().is_none_or(|l| l.is_free() && !l.ending)
+            && self.spread.is_none()
+            && self.links().all(|l| l.is_free() && !l.ending)
+    }
+    /// The statement under way is being cancelled, as it waits in a circle over several nodes.
+    pub fn is_deadlocked(&mut self) {
+        self.deadlocked = true;
+    }
+    /// The connection in hand owes an answer.
+    pub fn is_waiting_for_link(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| !l.is_quiet())
     }
     /// An answer of the server is outstanding.
     pub fn is_waiting_for_server(&self) -> bool {
-        self.link.as_ref().is_some_and(|l| !l.is_quiet())
+        self.spread.is_some() || self.is_waiting_for_link()
     }
     /// Why the server connection is of no use any more, if so.
     pub fn broken(&self) -> Option<&str> {
@@ -368,6 +369,9 @@ impl Session {
         if self.waits_for_fence() && header.tag != b'X' {
             return Ok(Flow::Wait(Need::Fence));
         }
+        if self.spread.is_some() && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Quiet));
+        }
         if let Some(link) = &mut self.link {
             link.prefaced &= !link.is_quiet();
         }
@@ -389,8 +393,7 @@ impl Session {
             match header.tag {
                 b'd' | b'c' | b'f' | b'X' => {}
                 b'S' if self.skipping => {}
-                _ if self.check.is_asked()
-                    || self.behind.is_asked()
+                _ if link.residue.is_asked()
                     || self.is_spoiling()
                     || link.ending
                     || link.prefaced
@@ -457,10 +460,11 @@ impl Session {
 
     /// The connection asked for by [`Need::Lease`] is there.
     pub fn linked(&mut self, node: NodeId, facts: Facts, env: &mut Env<'_>) {
-        debug_assert!(self.link.is_none(), "one link at a time");
-        let ticket = env.gate.ticket(env.now, self.client);
-        self.link = Some(Link::new(node, facts, ticket));
-        self.let_go = false;
+        debug_assert!(!self.holds(node), "one connection per node");
+        self.resting.extend(self.link.replace(Link::new(node, facts)));
+        if self.entrance.is_none() {
+            self.entrance = Some(Entrance::new(self.client, env));
+        }
     }
 
     /// What the connections of its pool know together holds for the one that came along.
@@ -472,13 +476,9 @@ impl Session {
     }
 
     fn can_release(&self) -> bool {
-        let free = |l: &Link| l.is_free() && l.named.is_empty() && (l.started || self.let_go);
-        self.pinned.is_none()
-            && !self.sequences.kept
-            && !self.check.is_due()
-            && !self.behind.is_due()
-            && !self.waits_for_fence()
-            && self.link.as_ref().is_some_and(free)
+        !self.waits_for_fence()
+            && self.spread.is_none()
+            && self.link.as_ref().is_some_and(Link::can_be_released)
     }
 
     /// Whether there is anything for [`Session::take_retry`] or [`Session::take_released`].
@@ -491,21 +491,23 @@ impl Session {
         if self.can_release() { self.unlink(env) } else { None }
     }
 
-    /// The connection is gone, or must go: no facts are kept.
+    /// The connection in hand is gone, or must go; the next one is taken in hand.
     pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
-        let mut link = self.link.take()?;
-        if link.strange {
-            link.facts.applied = None;
-        }
+        let link = self.link.as_ref()?;
+        let node = link.node;
         if link.changes_tables {
             env.moments.tables_may_have_changed();
         }
-        self.let_go = false;
+        let facts = self.take_link();
+        if self.link.is_none() {
+            self.entrance = None;
+            self.epoch = None;
+            self.spread = None;
+            self.counters.transactions += 1;
+        }
         self.broken = None;
-        self.epoch = None;
-        self.leave_portals();
-        self.counters.transactions += 1;
-        Some(link.facts)
+        self.leave_portals(node);
+        facts
     }
 
     /// A statement under way wants nobody to be connected to this database. Our idle connections are
@@ -521,12 +523,8 @@ impl Session {
 
     /// The answer to everything in a failed transaction that cannot have a node.
     fn aborted_for_good(&self) -> Option<Report> {
-        (self.unspoilable && self.link.is_none() && self.status == Status::Failed).then(|| {
-            Report::error(
-                "25P02",
-                "current transaction is aborted, commands ignored until end of transaction block",
-            )
-        })
+        (self.unspoilable && self.link.is_none() && self.status == Status::Failed)
+            .then(several::aborted)
     }
 
     /// The parameters that must be in force on a connection of this session.
@@ -534,8 +532,8 @@ impl Session {
         self.settings.current()
     }
 
-    /// A job is done: its answer, ReadyForQuery included, has been written to the client.
-    pub fn job_done(&mut self) {
+    /// DDL is done: its answer, ReadyForQuery included, has been written to the client.
+    pub fn ddl_done(&mut self) {
         self.retry.give_up(b'S');
         if self.pending.is_empty() {
             // It was a simple query.

@@ -75,6 +75,11 @@ impl<T: Costs> Names<T> {
         self.bytes = 0;
     }
 
+    /// One has a name that is not empty.
+    pub fn has_named(&self) -> bool {
+        self.all.keys().any(|name| !name.is_empty())
+    }
+
     pub fn len(&self) -> usize {
         self.all.len()
     }

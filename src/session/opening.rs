@@ -40,7 +40,10 @@ impl Session {
             // Told by its error if not.
             link.facts.applied = Some(wanted.clone());
         }
-        let begins = !self.begin.is_empty() && !link.outside;
+        // Of a participant that comes later BEGIN was sent to another one.
+        let later = self.status == Status::Transaction && self.begin.is_empty();
+        let begin = if later { &self.begin_text } else { &self.begin };
+        let begins = !begin.is_empty() && !link.outside;
         // The client's first Execute must not find a portal that it has not bound.
         let closes = !(begins && keeps_begin);
         let last = if begins { None } else { opening.len().checked_sub(1) };
@@ -48,17 +51,23 @@ impl Session {
             link.put_own(b"", sql.as_bytes(), last == Some(step), io);
         }
         let mut spoils = false;
+        link.begun = begins;
         if begins {
             let portal = if closes { b"" } else { PORTAL };
-            link.put_own(b"", &self.begin, closes && self.prelude.is_empty(), io);
-            for (n, sql) in self.prelude.iter().enumerate() {
-                let closed = !closes || n + 1 == self.prelude.len();
+            let steps = self.prelude.steps().len();
+            link.put_own(b"", begin, closes && steps == 0, io);
+            for (n, sql) in self.prelude.steps().enumerate() {
+                let closed = !closes || n + 1 == steps;
                 link.put_own(portal, sql.as_bytes(), closed, io);
             }
             spoils = self.status == Status::Failed;
-            self.movable = self.pinned.is_none() && !spoils;
-            self.opened.clone_from(&self.begin);
-            self.begin.clear();
+            if !later {
+                let alone = self.spread.is_none() && self.resting.is_empty();
+                self.movable = link.residue.pinned.is_none() && !spoils && alone;
+                self.opened.clone_from(&self.begin);
+                self.begin_text.clone_from(&self.begin);
+                self.begin.clear();
+            }
         }
         link.opening = begins || !opening.is_empty();
         link.opening_full = false;
@@ -87,6 +96,9 @@ impl Session {
     /// The start of the transaction failed: its error is the error of the client's request, which
     /// the server skips. `error` is the server's message, body only.
     pub(super) fn opening_failed(&mut self, error: &[u8], io: &mut Io<'_>) {
+        if self.spread.is_some() {
+            return self.part_cannot_begin(error, io);
+        }
         let spoiling = self.is_spoiling();
         let Some(link) = &mut self.link else { return };
         link.opening = false;
@@ -139,9 +151,9 @@ impl Session {
         frontend::put_query(io.server, b"ROLLBACK");
         link.push(Expect::new(Reply::Query, Fate::Tidy));
         link.ending = true;
-        self.movable = false;
         // What was drawn on it is known there still, if it comes back.
-        self.sequences.kept = false;
+        link.residue.kept = false;
+        self.movable = false;
     }
 
     /// Whether the open transaction could as well have begun on another node.

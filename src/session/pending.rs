@@ -3,8 +3,8 @@
 
 use std::rc::Rc;
 
-use super::extended::Stop;
 use super::link::{Link, Undo};
+use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement};
 use crate::router::place::Place;
 use crate::router::plan::{Control, Kind};
@@ -60,21 +60,8 @@ impl Session {
         if self.pending.is_empty() {
             return Ok(None);
         }
-        let holds_job = self.pending.iter().any(|p| match p {
-            Pending::Bind { statement, .. } => {
-                matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl)
-            }
-            _ => false,
-        });
-        if holds_job {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node must be ended by Sync",
-            )
-            .hint("Use Sync instead of Flush."));
-        }
         let place = self.pending_place(env.routes);
-        match self.reach(&place, env, io) {
+        match self.reach(&place, false, env, io) {
             Ok(()) => Ok(None),
             Err(Stop::Wait(need)) => Ok(Some(need)),
             Err(Stop::Refuse(report)) => Err(*report),
@@ -148,6 +135,19 @@ impl Session {
         match self.flush_pending(env, io)? {
             Some(need) => Err(Stop::Wait(need)),
             None => Ok(()),
+        }
+    }
+
+    /// Answers BEGIN and the like at the head of what is pending without a node, when what is left
+    /// behind them is but a Parse.
+    pub(super) fn answer_virtual_head(&mut self, io: &mut Io<'_>) {
+        let executed = |p: &Pending| matches!(p, Pending::Execute { .. });
+        let Some(last) = self.pending.iter().rposition(executed) else { return };
+        let left = self.pending.split_off(last + 1);
+        if self.link.is_none() && self.answer_virtual(io) {
+            self.pending = left;
+        } else {
+            self.pending.extend(left);
         }
     }
 

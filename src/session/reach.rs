@@ -2,10 +2,37 @@
 
 use super::link::Link;
 use super::{Env, Io, Need, Session};
-use crate::gate::machine::{Entry, Touch};
+use crate::gate::machine::{Entry, Gate, Ticket, Touch};
 use crate::router::place::Place;
-use crate::topology::{Epoch, NodeId, RoutingTable};
+use crate::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{Report, Status};
+
+/// A transaction's place in the gate.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub ticket: Ticket,
+    /// The ticket has touched something.
+    pub entered: bool,
+    /// The shard touched last.
+    pub shard: Option<ShardId>,
+}
+
+impl Entrance {
+    pub fn new(client: u64, env: &mut Env<'_>) -> Self {
+        Self { ticket: env.gate.ticket(env.now, client), entered: false, shard: None }
+    }
+
+    pub fn enter(&mut self, touch: Touch, gate: &mut Gate) -> Entry {
+        let entry = gate.enter(&self.ticket, touch);
+        if entry == Entry::Entered {
+            self.entered = true;
+            if let Touch::Shard { shard, .. } = touch {
+                self.shard = Some(shard);
+            }
+        }
+        entry
+    }
+}
 
 impl Session {
     /// Decides whether the session may use a node now: `Ok(None)` means it is linked to it and has
@@ -13,6 +40,7 @@ impl Session {
     pub(super) fn ensure(
         &mut self,
         place: &Place,
+        writes: bool,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
@@ -21,28 +49,29 @@ impl Session {
         }
         let (node, touches) = match place {
             Place::Node { node, touches } => (*node, touches.as_slice()),
-            Place::Any => match &self.link {
-                Some(l) => (l.node, [].as_slice()),
+            Place::Any => match self.any_node() {
+                Some(node) => (node, [].as_slice()),
                 None => (env.routes.home().id, [].as_slice()),
             },
             Place::Every { .. } => {
-                debug_assert!(false, "several nodes are a job");
+                debug_assert!(false, "a statement on several nodes is spread");
                 return Ok(Some(Need::Quiet));
             }
         };
+
         let own = [Touch::Node(node)];
         let touches = if touches.is_empty() { &own[..] } else { touches };
         let closed = touches.iter().any(|&t| env.gate.would_hold(t));
 
-        let Some(link) = &self.link else {
+        let Some(link) = &mut self.link else {
             return Ok(Some(if closed { Need::Gate } else { Need::Lease(node) }));
         };
         // Between two transactions: nothing of the last one counts any more.
-        let fresh = link.is_free() && self.pinned.is_none();
+        let fresh = link.is_free() && link.residue.pinned.is_none();
         if link.node != node {
-            if fresh {
-                self.let_go = true;
-                self.sequences.kept = false;
+            if fresh && !self.resting.iter().any(|l| l.node == node) {
+                link.let_go = true;
+                link.residue.kept = false;
                 return Ok(Some(Need::Lease(node)));
             }
             if !link.is_quiet() {
@@ -55,13 +84,15 @@ impl Session {
             if self.restarts_segment(io) {
                 return Ok(Some(Need::Quiet));
             }
-            return Err(self.other_node(env, node));
+            return self.enlist(node, env, io).map(Some);
         }
         if fresh && link.started {
             self.renew_ticket(env);
             self.epoch = None;
         }
-        let Some(link) = &mut self.link else { return Ok(Some(Need::Lease(node))) };
+        let (Some(link), Some(entrance)) = (&mut self.link, &mut self.entrance) else {
+            return Ok(Some(Need::Lease(node)));
+        };
         if closed && !link.is_quiet() {
             // Whether a transaction is still open behind what is under way is not known yet.
             return Ok(Some(Need::Quiet));
@@ -70,18 +101,23 @@ impl Session {
             return Err(report);
         }
         for &t in touches {
-            if env.gate.enter(&link.ticket, t) == Entry::Held {
-                self.let_go |= fresh;
+            if entrance.enter(t, env.gate) == Entry::Held {
+                link.let_go |= fresh;
                 return Ok(Some(Need::Gate));
             }
-            link.entered = true;
-            if let Touch::Shard { shard, .. } = t {
-                link.shard = Some(shard);
-            }
         }
+        link.wrote |= writes;
         self.epoch.get_or_insert(env.routes.epoch);
         self.begins_segment();
         Ok(None)
+    }
+
+    /// The node that what has no place of its own goes to, if the session holds any: a participant of
+    /// the open transaction before one that is kept for something else.
+    fn any_node(&self) -> Option<NodeId> {
+        let in_hand = self.link.as_ref()?;
+        let open = self.links().find(|l| l.is_open()).filter(|_| in_hand.is_free());
+        Some(open.unwrap_or(in_hand).node)
     }
 
     /// A message of the client's is about to go out: only what begins a transaction can be tried
@@ -98,14 +134,15 @@ impl Session {
     pub(super) fn place_to_fail(&self) -> Option<Place> {
         let failed = |l: &&Link| l.status == Status::Failed && l.is_quiet() && !l.in_segment;
         let place = |l: &Link| Place::Node { node: l.node, touches: Vec::new() };
-        self.link.as_ref().filter(failed).map(place)
+        let quiet = self.link.as_ref().is_some_and(|l| l.is_quiet() && !l.in_segment);
+        self.links().find(failed).filter(|_| quiet).map(place)
     }
 
     /// Between transactions a pinned session keeps its connection, but not its place in the gate.
     pub(super) fn renew_ticket(&mut self, env: &mut Env<'_>) {
-        if let Some(link) = self.link.as_mut().filter(|l| l.entered) {
-            link.ticket = env.gate.ticket(env.now, self.client);
-            link.entered = false;
+        if let Some(entrance) = self.entrance.as_mut().filter(|e| e.entered) {
+            entrance.ticket = env.gate.ticket(env.now, self.client);
+            entrance.entered = false;
         }
     }
 
@@ -113,7 +150,7 @@ impl Session {
         let name = |id| env.routes.node(id).map_or_else(|| "?".to_owned(), |n| n.name.clone());
         let held = self.link.as_ref().map(|l| name(l.node)).unwrap_or_default();
         let wanted = name(wanted);
-        match self.pinned {
+        match self.link.as_ref().and_then(|l| l.residue.pinned) {
             Some(why) if self.status == Status::Idle => Report::error(
                 "0A000",
                 format!(
@@ -133,7 +170,7 @@ impl Session {
 
 /// Within a transaction: a shard that moved here after the transaction's first statement. Its
 /// snapshot may be older than the shard's last change, so the transaction must begin again.
-fn newer_placement(
+pub(super) fn newer_placement(
     epoch: Option<Epoch>,
     touches: &[Touch],
     routes: &RoutingTable,

@@ -11,7 +11,7 @@ impl Session {
     pub(super) fn speech(&self) -> Speech<'_> {
         Speech {
             path: self.settings.search_path(),
-            temporary: self.may_have_temporary() || self.check.is_path_open(),
+            temporary: self.may_have_temporary() || self.is_path_open(),
             foreign_text: self.settings.foreign_text(),
             local_code: self.settings.local_code(),
         }

@@ -23,12 +23,6 @@ impl Session {
         }
     }
 
-    /// A job has failed after `answered` of its request's answers had been passed on.
-    pub fn job_failed(&mut self, tag: u8, answered: usize, report: Report, io: &mut Io<'_>) {
-        self.forget_pending(answered);
-        self.refuse(tag, report, io);
-    }
-
     /// Answers with an error of ours, in the simple protocol.
     pub(super) fn refuse_query(
         &mut self,
@@ -52,7 +46,7 @@ impl Session {
                     self.status = Status::Failed;
                 }
                 backend::put_ready(io.client, self.status);
-                self.let_go = true;
+                self.links_mut().filter(|l| !l.started).for_each(|l| l.let_go = true);
             }
         }
     }

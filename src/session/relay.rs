@@ -11,7 +11,7 @@ use super::moments::may_change_tables;
 use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::router::plan::Control;
-use crate::wire::backend::{self, Status, report_field, report_field_at};
+use crate::wire::backend::{self, Report, Status, report_field, report_field_at};
 use crate::wire::blame::Blame;
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError, frontend};
@@ -52,13 +52,16 @@ impl Session {
                 }
             }
             let Some(h) = frame::header(&input[run..])? else { break };
+            let front = link.expects.front();
+            let part = self.spread.as_mut().filter(|_| front.is_some_and(|e| e.fate == Fate::Part));
             let asked = h.tag == b'D'
-                && link
-                    .expects
-                    .front()
-                    .is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind));
+                && (front.is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind))
+                    || part.as_ref().is_some_and(|p| p.folds()));
             if !(is_inspected(h.tag) || asked) {
-                link.passing_on = link.expects.front().is_none_or(|e| e.passes());
+                link.passing_on = match part {
+                    Some(part) => part.passes(h.tag),
+                    None => front.is_none_or(|e| e.passes()),
+                };
                 link.passing = h.len;
                 // Notices and the like can be said twice, rows cannot.
                 if link.passing_on && h.tag != b'N' && h.tag != b'A' {
@@ -73,7 +76,7 @@ impl Session {
             if input.len() - run < seen {
                 break;
             }
-            if matches!(h.tag, b'E' | b'Z' | b'S') {
+            if matches!(h.tag, b'E' | b'Z' | b'S') || self.spread.is_some() {
                 // What is written for these comes behind what has been passed on.
                 pass(input, &mut run, io);
             }
@@ -110,9 +113,7 @@ impl Session {
             }
         }
         pass(input, &mut run, io);
-        self.take_back_names(io);
-        self.ask_what_is_behind(io);
-        self.ask_what_is_left(io);
+        self.tidy_link(io);
         if self.pinned().is_some() && self.is_idle() {
             self.renew_ticket(env);
         }
@@ -144,10 +145,10 @@ impl Session {
             }
             b'E' => return self.error(body, env, io),
             b'D' => {
-                if link.expects.front().is_some_and(|e| e.reply == Reply::Behind) {
-                    self.is_behind(body);
-                } else {
-                    self.is_left(body);
+                match link.expects.front().map(|e| &e.reply) {
+                    Some(Reply::Behind) => self.is_behind(body),
+                    Some(Reply::Check) => self.is_left(body),
+                    _ => self.hears_part(h.tag, body, io),
                 }
                 return Keep::Drop;
             }
@@ -191,6 +192,9 @@ impl Session {
             }
         };
         let passes = front.passes();
+        // What pgshunt has put into the text of a part is not the client's either.
+        let part = front.fate == Fate::Part && !front.is_ours_now();
+        let first = part && self.spread.as_ref().is_some_and(|s| s.is_first());
         if front.fate == Fate::Columns && completes {
             if let Some(s) = link.expects.pop_front().and_then(|e| e.statement) {
                 link.compare_columns(&s, body);
@@ -203,6 +207,9 @@ impl Session {
             && let Some(s) = front.statement.clone()
         {
             link.settle_types(&s, body.get(2..).unwrap_or_default());
+            if part {
+                self.hears_part(h.tag, body, io);
+            }
             return if passes { Keep::Forward } else { Keep::Drop };
         }
         let mut done = None;
@@ -244,7 +251,8 @@ impl Session {
                 }
                 _ => {}
             }
-            if let (true, Some(s)) = (passes, e.as_ref().and_then(|e| e.statement.as_ref())) {
+            let told = passes || first;
+            if let (true, Some(s)) = (told, e.as_ref().and_then(|e| e.statement.as_ref())) {
                 s.described.set(s.described.get() || matches!(h.tag, b'T' | b'n'));
                 if h.tag == b'T' {
                     link.settle_columns(s, body);
@@ -260,8 +268,13 @@ impl Session {
         // The server has carried out something else.
         let listen = matches!(done.as_ref().map(|d| &d.control), Some(Control::Listen { .. }));
         let tag = (listen && h.tag == b'C').then_some("LISTEN");
-        if let Some(done) = done.filter(|d| !d.ours) {
+        let counts = !part || self.spread.as_ref().is_some_and(|s| s.is_last());
+        if let Some(done) = done.filter(|d| !d.ours && counts) {
             self.apply(&done);
+        }
+        if part {
+            self.hears_part(h.tag, body, io);
+            return Keep::Drop;
         }
         if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
             self.retry.disarm();
@@ -281,6 +294,7 @@ impl Session {
         };
         let Some(front) = link.expects.pop_front() else { return Keep::Drop };
         link.copy_in = false;
+        link.begun = false;
         link.status = status;
         if front.reply == Reply::Query && link.failed {
             self.copy_failed(false, io);
@@ -308,8 +322,14 @@ impl Session {
             link.facts.reported.tell(&mut self.told, io.client);
             return Keep::Ready(self.status);
         }
+        if front.fate == Fate::Part {
+            self.part_ready(status, io);
+            return Keep::Drop;
+        }
         if link.ending || front.fate == Fate::Tidy {
             if link.is_quiet() {
+                // One that is kept serves its session on.
+                link.ending &= link.residue.why_kept().is_none();
                 self.retry.tidied();
             }
             return Keep::Drop;
@@ -317,24 +337,21 @@ impl Session {
         link.facts.reported.tell(&mut self.told, io.client);
         self.settings.learn_date_style(|| link.facts.reported.get("DateStyle"));
         if status == Status::Idle {
-            // Whatever was open has ended. COMMIT and ROLLBACK have said how already.
-            if failed {
-                self.settings.rollback();
-                self.channels.rollback();
-            } else {
-                self.settings.commit();
-                self.channels.commit();
-            }
             let undone = std::mem::take(&mut link.discarded) && failed;
-            link.facts.applied = (!undone).then(|| self.settings.current().clone());
-            self.portals.clear();
-            self.epoch = None;
-            self.opened.clear();
-            self.prelude.clear();
-            self.movable = false;
+            link.wrote = false;
+            self.block_ended(failed);
+            if let Some(link) = &mut self.link {
+                link.facts.applied = (!undone).then(|| self.settings.current().clone());
+            }
         }
         self.status = status;
-        if link.expects.is_empty() {
+        if front.fate == Fate::Rest {
+            if status == Status::Idle {
+                self.transaction_ended();
+            }
+            return Keep::Drop;
+        }
+        if self.link.as_ref().is_some_and(|l| l.expects.is_empty()) {
             self.retry.settle();
         }
         if status == Status::Idle {
@@ -345,6 +362,24 @@ impl Session {
             self.hand_over_mail(io);
         }
         Keep::Forward
+    }
+
+    /// Whatever was open has ended. COMMIT and ROLLBACK have said how already.
+    pub(super) fn block_ended(&mut self, failed: bool) {
+        if failed {
+            self.settings.rollback();
+            self.channels.rollback();
+        } else {
+            self.settings.commit();
+            self.channels.commit();
+        }
+        self.end_portals();
+        self.epoch = None;
+        self.opened.clear();
+        self.begin_text.clear();
+        self.prelude.clear();
+        self.movable = false;
+        self.deadlocked = false;
     }
 
     /// The error with the name that the client has given to the statement in front, if the server
@@ -378,6 +413,10 @@ impl Session {
         let severity = report_field(body, b'V').or_else(|| report_field(body, b'S'));
         if severity.is_some_and(|s| s == b"FATAL" || s == b"PANIC") {
             self.broken = Some("the node has closed the connection".into());
+            if self.may_lose_part() {
+                let report = Report::from_node(body);
+                return if self.part_fails() { Keep::Replace(report.into()) } else { Keep::Drop };
+            }
             return Keep::Forward;
         }
         self.movable = false;
@@ -393,8 +432,13 @@ impl Session {
             return Keep::Drop;
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
+        let silent = front.fate == Fate::Part && !self.part_fails();
+        let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
+            return Keep::Forward;
+        };
         let keep = match &front.fate {
-            Fate::Tidy | Fate::Doubt => {
+            Fate::Part if silent => Keep::Drop,
+            Fate::Tidy | Fate::Rest | Fate::Doubt => {
                 let why = String::from_utf8_lossy(report_field(body, b'M').unwrap_or_default());
                 self.broken = Some(format!("could not tidy up the server connection: {why}"));
                 return Keep::Drop;
@@ -419,8 +463,9 @@ impl Session {
             | Fate::Before
             | Fate::After
             | Fate::Columns
+            | Fate::Part
             | Fate::Check => {
-                if self.tries_again(body, env.routes.epoch, io) {
+                if self.spread.is_none() && self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
                 let reworded = self.in_clients_words(body);
@@ -428,6 +473,8 @@ impl Session {
                     Keep::Reword(body)
                 } else if let Some(report) = self.unknown_value(body) {
                     Keep::Replace(Box::new(report))
+                } else if sqlstate == b"57014" && std::mem::take(&mut self.deadlocked) {
+                    Keep::Replace(Box::new(deadlock()))
                 } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {
@@ -475,7 +522,8 @@ impl Session {
             self.status = Status::Failed;
         }
         // A Sync of ours ends the segment for the server; the client's is still to come.
-        let synced = link.expects.front().is_some_and(|e| e.fate != Fate::Tidy);
+        let ours = |e: &super::Expect| matches!(e.fate, Fate::Tidy | Fate::Rest);
+        let synced = link.expects.front().is_some_and(|e| !ours(e));
         let ends = !link.expects.is_empty();
         self.skipping |= !synced;
         if let Some(id) = self.stale.take_if(|_| ends) {
@@ -483,6 +531,13 @@ impl Session {
         }
         keep
     }
+}
+
+/// As PostgreSQL words it.
+fn deadlock() -> Report {
+    Report::error("40P01", "deadlock detected")
+        .detail("Transactions wait for each other on several nodes.")
+        .hint("See the nodes' logs for query details.")
 }
 
 pub(super) enum Keep {

@@ -221,7 +221,7 @@ impl Session {
         };
         // What is kept is what has failed: nothing was taken since.
         let latest = behind == 0 && self.pending.is_empty() && !self.retry.unit.kept.is_empty();
-        let open = self.retry.unit.armed && self.pinned.is_none() && latest;
+        let open = self.retry.unit.armed && !self.is_bound() && latest;
         if !open || self.retry.attempts >= MAX_ATTEMPTS {
             return false;
         }
@@ -248,7 +248,7 @@ impl Session {
     /// sent again there. False if more than that has been done.
     pub(super) fn restarts_segment(&mut self, io: &mut Io<'_>) -> bool {
         let r = &self.retry.unit;
-        let open = r.recording && r.armed && self.pinned.is_none();
+        let open = r.recording && r.armed && !self.is_bound();
         let harmless = open && tags(&r.kept).all(|t| matches!(t, b'P' | b'D' | b'C' | b'H'));
         let inside = self.link.as_ref().is_some_and(|l| l.in_segment && l.is_quiet());
         if !harmless || !inside {

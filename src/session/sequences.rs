@@ -61,9 +61,7 @@ pub(super) struct Sequences {
     elsewhere: bool,
     /// It has a PREPARE of SQL that asks.
     pub prepares_question: bool,
-    /// The connection is kept for what was drawn on it.
-    pub kept: bool,
-    /// It may be: no statement needs another node.
+    /// The connection it has drawn on may be kept: no statement needs another node.
     keeps: bool,
     /// The mark of the connection that the text under way would like to have.
     #[serde(skip)]
@@ -159,7 +157,8 @@ impl Session {
             };
         }
         let followed = link.facts.followed.is_on();
-        s.kept |= s.keeps && followed && s.knows(link.facts.drawn) && (plan.draws || asks);
+        link.residue.kept |=
+            s.keeps && followed && s.knows(link.facts.drawn) && (plan.draws || asks);
     }
 
     /// Code was run of which nothing is known.
@@ -180,6 +179,7 @@ impl Session {
         };
         if let Some(link) = &mut self.link {
             link.facts.drawn = Drawn::Nobody;
+            link.residue.kept = false;
         }
     }
 

@@ -1,8 +1,9 @@
 //! The simple query protocol: one text, one or several statements, one ReadyForQuery.
 
-use super::apply::is_repeatable;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
+use super::participants::may_write;
+use super::prelude::is_repeatable;
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::analysis::is_long;
 use crate::router::place::Place;
@@ -21,7 +22,7 @@ impl Session {
     ) -> Flow {
         if !self.pending.is_empty() {
             // Parse without Sync and then a Query: the server must see both in their order.
-            match self.flush_pending(env, io) {
+            match self.cut_pending(env, io) {
                 Ok(None) => {}
                 Ok(Some(need)) => return Flow::Wait(need),
                 Err(report) => {
@@ -49,7 +50,8 @@ impl Session {
             env.planner.plan(text, env.routes, self.speech())
         };
         let plan = planned.plan.clone();
-        let mut place = place_of(&plan, &planned.literals, env.routes);
+        let place = place_of(&plan, &planned.literals, env.routes);
+        let mut place = place.map(|place| self.at_pin(&plan, place));
         let mut fails = false;
         if let Some(failed) = self.place_to_fail() {
             // Nothing behind the first statement is come to if that fails.
@@ -93,6 +95,9 @@ impl Session {
             self.counters.statements += 1;
             return Flow::Done;
         }
+        if let Some(flow) = self.control_all(&plan, text, &controls, env, io) {
+            return flow;
+        }
         let place = match place {
             Ok(place) => place,
             Err(report) => return self.refuse_text(&plan, report, io),
@@ -102,11 +107,8 @@ impl Session {
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => return self.refuse_text(&plan, report, io),
         }
-        if !fails && let Some(job) = self.query_job(&plan, &place, text, env) {
-            return match job {
-                Ok(flow) => flow,
-                Err(report) => self.refuse_text(&plan, report, io),
-            };
+        if !fails && let Some(flow) = self.query_all(&plan, &place, text, &controls, env, io) {
+            return flow;
         }
         self.looks_for_drawn(&plan, env);
         match self.refuses_to_prepare(&plan, &place, env) {
@@ -117,7 +119,7 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
-        match self.ensure(&place, env, io) {
+        match self.ensure(&place, may_write(&plan), env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => return self.refuse_text(&plan, report, io),
@@ -135,13 +137,13 @@ impl Session {
         }
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(&plan);
-        self.put_text(&plan, text, controls, io);
+        self.put_text(&plan, text, controls, Fate::Forward, io);
         Flow::Done
     }
 
     /// Answers with an error of ours what PostgreSQL would carry out: a text that ends a failed
     /// transaction is not told that it has failed.
-    fn refuse_text(&mut self, plan: &Plan, report: Report, io: &mut Io<'_>) -> Flow {
+    pub(super) fn refuse_text(&mut self, plan: &Plan, report: Report, io: &mut Io<'_>) -> Flow {
         let ends = plan.statements.first().is_some_and(|s| s.control.ends_block());
         let fate = if ends { Fate::Insist } else { Fate::Refuse };
         self.refuse_query(report, fate, io);
@@ -153,7 +155,7 @@ impl Session {
     fn ends_elsewhere(&mut self, plan: &Plan, node: NodeId, io: &mut Io<'_>) -> bool {
         let first = plan.statements.first().map(|s| &s.control);
         let ends = matches!(first, Some(Control::Commit | Control::Rollback));
-        if !ends || self.node() == Some(node) || self.pinned.is_some() {
+        if !ends || self.node() == Some(node) || self.is_bound() {
             return false;
         }
         self.begin_elsewhere(io);
@@ -161,12 +163,23 @@ impl Session {
     }
 
     /// Writes the client's text, with what a RESET in it needs behind it.
-    fn put_text(&mut self, plan: &Plan, text: &[u8], controls: Option<Vec<Done>>, io: &mut Io<'_>) {
+    pub(super) fn put_text(
+        &mut self,
+        plan: &Plan,
+        text: &[u8],
+        controls: Option<Vec<Done>>,
+        fate: Fate,
+        io: &mut Io<'_>,
+    ) {
         for done in controls.iter().flatten() {
             self.put_deallocated(&done.control, io);
         }
-        let mut expect = Expect::forward(Reply::Query);
-        let before = self.unnamed.take();
+        let mut expect = Expect::new(Reply::Query, fate);
+        // A part may be carried out for a message of the extended protocol, which leaves it.
+        let of_client = expect.fate != Fate::Part;
+        if of_client {
+            expect.undo.client = Some((Vec::new(), self.unnamed.take()));
+        }
         if !plan.statements.is_empty() {
             self.forget_portal(b"");
         }
@@ -174,7 +187,6 @@ impl Session {
         self.before_sequences(plan, io);
         self.uses_tables(plan);
         self.put_own_names(plan, io);
-        expect.undo.client = Some((Vec::new(), before));
         expect.copies = plan.copies_in;
         let Some(link) = &mut self.link else { return };
         link.prefaced = prefaced;
@@ -243,6 +255,7 @@ impl Session {
             }
             (Control::Commit | Control::Rollback, Status::Transaction | Status::Failed) => {
                 self.begin.clear();
+                self.begin_text.clear();
                 self.opened.clear();
                 self.prelude.clear();
                 self.portals.clear();

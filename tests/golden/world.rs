@@ -11,7 +11,7 @@ use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
-use pgshunt::session::{Env, Facts, Flow, Gather, Io, Job, Moments, Need, Notification, Session};
+use pgshunt::session::{Ddl, Env, Facts, Flow, Io, Moments, Need, Notification, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -27,8 +27,9 @@ struct Client {
     /// Not taken yet.
     input: VecDeque<Vec<u8>>,
     again: VecDeque<Vec<u8>>,
-    from_node: BytesMut,
-    job: Option<Job>,
+    /// What nodes have sent and the session has not read.
+    from_nodes: BTreeMap<NodeId, BytesMut>,
+    ddl: Option<Ddl>,
     waits: Option<&'static str>,
     gone: bool,
 }
@@ -189,35 +190,25 @@ impl World {
                 self.gate.close(HoldId(1), Scope::All, None, &mut self.gate_effects);
             }
             ["open"] => self.gate.open(HoldId(1), &mut self.gate_effects),
-            // The job of the client who spoke last has ended.
-            ["job", "done", tag @ ..] => {
+            // The DDL of the client who spoke last has ended.
+            ["ddl", "done", tag @ ..] => {
                 let client = self.clients.get_mut(&self.current).expect("a client");
-                let job = client.job.take().expect("a job");
+                let ddl = client.ddl.take().expect("DDL");
                 client.take_front();
-                let mut out = Vec::new();
+                let mut out = ddl.before;
                 put_command_complete(&mut out, &tag.join(" "));
-                match job {
-                    Job::Gather(Gather { behind, .. }) | Job::Ddl { behind, .. } => {
-                        out.extend_from_slice(&behind);
-                    }
-                }
+                out.extend_from_slice(&ddl.behind);
                 put_ready(&mut out, Status::Idle);
-                client.session.job_done();
+                client.session.ddl_done();
                 self.note(&out);
             }
-            ["job", "failed", answered, code, message @ ..] => {
-                let report = Report::error((*code).to_owned(), message.join(" "));
-                self.job_failed(answered.parse().unwrap(), report);
+            ["ddl", "failed", code, message @ ..] => {
+                self.clients.get_mut(&self.current).expect("a client").ddl.take().expect("DDL");
+                self.refuse_front(code, &message.join(" "));
             }
             // The shell could not meet the need (a cancel, a full pool).
             ["refuse", code, message @ ..] => {
-                let report = Report::error((*code).to_owned(), message.join(" "));
-                let client = self.clients.get_mut(&self.current).expect("a client");
-                let tag = client.take_front().expect("a message in front")[0];
-                let (mut out, mut to_node) = (Vec::new(), Vec::new());
-                let mut io = Io { client: &mut out, server: &mut to_node };
-                client.session.refuse(tag, report, &mut io);
-                self.wrote(&out, &to_node);
+                self.refuse_front(code, &message.join(" "));
             }
             // A notification for the client who spoke last.
             ["heard", pid, channel, payload] => {
@@ -233,13 +224,8 @@ impl World {
                     }
                 });
             }
-            // The node's connection broke off.
-            ["lost"] => {
-                self.with_session(|session, env, _| {
-                    session.unlink(env);
-                });
-                self.say("lost");
-            }
+            // The connection in hand broke off.
+            ["lost"] => self.lost(),
             ["show"] => {
                 let client = self.clients.get(&self.current).expect("a client");
                 let s = &client.session;
@@ -265,37 +251,71 @@ impl World {
         self.with_session(|session, _, io| session.fenced(io));
     }
 
-    fn job_failed(&mut self, answered: usize, report: Report) {
+    fn refuse_front(&mut self, code: &str, message: &str) {
+        let report = Report::error(code.to_owned(), message.to_owned());
         let client = self.clients.get_mut(&self.current).expect("a client");
-        client.job.take().expect("a job");
         let tag = client.take_front().expect("a message in front")[0];
-        let (mut out, mut to_node) = (Vec::new(), Vec::new());
-        let mut io = Io { client: &mut out, server: &mut to_node };
-        client.session.job_failed(tag, answered, report, &mut io);
-        self.wrote(&out, &to_node);
+        self.with_session(|session, _, io| session.refuse(tag, report, io));
     }
 
-    /// What a node sends goes to the client that is linked to it and was named last, else to any.
+    fn lost(&mut self) {
+        let report = Report::error("08006", "the node closed the connection unexpectedly");
+        let mut lost = false;
+        self.with_session(|session, _, io| lost = session.part_lost(&report, io));
+        self.say("lost");
+        if lost {
+            self.drop_abandoned();
+            // Nothing can be sent on it any more.
+            let (mut out, mut none) = (Vec::new(), Vec::new());
+            let client = self.clients.get_mut(&self.current).expect("a client");
+            client.session.lose_part(&mut Io { client: &mut out, server: &mut none });
+            self.wrote(&out, &none);
+        } else {
+            self.with_session(|session, env, _| {
+                session.unlink(env);
+            });
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        let client = self.clients.get_mut(&self.current).expect("a client");
+        let mut dropped = 0;
+        while client.session.take_abandoned().is_some() {
+            dropped += 1;
+        }
+        (0..dropped).for_each(|_| self.say("one is cancelled and closed"));
+    }
+
+    /// What a node sends goes to the client that is linked to it and was named last, else to any. The
+    /// session reads it when that connection is in its hand.
     fn node_says(&mut self, node: &str, messages: &str) {
         let (node, who) = node.split_once(':').unwrap_or((node, ""));
         if !who.is_empty() {
             self.current = who.to_owned();
         }
-        let linked = self.client().session.node().map(|n| format!("n{n}"));
-        if linked.as_deref() != Some(node) {
-            self.say(&format!("NOBODY listens: the client is linked to {linked:?}"));
-            return;
+        let node = self.routes.node_by_name(node).expect("a node").id;
+        let sent = messages::encode(messages, false).concat();
+        self.client().from_nodes.entry(node).or_default().extend_from_slice(&sent);
+        if !self.hears() {
+            self.say("nobody listens yet");
         }
-        for message in messages::encode(messages, false) {
-            self.client().from_node.extend_from_slice(&message);
+    }
+
+    /// The session reads what the node in hand has sent. True: there was something.
+    fn hears(&mut self) -> bool {
+        let Some(node) = self.client().session.node() else { return false };
+        let mut input = self.client().from_nodes.remove(&node).unwrap_or_default();
+        if input.is_empty() {
+            return false;
         }
-        let mut input = std::mem::take(&mut self.client().from_node);
         self.with_session(|session, env, io| {
             if let Err(e) = session.server(&mut input, env, io) {
                 panic!("the session does not understand the node: {e}");
             }
         });
-        self.client().from_node = input;
+        if !input.is_empty() {
+            self.client().from_nodes.insert(node, input);
+        }
         let broken = self.client().session.broken().map(str::to_owned);
         if let Some(why) = broken {
             self.say(&format!("broken: {why}"));
@@ -304,6 +324,7 @@ impl World {
             });
             self.client().gone = true;
         }
+        true
     }
 
     /// Does what the shell does until every client waits for something.
@@ -338,23 +359,51 @@ impl World {
         self.changed.1 += free;
     }
 
+    /// Gives back and takes in hand what the session says. True: one was given back.
+    fn follow(&mut self) -> bool {
+        let mut released = false;
+        loop {
+            self.drop_abandoned();
+            if self.release() {
+                released = true;
+                continue;
+            }
+            match self.client().session.wanted_turn() {
+                Some(node) => self.turn_to(node),
+                None => return released,
+            }
+        }
+    }
+
+    fn turn_to(&mut self, node: NodeId) {
+        if self.client().session.turn_to(node).is_some() {
+            self.say(&format!("turns to n{node}"));
+            self.with_session(|session, _, io| session.turned(io));
+        }
+    }
+
     fn turn(&mut self) -> bool {
-        self.release();
+        self.follow();
         let need = self.take_messages();
-        let released = self.release();
+        let released = self.follow();
+        if self.hears() {
+            return true;
+        }
         let waits = match need {
+            Some(Need::Turn(node)) => {
+                self.turn_to(node);
+                return true;
+            }
             Some(Need::Lease(node)) => {
-                assert!(!self.client().session.is_linked(), "one link at a time");
                 let facts = self.idle.entry(node).or_default().pop().unwrap_or_default();
                 self.say(&format!("linked n{node}"));
                 self.with_session(|session, env, _| session.linked(node, facts, env));
                 return true;
             }
-            Some(Need::Job(job)) => {
-                if self.client().job.is_none() {
-                    let text = self.job_text(&job);
-                    self.say(&text);
-                    self.client().job = Some(*job);
+            Some(Need::Ddl(ddl)) => {
+                if self.client().ddl.is_none() {
+                    self.say(&format!("ddl: {}", ddl.sql));
+                    self.client().ddl = Some(*ddl);
                 }
                 None
             }
@@ -388,25 +437,8 @@ impl World {
         released && (waits == Some(QUIET) || !self.client().again.is_empty())
     }
 
-    fn job_text(&mut self, job: &Job) -> String {
-        match job {
-            Job::Gather(g) => {
-                let nodes: Vec<_> = g.nodes.iter().map(|n| format!("n{n}")).collect();
-                let request = messages::decode(&g.request, true).join(" | ");
-                let hide = match (g.hide_parse, g.hide_describe) {
-                    (false, false) => "",
-                    (true, false) => ", ParseComplete hidden",
-                    (false, true) => ", Row hidden",
-                    (true, true) => ", ParseComplete and Row hidden",
-                };
-                format!("gather {}: {}{hide}", nodes.join(" "), self.short(&request))
-            }
-            Job::Ddl { sql, .. } => format!("ddl: {sql}"),
-        }
-    }
-
     fn take_messages(&mut self) -> Option<Need> {
-        if self.client().job.is_some() {
+        if self.client().ddl.is_some() {
             return None;
         }
         while let Some(frame) = {
@@ -469,6 +501,9 @@ impl World {
             self.say(&format!("released n{node}{applied}{kept}"));
             if !facts.spent {
                 self.idle.entry(node).or_default().push(facts);
+            }
+            if self.client().session.is_linked() {
+                self.with_session(|session, _, io| session.turned(io));
             }
         }
         if !again.is_empty() {
@@ -544,8 +579,8 @@ impl Client {
             session: Session::new(id, startup),
             input: VecDeque::new(),
             again: VecDeque::new(),
-            from_node: BytesMut::new(),
-            job: None,
+            from_nodes: BTreeMap::new(),
+            ddl: None,
             waits: None,
             gone: false,
         }

@@ -46,3 +46,4 @@ mod routing;
 mod sessions;
 mod support;
 mod takeover;
+mod transactions;

@@ -28,8 +28,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("moves", "mover task"),
     (
         "session",
-        "apply behind columns copying extended link order portals relay retry sequences \
-         simple statement",
+        "behind columns copying link order portals relay residue retry sequences statement",
     ),
 ];
 

@@ -174,7 +174,7 @@ async fn a_panic_amid_it_leaves_nothing_behind() {
     let mut config = nodes.config.clone();
     trusting(&mut config);
     let home = Home::new(&config);
-    let served = Served::start(&home, Some("gather:sent=panic")).await;
+    let served = Served::start(&home, Some("spread:said=panic")).await;
     let client = connect(served.port).await;
     let console = Console::open(served.port, "pgshunt").await;
     console.does("SET shard_count = 2").await;
@@ -182,7 +182,7 @@ async fn a_panic_amid_it_leaves_nothing_behind() {
     let locks = [lock(&nodes.nodes[0]).await, lock(&nodes.nodes[1]).await];
     let error = client.simple_query(READ).await.expect_err("its task has ended");
     assert!(error.is_closed(), "{error:?}");
-    assert!(home.said().contains("failpoint gather:sent: panic"), "{}", home.said());
+    assert!(home.said().contains("failpoint spread:said: panic"), "{}", home.said());
     wait_for("the statements to end", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
         for node in &nodes.nodes {

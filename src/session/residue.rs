@@ -11,7 +11,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{Done, Expect, Fate, Reply};
+use super::behind::Question;
+use super::link::{Done, Expect, Fate, Link, Reply};
+use super::sequences::SEQUENCES;
 use super::{Io, Session};
 use crate::router::plan::{PREPARE, Traces};
 use crate::router::{READING, function_changes, functions_changed, tables_changed};
@@ -136,70 +138,140 @@ impl Check {
     }
 }
 
-impl Session {
-    /// A statement has completed, or failed half-way, that may have left something.
-    pub(super) fn leaves(&mut self, traces: &Traces) {
-        let Some(link) = &mut self.link else { return };
-        link.notified |= traces.notifies();
-        if let Some(why) = traces.pin {
-            self.pinned.get_or_insert(why);
-            self.check.temporary |= TEMPORARY.contains(&why);
-        }
-        let strange = |f: &&String| !link.facts.harmless.knows(f);
-        let functions: Vec<_> = traces.functions.iter().filter(strange).cloned().collect();
-        let quiet = functions.is_empty() && traces.parameters.is_empty() && !traces.code;
-        if quiet && traces.pin.is_none() {
-            return;
-        }
-        let all = &mut self.check.traces;
-        self.check.due = true;
-        all.code |= traces.code;
-        self.check.temporary |= traces.code || !functions.is_empty();
-        let all = &mut self.check.traces;
-        all.functions.extend(functions);
-        all.parameters.extend(traces.parameters.iter().cloned());
+/// What a session's transactions may have left on one connection, and why it is kept for it.
+#[derive(Debug, Clone, Default)]
+pub struct Residue {
+    /// Why the connection must be kept between transactions; ends when the server says that the cause
+    /// is gone.
+    pub(super) pinned: Option<&'static str>,
+    /// Pins until DISCARD ALL: the server cannot be asked whether the cause is gone.
+    pub(super) bound: Option<&'static str>,
+    /// Kept for the values of sequences that the session has drawn on it.
+    pub(super) kept: bool,
+    pub(super) check: Check,
+    pub(super) behind: Question,
+}
+
+impl Residue {
+    /// The server is to be asked, or is being asked, what is left.
+    pub(super) fn is_due(&self) -> bool {
+        self.check.is_due() || self.behind.is_due()
+    }
+
+    /// A question is under way.
+    pub(super) fn is_asked(&self) -> bool {
+        self.check.is_asked() || self.behind.is_asked()
+    }
+
+    /// Why the connection is kept, as SHOW CLIENTS says it.
+    pub(super) fn why_kept(&self) -> Option<&'static str> {
+        self.pinned.or(self.kept.then_some(SEQUENCES))
     }
 
     /// A statement has completed that binds the session.
-    pub(super) fn is_pinned_by(&mut self, why: &'static str) {
+    fn is_pinned_by(&mut self, why: &'static str) {
         self.pinned.get_or_insert(why);
         self.check.temporary |= !PINS.contains(&why) || TEMPORARY.contains(&why);
     }
 
     /// Whether an unqualified name may be that of a temporary table.
-    pub(super) fn may_have_temporary(&self) -> bool {
+    fn may_have_temporary(&self) -> bool {
         let by_itself = |why: &str| !PINS.contains(&why) || TEMPORARY.contains(&why);
         self.pinned.is_some_and(|why| self.check.temporary || by_itself(why))
     }
 
+    /// Nothing of the connection's state is left (DISCARD ALL).
+    pub(super) fn nothing_is_left(&mut self) {
+        let Check { changes_functions, changes_tables, .. } = self.check;
+        self.check = Check { changes_functions, changes_tables, ..Check::default() };
+    }
+}
+
+impl Link {
+    /// A statement has completed, or failed half-way, that may have left something.
+    pub(super) fn leaves(&mut self, traces: &Traces) {
+        self.notified |= traces.notifies();
+        let residue = &mut self.residue;
+        if let Some(why) = traces.pin {
+            residue.pinned.get_or_insert(why);
+            residue.check.temporary |= TEMPORARY.contains(&why);
+        }
+        let strange = |f: &&String| !self.facts.harmless.knows(f);
+        let functions: Vec<_> = traces.functions.iter().filter(strange).cloned().collect();
+        let quiet = functions.is_empty() && traces.parameters.is_empty() && !traces.code;
+        if quiet && traces.pin.is_none() {
+            return;
+        }
+        let check = &mut residue.check;
+        check.due = true;
+        check.temporary |= traces.code || !functions.is_empty();
+        check.traces.code |= traces.code;
+        check.traces.functions.extend(functions);
+        check.traces.parameters.extend(traces.parameters.iter().cloned());
+    }
+}
+
+impl Session {
+    /// What the connection in hand keeps for the session.
+    pub(super) fn residue(&mut self) -> Option<&mut Residue> {
+        self.link.as_mut().map(|l| &mut l.residue)
+    }
+
+    /// A statement has completed, or failed half-way, that may have left something.
+    pub(super) fn leaves(&mut self, traces: &Traces) {
+        if let Some(link) = &mut self.link {
+            link.leaves(traces);
+        }
+    }
+
+    /// A statement has completed that binds the session.
+    pub(super) fn is_pinned_by(&mut self, why: &'static str) {
+        if let Some(residue) = self.residue() {
+            residue.is_pinned_by(why);
+        }
+    }
+
+    /// Whether an unqualified name may be that of a temporary table.
+    pub(super) fn may_have_temporary(&self) -> bool {
+        self.links().any(|l| l.residue.may_have_temporary())
+    }
+
+    /// A parameter was set whose value the session does not know yet: one of those by which texts
+    /// are read, perhaps.
+    pub(super) fn is_path_open(&self) -> bool {
+        self.links().any(|l| l.residue.check.is_path_open())
+    }
+
     /// A statement has completed that may have ended what binds the session, or has begun it.
     pub(super) fn look_again(&mut self) {
-        self.check.due |= self.pinned.is_some();
+        if let Some(residue) = self.residue() {
+            residue.check.due |= residue.pinned.is_some();
+        }
     }
 
     pub(super) fn functions_change(&mut self) {
-        self.check.changes_functions = true;
+        if let Some(residue) = self.residue() {
+            residue.check.changes_functions = true;
+        }
     }
 
     pub(super) fn tables_change(&mut self) {
-        self.check.changes_tables = true;
+        if let Some(residue) = self.residue() {
+            residue.check.changes_tables = true;
+        }
     }
 
     /// The failed statement may have left something all the same: an advisory lock stays.
     pub(super) fn failed_half_way(&mut self, left: &[Done]) {
         use crate::router::plan::Control;
+        let Some(link) = &mut self.link else { return };
         for done in left {
             match &done.control {
-                Control::Pin(_) => self.check.due = true,
-                Control::Bind(_) => {
-                    if let Some(link) = &mut self.link {
-                        link.strange = true;
-                    }
-                }
+                Control::Pin(_) => link.residue.check.due = true,
+                Control::Bind(_) => link.strange = true,
                 Control::Leaves(traces) => {
-                    let traces = Traces { pin: None, ..(**traces).clone() };
-                    self.leaves(&traces);
-                    self.check.due = true;
+                    link.leaves(&Traces { pin: None, ..(**traces).clone() });
+                    link.residue.check.due = true;
                 }
                 _ => {}
             }
@@ -208,31 +280,26 @@ impl Session {
 
     /// A transaction has ended.
     pub(super) fn transaction_ended(&mut self) {
-        if std::mem::take(&mut self.check.changes_functions) {
+        let Some(residue) = self.residue() else { return };
+        let check = &mut residue.check;
+        if std::mem::take(&mut check.changes_functions) {
             functions_changed();
             // Another one of a name may be in its place.
             tables_changed();
         }
-        if std::mem::take(&mut self.check.changes_tables) {
+        if std::mem::take(&mut check.changes_tables) {
             tables_changed();
         }
-        self.check.due |= self.check.unknown;
-    }
-
-    /// Nothing of the connection's state is left (DISCARD ALL).
-    pub(super) fn nothing_is_left(&mut self) {
-        let Check { changes_functions, changes_tables, .. } = self.check;
-        self.check = Check { changes_functions, changes_tables, ..Check::default() };
+        check.due |= check.unknown;
     }
 
     /// Asks the server, when there is something to ask and nothing else is under way.
     pub(super) fn ask_what_is_left(&mut self, io: &mut Io<'_>) {
-        let free = self.link.as_ref().is_some_and(super::Link::is_free);
-        if !self.check.due || !free {
+        let Some(link) = self.link.as_mut().filter(|l| l.is_free()) else { return };
+        let check = &mut link.residue.check;
+        if !check.due {
             return;
         }
-        let Some(link) = &mut self.link else { return };
-        let check = &mut self.check;
         check.due = false;
         check.asked = Some(function_changes());
         let all = check.traces.code || !check.traces.functions.is_empty();
@@ -241,14 +308,14 @@ impl Session {
             parameters.extend(self.settings.custom().map(str::to_owned));
         }
         parameters.retain(|p| !is_of_the_transaction(p));
-        let push = |link: &mut super::Link, reply| link.push(Expect::new(reply, Fate::Check));
+        let functions = array(&check.traces.functions);
+        let push = |link: &mut Link, reply| link.push(Expect::new(reply, Fate::Check));
         if !std::mem::replace(&mut link.facts.checks, true) {
             frontend::put_named(io.server, b'C', b'S', NAME);
             push(link, Reply::Close);
             frontend::put_parse(io.server, NAME, SQL.as_bytes(), &[]);
             push(link, Reply::Parse);
         }
-        let functions = array(&check.traces.functions);
         let values = [
             if all { "t".to_owned() } else { "f".to_owned() },
             array(&parameters),
@@ -265,26 +332,28 @@ impl Session {
 
     /// A row of the answer.
     pub(super) fn is_left(&mut self, body: &[u8]) {
-        let Some(row) = data_row(body) else { return };
+        let (Some(row), Some(residue)) = (data_row(body), self.residue()) else { return };
+        let check = &mut residue.check;
         let mut text =
             row.iter().map(|v| String::from_utf8_lossy(v.unwrap_or_default()).into_owned());
         let (Some(kind), Some(name), Some(value)) = (text.next(), text.next(), text.next()) else {
             return;
         };
         match kind.as_str() {
-            "set" => self.check.parameters.push((name, value)),
-            "bind" => self.check.binds = true,
-            "harmless" => self.check.harmless.push(name),
-            _ => self.check.pins.push(kind),
+            "set" => check.parameters.push((name, value)),
+            "bind" => check.binds = true,
+            "harmless" => check.harmless.push(name),
+            _ => check.pins.push(kind),
         }
     }
 
     /// The answer is complete.
     pub(super) fn know_what_is_left(&mut self) {
         let Some(link) = &mut self.link else { return };
-        let check = std::mem::take(&mut self.check);
-        self.check.changes_functions = check.changes_functions;
-        self.check.changes_tables = check.changes_tables;
+        let residue = &mut link.residue;
+        let check = std::mem::take(&mut residue.check);
+        residue.check.changes_functions = check.changes_functions;
+        residue.check.changes_tables = check.changes_tables;
         let strange = check.traces.functions.iter().any(|f| !check.harmless.contains(f));
         if let Some(since) = check.asked {
             link.facts.harmless.learn(since, check.harmless);
@@ -297,17 +366,17 @@ impl Session {
         link.facts.applied = Some(self.settings.current().clone());
 
         let there = |why: &str| check.pins.iter().any(|p| p == why);
-        self.check.temporary = there("a temporary object");
-        let stays = self.pinned.is_some_and(|why| {
+        residue.check.temporary = there("a temporary object");
+        let stays = residue.pinned.is_some_and(|why| {
             there(why) || TEMPORARY.contains(&why) && there("a temporary object")
         });
         if !stays {
-            self.pinned = PINS.into_iter().find(|why| there(why));
+            residue.pinned = PINS.into_iter().find(|why| there(why));
         }
         if check.binds {
-            self.bound.get_or_insert("setseed()");
+            residue.bound.get_or_insert("setseed()");
         }
-        self.pinned = self.bound.or(self.pinned);
+        residue.pinned = residue.bound.or(residue.pinned);
     }
 
     /// The server did not say. The session keeps what it cannot be told apart from.
@@ -317,10 +386,11 @@ impl Session {
         link.take_skipped();
         link.facts.checks = false;
         link.strange = true;
-        self.check.asked = None;
-        self.check.unknown = true;
-        self.check.temporary = true;
-        self.pinned.get_or_insert("something that could not be found out");
+        let residue = &mut link.residue;
+        residue.check.asked = None;
+        residue.check.unknown = true;
+        residue.check.temporary = true;
+        residue.pinned.get_or_insert("something that could not be found out");
     }
 }
 

@@ -1,0 +1,193 @@
+//! The one answer that the answers of several nodes make, message by message.
+//!
+//! The nodes are heard one after the other. The columns are those of the first, and the others must
+//! have the same; rows are the client's as they come, or are folded into one; what completes the
+//! statement is said once, when the last node has been heard.
+
+use super::{Column, MergeError, columns, fold};
+use crate::router::plan::{Fold, Merge};
+use crate::wire::backend::{self, Report};
+
+#[derive(Debug)]
+pub struct Answer {
+    merge: Merge,
+    /// The row limit of Execute; 0: none.
+    limit: u64,
+    columns: Option<Vec<Column>>,
+    /// The columns as the statement describes them, which does not know the formats yet.
+    of_statement: Option<Vec<Column>>,
+    folded: Option<Vec<Option<Vec<u8>>>>,
+    /// Rows that the client has had.
+    rows: u64,
+    /// The first word of the command tag.
+    verb: String,
+}
+
+impl Answer {
+    pub fn new(merge: Merge, limit: u64) -> Self {
+        Self {
+            merge,
+            limit,
+            columns: None,
+            of_statement: None,
+            folded: None,
+            rows: 0,
+            verb: String::new(),
+        }
+    }
+
+    /// Rows are looked at, and not the client's as they are.
+    pub fn folds(&self) -> bool {
+        matches!(self.merge, Merge::Fold(_))
+    }
+
+    /// A row begins that would be the client's as it is; false: it has had as many as it wants.
+    pub fn takes_row(&mut self) -> bool {
+        let takes = self.limit == 0 || self.rows < self.limit;
+        self.rows += u64::from(takes);
+        takes
+    }
+
+    /// A RowDescription: of the statement, or of its portal.
+    ///
+    /// # Errors
+    /// The nodes have different columns, or some that cannot be folded.
+    pub fn described(&mut self, of_statement: bool, body: &[u8]) -> Result<(), Report> {
+        let told = columns(body).ok_or_else(malformed)?;
+        let known = if of_statement { &mut self.of_statement } else { &mut self.columns };
+        match known {
+            Some(known) if *known == told => Ok(()),
+            Some(_) => Err(differ()),
+            None => {
+                if let (Merge::Fold(folds), false) = (&self.merge, of_statement) {
+                    check_folds(folds, &told)?;
+                }
+                *known = Some(told);
+                Ok(())
+            }
+        }
+    }
+
+    /// A row to be folded.
+    ///
+    /// # Errors
+    /// It cannot be folded exactly.
+    pub fn row(&mut self, body: &[u8]) -> Result<(), Report> {
+        let Merge::Fold(folds) = &self.merge else { return Err(malformed()) };
+        let columns = self.columns.as_ref().ok_or_else(malformed)?;
+        let row =
+            backend::data_row(body).filter(|r| r.len() == folds.len()).ok_or_else(malformed)?;
+        let before = self.folded.take().unwrap_or_else(|| vec![None; folds.len()]);
+        let merged = before
+            .into_iter()
+            .zip(row)
+            .zip(folds.iter().zip(columns))
+            .map(|((a, b), (&how, &column))| fold(how, column, a, b).map_err(refused))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.folded = Some(merged);
+        Ok(())
+    }
+
+    /// A node's CommandComplete: its body.
+    pub fn completed(&mut self, body: &[u8]) {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        let verb = tag.split(|b| *b == b' ').next().unwrap_or_default();
+        self.verb = String::from_utf8_lossy(verb).into_owned();
+    }
+
+    /// Every node has been heard: what completes the statement.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if let Some(row) = &self.folded {
+            backend::put_data_row(out, row.iter().map(|v| v.as_deref()));
+            self.rows = 1;
+        }
+        if self.limit > 0 && self.rows >= self.limit {
+            backend::put_bare(out, b's');
+        } else if !self.verb.is_empty() {
+            backend::put_command_complete(out, &format!("{} {}", self.verb, self.rows));
+        }
+    }
+}
+
+fn check_folds(folds: &[Fold], columns: &[Column]) -> Result<(), Report> {
+    if folds.len() != columns.len() {
+        return Err(malformed());
+    }
+    for (&how, &column) in folds.iter().zip(columns) {
+        // Folding nothing with nothing tells whether the type can be folded at all.
+        fold(how, column, None, None).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn refused(e: MergeError) -> Report {
+    Report::error(e.sqlstate(), e.to_string())
+        .hint("Add an equality on the distribution column, or cast to another type.")
+}
+
+fn differ() -> Report {
+    Report::error("0A000", "the nodes answer with different column types")
+        .hint("Types made by CREATE TYPE have another identity on each node; cast them to text.")
+}
+
+fn malformed() -> Report {
+    Report::error("08P01", "a node's answer is malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn description(name: &str, oid: u32) -> Vec<u8> {
+        let mut body = vec![0, 1];
+        body.extend_from_slice(name.as_bytes());
+        body.push(0);
+        body.extend_from_slice(&[0; 6]);
+        body.extend_from_slice(&oid.to_be_bytes());
+        body.extend_from_slice(&[0, 8, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+        body
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    #[test]
+    fn rows_are_counted_over_the_nodes_and_stop_at_the_limit() {
+        let mut answer = Answer::new(Merge::Concat, 0);
+        for _ in 0..2 {
+            answer.described(false, &description("a", 23)).unwrap();
+            assert!(answer.takes_row() && answer.takes_row());
+            answer.completed(b"SELECT 2\0");
+        }
+        assert!(answer.described(false, &description("a", 25)).is_err(), "another type");
+        let complete = written(|out| backend::put_command_complete(out, "SELECT 4"));
+        assert_eq!(written(|out| answer.finish(out)), complete);
+        let mut answer = Answer::new(Merge::Concat, 3);
+        let took: Vec<_> = (0..4).map(|_| answer.takes_row()).collect();
+        assert_eq!(took, [true, true, true, false]);
+        answer.completed(b"SELECT 4\0");
+        assert_eq!(written(|out| answer.finish(out))[0], b's');
+    }
+
+    #[test]
+    fn what_is_folded_is_one_row() {
+        let mut answer = Answer::new(Merge::Fold([Fold::Sum].into()), 0);
+        assert!(answer.folds());
+        answer.described(true, &description("count", 20)).unwrap();
+        answer.described(false, &description("count", 20)).unwrap();
+        for value in [&b"40"[..], b"2"] {
+            let row = written(|out| backend::put_data_row(out, [Some(value)].into_iter()));
+            answer.row(&row[5..]).unwrap();
+            answer.completed(b"SELECT 1\0");
+        }
+        let row = [Some(&b"42"[..])].into_iter();
+        let mut wanted = written(|out| backend::put_data_row(out, row));
+        backend::put_command_complete(&mut wanted, "SELECT 1");
+        assert_eq!(written(|out| answer.finish(out)), wanted);
+        let mut text = Answer::new(Merge::Fold([Fold::Max].into()), 0);
+        assert_eq!(text.described(false, &description("max", 25)).unwrap_err().sqlstate, "0A000");
+    }
+}

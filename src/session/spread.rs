@@ -1,0 +1,541 @@
+//! A statement that is carried out on several participants: what each is sent, and how what they
+//! answer becomes the client's one answer.
+//!
+//! ```text
+//!   begin ─► say ─► (turn) ─► say ─► ... ─► (turn) hear ─► (turn) hear ─► ... ─► conclude
+//!                    COMMIT:  say ─► hear ─► (turn) say ─► hear ─► ...  (crate::commit)
+//! ```
+//!
+//! Each participant is sent the same request, with the start of its transaction where it has none, and
+//! then they are heard one after the other: all of them work at once, and the sockets of those whose
+//! turn has not come push back. Every request of it is a [`Fate::Part`]: the session notes what its
+//! answer says of the connection, and what the client reads is decided here.
+//!
+//! A participant that fails ends the statement; the client reads the first error. Of the others
+//! nothing is of use any more: where no transaction could go on with them their statements are
+//! cancelled and their connections closed, else they are heard to their ends in silence.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::link::{Done, Expect, Fate, Reply};
+use super::{Io, Session};
+use crate::commit::{Act, Commit};
+use crate::merge::Answer;
+use crate::router::plan::Plan;
+use crate::topology::NodeId;
+use crate::wire::backend::{self, Report, Status};
+use crate::wire::{frame, frontend};
+
+/// What each participant is sent.
+#[derive(Debug, Clone)]
+pub(super) enum Request {
+    /// A text by the simple protocol, and what each of its statements does to the session.
+    Text { plan: Arc<Plan>, text: Vec<u8>, controls: Option<Vec<Done>> },
+    /// The transaction's end, act by act; and what the decision does to the session.
+    Ending { commit: Commit, plan: Arc<Plan>, controls: Option<Vec<Done>> },
+    /// Messages of the extended protocol, what answers each of them, and Sync.
+    Segment { frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
+}
+
+/// How the answers become one.
+#[derive(Debug)]
+pub(super) enum How {
+    /// Rows, by way of the merger.
+    Merged(Answer),
+    /// All answer alike: the body of a CommandComplete, once one has come.
+    Same(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub(super) struct Spread {
+    /// In the order in which they are heard.
+    nodes: Vec<NodeId>,
+    /// How many were sent the request.
+    said: usize,
+    /// How many have answered whole.
+    heard: usize,
+    request: Request,
+    how: How,
+    /// The act of the transaction's end that is under way has failed, unless it was not begun.
+    act: Option<bool>,
+    /// Answers to the client's messages before the statement's own, for the first error not to repeat.
+    pub answered: usize,
+    /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
+    pub hide_parse: bool,
+    /// The client asked for no RowDescription of the portal.
+    pub hide_describe: bool,
+    /// ParameterDescription has come: the columns that follow are the statement's.
+    of_statement: bool,
+    /// What answers the client's messages before the statement.
+    pub before: Vec<u8>,
+    /// What answers the client's messages behind it.
+    pub behind: Vec<u8>,
+    /// It is a query, or the client has sent Sync: ReadyForQuery is due.
+    pub ready: bool,
+    /// The client has read an error.
+    failed: bool,
+    /// A transaction block was open when it began.
+    in_block: bool,
+    /// A participant that has committed has sent notifications.
+    notified: bool,
+}
+
+impl Spread {
+    pub fn new(nodes: Vec<NodeId>, request: Request, how: How) -> Self {
+        Self {
+            nodes,
+            said: 0,
+            heard: 0,
+            request,
+            how,
+            act: None,
+            answered: 0,
+            hide_parse: false,
+            hide_describe: false,
+            of_statement: false,
+            before: Vec::new(),
+            behind: Vec::new(),
+            ready: true,
+            failed: false,
+            in_block: false,
+            notified: false,
+        }
+    }
+
+    pub fn nodes(&self) -> &[NodeId] {
+        &self.nodes
+    }
+
+    fn is_to_say(&self) -> bool {
+        match &self.request {
+            Request::Ending { commit, .. } => self.act.is_none() && commit.next().is_some(),
+            _ => self.said < self.nodes.len(),
+        }
+    }
+
+    /// The participant that is to be sent the request next, or else the one to be heard.
+    pub fn wants(&self) -> Option<NodeId> {
+        if let Request::Ending { commit, .. } = &self.request {
+            return commit.next().map(|(node, _)| node);
+        }
+        let at = if self.said < self.nodes.len() { self.said } else { self.heard };
+        self.nodes.get(at).copied()
+    }
+
+    /// Nothing is left to be heard.
+    fn is_over(&self) -> bool {
+        match &self.request {
+            Request::Ending { commit, .. } => commit.next().is_none(),
+            _ => self.heard == self.nodes.len(),
+        }
+    }
+
+    /// What it does is done, for all that the client will read.
+    fn is_decided(&self) -> bool {
+        matches!(&self.request, Request::Ending { commit, .. } if commit.is_decided())
+    }
+
+    /// Whether the statement's effects on the session count from this answer on: all have succeeded.
+    pub fn is_last(&self) -> bool {
+        matches!(self.how, How::Merged(_))
+            || matches!(self.request, Request::Ending { .. })
+            || self.heard + 1 == self.nodes.len()
+    }
+
+    /// The first participant's description is what the client reads.
+    pub fn is_first(&self) -> bool {
+        self.heard == 0
+    }
+
+    /// A row comes that must be looked at.
+    pub fn folds(&self) -> bool {
+        let ends = matches!(self.request, Request::Ending { .. });
+        ends || !self.failed && matches!(&self.how, How::Merged(a) if a.folds())
+    }
+
+    /// Whether a message that is not looked at is the client's.
+    pub fn passes(&mut self, tag: u8) -> bool {
+        match &mut self.how {
+            How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
+            _ => tag == b'N',
+        }
+    }
+}
+
+impl Session {
+    /// Begins to carry a statement out. All participants are there and owe nothing.
+    pub(super) fn begin_spread(&mut self, mut spread: Spread, io: &mut Io<'_>) {
+        self.retry.disarm();
+        self.movable = false;
+        spread.in_block = self.status != Status::Idle;
+        // Those of another placement, and of what was refused.
+        let nodes = &spread.nodes;
+        let unused = |l: &&mut super::Link| !l.started && !nodes.contains(&l.node);
+        self.link.iter_mut().chain(&mut self.resting).filter(unused).for_each(|l| l.let_go = true);
+        io.client.append(&mut spread.before);
+        self.spread = Some(Box::new(spread));
+        self.go_on(io);
+    }
+
+    /// Sends the request to the participant in hand, if it is its turn.
+    pub(super) fn go_on(&mut self, io: &mut Io<'_>) {
+        let Some(spread) = self.spread.as_mut().filter(|s| s.is_to_say()) else { return };
+        if self.link.as_ref().map(|l| l.node) != spread.wants() {
+            return;
+        }
+        spread.said += 1;
+        let all_said = spread.said == spread.nodes.len();
+        let request = match &spread.request {
+            Request::Ending { commit, plan, controls } => {
+                spread.act = Some(false);
+                let text = commit.sql().into_bytes();
+                let decides = commit.next().is_some_and(|(_, act)| act == Act::Decide);
+                crate::failpoint::hit(failpoint(commit));
+                let controls = controls.clone().filter(|_| decides);
+                Request::Text { plan: plan.clone(), text, controls }
+            }
+            request => request.clone(),
+        };
+        self.begin_on_link(io);
+        match request {
+            Request::Text { plan, text, controls } => {
+                self.put_text(&plan, &text, controls, Fate::Part, io);
+            }
+            Request::Ending { .. } => {}
+            Request::Segment { frames, replies, controls } => {
+                io.server.extend_from_slice(&frames);
+                let Some(link) = &mut self.link else { return };
+                for reply in replies {
+                    let mut e = Expect::new(reply, Fate::Part);
+                    match e.reply {
+                        Reply::Parse => e.undo.unnamed = Some(link.unnamed.take()),
+                        Reply::Execute => e.controls.clone_from(&controls),
+                        _ => {}
+                    }
+                    link.push(e);
+                }
+            }
+        }
+        if all_said {
+            crate::failpoint::hit("spread:said");
+        }
+    }
+
+    /// A message of the participant that is heard, but for errors and ReadyForQuery.
+    pub(super) fn hears_part(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {
+        let Some(spread) = &mut self.spread else { return };
+        if let Request::Ending { commit, .. } = &mut spread.request {
+            match (tag, commit.next()) {
+                (b'D', Some((_, Act::Ask))) => {
+                    if let Some(xid) = as_number(body) {
+                        commit.knows(xid);
+                    }
+                }
+                (b'C', Some((_, Act::Decide))) => spread.how = How::Same(b"COMMIT\0".to_vec()),
+                _ => {}
+            }
+            return;
+        }
+        if spread.failed {
+            return;
+        }
+        let mut shown = spread.heard == 0 && matches!(tag, b'1' | b'2' | b'3' | b'n');
+        let outcome = match (tag, &mut spread.how) {
+            (b't', _) => {
+                spread.of_statement = true;
+                if spread.heard == 0 {
+                    frame::put(io.client, tag, |b| b.extend_from_slice(body));
+                }
+                return;
+            }
+            (b'1', _) if spread.hide_parse => return,
+            (b'T', How::Merged(answer)) => {
+                let of_statement = std::mem::take(&mut spread.of_statement);
+                shown = spread.heard == 0 && (of_statement || !spread.hide_describe);
+                answer.described(of_statement, body)
+            }
+            (b'D', How::Merged(answer)) => answer.row(body),
+            (b'C', How::Merged(answer)) => {
+                answer.completed(body);
+                Ok(())
+            }
+            (b'C', How::Same(tag)) => {
+                *tag = body.to_vec();
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        match outcome {
+            Ok(()) if shown => {
+                spread.answered += 1;
+                frame::put(io.client, tag, |b| b.extend_from_slice(body));
+            }
+            Ok(()) => {}
+            Err(report) => {
+                self.tell(&report, io);
+                self.fails();
+            }
+        }
+    }
+
+    /// The client has read why the statement has failed: what the others answer is of no use.
+    fn fails(&mut self) {
+        let goes_back = self.prelude.has_savepoint();
+        let Some(spread) = &mut self.spread else { return };
+        spread.failed = true;
+        if matches!(spread.request, Request::Ending { .. }) {
+            return;
+        }
+        let keeps = spread.in_block && (goes_back || matches!(spread.how, How::Same(_)));
+        let rest = spread.nodes.split_off((spread.heard + 1).min(spread.nodes.len()));
+        let said = spread.said.saturating_sub(spread.heard + 1);
+        for (n, node) in rest.into_iter().enumerate() {
+            let Some(link) = self.resting.iter_mut().find(|l| l.node == node) else { continue };
+            let was_said = n < said;
+            if keeps || link.residue.why_kept().is_some() {
+                // A savepoint may bring it back: it is heard to its end, if it was told to begin.
+                if was_said {
+                    spread.nodes.push(node);
+                }
+            } else if was_said || link.is_open() {
+                link.abandoned = true;
+            } else {
+                link.let_go = true;
+            }
+        }
+        spread.said = spread.nodes.len();
+    }
+
+    /// An error of the participant that is heard. True: it is the client's.
+    pub(super) fn part_fails(&mut self) -> bool {
+        let Some(spread) = &mut self.spread else { return false };
+        if let Request::Ending { commit, .. } = &spread.request {
+            // Behind the decision, and behind the first error, nothing is the client's any more.
+            let told = commit.is_decided() || commit.is_undone();
+            spread.act = Some(true);
+            spread.failed |= !told;
+            return !told;
+        }
+        let told = spread.failed;
+        self.fails();
+        !told
+    }
+
+    /// The participant in hand could not begin its transaction: `error` is the body of its message.
+    pub(super) fn part_cannot_begin(&mut self, error: &[u8], io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        link.opening = false;
+        link.facts.applied = None;
+        for e in link.take_skipped() {
+            link.undo(&e.undo);
+        }
+        if self.part_fails() {
+            let code = backend::report_field(error, b'C').unwrap_or_default();
+            self.counters.errors.count(crate::wire::blame::Blame::of_node(code));
+            frame::put(io.client, b'E', |b| b.extend_from_slice(error));
+        }
+        self.tidy_sync(io);
+        self.roll_back(io);
+        self.forget_part(io);
+    }
+
+    /// The connection of the participant that is heard has broken off. True: outside of a transaction
+    /// block the session goes on without it ([`Session::lose_part`]).
+    pub fn part_lost(&mut self, report: &Report, io: &mut Io<'_>) -> bool {
+        let survives = self.may_lose_part();
+        if survives && self.part_fails() {
+            self.tell(report, io);
+        }
+        survives
+    }
+
+    /// Nothing is on the connection of the participant that is heard which the session cannot do
+    /// without.
+    pub(super) fn may_lose_part(&self) -> bool {
+        self.spread.as_ref().is_some_and(|s| !s.in_block || s.is_decided())
+            && self.link.as_ref().is_some_and(|l| l.residue.why_kept().is_none())
+    }
+
+    /// Whether a participant may stand prepared that this session does not end.
+    pub fn take_left_prepared(&mut self) -> bool {
+        std::mem::take(&mut self.left_prepared)
+    }
+
+    /// A commit is under way: who breaks off now may leave participants prepared.
+    pub fn is_committing(&self) -> bool {
+        self.spread.as_ref().is_some_and(|s| matches!(s.request, Request::Ending { .. }))
+    }
+
+    /// Rows are being read from several nodes: of no use to a client that has gone.
+    pub fn reads_from_several(&self) -> bool {
+        self.spread.as_ref().is_some_and(|s| matches!(s.how, How::Merged(_)))
+    }
+
+    /// Goes on without the connection in hand.
+    pub fn lose_part(&mut self, io: &mut Io<'_>) {
+        self.broken = None;
+        self.take_link();
+        self.forget_part(io);
+    }
+
+    /// The participant whose turn it is takes no part any more.
+    fn forget_part(&mut self, io: &mut Io<'_>) {
+        let Some(spread) = &mut self.spread else { return };
+        if let Request::Ending { commit, .. } = &mut spread.request {
+            commit.failed();
+            spread.act = None;
+        } else if spread.heard < spread.nodes.len() {
+            spread.nodes.remove(spread.heard);
+            spread.said = spread.said.saturating_sub(1);
+        }
+        if spread.is_over() {
+            self.conclude(io);
+        }
+    }
+
+    /// The participant in hand has answered whole.
+    pub(super) fn part_ready(&mut self, status: Status, io: &mut Io<'_>) {
+        let Some(link) = &mut self.link else { return };
+        link.facts.reported.tell(&mut self.told, io.client);
+        let notified = status == Status::Idle && std::mem::take(&mut link.notified) && link.fenced;
+        if status == Status::Idle {
+            link.wrote = false;
+            self.transaction_ended();
+        }
+        let Some(spread) = &mut self.spread else { return };
+        spread.notified |= notified;
+        spread.heard += 1;
+        if let Request::Ending { commit, .. } = &mut spread.request {
+            match spread.act.take() {
+                Some(true) => commit.failed(),
+                _ => commit.done(),
+            }
+        }
+        match spread.is_over() {
+            true => self.conclude(io),
+            // What comes next may be for the same one.
+            false => self.go_on(io),
+        }
+    }
+
+    /// All have been heard: what is left of the answer, and the state that the session is in now.
+    fn conclude(&mut self, io: &mut Io<'_>) {
+        let Some(mut spread) = self.spread.take() else { return };
+        if spread.failed {
+            self.forget_pending(spread.answered);
+        } else {
+            match &mut spread.how {
+                How::Merged(answer) => answer.finish(io.client),
+                How::Same(tag) => frame::put(io.client, b'C', |b| b.extend_from_slice(tag)),
+            }
+            io.client.extend_from_slice(&spread.behind);
+            self.pending.clear();
+            self.pending_bytes = 0;
+        }
+        if let Request::Ending { commit, .. } = &spread.request {
+            self.left_prepared |= commit.has_left();
+        }
+        let open = self.links().any(super::Link::is_open);
+        let ends = matches!(spread.request, Request::Ending { .. } | Request::Text { .. })
+            && matches!(spread.how, How::Same(_));
+        if open {
+            let failed = spread.failed || self.links().any(|l| l.status == Status::Failed);
+            self.status = if failed { Status::Failed } else { Status::Transaction };
+            if failed {
+                self.fail_on_node(io);
+            }
+        } else if spread.in_block && !ends {
+            // None of them could begin its transaction, which goes on without a node.
+            self.status = if spread.failed { Status::Failed } else { Status::Transaction };
+            self.begin.clone_from(&self.begin_text);
+        } else {
+            self.status = Status::Idle;
+            self.block_ended(spread.failed);
+            let applied = self.settings.current().clone();
+            for link in self.links_mut().filter(|l| spread.nodes.contains(&l.node)) {
+                link.facts.applied = Some(applied.clone());
+            }
+        }
+        if spread.ready {
+            if self.status == Status::Idle {
+                self.channels.keep_ready(spread.notified);
+                if self.waits_for_fence() {
+                    return;
+                }
+                self.hand_over_mail(io);
+            }
+            backend::put_ready(io.client, self.status);
+        } else {
+            self.skipping |= spread.failed;
+        }
+    }
+}
+
+/// The value of a row, as a number.
+fn as_number(body: &[u8]) -> Option<u64> {
+    let row = backend::data_row(body)?;
+    std::str::from_utf8(row.first().copied()??).ok()?.parse().ok()
+}
+
+/// Where a test stops the process, or kills it: before this act.
+fn failpoint(commit: &Commit) -> &'static str {
+    match commit.next().map(|(_, act)| act) {
+        Some(Act::Ask) => "commit:ask",
+        Some(Act::Prepare) => "commit:prepare",
+        Some(Act::Decide) => "commit:decide",
+        Some(Act::CommitPrepared) => "commit:commit_prepared",
+        Some(Act::Leave) => "commit:leave",
+        Some(Act::RollBack) => "commit:roll_back",
+        Some(Act::RollBackPrepared) => "commit:roll_back_prepared",
+        None => "commit:over",
+    }
+}
+
+/// Parse, Bind and the like of a statement's own, for a request of the extended protocol.
+pub(super) struct Segment {
+    pub frames: Vec<u8>,
+    pub replies: Vec<Reply>,
+}
+
+impl Segment {
+    pub fn new() -> Self {
+        Self { frames: Vec::new(), replies: Vec::new() }
+    }
+
+    pub fn parse(&mut self, text: &[u8], types: &[u8]) {
+        frontend::put_parse(&mut self.frames, b"", text, types);
+        self.replies.push(Reply::Parse);
+    }
+
+    pub fn bind(&mut self, rest: &[u8]) {
+        frontend::put_bind(&mut self.frames, b"", b"", rest);
+        self.replies.push(Reply::Bind);
+    }
+
+    /// `what`: `S` is the statement, `P` its portal.
+    pub fn describe(&mut self, what: u8) {
+        frontend::put_named(&mut self.frames, b'D', what, b"");
+        self.replies.push(Reply::Describe);
+    }
+
+    pub fn close_portal(&mut self, name: &[u8]) {
+        frontend::put_named(&mut self.frames, b'C', b'P', name);
+        self.replies.push(Reply::Close);
+    }
+
+    pub fn execute(&mut self, limit: i32) {
+        frame::put(&mut self.frames, b'E', |b| {
+            b.push(0);
+            b.extend_from_slice(&limit.to_be_bytes());
+        });
+        self.replies.push(Reply::Execute);
+    }
+
+    /// Ends it by Sync.
+    pub fn request(mut self, controls: Option<Rc<[Done]>>) -> Request {
+        frontend::put_empty(&mut self.frames, b'S');
+        self.replies.push(Reply::Sync);
+        Request::Segment { frames: self.frames, replies: self.replies, controls }
+    }
+}
