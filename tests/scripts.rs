@@ -84,14 +84,16 @@ fn the_sum_counts_what_all_runners_said() {
 fn ci_ends_with_the_sum_alone_and_fails_with_any_of_its_steps() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
     let ci = |test: &str, make: &str, cargo: &str, bare: &str| {
-        let programs = Programs::new(test).with("make", make).with("cargo", cargo);
+        // Of what it makes only the tests have a sum.
+        let make = format!("[ \"$1\" != counts ] || exit 0; {make}");
+        let programs = Programs::new(test).with("make", &make).with("cargo", cargo);
         for part in [".ci", "scripts"] {
             fs::create_dir(programs.0.join(part)).unwrap();
         }
         for script in [".ci/run", "scripts/sum"] {
             fs::copy(repository.join(script), programs.0.join(script)).unwrap();
         }
-        let programs = programs.with(".ci/bare", bare);
+        let programs = programs.with(".ci/bare", bare).with(".ci/deny", "");
         programs.run(programs.0.join(".ci/run"), &[], "/usr/bin:/bin")
     };
     let passes = "echo '10 passed, 0 failed, 2 skipped'";

@@ -222,6 +222,12 @@ impl State {
 
     pub fn opened(&mut self, now: Instant, conn: ConnId, worker: Worker, fx: &mut Vec<Effect>) {
         self.opening = self.opening.saturating_sub(1);
+        let holds = self.waiting.front().is_some_and(|w| w.holds);
+        if self.total() >= self.terms.limit && !holds {
+            // It was opened beyond the limit for one that has gone away.
+            fx.push(Effect::Close { conn });
+            return self.serve(fx);
+        }
         self.idle.push(Idle { conn, worker, since: now });
         self.serve(fx);
     }
@@ -349,6 +355,12 @@ mod tests {
             [Effect::Close { conn: ConnId(9) }]
         );
         assert_eq!(s.then(|p, now, fx| p.opened(now, ConnId(11), 0, fx)), [grant(4, 11)]);
+        assert_eq!(s.take_holding(5), [Effect::Open { worker: 0 }]);
+        s.pool.forget(WaiterId(5));
+        assert_eq!(
+            s.then(|p, now, fx| p.opened(now, ConnId(12), 0, fx)),
+            [Effect::Close { conn: ConnId(12) }]
+        );
         // Back within the limit the line goes on.
         s.then(|p, now, fx| p.give(now, ConnId(10), 0, fx));
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(11), 0, fx)), [grant(2, 11)]);

@@ -461,7 +461,10 @@ impl Session {
     /// The connection asked for by [`Need::Lease`] is there.
     pub fn linked(&mut self, node: NodeId, facts: Facts, env: &mut Env<'_>) {
         debug_assert!(!self.holds(node), "one connection per node");
-        self.resting.extend(self.link.replace(Link::new(node, facts)));
+        if self.link.is_some() {
+            self.resting.extend(self.link.take());
+        }
+        self.link = Some(Link::new(node, facts));
         if self.entrance.is_none() {
             self.entrance = Some(Entrance::new(self.client, env));
         }

@@ -44,6 +44,11 @@ impl Session {
         self.links().any(|l| l.node == node)
     }
 
+    /// The open transaction block may have several participants.
+    pub(super) fn may_be_several(&self) -> bool {
+        !self.resting.is_empty()
+    }
+
     /// The participants of the open transaction block.
     pub(super) fn participants(&self) -> Vec<NodeId> {
         self.links().filter(|l| l.is_open()).map(|l| l.node).collect()
@@ -123,7 +128,9 @@ impl Session {
     /// The connection in hand is gone, or goes: the next one is taken in hand.
     pub(super) fn take_link(&mut self) -> Option<Facts> {
         let mut link = self.link.take()?;
-        self.link = self.resting.pop();
+        if !self.resting.is_empty() {
+            self.link = self.resting.pop();
+        }
         if link.strange {
             link.facts.applied = None;
         }

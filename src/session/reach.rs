@@ -134,8 +134,10 @@ impl Session {
     pub(super) fn place_to_fail(&self) -> Option<Place> {
         let failed = |l: &&Link| l.status == Status::Failed && l.is_quiet() && !l.in_segment;
         let place = |l: &Link| Place::Node { node: l.node, touches: Vec::new() };
-        let quiet = self.link.as_ref().is_some_and(|l| l.is_quiet() && !l.in_segment);
-        self.links().find(failed).filter(|_| quiet).map(place)
+        let quiet = |l: &&Link| l.is_quiet() && !l.in_segment;
+        let in_hand = self.link.as_ref().filter(quiet)?;
+        let others = self.resting.iter().filter(|l| !l.abandoned);
+        std::iter::once(in_hand).chain(others).find(failed).map(place)
     }
 
     /// Between transactions a pinned session keeps its connection, but not its place in the gate.

@@ -69,7 +69,10 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Option<Flow> {
-        if self.participants().len() < 2 || !plan.statements.iter().any(is_concerned) {
+        if !self.may_be_several()
+            || self.participants().len() < 2
+            || !plan.statements.iter().any(is_concerned)
+        {
             return None;
         }
         let ends = plan.statements.first().is_some_and(|s| s.control.ends_block());
@@ -98,7 +101,10 @@ impl Session {
     /// Why a text that concerns all participants of the transaction cannot be carried out on several,
     /// if so.
     pub(super) fn refuses_over_nodes(&self, plan: &Plan) -> Option<Report> {
-        if self.participants().len() < 2 || !plan.statements.iter().any(is_concerned) {
+        if !self.may_be_several()
+            || self.participants().len() < 2
+            || !plan.statements.iter().any(is_concerned)
+        {
             return None;
         }
         match plan.single() {
@@ -193,7 +199,7 @@ impl Session {
         let counts = |c: &Control| self.status != Status::Failed || c.ends_block();
         let all = || {
             let concerned = plan.single().is_some_and(|c| concerns_all(c) && counts(c));
-            concerned && self.participants().len() > 1
+            self.may_be_several() && concerned && self.participants().len() > 1
         };
         matches!(place, Place::Every { .. })
             || plan.kind == Kind::Ddl && self.place_to_fail().is_none()

@@ -169,6 +169,11 @@ async fn figures_are_counted_by_database_and_averaged_over_the_period() {
     assert_eq!(total("pgbouncer", "total_client_login_count").await, 1);
     let xacts = total("app", "total_xact_count").await;
     client.batch_execute("SELECT count(*) FROM t").await.unwrap();
+    // It is over when the nodes have been asked what the table has behind it.
+    wait_for("the transaction to be counted", async || {
+        (total("app", "total_xact_count").await > xacts).then_some(())
+    })
+    .await;
     assert_eq!(total("app", "total_xact_count").await, xacts + 1, "one over all nodes is one");
 
     wait_for("an average of busy clients", async || {
