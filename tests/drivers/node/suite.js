@@ -158,7 +158,7 @@ check('transactions: a statement on another node', async () =>
     } finally {
       await c.query('ROLLBACK');
     }
-  }), '0A000');
+  }));
 
 check('pg-cursor: in portions, on a local table', () =>
   connected(async (c) => {

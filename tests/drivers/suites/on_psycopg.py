@@ -317,7 +317,7 @@ def _():
             return [cursor.fetchall() for cursor in cursors]
 
 
-@check("pipeline over shards of several nodes within one Sync", refused="0A000")
+@check("pipeline over shards of several nodes within one Sync")
 def _():
     with connect() as c, c.pipeline():
         cursors = [c.execute("SELECT name FROM p3_items WHERE id = %s", [i]) for i in range(1, 31)]
@@ -406,7 +406,7 @@ def _():
         return seen
 
 
-@check("a transaction over several nodes", refused="0A000")
+@check("a transaction over several nodes")
 def _():
     with connect(autocommit=False) as c:
         for i in range(1, 31):
