@@ -36,7 +36,10 @@ pub async fn wait(ctx: &Ctx) -> Result<(), StepError> {
 /// Until the target follows closely; says in `hold` (milliseconds) how much the writers are slowed.
 async fn catch_up(ctx: &Ctx, hold: &AtomicU64) -> Result<(), StepError> {
     let mut marker = Marker::prepare(&ctx.source, &ctx.target, &ctx.plan).await?;
-    let mut throttle = Throttle::new(Instant::now(), ctx.config.max_pause / 2);
+    // Whoever begins in a turn is through with one statement in it, however short the turn: only longer
+    // holds let less through.
+    let longest = ctx.config.max_pause.saturating_sub(throttle::RUN);
+    let mut throttle = Throttle::new(Instant::now(), longest);
     let mut failures = Failures::default();
     let mut good = 0;
     while good < IN_A_ROW {

@@ -312,16 +312,18 @@ async fn copied_rows(ctx: &Ctx) -> Result<u64, StepError> {
 /// The slot that feeds the target must be there and must not hold back more WAL than allowed.
 pub async fn check_slot(ctx: &Ctx) -> Result<u64, StepError> {
     let name = ctx.plan.feed();
+    // First, so that the source's position is not the older one.
+    let applied = applied(ctx, &name).await?;
     let row = ctx
         .source
         .opt(
             "looking at the slot",
             "SELECT wal_status, coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint,
-                    coalesce((SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), greatest(r.replay_lsn, r.write_lsn))
-                              FROM pg_stat_replication r WHERE r.pid = s.active_pid),
-                             pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn))::bigint
+                    pg_wal_lsn_diff(pg_current_wal_lsn(), greatest($2::text::pg_lsn, coalesce(
+                      (SELECT greatest(r.replay_lsn, r.write_lsn) FROM pg_stat_replication r
+                       WHERE r.pid = s.active_pid), confirmed_flush_lsn)))::bigint
              FROM pg_replication_slots s WHERE slot_name = $1",
-            &[&name],
+            &[&name, &applied],
         )
         .await?;
     let Some(row) = row else {
@@ -342,6 +344,21 @@ pub async fn check_slot(ctx: &Ctx) -> Result<u64, StepError> {
     let lag = lag.unwrap_or(retained).max(0) as u64;
     ctx.show(|p| p.lag_bytes = Some(lag));
     Ok(lag)
+}
+
+/// The source's position that the target has applied, as it knows it itself: it moves with each transaction.
+/// A worker that always has something to apply tells the source only every half `wal_sender_timeout`.
+async fn applied(ctx: &Ctx, subscription: &str) -> Result<Option<String>, StepError> {
+    let row = ctx
+        .target
+        .opt(
+            "asking what has been applied",
+            "SELECT o.remote_lsn::text FROM pg_replication_origin_status o
+             JOIN pg_subscription s ON o.external_id = 'pg_' || s.oid WHERE s.subname = $1",
+            &[&subscription],
+        )
+        .await?;
+    Ok(row.and_then(|r| r.get(0)))
 }
 
 /// All tables of the subscription that feeds the target are in step: only then is a marker proof.
