@@ -275,7 +275,8 @@ impl State {
         while let Some(first) = self.waiting.pop_front() {
             let chosen = self.choice(first.worker);
             // Borrowing across workers costs wake-ups, so it comes after opening one of our own.
-            let room = self.total() < self.terms.limit || first.holds;
+            let beyond = first.holds && self.idle.is_empty();
+            let room = self.total() < self.terms.limit || beyond;
             let at = chosen.or_else(|| if room { None } else { self.idle.len().checked_sub(1) });
             let Some(at) = at else {
                 self.waiting.push_front(first);
@@ -364,6 +365,15 @@ mod tests {
         // Back within the limit the line goes on.
         s.then(|p, now, fx| p.give(now, ConnId(10), 0, fx));
         assert_eq!(s.then(|p, now, fx| p.give(now, ConnId(11), 0, fx)), [grant(2, 11)]);
+    }
+
+    #[test]
+    fn who_holds_another_connection_takes_an_idle_one_of_another_worker_first() {
+        let mut s = Story::new(1);
+        s.take(1, 1);
+        s.then(|p, now, fx| p.opened(now, ConnId(9), 1, fx));
+        s.then(|p, now, fx| p.give(now, ConnId(9), 1, fx));
+        assert_eq!(s.take_holding(2), [grant(2, 9)]);
     }
 
     #[test]
