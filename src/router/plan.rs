@@ -66,9 +66,10 @@ pub enum Kind {
 }
 
 /// What a statement does to rows. The later ones of several count: a text that reads and writes writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Effect {
     /// Changes nothing, and calls nothing that could: another node that has the same rows may answer it.
+    #[default]
     Reads,
     /// Locks rows or tables for the transaction, and changes nothing.
     Locks,

@@ -8,13 +8,13 @@
 use std::rc::Rc;
 
 use super::link::{Expect, Fate, Reply, Undo};
-use super::participants::may_write;
+use super::participants::effect_of;
 use super::simple::may_move;
 use super::stop::Stop;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::analysis::{Under, is_long};
 use crate::router::place::{BindValues, Place};
-use crate::router::plan::{Control, Kind};
+use crate::router::plan::{Control, Effect, Kind};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
 
@@ -56,7 +56,7 @@ impl Session {
                     // That the transaction has failed comes first.
                     let home = env.routes.home().id;
                     let place = Place::Node { node: home, touches: Vec::new() };
-                    if let Err(Stop::Wait(need)) = self.reach(&place, false, env, io) {
+                    if let Err(Stop::Wait(need)) = self.reach(&place, Effect::Reads, env, io) {
                         return Flow::Wait(need);
                     }
                 }
@@ -142,7 +142,7 @@ impl Session {
         if several && !self.in_segment() {
             // No node takes that, and any of them says so, in its own words.
             let node = self.node().unwrap_or(home);
-            self.reach(&Place::Node { node, touches: Vec::new() }, false, env, io)?;
+            self.reach(&Place::Node { node, touches: Vec::new() }, Effect::Reads, env, io)?;
         }
         let meant = env.moments.parsed_by(self.settings.search_path());
         let mut statement = Statement::new(p.text, p.oids, plan, meant);
@@ -171,7 +171,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
         let place = self.parsing_place(env.routes, || std::iter::once(kind));
-        self.reach(&place, false, env, io)?;
+        self.reach(&place, Effect::Reads, env, io)?;
         frontend::put_parse(io.server, b"", p.text, p.oids);
         let mut e = Expect::new(Reply::Parse, Fate::Swallow);
         if let Some(link) = &mut self.link {
@@ -293,18 +293,18 @@ impl Session {
         self.looks_for_drawn(&plan, env);
         if let Some(report) = self.refuses_to_prepare(&plan, &place, env)? {
             let here = self.node().unwrap_or(env.routes.home().id);
-            self.reach(&Place::Node { node: here, touches: Vec::new() }, false, env, io)?;
+            self.reach(&Place::Node { node: here, touches: Vec::new() }, Effect::Reads, env, io)?;
             self.put_own_behind("ROLLBACK", io);
             return Err(report.into());
         }
-        let writes = may_write(&plan);
-        if let Some(need) = self.ensure(&place, writes, env, io)? {
+        let effect = effect_of(&plan);
+        if let Some(need) = self.ensure(&place, effect, env, io)? {
             return Err(Stop::Wait(need));
         }
         if let Some(need) = self.fence_first(&plan) {
             return Err(Stop::Wait(need));
         }
-        self.reach(&place, writes, env, io)?;
+        self.reach(&place, effect, env, io)?;
         self.compare_columns(&statement, b.statement.is_empty(), env, io)?;
         self.count(&plan);
         self.movable &= may_move(&plan) && b.param(0).is_none();
@@ -323,11 +323,11 @@ impl Session {
     pub(super) fn reach(
         &mut self,
         place: &Place,
-        writes: bool,
+        effect: Effect,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
-        if let Some(need) = self.ensure(place, writes, env, io)? {
+        if let Some(need) = self.ensure(place, effect, env, io)? {
             return Err(Stop::Wait(need));
         }
         self.begin_on_link(io);

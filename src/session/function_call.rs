@@ -4,7 +4,7 @@
 use super::link::{Expect, Fate, Reply};
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::place::Place;
-use crate::router::plan::Traces;
+use crate::router::plan::{Effect, Traces};
 
 impl Session {
     pub(super) fn function_call(
@@ -14,7 +14,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Flow {
         let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
-        match self.ensure(&place, true, env, io) {
+        match self.ensure(&place, Effect::Unknown, env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {

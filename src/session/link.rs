@@ -13,7 +13,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::router::Harmless;
-use crate::router::plan::Control;
+use crate::router::plan::{Control, Effect};
 use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
 
@@ -220,8 +220,8 @@ pub struct Link {
     pub let_go: bool,
     /// Nobody waits for its answer any more: it is to be cancelled and closed.
     pub abandoned: bool,
-    /// The open transaction may have changed something on this node.
-    pub wrote: bool,
+    /// The most that the open transaction's statements may do on this node; a request under way counts.
+    pub effect: Effect,
     pub expects: VecDeque<Expect>,
     /// As the last ReadyForQuery said.
     pub status: Status,
@@ -285,7 +285,7 @@ impl Link {
             residue: Residue::default(),
             let_go: false,
             abandoned: false,
-            wrote: false,
+            effect: Effect::default(),
             expects: VecDeque::new(),
             status: Status::Idle,
             unnamed: None,
@@ -333,6 +333,14 @@ impl Link {
             && (self.started || self.let_go)
             && self.residue.why_kept().is_none()
             && !self.residue.is_due()
+    }
+
+    /// A transaction has ended, and with it what it did here; of what is under way behind its end that is
+    /// not known yet.
+    pub fn forget_effect(&mut self) {
+        if self.expects.is_empty() {
+            self.effect = Effect::default();
+        }
     }
 
     /// Nothing is under way and no transaction is open.

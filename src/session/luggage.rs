@@ -27,6 +27,7 @@ use super::sequences::Sequences;
 use super::settings::SessionSettings;
 use super::{Env, Session, Statement};
 use crate::gate::machine::Touch;
+use crate::router::plan::Effect;
 use crate::topology::{Epoch, NodeId, ShardId};
 use crate::wire::backend::Status;
 use crate::wire::base64;
@@ -76,7 +77,7 @@ struct Held {
     status: Status,
     unnamed: Option<StatementId>,
     started: bool,
-    wrote: bool,
+    effect: Effect,
     outside: bool,
     discarded: bool,
     failed: bool,
@@ -150,7 +151,7 @@ impl Held {
             residue,
             let_go: _,
             abandoned: _,
-            wrote,
+            effect,
             begun: _,
             expects: _,
             status,
@@ -193,7 +194,7 @@ impl Held {
             status: *status,
             unnamed: *unnamed,
             started: *started,
-            wrote: *wrote,
+            effect: *effect,
             outside: *outside,
             discarded: *discarded,
             failed: *failed,
@@ -219,7 +220,7 @@ impl Held {
         link.status = self.status;
         link.unnamed = self.unnamed;
         link.started = self.started;
-        link.wrote = self.wrote;
+        link.effect = self.effect;
         link.outside = self.outside;
         link.discarded = self.discarded;
         link.failed = self.failed;

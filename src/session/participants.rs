@@ -20,9 +20,14 @@ use crate::topology::{GroupId, NodeId, Shard};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frontend;
 
-/// Whether a statement may change something on the node it is sent to, for all that its plan says.
-pub(super) fn may_write(plan: &Plan) -> bool {
-    plan.effect > Effect::Locks
+/// What a statement may do on the node it is sent to, to rows and to its transaction: what sets something
+/// does not merely read.
+pub(super) fn effect_of(plan: &Plan) -> Effect {
+    let reads = |s: &Statement| matches!(s.control, Control::None | Control::Pure);
+    match plan.statements.iter().all(reads) {
+        true => plan.effect,
+        false => plan.effect.max(Effect::Locks),
+    }
 }
 
 impl Session {
@@ -179,7 +184,12 @@ impl Session {
         let Some(link) = &self.link else { return Ok(()) };
         // Of a pipeline that has only read so far it makes no difference where its transaction ends, but
         // for portals that it has bound by name.
-        let reads = || link.is_quiet() && !link.wrote && !self.portals.has_named();
+        let reads = || {
+            link.is_quiet()
+                && link.effect == Effect::Reads
+                && !self.portals.has_named()
+                && !self.has_snapshot_of_its_own()
+        };
         // In the segment under way BEGIN may have been carried out that the client has not been told of.
         let begun = !self.begin_text.is_empty() || !self.begin.is_empty();
         if self.status == Status::Idle && !begun && (link.is_free() || reads()) {

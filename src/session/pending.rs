@@ -7,7 +7,7 @@ use super::link::{Link, Undo};
 use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement};
 use crate::router::place::Place;
-use crate::router::plan::{Control, Kind};
+use crate::router::plan::{Control, Effect, Kind};
 use crate::topology::RoutingTable;
 use crate::wire::backend::{self, Report, Status};
 
@@ -61,7 +61,7 @@ impl Session {
             return Ok(None);
         }
         let place = self.pending_place(env.routes);
-        match self.reach(&place, false, env, io) {
+        match self.reach(&place, Effect::Reads, env, io) {
             Ok(()) => Ok(None),
             Err(Stop::Wait(need)) => Ok(Some(need)),
             Err(Stop::Refuse(report)) => Err(*report),

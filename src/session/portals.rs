@@ -48,8 +48,11 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
+        if self.resting.is_empty() {
+            return Ok(());
+        }
         let Some(node) = self.portal(name).and_then(|p| p.node) else { return Ok(()) };
-        if self.resting.is_empty() || self.node() == Some(node) || !self.holds(node) {
+        if self.node() == Some(node) || !self.holds(node) {
             return Ok(());
         }
         if let Some(need) = self.cut_pending(env, io)? {

@@ -4,6 +4,7 @@ use super::link::Link;
 use super::{Env, Io, Need, Session};
 use crate::gate::machine::{Entry, Gate, Ticket, Touch};
 use crate::router::place::Place;
+use crate::router::plan::Effect;
 use crate::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{Report, Status};
 
@@ -40,7 +41,7 @@ impl Session {
     pub(super) fn ensure(
         &mut self,
         place: &Place,
-        writes: bool,
+        effect: Effect,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
@@ -106,7 +107,7 @@ impl Session {
                 return Ok(Some(Need::Gate));
             }
         }
-        link.wrote |= writes;
+        link.effect = link.effect.max(effect);
         self.epoch.get_or_insert(env.routes.epoch);
         self.begins_segment();
         Ok(None)

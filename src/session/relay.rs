@@ -338,7 +338,7 @@ impl Session {
         self.settings.learn_date_style(|| link.facts.reported.get("DateStyle"));
         if status == Status::Idle {
             let undone = std::mem::take(&mut link.discarded) && failed;
-            link.wrote = false;
+            link.forget_effect();
             self.block_ended(failed);
             if let Some(link) = &mut self.link {
                 link.facts.applied = (!undone).then(|| self.settings.current().clone());

@@ -16,7 +16,7 @@ use super::{Ddl, Env, Flow, Io, Need, Pending, Session, Statement};
 use crate::commit::{Commit, Part};
 use crate::merge::Answer;
 use crate::router::place::{NoValues, Place};
-use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::router::plan::{Control, Effect, Kind, Merge, Plan};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{self, Report, Status};
 
@@ -69,10 +69,7 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Option<Flow> {
-        if !self.may_be_several()
-            || self.participants().len() < 2
-            || !plan.statements.iter().any(is_concerned)
-        {
+        if !self.concerns_several(plan) {
             return None;
         }
         let ends = plan.statements.first().is_some_and(|s| s.control.ends_block());
@@ -98,13 +95,17 @@ impl Session {
         })
     }
 
+    /// The text says something to the transaction itself, which has several participants.
+    fn concerns_several(&self, plan: &Plan) -> bool {
+        self.may_be_several()
+            && self.participants().len() > 1
+            && plan.statements.iter().any(is_concerned)
+    }
+
     /// Why a text that concerns all participants of the transaction cannot be carried out on several,
     /// if so.
     pub(super) fn refuses_over_nodes(&self, plan: &Plan) -> Option<Report> {
-        if !self.may_be_several()
-            || self.participants().len() < 2
-            || !plan.statements.iter().any(is_concerned)
-        {
+        if !self.concerns_several(plan) {
             return None;
         }
         match plan.single() {
@@ -140,7 +141,7 @@ impl Session {
         let request = match control {
             Control::Commit if !failed => {
                 let open = self.links().filter(|l| l.is_open());
-                let parts = open.map(|l| Part { node: l.node, wrote: l.wrote });
+                let parts = open.map(|l| Part { node: l.node, wrote: l.effect > Effect::Locks });
                 Request::Ending { commit: Commit::new(parts.collect()), plan, controls }
             }
             // Those that have not failed would commit.
@@ -278,6 +279,10 @@ impl Session {
             _ => None,
         });
         let Some(statement) = bound else { return Ok(false) };
+        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl);
+        if alone && !self.may_be_several() {
+            return Ok(false);
+        }
         let plan = self.fresh_plan(&statement, env)?;
         let place = match &plan.kind {
             Kind::Every { .. } | Kind::Ddl => {

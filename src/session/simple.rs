@@ -2,7 +2,7 @@
 
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
-use super::participants::may_write;
+use super::participants::effect_of;
 use super::prelude::is_repeatable;
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::analysis::is_long;
@@ -119,7 +119,7 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
-        match self.ensure(&place, may_write(&plan), env, io) {
+        match self.ensure(&place, effect_of(&plan), env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => return self.refuse_text(&plan, report, io),

@@ -38,6 +38,14 @@ pub(super) enum Request {
     Segment { frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
 }
 
+/// How far the act of a transaction's end that is next has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    ToSay,
+    Said,
+    Failed,
+}
+
 /// How the answers become one.
 #[derive(Debug)]
 pub(super) enum How {
@@ -57,8 +65,7 @@ pub(super) struct Spread {
     heard: usize,
     request: Request,
     how: How,
-    /// The act of the transaction's end that is under way has failed, unless it was not begun.
-    act: Option<bool>,
+    step: Step,
     /// Answers to the client's messages before the statement's own, for the first error not to repeat.
     pub answered: usize,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
@@ -89,7 +96,7 @@ impl Spread {
             heard: 0,
             request,
             how,
-            act: None,
+            step: Step::ToSay,
             answered: 0,
             hide_parse: false,
             hide_describe: false,
@@ -109,7 +116,7 @@ impl Spread {
 
     fn is_to_say(&self) -> bool {
         match &self.request {
-            Request::Ending { commit, .. } => self.act.is_none() && commit.next().is_some(),
+            Request::Ending { commit, .. } => self.step == Step::ToSay && commit.next().is_some(),
             _ => self.said < self.nodes.len(),
         }
     }
@@ -188,7 +195,7 @@ impl Session {
         let all_said = spread.said == spread.nodes.len();
         let request = match &spread.request {
             Request::Ending { commit, plan, controls } => {
-                spread.act = Some(false);
+                spread.step = Step::Said;
                 let text = commit.sql().into_bytes();
                 let decides = commit.next().is_some_and(|(_, act)| act == Act::Decide);
                 crate::failpoint::hit(failpoint(commit));
@@ -313,7 +320,7 @@ impl Session {
         if let Request::Ending { commit, .. } = &spread.request {
             // Behind the decision, and behind the first error, nothing is the client's any more.
             let told = commit.is_decided() || commit.is_undone();
-            spread.act = Some(true);
+            spread.step = Step::Failed;
             spread.failed |= !told;
             return !told;
         }
@@ -384,7 +391,7 @@ impl Session {
         let Some(spread) = &mut self.spread else { return };
         if let Request::Ending { commit, .. } = &mut spread.request {
             commit.failed();
-            spread.act = None;
+            spread.step = Step::ToSay;
         } else if spread.heard < spread.nodes.len() {
             spread.nodes.remove(spread.heard);
             spread.said = spread.said.saturating_sub(1);
@@ -398,18 +405,19 @@ impl Session {
     pub(super) fn part_ready(&mut self, status: Status, io: &mut Io<'_>) {
         let Some(link) = &mut self.link else { return };
         link.facts.reported.tell(&mut self.told, io.client);
+        self.settings.learn_date_style(|| link.facts.reported.get("DateStyle"));
         let notified = status == Status::Idle && std::mem::take(&mut link.notified) && link.fenced;
         if status == Status::Idle {
-            link.wrote = false;
+            link.forget_effect();
             self.transaction_ended();
         }
         let Some(spread) = &mut self.spread else { return };
         spread.notified |= notified;
         spread.heard += 1;
         if let Request::Ending { commit, .. } = &mut spread.request {
-            match spread.act.take() {
-                Some(true) => commit.failed(),
-                _ => commit.done(),
+            match std::mem::replace(&mut spread.step, Step::ToSay) {
+                Step::Failed => commit.failed(),
+                Step::ToSay | Step::Said => commit.done(),
             }
         }
         match spread.is_over() {

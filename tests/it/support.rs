@@ -77,6 +77,23 @@ pub async fn texts(client: &Client, sql: &str) -> Vec<String> {
     answer.iter().filter_map(text).collect()
 }
 
+/// What psql says of who it is logged in as, with these settings of its connection; or why it is not.
+pub async fn psql(port: u16, user: &str, settings: &str) -> String {
+    // The server programs of another version come without psql.
+    let ours = pgshunt::local::Binaries::find().unwrap().program("psql");
+    let program = if ours.exists() { ours } else { "psql".into() };
+    let conninfo = format!("host=127.0.0.1 port={port} user={user} dbname=app {settings}");
+    let output = tokio::process::Command::new(program)
+        .args(["-XAtc", "SELECT session_user", &conninfo])
+        .env("PGPASSWORD", "p")
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
+}
+
 /// pgshunt in this process, over nodes of its own.
 pub struct Proxy {
     pub nodes: LocalCluster,

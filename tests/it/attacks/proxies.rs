@@ -2,7 +2,6 @@
 //! what it may not pretend.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use pgshunt::auth::{ClientSecret, Nonce, ScramClient};
@@ -57,22 +56,6 @@ async fn relay(certificates: &Certificates, port: u16, onwards: Onwards) -> u16 
         }
     });
     front
-}
-
-async fn psql(port: u16, user: &str, settings: &str) -> String {
-    // The server programs of another version come without psql.
-    let ours = pgshunt::local::Binaries::find().unwrap().program("psql");
-    let program = if ours.exists() { ours } else { "psql".into() };
-    let conninfo = format!("host=127.0.0.1 port={port} user={user} dbname=app {settings}");
-    let output = tokio::process::Command::new(program)
-        .args(["-XAtc", "SELECT session_user", &conninfo])
-        .env("PGPASSWORD", "p")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
 }
 
 /// pgshunt under TLS, and a role `ann` whose password is p.

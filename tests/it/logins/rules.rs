@@ -1,7 +1,6 @@
 //! What is asked of whom: pg_hba.conf's methods and rules.
 
 use std::path::Path;
-use std::process::Stdio;
 
 use pgshunt::config::{Auth, AuthMethod, ClientTls, PasswordMethod, Users};
 
@@ -200,20 +199,6 @@ async fn the_first_rule_that_fits_decides() {
     // As PostgreSQL, of a role that is none.
     client.batch_execute(&format!("DROP ROLE \"{me}\"")).await.unwrap();
     assert_eq!(local(&me).await.unwrap_err(), format!("28000 role \"{me}\" does not exist"));
-}
-
-async fn psql(port: u16, user: &str, settings: &str) -> String {
-    let program = pgshunt::local::Binaries::find().unwrap().program("psql");
-    let conninfo = format!("host=127.0.0.1 port={port} user={user} dbname=app {settings}");
-    let output = tokio::process::Command::new(program)
-        .args(["-XAtc", "SELECT session_user", &conninfo])
-        .env("PGPASSWORD", "p")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .unwrap();
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned()
 }
 
 #[tokio::test]
