@@ -85,7 +85,7 @@ fn plan(c: &mut Criterion) {
     let builtin = ["now", "count", "sum", "max", "lower", "upper"].map(|name| Function {
         name: name.to_owned(),
         stable: true,
-        plain: !matches!(name, "count" | "sum" | "max"),
+        aggregate: matches!(name, "count" | "sum" | "max"),
     });
     let functions = Functions::new(builtin);
     let mut group = c.benchmark_group("plan");

@@ -103,7 +103,7 @@ impl Store {
             .await
             .query(
                 "SELECT proname, bool_and(provolatile <> 'v'), \
-                   bool_and(NOT proretset AND prokind = 'f') \
+                   bool_or(prokind = 'a') \
                  FROM pg_catalog.pg_proc GROUP BY proname HAVING bool_and(\
                    pronamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))",
                 &[],
@@ -112,7 +112,7 @@ impl Store {
         let all = Functions::new(rows.iter().map(|r| Function {
             name: r.get(0),
             stable: r.get(1),
-            plain: r.get(2),
+            aggregate: r.get(2),
         }));
         let version: String = client
             .lock()

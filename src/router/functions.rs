@@ -15,8 +15,9 @@ pub struct Functions {
     builtin: Arc<HashSet<String>>,
     /// Those of which every overload is immutable or stable, and that call no other function by its number.
     stable: Arc<HashSet<String>>,
-    /// Those that return no set besides, and are no aggregate.
+    /// Those of which every node says the same.
     steady: Arc<HashSet<String>>,
+    aggregates: Arc<HashSet<String>>,
     /// Those that read and change nothing a node has to itself.
     free: Arc<HashSet<String>>,
     server_major: u32,
@@ -28,29 +29,32 @@ pub struct Function {
     pub name: String,
     /// Immutable or stable.
     pub stable: bool,
-    /// No aggregate, no window function, and returns no set.
-    pub plain: bool,
+    /// An overload of it is an aggregate.
+    pub aggregate: bool,
 }
 
 impl Functions {
     pub fn new(all: impl IntoIterator<Item = Function>) -> Self {
-        let mut known = [HashSet::new(), HashSet::new(), HashSet::new(), HashSet::new()];
+        let mut known = [(); 5].map(|()| HashSet::new());
         for f in all {
-            let [builtin, stable, steady, free] = &mut known;
+            let [builtin, stable, steady, aggregates, free] = &mut known;
             let differs = differs_by_node(&f.name);
             if f.stable && !reads_values_of_any_type(&f.name) {
                 stable.insert(f.name.clone());
             }
-            if f.stable && f.plain && !differs {
+            if f.stable && !differs {
                 steady.insert(f.name.clone());
+            }
+            if f.aggregate {
+                aggregates.insert(f.name.clone());
             }
             if f.stable && !differs || is_of_the_session(&f.name) {
                 free.insert(f.name.clone());
             }
             builtin.insert(f.name);
         }
-        let [builtin, stable, steady, free] = known.map(Arc::new);
-        Self { builtin, stable, steady, free, server_major: 0 }
+        let [builtin, stable, steady, aggregates, free] = known.map(Arc::new);
+        Self { builtin, stable, steady, aggregates, free, server_major: 0 }
     }
 
     /// The functions of a server of this major version.
@@ -73,9 +77,14 @@ impl Functions {
         self.stable.contains(name)
     }
 
-    /// Gives the same on every node, row by row.
+    /// Gives the same for the same rows on every node.
     pub fn is_steady(&self, name: &str) -> bool {
         self.steady.contains(name)
+    }
+
+    /// Makes one value of many rows, unless it is called over a window.
+    pub fn is_aggregate(&self, name: &str) -> bool {
+        self.aggregates.contains(name)
     }
 
     /// May run on any one node.

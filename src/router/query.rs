@@ -6,7 +6,7 @@ use super::context::{Context, is_temporary, refused, refused_only};
 use super::functions::name_of;
 use super::node_bound::{Bound, bound};
 use super::plan::{Fold, Key, KeySource, Kind, Merge};
-use super::proof::{Compared, Found, Outcome, Prover};
+use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
 use super::tables::Tables;
 use super::{whole_rows, writes};
 
@@ -146,71 +146,88 @@ fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
         );
     }
     let Some(group) = found.group else { return Kind::Home };
-    match &found.unproven {
-        None => Kind::Keys { group, keys: found.keys.into() },
-        Some(_) if found.levels == 1 && found.references == 1 => match merge_of(s, cx) {
-            Ok(merge) => Kind::Every { group, merge },
-            Err(kind) => *kind,
-        },
-        Some(table) => refused(
+    if found.unproven.is_none() {
+        return Kind::Keys { group, keys: found.keys.into() };
+    }
+    if cx.facts.into.is_some() {
+        return over_nodes("SELECT INTO".to_owned());
+    }
+    let mut by_rows = Prover::by_rows(cx);
+    let gives = match by_rows.select(s) {
+        Ok(gives) => gives,
+        Err(report) => return Kind::Refused(report),
+    };
+    let Found { unproven, mixed, .. } = by_rows.found;
+    if let Some(table) = unproven {
+        return refused(
             format!("no equality fixes the distribution column of \"{table}\""),
             "Add `column = value` for the distribution column of each table, or join on it.",
-        ),
+        );
     }
+    let merge = match mixed {
+        Some(breaks) => Err(breaks.to_string()),
+        None => merge_of(s, gives, cx),
+    };
+    merge.map_or_else(over_nodes, |merge| Kind::Every { group, merge })
 }
 
-/// How the answers of all nodes to a plain SELECT become one, if they do so exactly.
-fn merge_of(s: &nodes::SelectStmt, cx: Context<'_>) -> Result<Merge, Box<Kind>> {
-    let no = |what: &str| {
-        Err(Box::new(refused(
-            format!("{what} over several nodes is not supported"),
-            "Add an equality on the distribution column, or leave it out and do it in the application.",
-        )))
-    };
-    if s.op != pg_raw_parse::raw::SetOperation::SETOP_NONE {
-        return no("UNION, INTERSECT or EXCEPT");
-    }
-    let clauses: [(bool, &str); 9] = [
-        (!s.distinct_clause().is_empty(), "DISTINCT"),
-        (!s.group_clause().is_empty(), "GROUP BY"),
-        (!matches!(s.having_clause(), Node::None), "HAVING"),
-        (!s.window_clause().is_empty(), "WINDOW"),
+fn over_nodes(what: String) -> Kind {
+    refused(
+        format!("{what} over several nodes is not supported"),
+        "Add an equality on the distribution column, or leave it out and do it in the application.",
+    )
+}
+
+/// How the answers of all nodes become one, if they do so exactly; or what keeps them from it.
+fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merge, String> {
+    let clauses: [(bool, &str); 4] = [
         (!s.sort_clause().is_empty(), "ORDER BY"),
         (!matches!(s.limit_count(), Node::None), "LIMIT"),
         (!matches!(s.limit_offset(), Node::None), "OFFSET"),
-        (!s.locking_clause().is_empty(), "a row lock"),
-        (s.with_clause().is_some() || s.into_clause().is_some(), "WITH or INTO"),
+        (cx.facts.locks_rows, "a row lock"),
     ];
     if let Some((_, what)) = clauses.iter().find(|(there, _)| *there) {
-        return no(what);
+        return Err((*what).to_owned());
     }
-    if s.from_clause().len() != 1 || !matches!(s.from_clause().get(0), Some(Node::RangeVar(_))) {
-        // What has no shard would be seen once per node.
-        return no("a join");
+    if let Some(what) = unsteady(cx) {
+        return Err(what);
     }
-    let folds: Vec<Option<Fold>> = s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
-    let is_fold = !folds.is_empty() && folds.iter().all(Option::is_some);
+    match gives {
+        Gives::Rows(_) => Ok(Merge::Concat),
+        Gives::Mixed(Breaks::Aggregate) if is_plain(s) => {
+            let folds: Option<Vec<Fold>> =
+                s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
+            let folds = folds.filter(|f| !f.is_empty());
+            folds.map(|f| Merge::Fold(f.into())).ok_or_else(|| not_folded(s, cx))
+        }
+        Gives::Mixed(breaks) => Err(breaks.to_string()),
+        Gives::Constant(_) => Err(Breaks::NoTable.to_string()),
+    }
+}
 
-    if let Some(what) = unsteady(is_fold, cx) {
-        return no(&what);
-    }
-    match folds.into_iter().collect::<Option<Vec<Fold>>>() {
-        Some(folds) if is_fold => Ok(Merge::Fold(folds.into())),
-        _ => Ok(Merge::Concat),
+/// One row of aggregates, of which nothing is made.
+fn is_plain(s: &nodes::SelectStmt) -> bool {
+    s.distinct_clause().is_empty() && matches!(s.having_clause(), Node::None)
+}
+
+/// The aggregate that stands in the way.
+fn not_folded(s: &nodes::SelectStmt, cx: Context<'_>) -> String {
+    let calls = || cx.facts.calls.iter().filter_map(|c| c.name);
+    let of_target = |t: &nodes::ResTarget| fold_of(t.val(), cx).is_none();
+    let aggregate = calls().filter(|n| cx.functions.is_aggregate(n));
+    let folds = |n: &&str| matches!(*n, "count" | "sum" | "min" | "max");
+    let found = aggregate.clone().find(|n| !folds(n)).or_else(|| aggregate.clone().next());
+    match found.filter(|_| s.target_list().iter().any(of_target)) {
+        Some(name) => format!("an expression with {name}()"),
+        None => Breaks::Aggregate.to_string(),
     }
 }
 
 /// What in a query would not give the same on every node.
-fn unsteady(is_fold: bool, cx: Context<'_>) -> Option<String> {
+fn unsteady(cx: Context<'_>) -> Option<String> {
     let of_call = cx.facts.calls.iter().find_map(|call| {
         let name = call.name.unwrap_or("?");
-        let aggregate = is_fold && matches!(name, "count" | "sum" | "min" | "max");
-        if call.node.over().is_some() {
-            Some("a window function".to_owned())
-        } else {
-            let steady = aggregate || cx.functions.is_steady(name);
-            (!steady).then(|| format!("function {name}"))
-        }
+        (!cx.functions.is_steady(name)).then(|| format!("function {name}"))
     });
     let of_column = || {
         let mut columns = cx.facts.columns.iter();

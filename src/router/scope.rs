@@ -144,6 +144,8 @@ pub struct TableRef {
     pub renamed: bool,
     /// Within a join that has an alias: its own name means something else.
     pub hidden: bool,
+    /// On the side of an outer join that may have no row.
+    pub nullable: bool,
 }
 
 /// The name and the columns of a function in FROM, when it is one of PostgreSQL's that give sets of
@@ -219,8 +221,14 @@ impl Level<'_> {
         }
     }
 
-    fn all(&self) -> Range<usize> {
+    /// All tables of this level.
+    pub fn all(&self) -> Range<usize> {
         0..self.tables.len()
+    }
+
+    /// A table of which every row of this level has one.
+    pub fn anchor(&self) -> Option<usize> {
+        self.tables.iter().position(|t| !t.nullable)
     }
 
     fn qualified(

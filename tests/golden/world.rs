@@ -115,7 +115,7 @@ impl World {
         let builtin = BUILTIN.map(|n| Function {
             name: n.to_owned(),
             stable: !matches!(n, "set_config" | "pg_advisory_lock" | "pg_backend_pid" | "pg_sleep"),
-            plain: n != "count" && n != "sum",
+            aggregate: n == "count" || n == "sum",
         });
         Self {
             routes: Arc::new(RoutingTable::build(&rows()).expect("the rows are valid")),

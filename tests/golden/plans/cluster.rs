@@ -67,17 +67,13 @@ const STEADY: &[&str] = &[
     "extract",
     "current_schema",
 ];
-/// ... aggregates, window functions and functions that return sets, ...
+/// ... aggregates, ...
+const AGGREGATES: &[&str] =
+    &["count", "sum", "min", "max", "avg", "array_agg", "string_agg", "jsonb_agg", "stddev"];
+/// ... window functions and functions that return sets, ...
 const SETS: &[&str] = &[
-    "count",
-    "sum",
-    "min",
-    "max",
-    "avg",
-    "array_agg",
-    "string_agg",
-    "jsonb_agg",
     "row_number",
+    "rank",
     "generate_series",
     "unnest",
     "jsonb_array_elements",
@@ -243,12 +239,17 @@ pub fn routes(database: Database) -> RoutingTable {
 }
 
 pub fn functions() -> Functions {
-    let all = [(STEADY, true, true), (SETS, true, false), (VOLATILE, false, true)];
-    let each = all.iter().flat_map(|(names, stable, plain)| {
+    let all = [
+        (STEADY, true, false),
+        (AGGREGATES, true, true),
+        (SETS, true, false),
+        (VOLATILE, false, false),
+    ];
+    let each = all.iter().flat_map(|(names, stable, aggregate)| {
         names.iter().map(|name| Function {
             name: (*name).to_owned(),
             stable: *stable,
-            plain: *plain,
+            aggregate: *aggregate,
         })
     });
     Functions::new(each)

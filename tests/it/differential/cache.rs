@@ -89,13 +89,9 @@ fn routes() -> RoutingTable {
 }
 
 fn functions() -> Functions {
-    let all = [
-        ("count", true, false),
-        ("max", true, false),
-        ("length", true, true),
-        ("lower", true, true),
-    ];
-    Functions::new(all.map(|(name, stable, plain)| Function { name: name.into(), stable, plain }))
+    let all = [("count", true), ("max", true), ("length", false), ("lower", false)];
+    let each = all.map(|(name, aggregate)| Function { name: name.into(), stable: true, aggregate });
+    Functions::new(each)
 }
 
 /// Where the text runs; what each of its statements does to the session, and where it stands.

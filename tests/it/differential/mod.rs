@@ -45,6 +45,11 @@ async fn generated_statements() {
 }
 
 #[tokio::test]
+async fn generated_reads() {
+    with_pair(search::run_reads).await;
+}
+
+#[tokio::test]
 async fn pipelined_statements() {
     with_pair(pipelined::run).await;
 }

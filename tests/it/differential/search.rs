@@ -6,6 +6,7 @@ use super::schema;
 
 /// Enough to meet every kind of statement, few enough for every run of the tests.
 const STATEMENTS: usize = 2_500;
+const READS: usize = 1_500;
 const SEED: u64 = 20_241_121;
 const BATCH: usize = 20;
 /// Batches after which the tables are as in the beginning.
@@ -22,9 +23,19 @@ struct Tally {
     refused: usize,
 }
 
+/// Statements of all kinds.
 pub fn run(pair: &mut Pair) {
+    search(pair, STATEMENTS, batch_of);
+}
+
+/// Reads of rows of several keys, with few writes between them.
+pub fn run_reads(pair: &mut Pair) {
+    search(pair, READS, reads_of);
+}
+
+fn search(pair: &mut Pair, usual: usize, batch_of: impl Fn(&mut Generator) -> Vec<Step>) {
     let seed = setting("PGSHUNT_DIFF_SEED", SEED);
-    let statements = setting("PGSHUNT_DIFF_STATEMENTS", STATEMENTS);
+    let statements = setting("PGSHUNT_DIFF_STATEMENTS", usual);
     let most = setting("PGSHUNT_DIFF_FAILURES", 1);
     let show = std::env::var_os("PGSHUNT_DIFF_SHOW").is_some();
     println!("PGSHUNT_DIFF_SEED={seed} PGSHUNT_DIFF_STATEMENTS={statements}");
@@ -110,6 +121,27 @@ fn batch_of(generator: &mut Generator) -> Vec<Step> {
         let end = if generator.chance(70) { "COMMIT" } else { "ROLLBACK" };
         steps.push(Step::new(end));
         generator.fixed = None;
+    }
+    steps
+}
+
+/// Reads of one session, some of them in a transaction that has written.
+fn reads_of(generator: &mut Generator) -> Vec<Step> {
+    generator.new_session();
+    let mut steps = Vec::new();
+    while steps.len() < BATCH {
+        if !generator.chance(15) {
+            steps.push(generator.read());
+            continue;
+        }
+        steps.push(Step::new("BEGIN"));
+        for _ in 0..1 + generator.below(3) {
+            let (key, value) = (generator.below(12), generator.below(5));
+            let sql = format!("INSERT INTO i4 (k, v, s) VALUES ({key}, {value}, 's{value}')");
+            steps.push(Step::new(sql));
+            steps.push(generator.read());
+        }
+        steps.push(Step::new(if generator.chance(50) { "COMMIT" } else { "ROLLBACK" }));
     }
     steps
 }

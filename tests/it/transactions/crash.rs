@@ -31,8 +31,8 @@ impl Crash {
         let (mut sums, mut prepared) = ([0; 2], 0);
         for (node, sum) in self.nodes.nodes.iter().zip(&mut sums) {
             let client = connect(node.port()).await;
-            *sum = value(&client, "SELECT coalesce(sum(v), 0)::int8 FROM accounts").await;
             prepared += value::<i64>(&client, "SELECT count(*) FROM pg_prepared_xacts").await;
+            *sum = value(&client, "SELECT coalesce(sum(v), 0)::int8 FROM accounts").await;
         }
         (sums, prepared)
     }

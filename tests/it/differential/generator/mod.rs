@@ -5,6 +5,7 @@
 //! odd spelling or a key in an odd place comes up far more often than anybody would write it.
 
 mod literals;
+mod reads;
 mod writes;
 
 use rand::rngs::StdRng;
