@@ -168,19 +168,26 @@ pub async fn may_change(client: &Client, group: GroupId, role: &str) -> Result<b
     Ok(row.get(0))
 }
 
+/// How long a new move waits for DDL of its tables, in milliseconds.
+const PATIENCE_MS: u32 = 2000;
+
 /// Plans a move, within a transaction. A forward move also announces the placement that it will
 /// fill; a rollback takes the row of the move that soaks from the task that carries that one out.
 ///
 /// # Errors
-/// A unique violation (23505) if another move is active in the group.
+/// A unique violation (23505) if another move is active in the group, 55P03 if its tables are being
+/// changed.
 pub async fn insert(tx: &Transaction<'_>, new: &NewMove) -> Result<MoveId, Error> {
     let tables: Vec<i32> = new.tables.iter().map(|t| t.0).collect();
-    // DDL on the group holds this row until its commit: what it made or dropped is seen below.
+    // DDL on the group holds this row until its commit: what it made or dropped is seen below. A
+    // client's transaction may hold it for long.
+    tx.batch_execute(&format!("SET LOCAL lock_timeout = {PATIENCE_MS}")).await?;
     tx.execute(
-        "SELECT FROM pgshunt.colocation_groups WHERE group_id = $1 FOR SHARE",
+        "SELECT FROM pgshunt.colocation_groups WHERE group_id = $1 FOR UPDATE",
         &[&new.group.0],
     )
     .await?;
+    tx.batch_execute("SET LOCAL lock_timeout = 0").await?;
     let id: i64 = tx
         .query_one(
             "INSERT INTO pgshunt.moves (shard_id, group_id, source_id, target_id, table_ids, state, \

@@ -28,7 +28,7 @@ CREATE TABLE pgshunt.tables (
     group_id    int    NOT NULL REFERENCES pgshunt.colocation_groups,
     schema_name text   NOT NULL,
     table_name  text   NOT NULL,
-    key_columns text[] NOT NULL,
+    key_columns text[] NOT NULL,         -- these as the table was made; what they are now PostgreSQL tells
     column_names text[] NOT NULL,         -- in attribute order, without dropped ones
     column_types oid[]  NOT NULL,
     UNIQUE (schema_name, table_name)

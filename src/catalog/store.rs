@@ -148,6 +148,21 @@ impl Store {
     }
 }
 
+/// The columns are read where PostgreSQL keeps them: a client's transaction changes them there.
+const TABLES: &str = "\
+SELECT t.table_id, t.group_id, t.schema_name, t.table_name, coalesce(k.names, t.key_columns),
+  coalesce(a.names, t.column_names), coalesce(a.types, t.column_types)
+FROM pgshunt.tables t
+  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name AND c.relkind = 'p'
+  LEFT JOIN LATERAL (SELECT array_agg(attname::text ORDER BY attnum) AS names,
+      array_agg(atttypid ORDER BY attnum) AS types FROM pg_catalog.pg_attribute
+    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a ON true
+  LEFT JOIN LATERAL (SELECT array_agg(ka.attname::text ORDER BY p.nth) AS names
+    FROM pg_catalog.pg_partitioned_table pt, unnest(pt.partattrs::int2[]) WITH ORDINALITY p (attnum, nth)
+      JOIN pg_catalog.pg_attribute ka ON ka.attnum = p.attnum
+    WHERE pt.partrelid = c.oid AND ka.attrelid = c.oid) k ON true";
+
 /// Raises the epoch within a catalog transaction and tells all listeners at its commit. Takes a
 /// `Client` too, whose transaction was begun by hand.
 pub async fn raise_epoch<C: GenericClient + Sync>(tx: &C) -> Result<Epoch, tokio_postgres::Error> {
@@ -241,11 +256,7 @@ async fn read(client: &mut Client) -> Result<Rows, CatalogError> {
         })
         .collect::<Result<_, CatalogError>>()?;
     let tables = tx
-        .query(
-            "SELECT table_id, group_id, schema_name, table_name, key_columns, column_names, \
-             column_types FROM pgshunt.tables",
-            &[],
-        )
+        .query(TABLES, &[])
         .await?
         .iter()
         .map(|r| TableRow {

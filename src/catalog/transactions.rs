@@ -37,6 +37,10 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
         let done = recover(&store).await;
         if done.committed + done.rolled_back > 0 {
             tracing::info!(?done, "recovered transactions");
+            // They may have changed distributed tables.
+            if let Err(error) = store.reload().await {
+                tracing::warn!(%error, "the routing table could not be read after a recovery");
+            }
         }
         let pause = if done.left > 0 { AGAIN } else { every };
         // Who comes too late to be heard by this look is heard by the next.

@@ -1,14 +1,17 @@
 //! DDL of distributed tables and roles: handed to the control runtime, which carries it out on all nodes.
 
+use std::pin::Pin;
 use std::time::Instant;
 
+use super::aside::cancelled;
 use super::ending::End;
 use super::relay::Client;
 use crate::catalog::ddl::{DdlError, DdlRequest, Notice};
 use crate::moves;
 use crate::router::tables_changed;
-use crate::session::Ddl;
+use crate::session::{Ddl, Io};
 use crate::telemetry::ClientState;
+use crate::topology::GroupId;
 use crate::wire::backend::{self, Report, Severity, Status};
 
 impl Client {
@@ -53,6 +56,53 @@ impl Client {
             }
             Err(e) => self.refuse_front(e.into()),
         }
+        Ok(())
+    }
+}
+
+impl Client {
+    /// Keeps the shards of these groups where they are until the client's transaction has ended.
+    pub(super) async fn stay(&mut self, groups: Vec<GroupId>) -> Result<(), End> {
+        self.parts.info.set_state(ClientState::Active);
+        let (mover, held) = (self.worker.shared.mover.clone(), self.stay.clone());
+        let (wanted, login) = (groups.clone(), self.parts.user.clone());
+        let work = async move { moves::stay(&mover, held, &wanted, &login).await };
+        let mut work = self.worker.shared.control.spawn(work);
+        let aside = self.wait_aside(|cx| Pin::new(&mut work).poll(cx)).await?;
+        let Some(outcome) = aside.unless_cancelled() else {
+            self.parts.session.cannot_stay(cancelled());
+            return Ok(());
+        };
+        let outcome = outcome.unwrap_or_else(|e| Err(DdlError::new("XX000", e.to_string())));
+        match outcome {
+            Ok((held, notices)) => {
+                self.stay = Some(held);
+                for notice in notices {
+                    report_of_notice(notice).put(self.out.buf());
+                }
+                self.parts.session.stays(groups);
+            }
+            Err(e) => self.parts.session.cannot_stay(e.into()),
+        }
+        Ok(())
+    }
+
+    /// A transaction with DDL has ended: waits until everybody goes by what it has changed.
+    pub(super) async fn publish(&mut self) -> Result<(), End> {
+        if let Some(held) = self.stay.take() {
+            let mut end = Box::pin(held.end());
+            // What has been committed is to be known, whether the client waits for it or not.
+            while self.wait_aside(|cx| end.as_mut().poll(cx)).await?.arrived.is_none() {}
+        }
+        tables_changed();
+        self.worker.shared.moments.tables_may_have_changed();
+        let mut none = Vec::new();
+        let to_server = match &mut self.server {
+            Some(conn) => conn.output.buf(),
+            None => &mut none,
+        };
+        let mut io = Io { client: self.out.buf(), server: to_server };
+        self.parts.session.published(&mut io);
         Ok(())
     }
 }

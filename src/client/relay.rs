@@ -23,6 +23,7 @@ use super::listeners::{Lost, Subscription};
 use super::login::Parts;
 use super::worker::Worker;
 use crate::backend::login::LoginError;
+use crate::catalog::ddl::Stay;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, Pool, PoolError};
 use crate::session::{Flow, Io, Need};
@@ -75,6 +76,8 @@ pub struct Client {
     plain: bool,
     /// What it hears of notifications, once it has listened.
     pub(super) hears: Option<Subscription>,
+    /// What is held for its transaction, which changes tables on all nodes.
+    pub(super) stay: Option<Stay>,
     /// Woken when the process drains.
     drain: Pin<Box<OwnedNotified>>,
 }
@@ -117,6 +120,7 @@ impl Client {
             pools: (Epoch(0), Vec::new()),
             plain,
             hears: None,
+            stay: None,
             drain: Box::pin(worker.drain.clone().notified_owned()),
         }
     }
@@ -171,6 +175,11 @@ impl Client {
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 // Boxed, so that who never has one does not carry its size.
                 Some(Need::Ddl(ddl)) => Box::pin(self.ddl(*ddl)).await.map(|()| true),
+                Some(Need::Stay(groups)) => Box::pin(self.stay(groups)).await.map(|()| true),
+                Some(Need::Publish) => Box::pin(self.publish()).await.map(|()| true),
+                None if self.parts.session.publishes() => {
+                    Box::pin(self.publish()).await.map(|()| true)
+                }
                 Some(Need::Listen(channels)) => {
                     Box::pin(self.listen(channels)).await.map(|()| true)
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::State;
 use super::mover::{MoveError, Mover};
-use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice, Outcome};
+use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice, Outcome, Stay};
 use crate::catalog::moves;
 use crate::topology::{GroupId, MoveId};
 
@@ -17,25 +17,71 @@ const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Carries out DDL, for as long as `move.ddl_patience` behind the moves that are in its way.
 pub async fn execute(mover: &Mover, request: &DdlRequest) -> Result<Outcome, DdlError> {
-    let until = Instant::now() + mover.config.ddl_patience;
-    let mut ended = Vec::new();
+    let mut way = Way::new(mover, request.login());
     loop {
-        let error = match ddl::execute(&mover.store, request).await {
+        match ddl::execute(&mover.store, request).await {
             Ok(mut outcome) => {
-                outcome.notices.extend(ended.into_iter().map(gone));
+                outcome.notices.extend(way.told());
                 return Ok(outcome);
             }
-            Err(error) => error,
-        };
+            Err(error) => way.is_made(error).await?,
+        }
+    }
+}
+
+/// Keeps the shards of these groups where they are, for a transaction of the client's, with what it
+/// holds already. Gives what it is to be told besides.
+pub async fn stay(
+    mover: &Mover,
+    held: Option<Stay>,
+    groups: &[GroupId],
+    login: &str,
+) -> Result<(Stay, Vec<Notice>), DdlError> {
+    let held = match held {
+        Some(held) => held,
+        None => Stay::begin(&mover.store).await?,
+    };
+    let mut way = Way::new(mover, login);
+    loop {
+        match held.hold(groups.to_vec()).await {
+            Ok(()) => return Ok((held, way.told())),
+            Err(error) => way.is_made(error).await?,
+        }
+    }
+}
+
+/// The way that moves make for one statement.
+struct Way<'a> {
+    mover: &'a Mover,
+    login: &'a str,
+    until: Instant,
+    /// Moves that cannot be rolled back any more.
+    ended: Vec<MoveId>,
+}
+
+impl<'a> Way<'a> {
+    fn new(mover: &'a Mover, login: &'a str) -> Self {
+        Self { mover, login, until: Instant::now() + mover.config.ddl_patience, ended: Vec::new() }
+    }
+
+    /// Returns when it may be tried again.
+    async fn is_made(&mut self, error: DdlError) -> Result<(), DdlError> {
         let Some(group) = error.moving else { return Err(error) };
-        match make_way(mover, group, request.login(), &mut ended).await {
-            Ok(true) if Instant::now() < until => tokio::time::sleep(TRY_AGAIN).await,
-            Ok(_) => return Err(error),
+        match make_way(self.mover, group, self.login, &mut self.ended).await {
+            Ok(true) if Instant::now() < self.until => {
+                tokio::time::sleep(TRY_AGAIN).await;
+                Ok(())
+            }
+            Ok(_) => Err(error),
             Err(e) => {
                 tracing::warn!(group = group.0, error = %e, "DDL cannot end a soaking");
-                return Err(error);
+                Err(error)
             }
         }
+    }
+
+    fn told(self) -> Vec<Notice> {
+        self.ended.into_iter().map(gone).collect()
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::Transaction;
+use tokio_postgres::error::SqlState;
 
 use super::ctx::Signal;
 use super::machine::State;
@@ -31,6 +32,8 @@ pub enum MoveError {
     AlreadyThere { shard: ShardId },
     #[error("move {0} is changing this colocation group")]
     Busy(MoveId),
+    #[error("a table of this colocation group is being changed")]
+    Changing,
     #[error("shard {shard} can still go back by ROLLBACK MOVE {soaking}")]
     Soaking { shard: ShardId, soaking: MoveId },
     #[error("move {0} does not exist")]
@@ -58,7 +61,7 @@ impl MoveError {
             Self::NoneThat(_) => "42704",
             Self::AlreadyThere { .. } | Self::WrongState { .. } => "55000",
             Self::BeingRolledBack { .. } | Self::BeingFinished(_) => "55000",
-            Self::Busy(_) | Self::Soaking { .. } => "55006",
+            Self::Busy(_) | Self::Changing | Self::Soaking { .. } => "55006",
             Self::Catalog(CatalogError::GivenUp(_)) => "57P01",
             Self::Catalog(_) | Self::Postgres(_) => "58000",
             Self::Node(_) => "08001",
@@ -71,6 +74,7 @@ impl MoveError {
             Self::UnknownNode(_) => Some("SHOW NODES lists them."),
             Self::UnknownMove(_) | Self::NoneThat(_) => Some("SHOW MOVES lists them."),
             Self::Busy(_) => Some("Wait for it, or end it with CANCEL MOVE."),
+            Self::Changing => Some("A transaction with DDL is open: wait for its end."),
             Self::BeingRolledBack { .. } => Some("CANCEL MOVE of the rollback lets it soak again."),
             Self::BeingFinished(_) => Some("MOVE SHARD brings the shard back."),
             Self::Soaking { .. } => Some("FINISH MOVE ends its soaking now."),
@@ -357,7 +361,10 @@ async fn insert(tx: Transaction<'_>, new: &NewMove) -> Result<MoveRow, MoveError
     if let Some(other) = moves::active_in_group(&tx, new.group).await? {
         return Err(MoveError::Busy(other));
     }
-    let id = moves::insert(&tx, new).await?;
+    let id = moves::insert(&tx, new).await.map_err(|e| match e.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => MoveError::Changing,
+        _ => e.into(),
+    })?;
     let row = moves::locked(&tx, id).await?.ok_or(MoveError::UnknownMove(id))?;
     tx.commit().await?;
     Ok(row)

@@ -133,6 +133,14 @@ impl Planner {
         }
     }
 
+    /// Another one, for a session that goes by a schema of its own for a while.
+    pub fn beside(&self) -> Self {
+        const FEW: usize = 16;
+        let hasher = foldhash::fast::RandomState::default();
+        let plans = Cache::with(FEW, MOST_BYTES / 32, Weigh, hasher, DefaultLifecycle::default());
+        Self { plans, ..Self::new(self.functions.clone()) }
+    }
+
     /// Forgets the plans that were made from another schema.
     fn fresh(&mut self, schema: &Schema) {
         if self.schema.as_ref() != Some(schema.epoch()) {

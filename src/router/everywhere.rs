@@ -5,9 +5,10 @@ use pg_raw_parse::Node;
 use pg_raw_parse::raw::{DropBehavior, ObjectType, PublicationObjSpecType, ReindexObjectType};
 
 use super::context::{Context, is_temporary, refused, refused_only};
+use super::ddl;
 use super::named::{Reached, reached};
 use super::objects::only_restarts;
-use super::plan::Kind;
+use super::plan::{Ddl, Kind};
 use super::scope::Named;
 use crate::topology::leaf_schema;
 
@@ -32,35 +33,33 @@ fn only_of_distributed(n: Node<'_>, cx: Context<'_>) -> Option<String> {
 
 /// What a statement is that names something on all nodes; `None`: it is the home node's.
 fn of_reached(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
-    let ddl = match node {
-        Node::DropStmt(d) => {
-            matches!(d.remove_type, ObjectType::OBJECT_TABLE | ObjectType::OBJECT_POLICY)
-        }
-        Node::AlterTableStmt(_)
-        | Node::RenameStmt(_)
-        | Node::IndexStmt(_)
-        | Node::TruncateStmt(_) => true,
-        _ => false,
-    };
-    let drops_index =
-        matches!(node, Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_INDEX);
     Some(match reached(node, cx) {
         Reached::Nothing => return None,
-        Reached::Table(_) if ddl => Kind::Ddl,
-        Reached::Index(_) if drops_index => Kind::Ddl,
-        Reached::Sequence(_) if matches!(node, Node::AlterSeqStmt(s) if only_restarts(s)) => {
-            Kind::Ddl
+        // What an object is for is asked of the home node.
+        Reached::Table(_) | Reached::Index(_) | Reached::Sequence(_)
+            if matches!(node, Node::CommentStmt(_)) =>
+        {
+            return None;
         }
-        Reached::Table(table) => refused(
-            format!("this statement on the distributed table \"{table}\" is not supported"),
-            advice(node),
-        ),
-        Reached::Index(index) => refused(
-            format!(
-                "this statement on \"{index}\", an index of a distributed table, is not supported"
+        Reached::Sequence(_) if matches!(node, Node::AlterSeqStmt(s) if only_restarts(s)) => {
+            Kind::Ddl(Ddl::Alone)
+        }
+        Reached::Table(table) => match ddl::of(node, cx) {
+            Some(ddl) => Kind::Ddl(ddl),
+            None => refused(
+                format!("this statement on the distributed table \"{table}\" is not supported"),
+                advice(node),
             ),
-            advice(node),
-        ),
+        },
+        Reached::Index(index) => match ddl::drop_index(node, cx) {
+            Some(ddl) => Kind::Ddl(ddl),
+            None => refused(
+                format!(
+                    "this statement on \"{index}\", an index of a distributed table, is not supported"
+                ),
+                advice(node),
+            ),
+        },
         Reached::Sequence(sequence) => refused(
             format!(
                 "this statement on \"{sequence}\", the sequence of a distributed table, is not supported"
@@ -124,7 +123,7 @@ fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         }
         // Made by a statement that tells the router.
         return Some(match node {
-            Node::CreateStmt(_) => Kind::Ddl,
+            Node::CreateStmt(_) => Kind::Ddl(Ddl::Alone),
             _ => namesake(name),
         });
     }
@@ -132,7 +131,7 @@ fn takes_names(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Node::CreateSchemaStmt(s) => {
             let taken = s.schema_elts().iter().find_map(|e| takes_names(e, cx))?;
             Some(match taken {
-                Kind::Ddl => refused(
+                Kind::Ddl(_) => refused(
                     "CREATE SCHEMA would make a table that is called like a distributed one",
                     "Create the table by a statement of its own.",
                 ),

@@ -226,14 +226,14 @@ fn too_deep() -> Report {
 fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
     match (a, b) {
         (Kind::Refused(r), _) | (_, Kind::Refused(r)) => Kind::Refused(r),
-        (Kind::Any, k) | (k, Kind::Any) if !matches!(k, Kind::Every { .. } | Kind::Ddl) => k,
+        (Kind::Any, k) | (k, Kind::Any) if !matches!(k, Kind::Every { .. } | Kind::Ddl(_)) => k,
         (Kind::Home, Kind::Home) => Kind::Home,
         (Kind::Leaf(a), Kind::Leaf(b)) if a == b => Kind::Leaf(a),
         (Kind::Keys { group, keys: first }, Kind::Keys { group: g, keys: more }) if group == g => {
             keys.extend(more);
             Kind::Keys { group, keys: first }
         }
-        (Kind::Ddl, _) | (_, Kind::Ddl) => refused(
+        (Kind::Ddl(_), _) | (_, Kind::Ddl(_)) => refused(
             "a statement that changes every node must be a query of its own",
             "Send the statements one by one; each is atomic over all nodes by itself.",
         ),

@@ -13,6 +13,7 @@ mod analyze;
 mod cache;
 mod constant;
 mod context;
+mod ddl;
 mod draws;
 mod effect;
 mod everywhere;

@@ -93,7 +93,9 @@ pub fn place(kind: &Kind, values: &dyn Values, routes: &RoutingTable) -> Result<
             let nodes = routes.nodes_of(*group);
             Ok(Place::Every { group: *group, nodes, merge: merge.clone() })
         }
-        Kind::Home | Kind::Ddl => Ok(Place::Node { node: routes.home().id, touches: Vec::new() }),
+        Kind::Home | Kind::Ddl(_) => {
+            Ok(Place::Node { node: routes.home().id, touches: Vec::new() })
+        }
         Kind::Any => Ok(Place::Any),
         Kind::Refused(report) => Err((**report).clone()),
     }

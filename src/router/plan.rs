@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::topology::{GroupId, ShardId};
+use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
 /// Where one value of a distribution key comes from.
@@ -59,10 +59,51 @@ pub enum Kind {
     Home,
     /// On whichever node a connection is held to; touches no table.
     Any,
-    /// DDL of a distributed table: carried out by pgshunt on all nodes.
-    Ddl,
+    /// DDL of what is on all nodes.
+    Ddl(Ddl),
     /// Not at all.
     Refused(Box<Report>),
+}
+
+/// How DDL of what is on all nodes is carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ddl {
+    /// By pgshunt, outside of transaction blocks (`catalog::ddl`).
+    Alone,
+    /// By each node, as a statement of the client's transaction.
+    Each(Box<OnEach>),
+    /// Within a transaction by each node, else by pgshunt.
+    Either(Box<OnEach>),
+}
+
+/// What each node is sent of a DDL statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnEach {
+    /// Statements, and which of them is the client's: the others are pgshunt's own.
+    pub texts: Vec<String>,
+    pub own: usize,
+    pub shards: Shards,
+    /// The table that is looked at behind it: what it is now the last of the texts tells.
+    pub settles: Option<(TableId, GroupId)>,
+}
+
+/// What a DDL statement asks of the shards of its tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shards {
+    /// Those of these groups must not move until the transaction has ended.
+    Stay(Box<[GroupId]>),
+    /// Those of this group are used, as by a query.
+    Used(GroupId),
+}
+
+impl Ddl {
+    /// What each node is sent within a transaction.
+    pub fn each(&self) -> Option<&OnEach> {
+        match self {
+            Self::Alone => None,
+            Self::Each(each) | Self::Either(each) => Some(each),
+        }
+    }
 }
 
 /// What a statement does to rows. The later ones of several count: a text that reads and writes writes.
@@ -264,6 +305,7 @@ impl Plan {
     pub fn weight(&self) -> usize {
         let keys = match &self.kind {
             Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
+            Kind::Ddl(ddl) => ddl.each().map_or(0, |e| e.texts.iter().map(|t| t.len() + 128).sum()),
             _ => 0,
         };
         let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();

@@ -13,7 +13,7 @@ use pg_raw_parse::raw::{GrantTargetType, ObjectType};
 use pg_raw_parse::{Node, nodes};
 
 use super::context::{Context, refused};
-use super::plan::Kind;
+use super::plan::{Ddl, Kind};
 use super::scope::{Named, leaf_schema};
 use crate::sql::tree;
 
@@ -41,7 +41,7 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
 }
 
 fn everywhere(it_is: bool) -> Kind {
-    if it_is { Kind::Ddl } else { Kind::Home }
+    if it_is { Kind::Ddl(Ddl::Alone) } else { Kind::Home }
 }
 
 fn grant(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
@@ -87,7 +87,7 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
     let cluster = cx.names.schema;
     let mut all = false;
     for n in list(g.objects()).iter() {
-        let Node::RangeVar(table) = n else { return Kind::Ddl };
+        let Node::RangeVar(table) = n else { return Kind::Ddl(Ddl::Alone) };
         let name = table.relname().unwrap_or_default();
         let schema = table.schemaname();
         if schema.is_some_and(|s| s.starts_with("pg_temp")) {
@@ -143,8 +143,8 @@ fn of_a_shard() -> Kind {
 /// A policy of a distributed table; one of another may name a distributed table.
 fn policy(table: Option<&nodes::RangeVar>, cx: Context<'_>) -> Option<Kind> {
     match cx.names.look_up(table?) {
-        Named::Distributed(_) => Some(Kind::Ddl),
-        Named::Unclear(_) if !cx.names.temporary => Some(Kind::Ddl),
+        Named::Distributed(_) => Some(Kind::Ddl(Ddl::Alone)),
+        Named::Unclear(_) if !cx.names.temporary => Some(Kind::Ddl(Ddl::Alone)),
         Named::Leaf(_) => Some(of_a_shard()),
         Named::Unclear(_) | Named::Local => None,
     }

@@ -9,7 +9,7 @@ use pg_raw_parse::raw::{
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::context::{Context, is_temporary, refused};
-use super::plan::{Control, Kind, PREPARE, Traces};
+use super::plan::{Control, Ddl, Kind, PREPARE, Traces};
 use super::reading::{changes_reading, reads_alike};
 use super::{everywhere, hidden, rights, traces};
 use crate::topology::leaf_schema;
@@ -275,7 +275,7 @@ fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     }
     if changes_roles(node) && cx.has_several_nodes() {
         // All databases of a server have the same roles.
-        return Some(Kind::Ddl);
+        return Some(Kind::Ddl(Ddl::Alone));
     }
     if let Some(kind) = rights::place(node, cx) {
         return Some(kind);
@@ -291,7 +291,9 @@ fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     }
     match node {
         Node::CreateStmt(c) if c.relation().is_some_and(is_temporary) => None,
-        Node::CreateStmt(c) if is_hashed(c) && !cx.names.schema.is_plain() => Some(Kind::Ddl),
+        Node::CreateStmt(c) if is_hashed(c) && !cx.names.schema.is_plain() => {
+            Some(Kind::Ddl(Ddl::Alone))
+        }
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => Some(drop_schema(d, cx)),
         _ => everywhere::place(node, cx),
     }

@@ -17,6 +17,7 @@ impl Session {
     /// What a completed statement did to the session.
     pub(super) fn apply(&mut self, done: &Done) {
         let sql = done.sql.as_str();
+        self.changes_at_savepoint(&done.control);
         match &done.control {
             Control::None | Control::Pure | Control::Vacate(_) => {}
             Control::Begin => {

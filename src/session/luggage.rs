@@ -247,6 +247,7 @@ impl Session {
             // One connection goes along with it, not several.
             && self.resting.is_empty()
             && self.spread.is_none()
+            && self.changes.is_none()
             && self.pending.is_empty()
             && !self.skipping
             && !self.waits_for_fence()
@@ -266,6 +267,7 @@ impl Session {
             client: _,
             link,
             resting: _,
+            changes: _,
             spread: _,
             left_prepared: _,
             deadlocked: _,

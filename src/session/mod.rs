@@ -56,6 +56,7 @@ mod relay;
 mod reported;
 mod residue;
 mod retry;
+mod schema;
 mod sequences;
 mod settings;
 mod several;
@@ -63,6 +64,7 @@ mod simple;
 mod spread;
 mod statement;
 mod stop;
+mod told;
 mod two_phase;
 
 use std::rc::Rc;
@@ -73,7 +75,7 @@ use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Plan};
-use crate::topology::{Epoch, NodeId, RoutingTable, ShardId};
+use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
@@ -140,6 +142,10 @@ pub enum Need {
     Turn(NodeId),
     /// DDL that changes all nodes, carried out outside of the session: then [`Session::ddl_done`].
     Ddl(Box<Ddl>),
+    /// The shards of these groups must not move until the transaction has ended: then [`Session::stays`].
+    Stay(Vec<GroupId>),
+    /// What the last transaction has changed must be what everybody goes by: then [`Session::published`].
+    Publish,
     /// The shared connection must listen to these: then [`Session::listening`].
     Listen(Vec<String>),
     /// All notifications sent so far must have been posted: then [`Session::fenced`].
@@ -179,6 +185,8 @@ pub struct Session {
     resting: Vec<Link>,
     /// The statement that is being carried out on several of them.
     spread: Option<Box<spread::Spread>>,
+    /// What the open transaction has changed of what is on all nodes.
+    changes: Option<Box<schema::Changes>>,
     /// A participant of a transaction that has ended stands prepared.
     left_prepared: bool,
     /// The statement under way is cancelled to end a deadlock over several nodes.
@@ -237,6 +245,7 @@ impl Session {
             link: None,
             resting: Vec::new(),
             spread: None,
+            changes: None,
             left_prepared: false,
             deadlocked: false,
             entrance: None,
@@ -323,6 +332,7 @@ impl Session {
             && self.pending.is_empty()
             && !self.waits_for_fence()
             && self.spread.is_none()
+            && self.changes.is_none()
             && self.links().all(|l| l.is_free() && !l.ending)
     }
     /// The statement under way is being cancelled, as it waits in a circle over several nodes.
@@ -363,50 +373,31 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Flow, ProtocolError> {
-        if self.skipping && !matches!(header.tag, b'S' | b'X') {
-            return Ok(Flow::Done);
+        if self.changes.is_none() {
+            return self.take(header, body, env, io);
         }
-        if self.waits_for_fence() && header.tag != b'X' {
-            return Ok(Flow::Wait(Need::Fence));
+        if self.publishes() && header.tag != b'X' {
+            return Ok(Flow::Wait(Need::Publish));
         }
-        if self.spread.is_some() && header.tag != b'X' {
-            return Ok(Flow::Wait(Need::Quiet));
-        }
-        if let Some(link) = &mut self.link {
-            link.prefaced &= !link.is_quiet();
-        }
-        if self.is_held_by_copy(header.tag, io) {
-            self.ask_for_answers(io);
-            return Ok(Flow::Wait(Need::Quiet));
-        }
-        if matches!(header.tag, b'H' | b'S')
-            && let Some(link) = self.link.as_mut().filter(|l| l.copy_in)
-        {
-            // PostgreSQL passes over these, if the COPY still runs when they come.
-            if header.tag == b'S' {
-                frontend::put_empty(io.server, b'S');
-                link.eaten += 1;
-            }
-            return Ok(Flow::Done);
-        }
-        if let Some(link) = &self.link {
-            match header.tag {
-                b'd' | b'c' | b'f' | b'X' => {}
-                b'S' if self.skipping => {}
-                _ if link.residue.is_asked()
-                    || self.is_spoiling()
-                    || link.ending
-                    || link.prefaced
-                    || (link.opening && link.opening_full) =>
-                {
-                    return Ok(Flow::Wait(Need::Quiet));
-                }
-                _ => {}
-            }
-        }
-        self.forget_early_mail();
-        if self.owes_enough(header.tag, io) {
-            return Ok(Flow::Wait(Need::Quiet));
+        let Some((routes, mut planner)) = self.take_changed(env) else {
+            return self.take(header, body, env, io);
+        };
+        let mut env = Env { routes: &routes, planner: &mut planner, gate: env.gate, ..*env };
+        let flow = self.take(header, body, &mut env, io);
+        self.give_planner(planner);
+        flow
+    }
+
+    /// Takes a message by what the open transaction goes by.
+    fn take(
+        &mut self,
+        header: Header,
+        body: &[u8],
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Flow, ProtocolError> {
+        if let Some(flow) = self.before_message(header.tag, io) {
+            return Ok(flow);
         }
         let begins = self.begin_unit(header.tag);
         let flow = match header.tag {
@@ -556,7 +547,7 @@ impl Session {
         match &plan.kind {
             Kind::Keys { .. } | Kind::Leaf(_) => self.counters.shard += 1,
             Kind::Every { .. } => self.counters.every += 1,
-            Kind::Home | Kind::Any | Kind::Ddl => self.counters.home += 1,
+            Kind::Home | Kind::Any | Kind::Ddl(_) => self.counters.home += 1,
             Kind::Refused(_) => {}
         }
     }

@@ -356,7 +356,7 @@ impl Session {
         }
         if status == Status::Idle {
             self.transaction_ended();
-            if self.keeps_ready() {
+            if self.keeps_ready() | self.keeps_for_schema() {
                 return Keep::Drop;
             }
             self.hand_over_mail(io);

@@ -16,7 +16,7 @@ use super::{Ddl, Env, Flow, Io, Need, Pending, Session, Statement};
 use crate::commit::{Commit, Part};
 use crate::merge::Answer;
 use crate::router::place::{NoValues, Place};
-use crate::router::plan::{Control, Effect, Kind, Merge, Plan};
+use crate::router::plan::{Control, Effect, Kind, Merge, OnEach, Plan};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{self, Report, Status};
 
@@ -42,10 +42,13 @@ impl Session {
                 let spread = Spread::new(nodes.clone(), request, how);
                 self.spread_over(Some(*group), spread, env, io)
             }
-            (_, Kind::Ddl) => self.ddl_allowed().map(|need| {
-                let ddl = || Need::Ddl(Box::new(ddl(text, Vec::new(), Vec::new())));
-                Some(need.unwrap_or_else(ddl))
-            }),
+            (_, Kind::Ddl(_)) => match self.within_block(plan) {
+                Some(each) => self.ddl_over_all(each, plan, |_| {}, env, io),
+                None => self.ddl_allowed(plan).map(|need| {
+                    let ddl = || Need::Ddl(Box::new(ddl(text, Vec::new(), Vec::new())));
+                    Some(need.unwrap_or_else(ddl))
+                }),
+            },
             _ => return None,
         };
         Some(match outcome {
@@ -154,6 +157,23 @@ impl Session {
         Spread::new(nodes, request, How::Same(Vec::new()))
     }
 
+    /// Begins with DDL on all nodes within the open transaction. `answers`: adds what else the client reads.
+    fn ddl_over_all(
+        &mut self,
+        each: &OnEach,
+        plan: &Arc<Plan>,
+        answers: impl FnOnce(&mut Spread),
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Need>, Report> {
+        let (group, mut spread) = match self.ddl_spread(each, plan, env) {
+            Ok(spread) => spread,
+            Err(first) => return first.map(Some),
+        };
+        answers(&mut spread);
+        self.spread_over(group, spread, env, io)
+    }
+
     /// Begins with a statement on several nodes when all of them are there.
     fn spread_over(
         &mut self,
@@ -173,28 +193,6 @@ impl Session {
         Ok(None)
     }
 
-    /// Whether the session is in a state in which DDL of all nodes may start.
-    fn ddl_allowed(&mut self) -> Result<Option<Need>, Report> {
-        if let Some(link) = &mut self.link {
-            if !link.is_quiet() {
-                return Ok(Some(Need::Quiet));
-            }
-            link.let_go |= !link.started;
-            if link.in_segment {
-                return Err(not_alone());
-            }
-        }
-        match self.status {
-            Status::Idle => Ok(None),
-            Status::Failed => Err(aborted()),
-            Status::Transaction => Err(Report::error(
-                "0A000",
-                "a statement that changes every node cannot run inside a transaction block",
-            )
-            .hint("Run it outside of the transaction; it is atomic over all nodes by itself.")),
-        }
-    }
-
     /// Whether a statement of the extended protocol concerns several nodes.
     pub(super) fn is_batch(&self, plan: &Plan, place: &Place) -> bool {
         let counts = |c: &Control| self.status != Status::Failed || c.ends_block();
@@ -203,7 +201,7 @@ impl Session {
             self.may_be_several() && concerned && self.participants().len() > 1
         };
         matches!(place, Place::Every { .. })
-            || plan.kind == Kind::Ddl && self.place_to_fail().is_none()
+            || matches!(plan.kind, Kind::Ddl(_)) && self.place_to_fail().is_none()
             || all()
     }
 
@@ -226,7 +224,9 @@ impl Session {
         let need = match place {
             Place::Every { .. } if self.status == Status::Failed => Err(aborted()),
             Place::Every { group, nodes, .. } => self.ensure_all(Some(*group), nodes, env, io),
-            _ if plan.kind == Kind::Ddl => self.ddl_allowed(),
+            _ if matches!(plan.kind, Kind::Ddl(_)) && self.within_block(plan).is_none() => {
+                self.ddl_allowed(plan)
+            }
             _ => Ok(None),
         };
         need?.map_or(Ok(()), |need| Err(Stop::Wait(need)))
@@ -279,13 +279,13 @@ impl Session {
             _ => None,
         });
         let Some(statement) = bound else { return Ok(false) };
-        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl);
+        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl(_));
         if alone && !self.may_be_several() {
             return Ok(false);
         }
         let plan = self.fresh_plan(&statement, env)?;
         let place = match &plan.kind {
-            Kind::Every { .. } | Kind::Ddl => {
+            Kind::Every { .. } | Kind::Ddl(_) => {
                 crate::router::place::place(&plan.kind, &NoValues, env.routes)?
             }
             _ => Place::Any,
@@ -296,7 +296,7 @@ impl Session {
         let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
         let binds = count(|p| matches!(p, Pending::Bind { .. }));
         let executes = count(|p| matches!(p, Pending::Execute { .. }));
-        if executes == 0 && binds == 1 && plan.kind != Kind::Ddl {
+        if executes == 0 && binds == 1 && !matches!(plan.kind, Kind::Ddl(_)) {
             // Only to be described, which any one node can do.
             return Ok(false);
         }
@@ -304,19 +304,8 @@ impl Session {
             return Err(not_alone().into());
         }
         let mut batch = self.batch(&statement, &plan)?;
-        if plan.kind == Kind::Ddl {
-            if !ready {
-                return Err(Report::error(
-                    "0A000",
-                    "a statement that changes every node must be ended by Sync",
-                )
-                .hint("Use Sync instead of Flush.")
-                .into());
-            }
-            return Err(Stop::Wait(match self.ddl_allowed()? {
-                Some(need) => need,
-                None => Need::Ddl(Box::new(ddl(&statement.text, batch.before, batch.behind))),
-            }));
+        if matches!(plan.kind, Kind::Ddl(_)) {
+            return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
         let spans = |n: usize| plan.statements.get(n).map_or((0, 0), |s| s.span);
         let done = controls(&plan, &statement.text, spans);
@@ -348,6 +337,43 @@ impl Session {
         }
     }
 
+    /// The same of DDL: within the open transaction, or else by pgshunt.
+    fn carry_out_ddl(
+        &mut self,
+        statement: &Statement,
+        plan: &Arc<Plan>,
+        batch: Batch,
+        ready: bool,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, Stop> {
+        let Some(each) = self.within_block(plan) else {
+            if !ready {
+                return Err(Report::error(
+                    "0A000",
+                    "a statement that changes every node must be ended by Sync",
+                )
+                .hint("Use Sync instead of Flush.")
+                .into());
+            }
+            return Err(Stop::Wait(match self.ddl_allowed(plan)? {
+                Some(need) => need,
+                None => Need::Ddl(Box::new(ddl(&statement.text, batch.before, batch.behind))),
+            }));
+        };
+        let answers = |spread: &mut Spread| {
+            spread.answered = batch.messages.len().saturating_sub(1);
+            (spread.before, spread.behind, spread.ready) = (batch.before, batch.behind, ready);
+        };
+        match self.ddl_over_all(each, plan, answers, env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => {
+                self.count(plan);
+                Ok(true)
+            }
+        }
+    }
+
     /// What is pending of the statement, message by message.
     fn batch(&self, statement: &Statement, plan: &Plan) -> Result<Batch, Report> {
         let reads = matches!(plan.kind, Kind::Every { .. });
@@ -361,7 +387,7 @@ impl Session {
                     batch.messages.push(Message::Parse);
                 }
                 Pending::DescribeStatement { statement: s, .. }
-                    if s.id == statement.id && plan.kind != Kind::Ddl && !executed =>
+                    if s.id == statement.id && !matches!(plan.kind, Kind::Ddl(_)) && !executed =>
                 {
                     crate::wire::frame::put(&mut batch.before, b't', |b| {
                         b.extend_from_slice(&[0, 0])
@@ -465,7 +491,7 @@ fn ddl(text: &[u8], before: Vec<u8>, behind: Vec<u8>) -> Ddl {
     Ddl { sql: String::from_utf8_lossy(text).into_owned(), before, behind }
 }
 
-fn not_alone() -> Report {
+pub(super) fn not_alone() -> Report {
     Report::error("0A000", "a statement that goes to every node must be alone between two Syncs")
         .hint("Send Sync before and after it, and execute it once (leave pipeline mode).")
 }

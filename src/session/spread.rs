@@ -19,11 +19,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::link::{Done, Expect, Fate, Reply};
+use super::told::Told;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
-use crate::router::plan::Plan;
-use crate::topology::NodeId;
+use crate::router::plan::{Effect, Plan};
+use crate::topology::{GroupId, NodeId, TableId};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::{frame, frontend};
 
@@ -66,6 +67,14 @@ pub(super) struct Spread {
     request: Request,
     how: How,
     step: Step,
+    /// The first participant carries it out before the others: who else does so waits for locks there, and
+    /// not for one on each node.
+    pub first_alone: bool,
+    /// The most that it may do on each node.
+    pub effect: Effect,
+    /// The table that is looked at behind it, and what the home node has told of it.
+    pub settles: Option<(TableId, GroupId)>,
+    told: Vec<Told>,
     /// Answers to the client's messages before the statement's own, for the first error not to repeat.
     pub answered: usize,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
@@ -97,6 +106,10 @@ impl Spread {
             request,
             how,
             step: Step::ToSay,
+            first_alone: false,
+            effect: Effect::Reads,
+            settles: None,
+            told: Vec::new(),
             answered: 0,
             hide_parse: false,
             hide_describe: false,
@@ -117,8 +130,13 @@ impl Spread {
     fn is_to_say(&self) -> bool {
         match &self.request {
             Request::Ending { commit, .. } => self.step == Step::ToSay && commit.next().is_some(),
-            _ => self.said < self.nodes.len(),
+            _ => self.said < self.nodes.len() && !self.waits_for_first(),
         }
+    }
+
+    /// The first participant has been sent the request, and is to have carried it out before the others.
+    fn waits_for_first(&self) -> bool {
+        self.first_alone && self.said == 1 && self.heard == 0
     }
 
     /// The participant that is to be sent the request next, or else the one to be heard.
@@ -126,7 +144,7 @@ impl Spread {
         if let Request::Ending { commit, .. } = &self.request {
             return commit.next().map(|(node, _)| node);
         }
-        let at = if self.said < self.nodes.len() { self.said } else { self.heard };
+        let at = if self.is_to_say() { self.said } else { self.heard };
         self.nodes.get(at).copied()
     }
 
@@ -158,14 +176,17 @@ impl Spread {
     /// A row comes that must be looked at.
     pub fn folds(&self) -> bool {
         let ends = matches!(self.request, Request::Ending { .. });
-        ends || !self.failed && matches!(&self.how, How::Merged(a) if a.folds())
+        let told = self.settles.is_some() && self.heard == 0;
+        ends || told || !self.failed && matches!(&self.how, How::Merged(a) if a.folds())
     }
 
     /// Whether a message that is not looked at is the client's.
     pub fn passes(&mut self, tag: u8) -> bool {
         match &mut self.how {
             How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
-            _ => tag == b'N',
+            // All say the same.
+            How::Same(_) => tag == b'N' && self.heard == 0,
+            How::Merged(_) => tag == b'N',
         }
     }
 }
@@ -204,7 +225,11 @@ impl Session {
             }
             request => request.clone(),
         };
+        let effect = spread.effect;
         self.begin_on_link(io);
+        if let Some(link) = &mut self.link {
+            link.effect = link.effect.max(effect);
+        }
         match request {
             Request::Text { plan, text, controls } => {
                 self.put_text(&plan, &text, controls, Fate::Part, io);
@@ -263,6 +288,10 @@ impl Session {
                 answer.described(of_statement, body)
             }
             (b'D', How::Merged(answer)) => answer.row(body),
+            (b'D', How::Same(_)) => {
+                spread.told.extend(Told::of_row(body));
+                Ok(())
+            }
             (b'C', How::Merged(answer)) => {
                 answer.completed(body);
                 Ok(())
@@ -440,6 +469,9 @@ impl Session {
             io.client.extend_from_slice(&spread.behind);
             self.pending.clear();
             self.pending_bytes = 0;
+            if let Some(table) = spread.settles {
+                self.settled(table, &spread.told);
+            }
         }
         if let Request::Ending { commit, .. } = &spread.request {
             self.left_prepared |= commit.has_left();
@@ -468,7 +500,7 @@ impl Session {
         if spread.ready {
             if self.status == Status::Idle {
                 self.channels.keep_ready(spread.notified);
-                if self.waits_for_fence() {
+                if self.keeps_for_schema() || self.waits_for_fence() {
                     return;
                 }
                 self.hand_over_mail(io);

@@ -6,6 +6,7 @@
 //! likes and nobody edits it under them.
 
 mod around;
+mod changed;
 pub mod hidden;
 mod ids;
 mod routes;
@@ -17,6 +18,7 @@ mod schema;
 pub const FENCE_SQLSTATE: &str = "PS001";
 
 pub use around::Around;
+pub use changed::ChangedTable;
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, Touch, leaf_schema};
 pub use routes::Routes;
 pub use routing_table::{

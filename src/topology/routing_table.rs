@@ -231,6 +231,12 @@ impl RoutingTable {
         Self { schema: before.schema.clone(), ..self }.with_plain()
     }
 
+    /// This table with another schema.
+    #[must_use]
+    pub(super) fn with_schema(&self, schema: SchemaFacts) -> Self {
+        Self { schema: Arc::new(Schema::new(schema)), ..self.clone() }.with_plain()
+    }
+
     /// What plans are made from.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema

@@ -76,6 +76,10 @@ impl Schema {
         Self { epoch, facts, by_name }
     }
 
+    pub(super) fn facts(&self) -> &SchemaFacts {
+        &self.facts
+    }
+
     /// What sessions of the other databases go by, of the same epoch.
     pub(super) fn plain(&self) -> Self {
         let several_nodes = self.facts.several_nodes;

@@ -389,6 +389,16 @@ impl World {
         if self.hears() {
             return true;
         }
+        let session = &self.client().session;
+        if matches!(need, Some(Need::Publish)) || need.is_none() && session.publishes() {
+            self.say("published");
+            self.with_session(|session, _, io| session.published(io));
+            return true;
+        }
+        if matches!(need, Some(Need::Fence)) || need.is_none() && session.waits_for_fence() {
+            self.fence();
+            return true;
+        }
         let waits = match need {
             Some(Need::Turn(node)) => {
                 self.turn_to(node);
@@ -407,6 +417,11 @@ impl World {
                 }
                 None
             }
+            Some(Need::Stay(groups)) => {
+                self.say(&format!("the shards of {groups:?} stay"));
+                self.client().session.stays(groups);
+                return true;
+            }
             Some(Need::Listen(channels)) => {
                 self.say(&format!("listens to {}", channels.join(" ")));
                 self.client().session.listening(channels);
@@ -416,14 +431,7 @@ impl World {
                 self.client().session.analysed(order.carry_out());
                 return true;
             }
-            Some(Need::Fence) => {
-                self.fence();
-                return true;
-            }
-            None if self.client().session.waits_for_fence() => {
-                self.fence();
-                return true;
-            }
+            Some(Need::Publish | Need::Fence) => None,
             Some(Need::Gate) => Some("held by the gate"),
             Some(Need::Quiet) => Some(QUIET),
             None => None,

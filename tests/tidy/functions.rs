@@ -22,7 +22,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("import/write.rs", "config"),
     ("session/apply.rs", "apply"),
     ("session/extended.rs", "bind"),
-    ("session/mod.rs", "client"),
     ("session/relay.rs", "server"),
     ("session/relay.rs", "inspect"),
     ("session/relay.rs", "hears_error"),

@@ -126,7 +126,7 @@ pub(super) async fn run(
     for table in routes.tables() {
         let told = change.what == What::Named;
         if is_changed(home, table).await? || !told && access::differs(&all, table).await? {
-            no_move(&all.home, table.group).await?;
+            no_move(&all.home, table.group, "UPDATE").await?;
             access::can_be_anywhere(home, table).await?;
             needs_nobody(&all, by.who, table).await?;
             access::follow(&all, &table.schema, &table.name).await?;

@@ -66,14 +66,6 @@ pub(super) async fn table(
     on_all(&all, &sql.join("; ")).await?;
     name_leaves(&all, &found).await?;
     try_join_all(all.peers().map(|peer| same_shape(peer, &after))).await?;
-    all.home
-        .client
-        .execute(
-            "UPDATE pgshunt.tables SET key_columns = $2, column_names = $3, column_types = $4 \
-             WHERE table_id = $1",
-            &[&found.table.id.0, &after.key_columns(), &after.column_names, &after.column_types],
-        )
-        .await?;
     raise_epoch(&*all.home.client).await?;
     Ok(all)
 }

@@ -93,7 +93,7 @@ pub(super) async fn no_moves(all: &Everywhere, found: &[Found]) -> Result<(), Dd
     groups.sort_unstable();
     groups.dedup();
     for group in groups {
-        no_move(&all.home, group).await?;
+        no_move(&all.home, group, "UPDATE").await?;
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ pub(super) async fn table(
     let shard_count = shard_count(&home.client, who).await?;
     let group = match find_group(&home.client, &key_types, shard_count, &shape.name).await? {
         Some(group) => {
-            no_move(home, group).await?;
+            no_move(home, group, "UPDATE").await?;
             group
         }
         None => make_group(&home.client, &key_types, shard_count, &all.routes, epoch.0).await?,

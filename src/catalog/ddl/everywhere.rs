@@ -44,7 +44,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    async fn begin(store: &Store, node: Arc<Node>) -> Result<Self, DdlError> {
+    pub(super) async fn begin(store: &Store, node: Arc<Node>) -> Result<Self, DdlError> {
         let (client, notices) = store.connector().connect_noticing(&node).await.map_err(|e| {
             DdlError::from(e).hint("DDL goes to all nodes, so all must be reachable.")
         })?;
@@ -225,13 +225,21 @@ async fn finish(peers: &[Peer], sql: &str) -> Vec<String> {
 }
 
 async fn lock(home: &Peer) -> Result<(), DdlError> {
-    home.run("SELECT pg_advisory_xact_lock(hashtextextended('pgshunt.ddl', 0))").await.map_err(
-        |e| match e.sqlstate.as_str() {
-            "55P03" => DdlError::new("55P03", "another DDL statement on the cluster is running")
-                .hint("Try again when it has ended."),
-            _ => e,
-        },
-    )
+    lock_by(home, "pg_advisory_xact_lock").await
+}
+
+/// Beside others that do the same, but not beside who changes all nodes or their number.
+pub(super) async fn lock_shared(home: &Peer) -> Result<(), DdlError> {
+    lock_by(home, "pg_advisory_xact_lock_shared").await
+}
+
+async fn lock_by(home: &Peer, function: &str) -> Result<(), DdlError> {
+    let sql = format!("SELECT {function}(hashtextextended('pgshunt.ddl', 0))");
+    home.run(&sql).await.map_err(|e| match e.sqlstate.as_str() {
+        "55P03" => DdlError::new("55P03", "another DDL statement on the cluster is running")
+            .hint("Try again when it has ended."),
+        _ => e,
+    })
 }
 
 /// What [`recover`] did.

@@ -34,6 +34,7 @@ mod roles;
 mod sequence;
 mod shape;
 mod statement;
+mod stay;
 mod trust;
 
 use std::sync::Arc;
@@ -51,6 +52,7 @@ pub use everywhere::{Everywhere, Peer, Recovered, recover};
 pub(super) use objects::{Which, bring_built_in, bring_database, bring_parameters};
 pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};
+pub use stay::Stay;
 
 use super::Store;
 use crate::topology::GroupId;
@@ -181,14 +183,10 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
 }
 
 /// Refuses while the group's shards are being moved, and keeps a move from starting until the end of
-/// this transaction.
-async fn no_move(home: &Peer, group: GroupId) -> Result<(), DdlError> {
-    home.client
-        .execute(
-            "SELECT FROM pgshunt.colocation_groups WHERE group_id = $1 FOR UPDATE",
-            &[&group.0],
-        )
-        .await?;
+/// this transaction. `lock`: `UPDATE`, or `SHARE` for one that others may hold too.
+async fn no_move(home: &Peer, group: GroupId, lock: &str) -> Result<(), DdlError> {
+    let row = "SELECT FROM pgshunt.colocation_groups WHERE group_id = $1 FOR";
+    home.client.execute(&format!("{row} {lock}"), &[&group.0]).await?;
     let busy = home
         .client
         .query_opt(

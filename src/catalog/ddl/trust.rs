@@ -90,7 +90,7 @@ impl Need {
 }
 
 /// Whether `d.refobjid` belongs to a superuser.
-const TRUSTED: &str = "\
+pub(super) const TRUSTED: &str = "\
 coalesce((SELECT r.rolsuper FROM pg_roles r WHERE r.oid = CASE d.refclassid
   WHEN 'pg_proc'::regclass THEN (SELECT proowner FROM pg_proc WHERE oid = d.refobjid)
   WHEN 'pg_type'::regclass THEN (SELECT typowner FROM pg_type WHERE oid = d.refobjid)
@@ -101,7 +101,7 @@ coalesce((SELECT r.rolsuper FROM pg_roles r WHERE r.oid = CASE d.refclassid
   END), false)";
 
 /// Indexes, defaults, constraints and policies depend on what they call, and so does the table itself.
-const PARTS: &str = "\
+pub(super) const PARTS: &str = "\
 WITH parts (classid, objid) AS (
   SELECT 'pg_class'::regclass::oid, $1::oid
   UNION SELECT 'pg_class'::regclass, indexrelid FROM pg_index WHERE indrelid = $1

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use pgshunt::gate::machine::Touch;
 use pgshunt::router::place::{Place, Values, place};
-use pgshunt::router::plan::{Control, Effect, Key, KeySource, Kind, Merge, Plan, Traces};
+use pgshunt::router::plan::{Control, Ddl, Effect, Key, KeySource, Kind, Merge, Plan, Traces};
 use pgshunt::topology::RoutingTable;
 use pgshunt::wire::backend::Report;
 
@@ -45,7 +45,11 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         }
         Kind::Home => vec!["home".to_owned()],
         Kind::Any => vec!["any node".to_owned()],
-        Kind::Ddl => vec!["DDL on all nodes".to_owned()],
+        Kind::Ddl(Ddl::Alone) => vec!["DDL on all nodes".to_owned()],
+        Kind::Ddl(Ddl::Each(each)) => vec![format!("DDL by each node: {}", each.texts.join("; "))],
+        Kind::Ddl(Ddl::Either(each)) => {
+            vec![format!("DDL on all nodes; in a transaction: {}", each.texts.join("; "))]
+        }
         Kind::Refused(report) => refusal(report),
     };
     if !matches!(plan.kind, Kind::Refused(_)) {

@@ -11,6 +11,8 @@ use tokio_postgres::Client;
 
 use crate::support::*;
 
+mod blocks;
+mod crash;
 mod effects;
 mod names;
 mod outcomes;
@@ -48,8 +50,8 @@ impl Cluster {
 
     /// Whether the servers are of this major version or a later one.
     async fn is_since(&self, major: i32) -> bool {
-        let version = "SELECT current_setting('server_version_num')::int";
-        value::<i32>(&self.clients[0], version).await >= major * 10_000
+        let sql = "SELECT current_setting('server_version_num')::int";
+        value::<i32>(&self.clients[0], sql).await >= major * 10_000
     }
 
     async fn run_as(&self, role: &str, sql: &str) -> Result<Outcome, DdlError> {
@@ -64,7 +66,6 @@ impl Cluster {
             Err(e) => panic!("{sql}: {e:?}"),
         }
     }
-
     async fn refused(&self, sql: &str) -> DdlError {
         self.run_as("alice", sql).await.map(|o| panic!("{sql}: {o:?}")).unwrap_err()
     }

@@ -1,0 +1,304 @@
+//! DDL that each node carries out within the client's transaction, as a statement of the client's own.
+//!
+//! The nodes have the same parents, so the same text means the same on all of them, unless it has a value
+//! that each would compute for itself: such a text is not among these. What PostgreSQL does not let the
+//! owner of a table do in the schemas of the shards is left to `pgshunt.settle` (`catalog::ddl::reserve`),
+//! which is called behind the text: an index is made of the parent ONLY, and completed there.
+
+use std::ops::ControlFlow;
+
+use pg_raw_parse::raw::{AlterTableType as Alter, ConstrType, ObjectType};
+use pg_raw_parse::{ConstValue, Node, nodes};
+use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
+
+use super::context::Context;
+use super::functions::name_of;
+use super::plan::{Ddl, OnEach, Shards};
+use super::scope::Named;
+use crate::sql::tree::{self, Recurse, walk};
+use crate::topology::{DistributedTable, GroupId};
+
+/// How a statement that names something on all nodes is carried out, if it is DDL.
+pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
+    match node {
+        Node::AlterTableStmt(s) => Some(alter_table(s, cx)),
+        Node::RenameStmt(s) => Some(rename(s, cx)),
+        Node::TruncateStmt(s) => {
+            let tables = distributed(s.relations().iter(), cx);
+            Some(tables.map_or(Ddl::Alone, |t| Ddl::Either(stay(groups(&t), cx).into())))
+        }
+        Node::LockStmt(s) => {
+            let tables = distributed(s.relations().iter(), cx)?;
+            let [group] = groups(&tables)[..] else { return None };
+            Some(Ddl::Each(OnEach { shards: Shards::Used(group), ..stay(Vec::new(), cx) }.into()))
+        }
+        Node::IndexStmt(s) => {
+            Some(create_index(s, cx).map_or(Ddl::Alone, |e| Ddl::Either(e.into())))
+        }
+        Node::DropStmt(d)
+            if matches!(d.remove_type, ObjectType::OBJECT_TABLE | ObjectType::OBJECT_POLICY) =>
+        {
+            Some(Ddl::Alone)
+        }
+        _ => None,
+    }
+}
+
+/// The text as it is; the shards of these groups stay where they are.
+fn stay(groups: Vec<GroupId>, cx: Context<'_>) -> OnEach {
+    OnEach {
+        texts: vec![String::from_utf8_lossy(cx.own_text()).into_owned()],
+        own: 0,
+        shards: Shards::Stay(groups.into()),
+        settles: None,
+    }
+}
+
+impl OnEach {
+    /// With pgshunt's own look at what came of it, on each node.
+    fn settled(mut self, table: &DistributedTable) -> Self {
+        let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
+        self.texts.push(format!("SELECT * FROM pgshunt.settle({})", literal(&name)));
+        self.settles = Some((table.id, table.group));
+        self
+    }
+}
+
+/// The tables of a list, if all of them are distributed and none is named with ONLY.
+fn distributed<'a>(
+    list: impl Iterator<Item = Node<'a>>,
+    cx: Context<'_>,
+) -> Option<Vec<std::sync::Arc<DistributedTable>>> {
+    list.map(|n| match n {
+        Node::RangeVar(rv) if rv.inh => one(rv, cx),
+        _ => None,
+    })
+    .collect()
+}
+
+fn one(rv: &nodes::RangeVar, cx: Context<'_>) -> Option<std::sync::Arc<DistributedTable>> {
+    match cx.names.look_up(rv) {
+        Named::Distributed(table) => Some(table),
+        _ => None,
+    }
+}
+
+fn groups(tables: &[std::sync::Arc<DistributedTable>]) -> Vec<GroupId> {
+    let mut groups: Vec<GroupId> = tables.iter().map(|t| t.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// The text with ONLY before the table's name, if that is what the grammar makes of it.
+fn with_only(relation: &nodes::RangeVar, cx: Context<'_>) -> Option<String> {
+    let text = std::str::from_utf8(cx.text).ok()?;
+    let at = usize::try_from(relation.location).ok()?;
+    let (from, to) = cx.span;
+    let text = format!("{}ONLY {}", text.get(from..at)?, text.get(at..to)?);
+    let parsed = tree::parse(&text).ok()?;
+    let relation = match parsed.stmts().next()? {
+        Node::IndexStmt(s) => s.relation()?,
+        Node::AlterTableStmt(s) => s.relation()?,
+        _ => return None,
+    };
+    (!relation.inh).then_some(text)
+}
+
+fn create_index(s: &nodes::IndexStmt, cx: Context<'_>) -> Option<OnEach> {
+    let relation = s.relation().filter(|r| r.inh && !s.concurrent && s.table_space().is_none())?;
+    let table = one(relation, cx)?;
+    let params = s.index_params().iter();
+    let alike = params.map(|p| p.expr()).chain([s.where_clause()]).all(|e| reads_alike(e));
+    let text = with_only(relation, cx).filter(|_| alike)?;
+    let each = OnEach { texts: vec![text], ..stay(vec![table.group], cx) };
+    Some(each.settled(&table))
+}
+
+/// How an index of a distributed table is dropped, if that is what the statement does.
+pub fn drop_index(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
+    let Node::DropStmt(d) = node else { return None };
+    if d.remove_type != ObjectType::OBJECT_INDEX {
+        return None;
+    }
+    let cluster = cx.names.schema;
+    let known = |n: Node<'_>| {
+        let parts: Option<Vec<&str>> =
+            n.as_node_list().and_then(|l| l.iter().map(Node::as_str).collect());
+        match parts.as_deref() {
+            Some([name]) => cx.names.is_among(None, name, cluster.indexes()),
+            Some([schema, name]) => cx.names.is_among(Some(schema), name, cluster.indexes()),
+            _ => false,
+        }
+    };
+    if d.concurrent || !d.objects().iter().all(known) {
+        return Some(Ddl::Alone);
+    }
+    let mut groups: Vec<GroupId> = cluster.tables().map(|t| t.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Some(Ddl::Either(stay(groups, cx).into()))
+}
+
+fn rename(s: &nodes::RenameStmt, cx: Context<'_>) -> Ddl {
+    let of_table = s.relation_type == ObjectType::OBJECT_TABLE
+        || s.rename_type == ObjectType::OBJECT_TABCONSTRAINT;
+    let table = s.relation().filter(|r| r.inh && of_table).and_then(|r| one(r, cx));
+    let Some(table) = table else { return Ddl::Alone };
+    match s.rename_type {
+        ObjectType::OBJECT_COLUMN => {
+            Ddl::Either(stay(vec![table.group], cx).settled(&table).into())
+        }
+        ObjectType::OBJECT_TABCONSTRAINT => {
+            Ddl::Each(stay(vec![table.group], cx).settled(&table).into())
+        }
+        _ => Ddl::Alone,
+    }
+}
+
+/// One command of ALTER TABLE, as the nodes can carry it out.
+#[derive(Default)]
+struct Commands {
+    /// Only within a transaction: `catalog::ddl` does not know it.
+    new: bool,
+    /// A key is added: its columns, if they become NOT NULL by that.
+    key: Option<Vec<String>>,
+}
+
+fn alter_table(s: &nodes::AlterTableStmt, cx: Context<'_>) -> Ddl {
+    let relation = s.relation().filter(|r| r.inh && s.objtype == ObjectType::OBJECT_TABLE);
+    let Some((relation, table)) = relation.and_then(|r| Some((r, one(r, cx)?))) else {
+        return Ddl::Alone;
+    };
+    let mut all = Commands::default();
+    for command in s.cmds() {
+        let Node::AlterTableCmd(c) = command else { return Ddl::Alone };
+        if add_command(c, cx, &mut all).is_none() {
+            return Ddl::Alone;
+        }
+    }
+    let mut each = stay(vec![table.group], cx);
+    if let Some(columns) = &all.key {
+        // One that is added beside others cannot be added to the parent ONLY.
+        let Some(text) = with_only(relation, cx).filter(|_| s.cmds().len() == 1) else {
+            return Ddl::Alone;
+        };
+        each.texts = vec![text];
+        if !columns.is_empty() {
+            let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
+            let each_one = |c: &String| format!("ALTER COLUMN {} SET NOT NULL", ident(c));
+            let all: Vec<String> = columns.iter().map(each_one).collect();
+            each.texts.insert(0, format!("ALTER TABLE {name} {}", all.join(", ")));
+            each.own = 1;
+        }
+    }
+    let each = each.settled(&table).into();
+    if all.new { Ddl::Each(each) } else { Ddl::Either(each) }
+}
+
+/// `None`: it is left to `catalog::ddl`, which refuses what it does not know.
+fn add_command(c: &nodes::AlterTableCmd, cx: Context<'_>, all: &mut Commands) -> Option<()> {
+    match c.subtype {
+        Alter::AT_AddColumn => {
+            let Node::ColumnDef(column) = c.def() else { return None };
+            all.new |= add_column(column, cx)?;
+        }
+        Alter::AT_AlterColumnType => {
+            let Node::ColumnDef(column) = c.def() else { return None };
+            if !computes_alike(column.raw_default(), cx) {
+                return None;
+            }
+            all.new = true;
+        }
+        Alter::AT_ColumnDefault if !reads_alike(c.def()) => return None,
+        Alter::AT_ColumnDefault
+        | Alter::AT_DropColumn
+        | Alter::AT_SetNotNull
+        | Alter::AT_DropNotNull => {}
+        Alter::AT_AddConstraint => {
+            let Node::Constraint(new) = c.def() else { return None };
+            if new.indexspace().is_some() || new.indexname().is_some() {
+                return None;
+            }
+            match new.contype {
+                ConstrType::CONSTR_CHECK => {
+                    all.new = true;
+                    return reads_alike(new.raw_expr()).then_some(());
+                }
+                ConstrType::CONSTR_UNIQUE => all.key = Some(Vec::new()),
+                ConstrType::CONSTR_PRIMARY => {
+                    let keys = new.keys().iter().filter_map(Node::as_str).map(str::to_owned);
+                    all.key = Some(keys.collect());
+                }
+                _ => return None,
+            }
+        }
+        Alter::AT_ValidateConstraint
+        | Alter::AT_DropConstraint
+        | Alter::AT_SetStatistics
+        | Alter::AT_SetStorage
+        | Alter::AT_SetCompression
+        | Alter::AT_SetOptions
+        | Alter::AT_ResetOptions => all.new = true,
+        _ => return None,
+    }
+    Some(())
+}
+
+/// `None`: it is not the same on every node. Whether `catalog::ddl` does not know it.
+fn add_column(column: &nodes::ColumnDef, cx: Context<'_>) -> Option<bool> {
+    const SERIALS: [&str; 6] =
+        ["serial", "serial4", "bigserial", "serial8", "smallserial", "serial2"];
+    let ty = column.type_name()?;
+    if ty.names().iter().filter_map(|n| n.sval()).any(|n| SERIALS.contains(&n)) {
+        return None;
+    }
+    let mut new = false;
+    for c in column.constraints() {
+        let Node::Constraint(c) = c else { return None };
+        match c.contype {
+            ConstrType::CONSTR_NULL | ConstrType::CONSTR_NOTNULL => {}
+            ConstrType::CONSTR_DEFAULT if computes_alike(c.raw_expr(), cx) => {}
+            ConstrType::CONSTR_CHECK | ConstrType::CONSTR_GENERATED
+                if reads_alike(c.raw_expr()) =>
+            {
+                new = true;
+            }
+            _ => return None,
+        }
+    }
+    Some(new)
+}
+
+/// Whether an expression is read alike on every node: no literal of it means the moment.
+fn reads_alike(expression: Node<'_>) -> bool {
+    let moment = |n: Node<'_>| {
+        let Node::A_Const(c) = n else { return false };
+        let Some(ConstValue::String(s)) = c.val() else { return false };
+        let words = ["now", "today", "tomorrow", "yesterday"];
+        words.iter().any(|w| s.to_ascii_lowercase().contains(w))
+    };
+    all_of(expression, |n| !moment(n))
+}
+
+/// Whether what it gives for the rows that are there is the same whichever node computes it, or is each
+/// row's own.
+fn computes_alike(expression: Node<'_>, cx: Context<'_>) -> bool {
+    const EACH_ROWS: [&str; 5] =
+        ["gen_random_uuid", "random", "clock_timestamp", "uuidv4", "uuidv7"];
+    reads_alike(expression)
+        && all_of(expression, |n| match n {
+            Node::FuncCall(f) => name_of(f).is_some_and(|(schema, name)| {
+                schema.is_none_or(|s| s == "pg_catalog")
+                    && cx.functions.is_builtin(name)
+                    && (cx.functions.is_steady(name) || EACH_ROWS.contains(&name))
+            }),
+            Node::SQLValueFunction(_) | Node::SubLink(_) => false,
+            _ => true,
+        })
+}
+
+fn all_of<'a>(expression: Node<'a>, fits: impl Fn(Node<'a>) -> bool) -> bool {
+    let found = |n| if fits(n) { Recurse::yes() } else { ControlFlow::Break(()) };
+    matches!(expression, Node::None) || fits(expression) && walk(expression, found).is_none()
+}

@@ -1,0 +1,50 @@
+//! The routing table as a transaction sees it that has changed distributed tables and not committed yet.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::routing_table::RoutingTable;
+use super::schema::{ColumnRow, DistributedTable};
+use super::{GroupId, TableId};
+
+/// A distributed table as its transaction has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangedTable {
+    pub group: GroupId,
+    pub schema: String,
+    pub name: String,
+    pub key_columns: Vec<String>,
+    pub columns: Vec<ColumnRow>,
+    /// Names of what it has in its own schema.
+    pub indexes: Vec<String>,
+    pub sequences: Vec<String>,
+}
+
+impl RoutingTable {
+    /// This table with these in place of those of the same id. Names that have gone are kept: a statement
+    /// that uses one is refused by all nodes.
+    #[must_use]
+    pub fn with_changed(&self, changed: &BTreeMap<TableId, ChangedTable>) -> Self {
+        let mut facts = self.schema().facts().clone();
+        let mut indexes = facts.around.indexes.to_vec();
+        let mut sequences = facts.around.sequences.to_vec();
+        for (&id, t) in changed {
+            let table = DistributedTable {
+                id,
+                group: t.group,
+                schema: t.schema.clone(),
+                name: t.name.clone(),
+                key_columns: t.key_columns.clone(),
+                columns: t.columns.clone(),
+            };
+            facts.tables.insert(id, Arc::new(table));
+            indexes.extend(t.indexes.iter().map(|i| (t.schema.clone(), i.clone())));
+            sequences.extend(t.sequences.iter().map(|s| (t.schema.clone(), s.clone())));
+        }
+        facts.around.indexes = indexes.into();
+        facts.around.sequences = sequences.into();
+        // What it uses now is not looked at.
+        facts.around.needs_others = true;
+        self.with_schema(facts)
+    }
+}
