@@ -4,7 +4,10 @@
 //! have the same; rows are the client's as they come, or are folded into one; what completes the
 //! statement is said once, when the last node has been heard.
 
-use super::{Column, MergeError, columns, fold};
+use std::borrow::Cow;
+
+use super::sorted::{Sorted, Window};
+use super::{Column, MergeError, columns, fold, malformed};
 use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
 
@@ -13,10 +16,14 @@ pub struct Answer {
     merge: Merge,
     /// The row limit of Execute; 0: none.
     limit: u64,
+    window: Window,
+    sorted: Option<Sorted>,
     columns: Option<Vec<Column>>,
     /// The columns as the statement describes them, which does not know the formats yet.
     of_statement: Option<Vec<Column>>,
     folded: Option<Vec<Option<Vec<u8>>>>,
+    /// Rows that have come as the client's, but are left out by OFFSET.
+    skipped: u64,
     /// Rows that the client has had.
     rows: u64,
     /// The first word of the command tag.
@@ -24,10 +31,18 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn new(merge: Merge, limit: u64) -> Self {
+    /// `binary`: the column that rows are sorted by comes in binary format.
+    pub fn new(merge: Merge, limit: u64, window: Window, binary: bool) -> Self {
+        let sorted = match &merge {
+            Merge::Ordered(o) if !o.keys.is_empty() => Some(Sorted::new(o, binary)),
+            _ => None,
+        };
         Self {
             merge,
             limit,
+            window,
+            sorted,
+            skipped: 0,
             columns: None,
             of_statement: None,
             folded: None,
@@ -38,41 +53,56 @@ impl Answer {
 
     /// Rows are looked at, and not the client's as they are.
     pub fn folds(&self) -> bool {
-        matches!(self.merge, Merge::Fold(_))
+        self.sorted.is_some() || matches!(self.merge, Merge::Fold(_))
     }
 
     /// A row begins that would be the client's as it is; false: it has had as many as it wants.
     pub fn takes_row(&mut self) -> bool {
-        let takes = self.limit == 0 || self.rows < self.limit;
+        if self.skipped < self.window.skip {
+            self.skipped += 1;
+            return false;
+        }
+        let takes = (self.limit == 0 || self.rows < self.limit)
+            && self.window.most.is_none_or(|most| self.rows < most);
         self.rows += u64::from(takes);
         takes
     }
 
-    /// A RowDescription: of the statement, or of its portal.
+    /// A RowDescription: of the statement, or of its portal. Gives it as the client's.
     ///
     /// # Errors
     /// The nodes have different columns, or some that cannot be folded.
-    pub fn described(&mut self, of_statement: bool, body: &[u8]) -> Result<(), Report> {
+    pub fn described<'b>(
+        &mut self,
+        of_statement: bool,
+        body: &'b [u8],
+    ) -> Result<Cow<'b, [u8]>, Report> {
         let told = columns(body).ok_or_else(malformed)?;
         let known = if of_statement { &mut self.of_statement } else { &mut self.columns };
         match known {
-            Some(known) if *known == told => Ok(()),
-            Some(_) => Err(differ()),
+            Some(known) if *known == told => {}
+            Some(_) => return Err(differ()),
             None => {
                 if let (Merge::Fold(folds), false) = (&self.merge, of_statement) {
                     check_folds(folds, &told)?;
                 }
                 *known = Some(told);
-                Ok(())
             }
+        }
+        match self.sorted {
+            Some(_) => without_last(body).map(Cow::Owned).ok_or_else(malformed),
+            None => Ok(Cow::Borrowed(body)),
         }
     }
 
-    /// A row to be folded.
+    /// A row to be folded, or to be put in order.
     ///
     /// # Errors
-    /// It cannot be folded exactly.
+    /// It cannot be, exactly.
     pub fn row(&mut self, body: &[u8]) -> Result<(), Report> {
+        if let Some(sorted) = &mut self.sorted {
+            return sorted.row(body);
+        }
         let Merge::Fold(folds) = &self.merge else { return Err(malformed()) };
         let columns = self.columns.as_ref().ok_or_else(malformed)?;
         let row =
@@ -93,10 +123,20 @@ impl Answer {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         let verb = tag.split(|b| *b == b' ').next().unwrap_or_default();
         self.verb = String::from_utf8_lossy(verb).into_owned();
+        if let Some(sorted) = &mut self.sorted {
+            sorted.part_ends();
+        }
     }
 
     /// Every node has been heard: what completes the statement.
-    pub fn finish(&mut self, out: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// Rows cannot be put in order. Nothing has been written then that completes it.
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Report> {
+        if let Some(sorted) = &mut self.sorted {
+            let limit = Some(self.limit).filter(|limit| *limit > 0);
+            self.rows = sorted.write(self.window, limit, out)?;
+        }
         if let Some(row) = &self.folded {
             backend::put_data_row(out, row.iter().map(|v| v.as_deref()));
             self.rows = 1;
@@ -106,7 +146,20 @@ impl Answer {
         } else if !self.verb.is_empty() {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.rows));
         }
+        Ok(())
     }
+}
+
+/// A RowDescription without its last column.
+fn without_last(body: &[u8]) -> Option<Vec<u8>> {
+    let mut r = crate::wire::frontend::Reader(body);
+    let columns = u16::try_from(r.i16().ok()?).ok()?.checked_sub(1)?;
+    for _ in 0..columns {
+        r.cstr().ok()?;
+        r.bytes(18).ok()?;
+    }
+    let kept = body.get(2..body.len() - r.0.len())?;
+    Some([&columns.to_be_bytes(), kept].concat())
 }
 
 fn check_folds(folds: &[Fold], columns: &[Column]) -> Result<(), Report> {
@@ -128,10 +181,6 @@ fn refused(e: MergeError) -> Report {
 fn differ() -> Report {
     Report::error("0A000", "the nodes answer with different column types")
         .hint("Types made by CREATE TYPE have another identity on each node; cast them to text.")
-}
-
-fn malformed() -> Report {
-    Report::error("08P01", "a node's answer is malformed")
 }
 
 #[cfg(test)]
@@ -156,25 +205,34 @@ mod tests {
 
     #[test]
     fn rows_are_counted_over_the_nodes_and_stop_at_the_limit() {
-        let mut answer = Answer::new(Merge::Concat, 0);
+        let mut answer = Answer::new(Merge::Concat, 0, Window::default(), false);
         for _ in 0..2 {
-            answer.described(false, &description("a", 23)).unwrap();
+            let told = description("a", 23);
+            assert_eq!(*answer.described(false, &told).unwrap(), *told);
             assert!(answer.takes_row() && answer.takes_row());
             answer.completed(b"SELECT 2\0");
         }
         assert!(answer.described(false, &description("a", 25)).is_err(), "another type");
         let complete = written(|out| backend::put_command_complete(out, "SELECT 4"));
-        assert_eq!(written(|out| answer.finish(out)), complete);
-        let mut answer = Answer::new(Merge::Concat, 3);
+        assert_eq!(written(|out| answer.finish(out).unwrap()), complete);
+        let mut answer = Answer::new(Merge::Concat, 3, Window::default(), false);
         let took: Vec<_> = (0..4).map(|_| answer.takes_row()).collect();
         assert_eq!(took, [true, true, true, false]);
         answer.completed(b"SELECT 4\0");
-        assert_eq!(written(|out| answer.finish(out))[0], b's');
+        assert_eq!(written(|out| answer.finish(out).unwrap())[0], b's');
+    }
+
+    #[test]
+    fn limit_and_offset_count_over_the_nodes() {
+        let window = Window { skip: 3, most: Some(2), ties: false };
+        let mut answer = Answer::new(Merge::Concat, 0, window, false);
+        let took: Vec<_> = (0..6).map(|_| answer.takes_row()).collect();
+        assert_eq!(took, [false, false, false, true, true, false]);
     }
 
     #[test]
     fn what_is_folded_is_one_row() {
-        let mut answer = Answer::new(Merge::Fold([Fold::Sum].into()), 0);
+        let mut answer = Answer::new(Merge::Fold([Fold::Sum].into()), 0, Window::default(), false);
         assert!(answer.folds());
         answer.described(true, &description("count", 20)).unwrap();
         answer.described(false, &description("count", 20)).unwrap();
@@ -186,8 +244,8 @@ mod tests {
         let row = [Some(&b"42"[..])].into_iter();
         let mut wanted = written(|out| backend::put_data_row(out, row));
         backend::put_command_complete(&mut wanted, "SELECT 1");
-        assert_eq!(written(|out| answer.finish(out)), wanted);
-        let mut text = Answer::new(Merge::Fold([Fold::Max].into()), 0);
+        assert_eq!(written(|out| answer.finish(out).unwrap()), wanted);
+        let mut text = Answer::new(Merge::Fold([Fold::Max].into()), 0, Window::default(), false);
         assert_eq!(text.described(false, &description("max", 25)).unwrap_err().sqlstate, "0A000");
     }
 }

@@ -6,12 +6,16 @@
 mod answer;
 mod decimal;
 mod float;
+mod order;
+mod sorted;
 
 use std::cmp::Ordering;
 
 use crate::router::plan::Fold;
+use crate::wire::backend::Report;
 
 pub use answer::Answer;
+pub use sorted::{MOST, Window};
 
 /// A column of a RowDescription, as far as merging needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +38,11 @@ pub enum MergeError {
     /// Equal values that print differently: which of them is least depends on the rows' order.
     #[error("which of several equal values is least or greatest depends on the order of the rows")]
     Tie,
+    #[error("rows of several nodes cannot be ordered by {}", type_name(*.0))]
+    Order(u32),
+    /// The rows of one node are not in the order that pgshunt knows.
+    #[error("a node has another order of rows")]
+    Unsorted,
     #[error("a node sent a value that is not of type {}", type_name(*.0))]
     Malformed(u32),
     #[error("{0} out of range")]
@@ -43,11 +52,20 @@ pub enum MergeError {
 impl MergeError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Type(_) | Self::Binary(_) | Self::FloatSum | Self::Tie => "0A000",
+            Self::Type(_)
+            | Self::Binary(_)
+            | Self::FloatSum
+            | Self::Tie
+            | Self::Order(_)
+            | Self::Unsorted => "0A000",
             Self::Malformed(_) => "08P01",
             Self::OutOfRange(_) => "22003",
         }
     }
+}
+
+fn malformed() -> Report {
+    Report::error("08P01", "a node's answer is malformed")
 }
 
 /// A built-in type as PostgreSQL's messages name it; of others the number is all that is known.

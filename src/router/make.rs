@@ -148,7 +148,8 @@ impl Making<'_> {
         self.used.sort_unstable();
         self.used.dedup();
         let (tables, signals) = (self.used.into(), self.signalled.into());
-        (Plan { tables, signals, ..self.plan }, self.by_shape)
+        let by_shape = self.by_shape && self.plan.is_of_shape();
+        (Plan { tables, signals, ..self.plan }, by_shape)
     }
 }
 

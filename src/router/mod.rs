@@ -30,6 +30,7 @@ pub mod plan;
 mod proof;
 mod query;
 mod reading;
+mod rewrite;
 mod rights;
 mod scope;
 mod set_config;

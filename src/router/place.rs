@@ -34,6 +34,25 @@ pub enum Given<'a> {
     },
 }
 
+impl Given<'_> {
+    /// The value as an integer, whatever integer type it was sent as.
+    pub fn integer(&self) -> Option<i64> {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.trim().parse().ok();
+        match self {
+            Self::Null => None,
+            Self::Text(bytes) => text(bytes),
+            Self::Digits(bytes) | Self::Param { binary: false, bytes, .. } => text(bytes),
+            Self::Param { declared: 0 | 20 | 21 | 23, bytes, .. } => match **bytes {
+                [a, b] => Some(i16::from_be_bytes([a, b]).into()),
+                [a, b, c, d] => Some(i32::from_be_bytes([a, b, c, d]).into()),
+                [a, b, c, d, e, f, g, h] => Some(i64::from_be_bytes([a, b, c, d, e, f, g, h])),
+                _ => None,
+            },
+            Self::Param { .. } => None,
+        }
+    }
+}
+
 /// Where a statement's values are looked up.
 pub trait Values {
     fn param(&self, index: usize) -> Option<Given<'_>>;

@@ -31,8 +31,48 @@ pub type Key = Box<[KeySource]>;
 pub enum Merge {
     /// All rows, in whatever order.
     Concat,
+    /// Rows in an order, or so many of them.
+    Ordered(Arc<Ordered>),
     /// One row; each column is folded over the nodes.
     Fold(Box<[Fold]>),
+}
+
+/// Rows of several nodes in one order, and how many of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ordered {
+    /// What each node is sent; `None`: the client's own text. Where there are keys they are in its last
+    /// column.
+    pub text: Option<String>,
+    pub keys: Box<[SortKey]>,
+    pub limit: Option<Count>,
+    pub offset: Option<Count>,
+    /// Rows that tie with the last one come too.
+    pub ties: bool,
+}
+
+/// One item of ORDER BY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SortKey {
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+/// A number of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Count {
+    Number(i64),
+    /// The value of `$(index + 1)`; NULL says nothing.
+    Param(usize),
+}
+
+impl Merge {
+    /// What each node is sent, if not the client's own text.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Ordered(ordered) => ordered.text.as_deref(),
+            Self::Concat | Self::Fold(_) => None,
+        }
+    }
 }
 
 /// How one aggregate's partial results become one. Sources: the combine functions in
@@ -293,6 +333,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it holds for other texts that differ in their literals only.
+    pub fn is_of_shape(&self) -> bool {
+        !matches!(&self.kind, Kind::Every { merge: Merge::Ordered(_), .. })
+    }
+
     /// The control of the only statement, when there is exactly one.
     pub fn single(&self) -> Option<&Control> {
         match self.statements.as_slice() {
@@ -306,6 +351,7 @@ impl Plan {
         let keys = match &self.kind {
             Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
             Kind::Ddl(ddl) => ddl.each().map_or(0, |e| e.texts.iter().map(|t| t.len() + 128).sum()),
+            Kind::Every { merge, .. } => merge.text().map_or(0, str::len),
             _ => 0,
         };
         let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();

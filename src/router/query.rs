@@ -8,7 +8,7 @@ use super::node_bound::{Bound, bound};
 use super::plan::{Fold, Key, KeySource, Kind, Merge};
 use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
 use super::tables::Tables;
-use super::{whole_rows, writes};
+use super::{rewrite, whole_rows, writes};
 
 /// Where SELECT, INSERT, UPDATE, DELETE or MERGE runs, whose facts the context has.
 pub fn place(node: Node<'_>, cx: Context<'_>) -> Kind {
@@ -180,20 +180,19 @@ fn over_nodes(what: String) -> Kind {
 
 /// How the answers of all nodes become one, if they do so exactly; or what keeps them from it.
 fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merge, String> {
-    let clauses: [(bool, &str); 4] = [
-        (!s.sort_clause().is_empty(), "ORDER BY"),
-        (!matches!(s.limit_count(), Node::None), "LIMIT"),
-        (!matches!(s.limit_offset(), Node::None), "OFFSET"),
-        (cx.facts.locks_rows, "a row lock"),
-    ];
-    if let Some((_, what)) = clauses.iter().find(|(there, _)| *there) {
-        return Err((*what).to_owned());
+    if cx.facts.locks_rows {
+        return Err("a row lock".to_owned());
     }
     if let Some(what) = unsteady(cx) {
         return Err(what);
     }
+    let limits = !matches!((s.limit_count(), s.limit_offset()), (Node::None, Node::None));
     match gives {
+        Gives::Rows(_) if limits || !s.sort_clause().is_empty() => {
+            rewrite::ordered(s, cx).map(|o| Merge::Ordered(o.into()))
+        }
         Gives::Rows(_) => Ok(Merge::Concat),
+        Gives::Mixed(Breaks::Aggregate) if limits => Err("LIMIT of an aggregate".to_owned()),
         Gives::Mixed(Breaks::Aggregate) if is_plain(s) => {
             let folds: Option<Vec<Fold>> =
                 s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
@@ -207,7 +206,9 @@ fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merg
 
 /// One row of aggregates, of which nothing is made.
 fn is_plain(s: &nodes::SelectStmt) -> bool {
-    s.distinct_clause().is_empty() && matches!(s.having_clause(), Node::None)
+    s.distinct_clause().is_empty()
+        && s.sort_clause().is_empty()
+        && matches!(s.having_clause(), Node::None)
 }
 
 /// The aggregate that stands in the way.

@@ -10,6 +10,7 @@ use super::link::{Fate, Link, Reply};
 use super::moments::may_change_tables;
 use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
+use crate::merge;
 use crate::router::plan::Control;
 use crate::wire::backend::{self, Report, Status, report_field, report_field_at};
 use crate::wire::blame::Blame;
@@ -69,7 +70,12 @@ impl Session {
                 }
                 continue;
             }
-            let seen = h.len.min(if h.tag == b'S' { MAX_STATUS } else { MAX_INSPECTED });
+            let most = match h.tag {
+                b'S' => MAX_STATUS,
+                b'D' => merge::MOST,
+                _ => MAX_INSPECTED,
+            };
+            let seen = h.len.min(most);
             if seen < h.len && h.tag != b'E' {
                 return Err(ProtocolError("oversized message from the node"));
             }

@@ -14,11 +14,12 @@ use super::spread::{How, Request, Segment, Spread};
 use super::stop::Stop;
 use super::{Ddl, Env, Flow, Io, Need, Pending, Session, Statement};
 use crate::commit::{Commit, Part};
-use crate::merge::Answer;
-use crate::router::place::{NoValues, Place};
-use crate::router::plan::{Control, Effect, Kind, Merge, OnEach, Plan};
+use crate::merge::{Answer, Window};
+use crate::router::place::{BindValues, Given, NoValues, Place, Values};
+use crate::router::plan::{Control, Count, Effect, Kind, Merge, OnEach, Plan};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{self, Report, Status};
+use crate::wire::frontend;
 
 impl Session {
     /// Carries out a query that concerns several nodes, or DDL; `None`: it is neither.
@@ -33,14 +34,16 @@ impl Session {
     ) -> Option<Flow> {
         let outcome = match (place, &plan.kind) {
             (Place::Every { group, nodes, merge }, _) => {
-                let how = How::Merged(Answer::new(merge.clone(), 0));
-                let request = Request::Text {
-                    plan: plan.clone(),
-                    text: text.to_vec(),
-                    controls: controls.clone(),
-                };
-                let spread = Spread::new(nodes.clone(), request, how);
-                self.spread_over(Some(*group), spread, env, io)
+                window(merge, &NoValues).and_then(|window| {
+                    let how = How::Merged(Answer::new(merge.clone(), 0, window, false).into());
+                    let request = Request::Text {
+                        plan: plan.clone(),
+                        text: merge.text().map_or(text, str::as_bytes).to_vec(),
+                        controls: controls.clone(),
+                    };
+                    let spread = Spread::new(nodes.clone(), request, how);
+                    self.spread_over(Some(*group), spread, env, io)
+                })
             }
             (_, Kind::Ddl(_)) => match self.within_block(plan) {
                 Some(each) => self.ddl_over_all(each, plan, |_| {}, env, io),
@@ -311,8 +314,9 @@ impl Session {
         let done = controls(&plan, &statement.text, spans);
         let (group, mut spread) = match place {
             Place::Every { group, nodes, merge } => {
-                let how = How::Merged(Answer::new(merge, batch.limit));
-                let request = batch.segment(&statement).request(done.map(Rc::from));
+                let (window, binary) = batch.window(&statement, &merge)?;
+                let request = batch.segment(&statement, merge.text()).request(done.map(Rc::from));
+                let how = How::Merged(Answer::new(merge, batch.limit, window, binary).into());
                 let mut spread = Spread::new(nodes, request, how);
                 spread.hide_parse = !batch.parsed;
                 spread.hide_describe = !batch.described;
@@ -462,15 +466,34 @@ struct Batch {
 }
 
 impl Batch {
+    /// Which rows the client gets, and whether what they are sorted by comes in binary format: one column
+    /// more than the client has asked for.
+    fn window(&mut self, statement: &Statement, merge: &Merge) -> Result<(Window, bool), Stop> {
+        let sorts = matches!(merge, Merge::Ordered(o) if !o.keys.is_empty());
+        let bind = self.messages.iter_mut().find_map(|m| match m {
+            Message::Bind(rest) => Some(rest),
+            _ => None,
+        });
+        let Some(rest) = bind else { return Ok((Window::default(), false)) };
+        let bind = frontend::bind_of(rest)?;
+        let window = window(merge, &BindValues { bind: &bind, oids: &statement.oids })?;
+        let (more, binary) = bind.with_one_more();
+        if sorts {
+            *rest = more;
+        }
+        Ok((window, binary))
+    }
+
     /// As each node gets it: with the unnamed statement, which is prepared anew.
-    fn segment(&self, statement: &Statement) -> Segment {
+    fn segment(&self, statement: &Statement, text: Option<&str>) -> Segment {
+        let text = text.map_or(&statement.text[..], str::as_bytes);
         let mut segment = Segment::new();
         if !self.parsed {
-            segment.parse(&statement.text, &statement.types());
+            segment.parse(text, &statement.types());
         }
         for message in &self.messages {
             match message {
-                Message::Parse => segment.parse(&statement.text, &statement.types()),
+                Message::Parse => segment.parse(text, &statement.types()),
                 Message::Bind(rest) => segment.bind(rest),
                 Message::Describe(what) => segment.describe(*what),
                 Message::Close => segment.close_portal(NO_PORTAL),
@@ -479,6 +502,32 @@ impl Batch {
         }
         segment
     }
+}
+
+/// Which rows of those that the nodes have the client gets.
+fn window(merge: &Merge, values: &dyn Values) -> Result<Window, Report> {
+    let Merge::Ordered(ordered) = merge else { return Ok(Window::default()) };
+    let number = |count: &Option<Count>| match count {
+        None => Ok(None),
+        Some(Count::Number(n)) => Ok(Some(*n)),
+        Some(Count::Param(index)) => match values.param(*index) {
+            None | Some(Given::Null) => Ok(None),
+            Some(given) => given.integer().map(Some).ok_or_else(|| {
+                Report::error("0A000", "cannot read a parameter of LIMIT or OFFSET")
+                    .hint("Send it as an integer.")
+            }),
+        },
+    };
+    let negative = |n: i64| u64::try_from(n).is_err();
+    let (skip, most) = (number(&ordered.offset)?, number(&ordered.limit)?);
+    if skip.is_some_and(negative) {
+        return Err(Report::error("2201X", "OFFSET must not be negative"));
+    }
+    if most.is_some_and(negative) {
+        return Err(Report::error("2201W", "LIMIT must not be negative"));
+    }
+    let count = |n: i64| u64::try_from(n).unwrap_or_default();
+    Ok(Window { skip: skip.map_or(0, count), most: most.map(count), ties: ordered.ties })
 }
 
 /// CloseComplete

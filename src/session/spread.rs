@@ -15,6 +15,7 @@
 //! nothing is of use any more: where no transaction could go on with them their statements are
 //! cancelled and their connections closed, else they are heard to their ends in silence.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ enum Step {
 #[derive(Debug)]
 pub(super) enum How {
     /// Rows, by way of the merger.
-    Merged(Answer),
+    Merged(Box<Answer>),
     /// All answer alike: the body of a CommandComplete, once one has come.
     Same(Vec<u8>),
 }
@@ -273,6 +274,7 @@ impl Session {
             return;
         }
         let mut shown = spread.heard == 0 && matches!(tag, b'1' | b'2' | b'3' | b'n');
+        let mut body_shown = Cow::Borrowed(body);
         let outcome = match (tag, &mut spread.how) {
             (b't', _) => {
                 spread.of_statement = true;
@@ -285,7 +287,7 @@ impl Session {
             (b'T', How::Merged(answer)) => {
                 let of_statement = std::mem::take(&mut spread.of_statement);
                 shown = spread.heard == 0 && (of_statement || !spread.hide_describe);
-                answer.described(of_statement, body)
+                answer.described(of_statement, body).map(|told| body_shown = told)
             }
             (b'D', How::Merged(answer)) => answer.row(body),
             (b'D', How::Same(_)) => {
@@ -305,7 +307,7 @@ impl Session {
         match outcome {
             Ok(()) if shown => {
                 spread.answered += 1;
-                frame::put(io.client, tag, |b| b.extend_from_slice(body));
+                frame::put(io.client, tag, |b| b.extend_from_slice(&body_shown));
             }
             Ok(()) => {}
             Err(report) => {
@@ -459,13 +461,21 @@ impl Session {
     /// All have been heard: what is left of the answer, and the state that the session is in now.
     fn conclude(&mut self, io: &mut Io<'_>) {
         let Some(mut spread) = self.spread.take() else { return };
+        let completed = match &mut spread.how {
+            _ if spread.failed => Ok(()),
+            How::Merged(answer) => answer.finish(io.client),
+            How::Same(tag) => {
+                frame::put(io.client, b'C', |b| b.extend_from_slice(tag));
+                Ok(())
+            }
+        };
+        if let Err(report) = completed {
+            self.tell(&report, io);
+            spread.failed = true;
+        }
         if spread.failed {
             self.forget_pending(spread.answered);
         } else {
-            match &mut spread.how {
-                How::Merged(answer) => answer.finish(io.client),
-                How::Same(tag) => frame::put(io.client, b'C', |b| b.extend_from_slice(tag)),
-            }
             io.client.extend_from_slice(&spread.behind);
             self.pending.clear();
             self.pending_bytes = 0;

@@ -4,3 +4,4 @@ pub mod lexer;
 pub mod size;
 mod stack;
 pub mod tree;
+pub mod write;

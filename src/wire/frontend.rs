@@ -93,6 +93,8 @@ pub struct Bind<'a> {
     formats: &'a [u8],
     params: usize,
     values: &'a [u8],
+    /// Format codes of the result's columns: none, one for all, or one for each.
+    results: &'a [u8],
 }
 
 /// A parameter of a Bind. `value` is `None` for NULL.
@@ -105,7 +107,16 @@ pub struct Param<'a> {
 pub fn bind(body: &[u8]) -> Result<Bind<'_>, ProtocolError> {
     let mut r = Reader(body);
     let (portal, statement) = (r.cstr()?, r.cstr()?);
-    let rest = r.0;
+    bind_rest(portal, statement, r.0)
+}
+
+/// What stands behind a Bind's names.
+fn bind_rest<'a>(
+    portal: &'a [u8],
+    statement: &'a [u8],
+    rest: &'a [u8],
+) -> Result<Bind<'a>, ProtocolError> {
+    let mut r = Reader(rest);
     let n = r.count()?;
     let formats = r.bytes(n * 2)?;
     let params = r.count()?;
@@ -119,12 +130,25 @@ pub fn bind(body: &[u8]) -> Result<Bind<'_>, ProtocolError> {
         }
     }
     let results = r.count()?;
-    r.bytes(results * 2)?;
+    let results = r.bytes(results * 2)?;
     r.end()?;
-    Ok(Bind { portal, statement, rest, formats, params, values })
+    Ok(Bind { portal, statement, rest, formats, params, values, results })
 }
 
 impl<'a> Bind<'a> {
+    /// `rest` for a result of one column more, and whether that one comes in binary format: in the others'
+    /// if one code is for all.
+    pub fn with_one_more(&self) -> (Vec<u8>, bool) {
+        let codes = self.results.len() / 2;
+        if codes < 2 {
+            return (self.rest.to_vec(), self.results.last() == Some(&1));
+        }
+        let before = self.rest.len() - self.results.len() - 2;
+        let more = u16::try_from(codes + 1).unwrap_or(u16::MAX).to_be_bytes();
+        let rest = [&self.rest[..before], &more, self.results, &1u16.to_be_bytes()].concat();
+        (rest, true)
+    }
+
     /// Parameter `$(index + 1)`, if the message carries that many.
     pub fn param(&self, index: usize) -> Option<Param<'a>> {
         if index >= self.params {
@@ -144,6 +168,11 @@ impl<'a> Bind<'a> {
         };
         Some(Param { binary: format == 1, value })
     }
+}
+
+/// A Bind of no names, of which this is the rest.
+pub fn bind_of(rest: &[u8]) -> Result<Bind<'_>, ProtocolError> {
+    bind_rest(b"", b"", rest)
 }
 
 /// The names of a Bind of which the rest may be malformed: portal and statement.
@@ -249,6 +278,19 @@ mod tests {
         assert_eq!(b.param(0), Some(Param { binary: false, value: Some(b"abc") }));
         assert_eq!(b.param(1), Some(Param { binary: true, value: None }));
         assert_eq!(b.param(2), None);
+        assert_eq!(b.with_one_more(), (rest.clone(), false));
+        let codes = |codes: &[u16]| {
+            let count = [u16::try_from(codes.len()).unwrap()];
+            let all = count.iter().chain(codes).flat_map(|c| c.to_be_bytes());
+            [&rest[..rest.len() - 2], &all.collect::<Vec<_>>()].concat()
+        };
+        for (given, more, binary) in
+            [(&[1][..], &[1][..], true), (&[0], &[0], false), (&[1, 0], &[1, 0, 1], true)]
+        {
+            let mut out = Vec::new();
+            put_bind(&mut out, b"", b"", &codes(given));
+            assert_eq!(bind(body(&out)).unwrap().with_one_more(), (codes(more), binary));
+        }
         for cut in 0..rest.len() {
             let mut short = Vec::new();
             put_bind(&mut short, b"p", b"s", &rest[..cut]);

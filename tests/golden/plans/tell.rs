@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use pgshunt::gate::machine::Touch;
 use pgshunt::router::place::{Place, Values, place};
-use pgshunt::router::plan::{Control, Ddl, Effect, Key, KeySource, Kind, Merge, Plan, Traces};
-use pgshunt::topology::RoutingTable;
+use pgshunt::router::plan::{
+    Control, Count, Ddl, Effect, Key, KeySource, Kind, Merge, Ordered, Plan, SortKey, Traces,
+};
+use pgshunt::topology::{GroupId, RoutingTable};
 use pgshunt::wire::backend::Report;
 
 /// Where the keys' rows live.
@@ -29,6 +31,28 @@ pub fn placed(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Option
     })
 }
 
+/// Rows in one order, and what each node is sent.
+fn ordered(group: GroupId, o: &Ordered) -> Vec<String> {
+    let key = |k: &SortKey| match (k.descending, k.nulls_first) {
+        (false, false) => "up",
+        (false, true) => "up from NULL",
+        (true, false) => "down to NULL",
+        (true, true) => "down",
+    };
+    let count = |what: &str, c: &Option<Count>| match c {
+        None => String::new(),
+        Some(Count::Number(n)) => format!(", {what} {n}"),
+        Some(Count::Param(index)) => format!(", {what} ${}", index + 1),
+    };
+    let keys: Vec<_> = o.keys.iter().map(key).collect();
+    let (limit, offset) = (count("limit", &o.limit), count("offset", &o.offset));
+    let ties = if o.ties { ", with ties" } else { "" };
+    let first =
+        format!("every node of group {group}, ordered [{}]{limit}{offset}{ties}", keys.join(", "));
+    let sent = o.text.iter().map(|text| format!("each is sent {text}"));
+    std::iter::once(first).chain(sent).collect()
+}
+
 /// The lines of a plan: the route, then what is not as in a plain read of nothing.
 pub fn tell(plan: &Plan) -> Vec<String> {
     let mut lines = match &plan.kind {
@@ -40,6 +64,7 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         Kind::Every { group, merge: Merge::Concat } => {
             vec![format!("every node of group {group}, rows concatenated")]
         }
+        Kind::Every { group, merge: Merge::Ordered(o) } => ordered(*group, o),
         Kind::Every { group, merge: Merge::Fold(folds) } => {
             vec![format!("every node of group {group}, folded: {folds:?}")]
         }
