@@ -93,6 +93,12 @@ impl Commit {
         }
     }
 
+    /// The end of one that has failed, as the client has read: it is rolled back on these nodes.
+    pub fn undo(nodes: impl IntoIterator<Item = NodeId>) -> Self {
+        let acts = nodes.into_iter().map(|node| (node, Act::RollBack)).collect();
+        Self { acts, undone: true, ..Self::new(Vec::new()) }
+    }
+
     /// What is to be done now, and where; `None`: nothing any more.
     pub fn next(&self) -> Option<(NodeId, Act)> {
         self.acts.get(self.over).copied()

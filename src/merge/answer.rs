@@ -28,6 +28,8 @@ pub struct Answer {
     rows: u64,
     /// The first word of the command tag.
     verb: String,
+    /// How many rows the nodes have changed.
+    changed: u64,
 }
 
 impl Answer {
@@ -48,6 +50,7 @@ impl Answer {
             folded: None,
             rows: 0,
             verb: String::new(),
+            changed: 0,
         }
     }
 
@@ -126,6 +129,9 @@ impl Answer {
         if let Some(sorted) = &mut self.sorted {
             sorted.part_ends();
         }
+        let count = tag.rsplit(|b| *b == b' ').next().unwrap_or_default();
+        let count = std::str::from_utf8(count).ok().and_then(|n| n.parse::<u64>().ok());
+        self.changed = self.changed.saturating_add(count.unwrap_or(0));
     }
 
     /// Every node has been heard: what completes the statement.
@@ -141,7 +147,9 @@ impl Answer {
             backend::put_data_row(out, row.iter().map(|v| v.as_deref()));
             self.rows = 1;
         }
-        if self.limit > 0 && self.rows >= self.limit {
+        if let Merge::Changes { .. } = self.merge {
+            backend::put_command_complete(out, &format!("{} {}", self.verb, self.changed));
+        } else if self.limit > 0 && self.rows >= self.limit {
             backend::put_bare(out, b's');
         } else if !self.verb.is_empty() {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.rows));

@@ -54,6 +54,8 @@ pub struct Facts<'a> {
     pub into: Option<&'a nodes::RangeVar>,
     /// It has an INSERT, UPDATE, DELETE or MERGE.
     pub changes_rows: bool,
+    /// It is, or has in it, a SELECT or VALUES.
+    pub has_selects: bool,
     /// It has a FOR UPDATE, FOR SHARE or the like.
     pub locks_rows: bool,
     /// It has an UPDATE of pg_settings, whose rule sets parameters.
@@ -225,6 +227,7 @@ impl<'a> Walk<'a, '_> {
                 }
             }
             Node::SelectStmt(s) => {
+                found.has_selects = true;
                 let into = s.into_clause().and_then(|i| i.rel());
                 found.into = found.into.or(into);
             }
@@ -321,6 +324,7 @@ fn own_answer(node: Node<'_>) -> Option<&'static str> {
     match node {
         Node::SQLValueFunction(_) => Some("CURRENT_DATE, CURRENT_USER and the like"),
         Node::RangeTableSample(_) => Some("TABLESAMPLE"),
+        Node::CurrentOfExpr(_) => Some("WHERE CURRENT OF"),
         Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) => Some("a JSON aggregate"),
         _ => None,
     }

@@ -87,6 +87,20 @@ impl Functions {
         self.aggregates.contains(name)
     }
 
+    /// Gives another value for each row anyway, and changes nothing.
+    pub fn is_of_the_row(&self, name: &str) -> bool {
+        let volatile = matches!(
+            name,
+            "random"
+                | "random_normal"
+                | "gen_random_uuid"
+                | "uuidv4"
+                | "clock_timestamp"
+                | "timeofday"
+        );
+        volatile && self.is_builtin(name)
+    }
+
     /// May run on any one node.
     pub fn is_free(&self, name: &str) -> bool {
         self.free.contains(name)

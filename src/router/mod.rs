@@ -36,6 +36,7 @@ mod scope;
 mod set_config;
 mod signals;
 mod silent;
+mod steady;
 mod tables;
 mod traces;
 mod utility;

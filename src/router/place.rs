@@ -14,7 +14,7 @@ pub enum Place {
     Node { node: NodeId, touches: Vec<Touch> },
     /// Whichever node the session is linked to.
     Any,
-    /// A read of all shards.
+    /// All shards.
     Every { group: GroupId, nodes: Vec<NodeId>, merge: Merge },
 }
 

@@ -35,6 +35,8 @@ pub enum Merge {
     Ordered(Arc<Ordered>),
     /// One row; each column is folded over the nodes.
     Fold(Box<[Fold]>),
+    /// The nodes change rows: how many they are together, and all that they return.
+    Changes { returns: bool },
 }
 
 /// Rows of several nodes in one order, and how many of them.
@@ -70,7 +72,7 @@ impl Merge {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Ordered(ordered) => ordered.text.as_deref(),
-            Self::Concat | Self::Fold(_) => None,
+            Self::Concat | Self::Fold(_) | Self::Changes { .. } => None,
         }
     }
 }
@@ -93,7 +95,7 @@ pub enum Kind {
     Keys { group: GroupId, keys: Box<[Key]> },
     /// On one shard, addressed by its leaf's name.
     Leaf(ShardId),
-    /// A read on all nodes that hold the group, merged exactly.
+    /// On all nodes that hold the group, their answers merged exactly.
     Every { group: GroupId, merge: Merge },
     /// On the home node: local tables, functions.
     Home,

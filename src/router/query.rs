@@ -7,6 +7,7 @@ use super::functions::name_of;
 use super::node_bound::{Bound, bound};
 use super::plan::{Fold, Key, KeySource, Kind, Merge};
 use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
+use super::steady::{Steady, unsteady};
 use super::tables::Tables;
 use super::{rewrite, whole_rows, writes};
 
@@ -86,9 +87,9 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
     if let Some(kind) = whole_rows::refused_in(cx) {
         return Ok(kind);
     }
-    let mut prover = Prover::new(cx);
     match node {
         Node::SelectStmt(s) => {
+            let mut prover = Prover::new(cx);
             prover.select(s)?;
             let mut found = std::mem::take(&mut prover.found);
             *compared = std::mem::take(&mut found.compared);
@@ -97,17 +98,27 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
         Node::InsertStmt(i) => Ok(writes::insert(i, cx, &tables)),
         Node::UpdateStmt(u) => {
             let Some(target) = u.relation() else { return Ok(Kind::Home) };
-            prover.modify(node, target, u.from_clause().iter(), u.where_clause())?;
-            let mut found = std::mem::take(&mut prover.found);
-            *compared = std::mem::take(&mut found.compared);
-            Ok(writes::update(u, target, found, cx))
+            let change = writes::Change {
+                node,
+                target,
+                others: u.from_clause(),
+                condition: u.where_clause(),
+                returns: u.returning_clause().is_some(),
+                what: "UPDATE",
+            };
+            writes::refused_update(u, target, cx).map_or_else(|| change.place(cx, compared), Ok)
         }
         Node::DeleteStmt(d) => {
             let Some(target) = d.relation() else { return Ok(Kind::Home) };
-            prover.modify(node, target, d.using_clause().iter(), d.where_clause())?;
-            let mut found = std::mem::take(&mut prover.found);
-            *compared = std::mem::take(&mut found.compared);
-            Ok(writes::proven(found, "DELETE"))
+            let change = writes::Change {
+                node,
+                target,
+                others: d.using_clause(),
+                condition: d.where_clause(),
+                returns: d.returning_clause().is_some(),
+                what: "DELETE",
+            };
+            change.place(cx, compared)
         }
         _ => Ok(refused(
             "MERGE on a distributed table is not supported",
@@ -180,13 +191,14 @@ fn over_nodes(what: String) -> Kind {
 
 /// How the answers of all nodes become one, if they do so exactly; or what keeps them from it.
 fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merge, String> {
-    if cx.facts.locks_rows {
-        return Err("a row lock".to_owned());
+    let limits = !matches!((s.limit_count(), s.limit_offset()), (Node::None, Node::None));
+    if cx.facts.locks_rows && limits {
+        // Each node would lock as many.
+        return Err("a row lock with LIMIT".to_owned());
     }
-    if let Some(what) = unsteady(cx) {
+    if let Some(what) = unsteady(Steady::Everywhere, cx) {
         return Err(what);
     }
-    let limits = !matches!((s.limit_count(), s.limit_offset()), (Node::None, Node::None));
     match gives {
         Gives::Rows(_) if limits || !s.sort_clause().is_empty() => {
             rewrite::ordered(s, cx).map(|o| Merge::Ordered(o.into()))
@@ -222,24 +234,6 @@ fn not_folded(s: &nodes::SelectStmt, cx: Context<'_>) -> String {
         Some(name) => format!("an expression with {name}()"),
         None => Breaks::Aggregate.to_string(),
     }
-}
-
-/// What in a query would not give the same on every node.
-fn unsteady(cx: Context<'_>) -> Option<String> {
-    let of_call = cx.facts.calls.iter().find_map(|call| {
-        let name = call.name.unwrap_or("?");
-        (!cx.functions.is_steady(name)).then(|| format!("function {name}"))
-    });
-    let of_column = || {
-        let mut columns = cx.facts.columns.iter();
-        columns.find_map(|c| match c.fields().iter().next_back().and_then(|f| f.as_str()) {
-            Some(name @ ("ctid" | "tableoid" | "xmin" | "xmax" | "cmin" | "cmax")) => {
-                Some(format!("system column {name}"))
-            }
-            _ => None,
-        })
-    };
-    of_call.or_else(|| cx.facts.own_answer.map(str::to_owned)).or_else(of_column)
 }
 
 fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {

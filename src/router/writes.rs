@@ -1,13 +1,15 @@
 //! INSERT, UPDATE and DELETE on a distributed table.
 
+use pg_raw_parse::list::NodeList;
 use pg_raw_parse::raw::OverridingKind;
 use pg_raw_parse::{Node, nodes};
 
 use super::constant::constant;
 use super::context::{Context, refused};
-use super::plan::{Key, KeySource, Kind};
-use super::proof::Found;
+use super::plan::{Key, KeySource, Kind, Merge};
+use super::proof::{Compared, Found, Outcome, Prover};
 use super::scope::Named;
+use super::steady::{Steady, unsteady};
 use super::tables::Tables;
 use crate::topology::DistributedTable;
 
@@ -98,22 +100,93 @@ fn key_positions(i: &nodes::InsertStmt, table: &DistributedTable) -> Option<Vec<
         .collect()
 }
 
-pub fn update(
+/// UPDATE or DELETE of a distributed table.
+pub struct Change<'a> {
+    pub node: Node<'a>,
+    pub target: &'a nodes::RangeVar,
+    /// The items of FROM or USING.
+    pub others: &'a NodeList,
+    pub condition: Node<'a>,
+    pub returns: bool,
+    pub what: &'static str,
+}
+
+impl<'a> Change<'a> {
+    /// Where it runs: on the shards of its keys, or on all nodes, each of which changes its own rows.
+    ///
+    /// # Errors
+    /// It uses what cannot be used together.
+    pub fn place(&self, cx: Context<'a>, compared: &mut Compared) -> Outcome<Kind> {
+        let Self { what, returns, .. } = *self;
+        let mut found = self.prove(Prover::new(cx))?;
+        *compared = std::mem::take(&mut found.compared);
+        if let Some(local) = &found.local {
+            return Ok(refused(
+                format!(
+                    "{what} of a distributed table with the local table \"{local}\" is not supported"
+                ),
+                "Read the local table first and pass the values as parameters.",
+            ));
+        }
+        let Some(group) = found.group else { return Ok(Kind::Home) };
+        if found.unproven.is_none() {
+            return Ok(Kind::Keys { group, keys: found.keys.into() });
+        }
+        let Found { unproven, mixed, .. } = self.prove(Prover::by_rows(cx))?;
+        if let Some(table) = unproven {
+            return Ok(refused(
+                format!(
+                    "{what} without an equality on the distribution column of \"{table}\" is not supported"
+                ),
+                "Add `column = value` for the distribution column, or join on it.",
+            ));
+        }
+        let no = |unsteady: String| {
+            refused(
+                format!("{what} of rows on several nodes with {unsteady} is not supported"),
+                "Compute its value first and pass it as a parameter, or add an equality on the \
+                 distribution column.",
+            )
+        };
+        // What is computed once for the statement, and not for each row, must be the same everywhere.
+        let plain = self.others.is_empty() && !cx.facts.has_selects;
+        let each = if plain { Steady::ByRow } else { Steady::Everywhere };
+        let unsteady = mixed.map(|m| m.to_string()).or_else(|| unsteady(each, cx));
+        Ok(unsteady.map_or(Kind::Every { group, merge: Merge::Changes { returns } }, no))
+    }
+
+    fn prove(&self, mut prover: Prover<'a>) -> Outcome<Found> {
+        prover.modify(self.node, self.target, self.others.iter(), self.condition)?;
+        Ok(prover.found)
+    }
+}
+
+/// Why an UPDATE cannot be carried out for what it changes, if so.
+pub fn refused_update(
     u: &nodes::UpdateStmt,
     target: &nodes::RangeVar,
-    found: Found,
     cx: Context<'_>,
-) -> Kind {
+) -> Option<Kind> {
     let Named::Distributed(table) = cx.names.look_up(target) else {
-        return refused(
+        return Some(refused(
             "UPDATE of a local table from a distributed one is not supported",
             "Read the values first and update then.",
-        );
+        ));
     };
-    if let Some(kind) = sets_key(u.target_list().iter(), &table) {
-        return kind;
-    }
-    proven(found, "UPDATE")
+    let name = target.alias().and_then(|a| a.aliasname()).unwrap_or(&table.name);
+    sets_key(u.target_list().iter().filter(|t| !is_itself(t, name)), &table)
+}
+
+/// `SET a = a`, or `SET a = t.a`, of the target `t`.
+fn is_itself(set: &nodes::ResTarget, table: &str) -> bool {
+    let Node::ColumnRef(c) = set.val() else { return false };
+    let field = |at: usize| c.fields().get(at).and_then(Node::as_str);
+    let own = match c.fields().len() {
+        1 => field(0) == set.name(),
+        2 => field(0) == Some(table) && field(1) == set.name(),
+        _ => false,
+    };
+    own && set.indirection().is_empty()
 }
 
 /// A row whose key changes belongs elsewhere.
@@ -129,25 +202,4 @@ fn sets_key<'a>(
         format!("the distribution column \"{key}\" cannot be changed"),
         "Delete the row and insert it with its new value.",
     ))
-}
-
-pub fn proven(found: Found, what: &str) -> Kind {
-    if let Some(local) = &found.local {
-        return refused(
-            format!(
-                "{what} of a distributed table with the local table \"{local}\" is not supported"
-            ),
-            "Read the local table first and pass the values as parameters.",
-        );
-    }
-    match (found.group, &found.unproven) {
-        (Some(group), None) => Kind::Keys { group, keys: found.keys.into() },
-        (None, _) => Kind::Home,
-        (Some(_), Some(table)) => refused(
-            format!(
-                "{what} without an equality on the distribution column of \"{table}\" is not supported"
-            ),
-            "Add `column = value` for the distribution column, one statement per value.",
-        ),
-    }
 }

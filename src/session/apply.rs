@@ -23,6 +23,9 @@ impl Session {
             Control::Begin => {
                 if self.begin_text.is_empty() {
                     self.begin_text.extend_from_slice(sql.as_bytes());
+                } else if sql.split_ascii_whitespace().count() > 2 {
+                    // It begins nothing, and its options count.
+                    self.prelude.note(&Control::Local, sql);
                 }
             }
             Control::Local => self.settings.set_local(),
@@ -167,9 +170,7 @@ impl Session {
                 self.prelude.lose();
             }
         }
-        if !self.begin_text.is_empty() {
-            self.prelude.note(&done.control, &done.sql);
-        }
+        self.prelude.note(&done.control, &done.sql);
         let harmless =
             matches!(done.control, Control::Pure | Control::Begin | Control::Deallocate(_));
         self.movable &= !self.prelude.is_lost() && (harmless || is_repeatable(&done.control));

@@ -45,6 +45,7 @@ impl Session {
                     )
                 };
                 if self.pending.iter().any(asked)
+                    && !self.has_batch()
                     && !(self.link.is_none() && self.answer_virtual(io))
                     && let Ok(Some(need)) = self.flush_pending(env, io)
                 {
@@ -535,6 +536,9 @@ impl Session {
 
     pub(super) fn finish_sync(&mut self, io: &mut Io<'_>) {
         self.skipping = false;
+        if self.own_block_is_over(io) {
+            return;
+        }
         match &mut self.link {
             // The segment has failed at its start and is being tidied up already.
             Some(link) if link.started && !link.ending => {

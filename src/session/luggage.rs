@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::behind::Question;
+use super::block::OwnBlock;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
@@ -248,6 +249,7 @@ impl Session {
             && self.resting.is_empty()
             && self.spread.is_none()
             && self.changes.is_none()
+            && self.own_block == OwnBlock::No
             && self.pending.is_empty()
             && !self.skipping
             && !self.waits_for_fence()
@@ -274,6 +276,7 @@ impl Session {
             entrance,
             status,
             begin,
+            own_block: _,
             unspoilable,
             opened,
             begin_text,

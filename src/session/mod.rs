@@ -27,7 +27,9 @@
 
 mod analysed;
 mod apply;
+mod batch;
 mod behind;
+mod block;
 mod columns;
 mod copying;
 mod counters;
@@ -43,6 +45,7 @@ mod names;
 mod opening;
 mod order;
 mod owed;
+mod own_block;
 mod participants;
 mod patience;
 mod pending;
@@ -81,6 +84,7 @@ use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
 
 pub use behind::Behind;
+use block::OwnBlock;
 pub use counters::Counters;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
@@ -197,6 +201,8 @@ pub struct Session {
     status: Status,
     /// BEGIN, until the transaction has a node.
     begin: Vec<u8>,
+    /// Whether the open block is one that the client does not know of.
+    own_block: OwnBlock,
     /// The failed transaction, which has no node, cannot be begun on one.
     unspoilable: bool,
     /// The BEGIN that was sent late, to be sent again if the transaction must begin elsewhere.
@@ -251,6 +257,7 @@ impl Session {
             entrance: None,
             status: Status::Idle,
             begin: Vec::new(),
+            own_block: OwnBlock::No,
             unspoilable: false,
             opened: Vec::new(),
             begin_text: Vec::new(),
@@ -333,6 +340,7 @@ impl Session {
             && !self.waits_for_fence()
             && self.spread.is_none()
             && self.changes.is_none()
+            && self.own_block == OwnBlock::No
             && self.links().all(|l| l.is_free() && !l.ending)
     }
     /// The statement under way is being cancelled, as it waits in a circle over several nodes.
@@ -401,6 +409,10 @@ impl Session {
         }
         let begins = self.begin_unit(header.tag);
         let flow = match header.tag {
+            b'Q' | b'F' if self.own_block != OwnBlock::No => {
+                self.refuse_amid_own_block(io);
+                Flow::Done
+            }
             b'Q' => {
                 let flow = self.query(frontend::query(body), env, io);
                 if matches!(flow, Flow::Done) {

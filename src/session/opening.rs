@@ -27,7 +27,9 @@ impl Session {
     pub(super) fn begin_on_link(&mut self, io: &mut Io<'_>) {
         let keeps_begin = self.keeps_portal_of_begin();
         let Some(link) = &mut self.link else { return };
-        if link.started {
+        // One that was kept, and joins the block that is open.
+        let joins = || self.status == Status::Transaction && link.is_free();
+        if link.started && !joins() {
             return;
         }
         link.started = true;

@@ -4,6 +4,7 @@
 //! end behind a slow statement must be stopped: its messages are left where they are, and its socket
 //! fills.
 
+use super::block::OwnBlock;
 use super::{Flow, Io, Need, Session};
 use crate::wire::frontend;
 
@@ -56,7 +57,8 @@ impl Session {
         if self.waits_for_fence() && tag != b'X' {
             return Some(Flow::Wait(Need::Fence));
         }
-        if self.spread.is_some() && tag != b'X' {
+        let ends = self.spread.is_some() || self.own_block == OwnBlock::Over;
+        if ends && tag != b'X' {
             return Some(Flow::Wait(Need::Quiet));
         }
         if let Some(link) = &mut self.link {

@@ -120,6 +120,7 @@ impl Session {
             self.ask_what_is_behind(io);
             self.ask_what_is_left(io);
         }
+        self.end_own_block(io);
     }
 
     /// Where among those that rest one is whose answer nobody waits for any more, if any: it is
@@ -144,7 +145,7 @@ impl Session {
 
     /// Ends the segment on the connection in hand, so that it can rest: within a transaction block a
     /// Sync changes nothing else.
-    fn end_segment(&mut self, io: &mut Io<'_>) {
+    pub(super) fn end_segment(&mut self, io: &mut Io<'_>) {
         if let Some(link) = self.link.as_mut().filter(|l| l.in_segment) {
             frontend::put_empty(io.server, b'S');
             link.push(Expect::new(Reply::Sync, Fate::Rest));
@@ -162,7 +163,18 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<Need, Report> {
         self.may_span(node, env)?;
+        if self.is_own_transaction() && !self.has_only_read() {
+            return Ok(self.make_own_block(io));
+        }
         Ok(self.rest_for(node, io))
+    }
+
+    /// Of a pipeline that has only read so far it makes no difference where its transaction ends, but
+    /// for portals that it has bound by name.
+    fn has_only_read(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.is_quiet() && l.effect == Effect::Reads)
+            && !self.portals.has_named()
+            && !self.has_snapshot_of_its_own()
     }
 
     /// The connection in hand is to rest, so that the one to `node` can be taken in hand.
@@ -182,20 +194,13 @@ impl Session {
     /// Whether the transaction, or the session between two, may use this node beside those it has.
     fn may_span(&self, node: NodeId, env: &Env<'_>) -> Result<(), Report> {
         let Some(link) = &self.link else { return Ok(()) };
-        // Of a pipeline that has only read so far it makes no difference where its transaction ends, but
-        // for portals that it has bound by name.
-        let reads = || {
-            link.is_quiet()
-                && link.effect == Effect::Reads
-                && !self.portals.has_named()
-                && !self.has_snapshot_of_its_own()
-        };
         // In the segment under way BEGIN may have been carried out that the client has not been told of.
         let begun = !self.begin_text.is_empty() || !self.begin.is_empty();
-        if self.status == Status::Idle && !begun && (link.is_free() || reads()) {
+        if self.status == Status::Idle && !begun && (link.is_free() || self.has_only_read()) {
             return Ok(());
         }
-        if self.status == Status::Failed || !begun {
+        let joins = begun || self.is_own_transaction();
+        if self.status == Status::Failed || !joins {
             return Err(self.other_node(env, node));
         }
         if self.prelude.is_lost() {
@@ -204,15 +209,20 @@ impl Session {
                  the node that ran it knows.",
             ));
         }
-        if self.has_snapshot_of_its_own() {
-            return Err(Report::error(
+        self.refuses_snapshot().map_or(Ok(()), Err)
+    }
+
+    /// Why the transaction, which writes or goes on, cannot use several nodes, if that is for its
+    /// isolation level.
+    pub(super) fn refuses_snapshot(&self) -> Option<Report> {
+        self.has_snapshot_of_its_own().then(|| {
+            Report::error(
                 "0A000",
                 "a REPEATABLE READ or SERIALIZABLE transaction cannot use several nodes",
             )
             .detail("It would have another snapshot on each of them.")
-            .hint("Use READ COMMITTED, or an equality on the distribution column."));
-        }
-        Ok(())
+            .hint("Use READ COMMITTED, or an equality on the distribution column.")
+        })
     }
 
     /// The transaction's isolation level, as far as its texts say, has one snapshot for all of it.
@@ -285,6 +295,9 @@ impl Session {
                 // What all participants are told they are told whatever state they are in.
                 if group.is_some() {
                     self.may_span(node, env)?;
+                    if self.is_own_transaction() && !self.has_only_read() {
+                        return Ok(Some(self.make_own_block(io)));
+                    }
                 }
                 if in_segment {
                     self.end_segment(io);

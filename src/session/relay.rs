@@ -6,6 +6,7 @@
 
 use bytes::{Buf, BytesMut};
 
+use super::block::OwnBlock;
 use super::link::{Fate, Link, Reply};
 use super::moments::may_change_tables;
 use super::prepared::server_name;
@@ -383,6 +384,7 @@ impl Session {
         self.epoch = None;
         self.opened.clear();
         self.begin_text.clear();
+        self.own_block = OwnBlock::No;
         self.prelude.clear();
         self.movable = false;
         self.deadlocked = false;
@@ -531,7 +533,7 @@ impl Session {
         let ours = |e: &super::Expect| matches!(e.fate, Fate::Tidy | Fate::Rest);
         let synced = link.expects.front().is_some_and(|e| !ours(e));
         let ends = !link.expects.is_empty();
-        self.skipping |= !synced;
+        self.skipping |= !synced && self.own_block != OwnBlock::Over;
         if let Some(id) = self.stale.take_if(|_| ends) {
             self.close_stale(id, io);
         }

@@ -1,25 +1,20 @@
 //! Statements that concern several nodes: whether they may start now, and what each node is sent.
 //!
-//! By the simple protocol that is a text. By the extended one it is a batch: what the client sends of
-//! the statement waits in `pending` until something comes that is none of it, and is then carried out
-//! as a segment of its own.
+//! By the simple protocol that is a text, by the extended one a batch ([`super::batch`]).
 
-use std::rc::Rc;
 use std::sync::Arc;
 
+use super::block::OwnBlock;
 use super::link::Done;
 use super::participants::concerns_all;
-use super::simple::controls;
-use super::spread::{How, Request, Segment, Spread};
-use super::stop::Stop;
-use super::{Ddl, Env, Flow, Io, Need, Pending, Session, Statement};
+use super::spread::{How, Request, Spread};
+use super::{Ddl, Env, Flow, Io, Need, Session};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Window};
-use crate::router::place::{BindValues, Given, NoValues, Place, Values};
+use crate::router::place::{Given, NoValues, Place, Values};
 use crate::router::plan::{Control, Count, Effect, Kind, Merge, OnEach, Plan};
 use crate::topology::{GroupId, NodeId};
-use crate::wire::backend::{self, Report, Status};
-use crate::wire::frontend;
+use crate::wire::backend::{Report, Status};
 
 impl Session {
     /// Carries out a query that concerns several nodes, or DDL; `None`: it is neither.
@@ -41,7 +36,8 @@ impl Session {
                         text: merge.text().map_or(text, str::as_bytes).to_vec(),
                         controls: controls.clone(),
                     };
-                    let spread = Spread::new(nodes.clone(), request, how);
+                    let mut spread = Spread::new(nodes.clone(), request, how);
+                    spread.effect = effect_over_nodes(plan);
                     self.spread_over(Some(*group), spread, env, io)
                 })
             }
@@ -111,6 +107,10 @@ impl Session {
     /// Why a text that concerns all participants of the transaction cannot be carried out on several,
     /// if so.
     pub(super) fn refuses_over_nodes(&self, plan: &Plan) -> Option<Report> {
+        let own = plan.single().filter(|_| self.own_block != OwnBlock::No);
+        if let Some(report) = own.and_then(refused_in_own_block) {
+            return Some(report);
+        }
         if !self.concerns_several(plan) {
             return None;
         }
@@ -134,7 +134,7 @@ impl Session {
     }
 
     /// A statement that each participant carries out alike: the transaction's end, a savepoint, SET.
-    fn control_spread(
+    pub(super) fn control_spread(
         &self,
         control: &Control,
         plan: &Arc<Plan>,
@@ -161,7 +161,7 @@ impl Session {
     }
 
     /// Begins with DDL on all nodes within the open transaction. `answers`: adds what else the client reads.
-    fn ddl_over_all(
+    pub(super) fn ddl_over_all(
         &mut self,
         each: &OnEach,
         plan: &Arc<Plan>,
@@ -178,7 +178,7 @@ impl Session {
     }
 
     /// Begins with a statement on several nodes when all of them are there.
-    fn spread_over(
+    pub(super) fn spread_over(
         &mut self,
         group: Option<GroupId>,
         spread: Spread,
@@ -186,7 +186,14 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
         if group.is_some() && self.status == Status::Failed {
-            return Err(aborted());
+            // Unless what is under way ends the transaction.
+            return match self.is_waiting_for_link() {
+                true => Ok(Some(Need::Quiet)),
+                false => Err(aborted()),
+            };
+        }
+        if let Some(report) = self.refuses_snapshot().filter(|_| spread.writes()) {
+            return Err(report);
         }
         let nodes: Vec<NodeId> = spread.nodes().to_vec();
         if let Some(need) = self.ensure_all(group, &nodes, env, io)? {
@@ -195,317 +202,10 @@ impl Session {
         self.begin_spread(spread, io);
         Ok(None)
     }
-
-    /// Whether a statement of the extended protocol concerns several nodes.
-    pub(super) fn is_batch(&self, plan: &Plan, place: &Place) -> bool {
-        let counts = |c: &Control| self.status != Status::Failed || c.ends_block();
-        let all = || {
-            let concerned = plan.single().is_some_and(|c| concerns_all(c) && counts(c));
-            self.may_be_several() && concerned && self.participants().len() > 1
-        };
-        matches!(place, Place::Every { .. })
-            || matches!(plan.kind, Kind::Ddl(_)) && self.place_to_fail().is_none()
-            || all()
-    }
-
-    /// The Bind of a statement on several nodes comes: what is under way must be answered, and what is
-    /// pending must be of the statement.
-    pub(super) fn before_batch(
-        &mut self,
-        plan: &Plan,
-        place: &Place,
-        env: &mut Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<(), Stop> {
-        if self.link.as_ref().is_some_and(|l| !l.is_quiet()) {
-            return Err(Stop::Wait(Need::Quiet));
-        }
-        self.answer_virtual_head(io);
-        if self.pending.iter().any(|p| matches!(p, Pending::Bind { .. })) {
-            return Err(not_alone().into());
-        }
-        let need = match place {
-            Place::Every { .. } if self.status == Status::Failed => Err(aborted()),
-            Place::Every { group, nodes, .. } => self.ensure_all(Some(*group), nodes, env, io),
-            _ if matches!(plan.kind, Kind::Ddl(_)) && self.within_block(plan).is_none() => {
-                self.ddl_allowed(plan)
-            }
-            _ => Ok(None),
-        };
-        need?.map_or(Ok(()), |need| Err(Stop::Wait(need)))
-    }
-
-    /// Why a portal cannot be executed in another segment than the one that has bound it, if so: it is on
-    /// one node, and its statement concerns several.
-    pub(super) fn refuses_alone(&self, portal: &[u8]) -> Option<Report> {
-        let plan = &self.portal(portal)?.statement.plan;
-        let all = || plan.single().is_some_and(concerns_all) && self.participants().len() > 1;
-        (matches!(plan.kind, Kind::Every { .. }) || all()).then(|| {
-            Report::error("0A000", "a statement that goes to every node must be executed at once")
-                .hint("Send Bind and Execute together, without a row limit (a fetch size).")
-        })
-    }
-
-    /// Something comes that is not of the statement on several nodes which is pending, if one is: that
-    /// is carried out first.
-    pub(super) fn cut_batch(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
-        match self.carry_out_batch(false, env, io)? {
-            true => Err(Stop::Wait(Need::Quiet)),
-            false => Ok(()),
-        }
-    }
-
-    /// Sends what is pending where it belongs, before a Flush or a Query.
-    pub(super) fn cut_pending(
-        &mut self,
-        env: &mut Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<Option<Need>, Report> {
-        match self.carry_out_batch(false, env, io) {
-            Ok(true) => Ok(Some(Need::Quiet)),
-            Ok(false) => self.flush_pending(env, io),
-            Err(Stop::Wait(need)) => Ok(Some(need)),
-            Err(Stop::Refuse(report)) => Err(*report),
-        }
-    }
-
-    /// Begins to carry out what is pending, if that is a statement on several nodes which is executed.
-    /// `ready`: by Sync.
-    pub(super) fn carry_out_batch(
-        &mut self,
-        ready: bool,
-        env: &mut Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<bool, Stop> {
-        let bound = self.pending.iter().find_map(|p| match p {
-            Pending::Bind { statement, .. } => Some(statement.clone()),
-            _ => None,
-        });
-        let Some(statement) = bound else { return Ok(false) };
-        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl(_));
-        if alone && !self.may_be_several() {
-            return Ok(false);
-        }
-        let plan = self.fresh_plan(&statement, env)?;
-        let place = match &plan.kind {
-            Kind::Every { .. } | Kind::Ddl(_) => {
-                crate::router::place::place(&plan.kind, &NoValues, env.routes)?
-            }
-            _ => Place::Any,
-        };
-        if !self.is_batch(&plan, &place) {
-            return Ok(false);
-        }
-        let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
-        let binds = count(|p| matches!(p, Pending::Bind { .. }));
-        let executes = count(|p| matches!(p, Pending::Execute { .. }));
-        if executes == 0 && binds == 1 && !matches!(plan.kind, Kind::Ddl(_)) {
-            // Only to be described, which any one node can do.
-            return Ok(false);
-        }
-        if binds > 1 || executes != 1 {
-            return Err(not_alone().into());
-        }
-        let mut batch = self.batch(&statement, &plan)?;
-        if matches!(plan.kind, Kind::Ddl(_)) {
-            return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
-        }
-        let spans = |n: usize| plan.statements.get(n).map_or((0, 0), |s| s.span);
-        let done = controls(&plan, &statement.text, spans);
-        let (group, mut spread) = match place {
-            Place::Every { group, nodes, merge } => {
-                let (window, binary) = batch.window(&statement, &merge)?;
-                let request = batch.segment(&statement, merge.text()).request(done.map(Rc::from));
-                let how = How::Merged(Answer::new(merge, batch.limit, window, binary).into());
-                let mut spread = Spread::new(nodes, request, how);
-                spread.hide_parse = !batch.parsed;
-                spread.hide_describe = !batch.described;
-                (Some(group), spread)
-            }
-            Place::Any | Place::Node { .. } => {
-                let control = plan.single().unwrap_or(&Control::None);
-                let mut spread = self.control_spread(control, &plan, &statement.text, &done);
-                spread.answered = batch.messages.len().saturating_sub(1);
-                spread.before = std::mem::take(&mut batch.before);
-                (None, spread)
-            }
-        };
-        spread.behind = batch.behind;
-        spread.ready = ready;
-        match self.spread_over(group, spread, env, io)? {
-            Some(need) => Err(Stop::Wait(need)),
-            None => {
-                self.count(&plan);
-                Ok(true)
-            }
-        }
-    }
-
-    /// The same of DDL: within the open transaction, or else by pgshunt.
-    fn carry_out_ddl(
-        &mut self,
-        statement: &Statement,
-        plan: &Arc<Plan>,
-        batch: Batch,
-        ready: bool,
-        env: &mut Env<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<bool, Stop> {
-        let Some(each) = self.within_block(plan) else {
-            if !ready {
-                return Err(Report::error(
-                    "0A000",
-                    "a statement that changes every node must be ended by Sync",
-                )
-                .hint("Use Sync instead of Flush.")
-                .into());
-            }
-            return Err(Stop::Wait(match self.ddl_allowed(plan)? {
-                Some(need) => need,
-                None => Need::Ddl(Box::new(ddl(&statement.text, batch.before, batch.behind))),
-            }));
-        };
-        let answers = |spread: &mut Spread| {
-            spread.answered = batch.messages.len().saturating_sub(1);
-            (spread.before, spread.behind, spread.ready) = (batch.before, batch.behind, ready);
-        };
-        match self.ddl_over_all(each, plan, answers, env, io)? {
-            Some(need) => Err(Stop::Wait(need)),
-            None => {
-                self.count(plan);
-                Ok(true)
-            }
-        }
-    }
-
-    /// What is pending of the statement, message by message.
-    fn batch(&self, statement: &Statement, plan: &Plan) -> Result<Batch, Report> {
-        let reads = matches!(plan.kind, Kind::Every { .. });
-        let mut batch = Batch::default();
-        let mut executed = false;
-        for p in &self.pending {
-            match p {
-                Pending::Parse { statement: s, .. } if s.id == statement.id && !executed => {
-                    batch.parsed = true;
-                    backend::put_bare(&mut batch.before, b'1');
-                    batch.messages.push(Message::Parse);
-                }
-                Pending::DescribeStatement { statement: s, .. }
-                    if s.id == statement.id && !matches!(plan.kind, Kind::Ddl(_)) && !executed =>
-                {
-                    crate::wire::frame::put(&mut batch.before, b't', |b| {
-                        b.extend_from_slice(&[0, 0])
-                    });
-                    backend::put_bare(&mut batch.before, b'n');
-                    batch.messages.push(Message::Describe(b'S'));
-                }
-                Pending::ClosePortal { .. } | Pending::Ours { .. } if executed => {
-                    batch.behind.extend_from_slice(&p.bytes());
-                }
-                // A portal of the request itself that is closed before cannot be executed any more.
-                Pending::ClosePortal { .. } | Pending::Ours { .. } if p.bytes() == CLOSED => {
-                    backend::put_bare(&mut batch.before, b'3');
-                    batch.messages.push(Message::Close);
-                }
-                Pending::Parse { .. }
-                | Pending::DescribeStatement { .. }
-                | Pending::ClosePortal { .. }
-                | Pending::Ours { .. } => return Err(not_alone()),
-                Pending::Bind { rest, .. } => {
-                    backend::put_bare(&mut batch.before, b'2');
-                    batch.messages.push(Message::Bind(rest.clone()));
-                }
-                Pending::DescribePortal { .. } if executed => return Err(not_alone()),
-                Pending::DescribePortal { .. } => {
-                    batch.described = true;
-                    backend::put_bare(&mut batch.before, b'n');
-                    batch.messages.push(Message::Describe(b'P'));
-                }
-                Pending::Execute { limit, .. } => {
-                    executed = true;
-                    // Folding needs the columns' types, whether the client asks for them or not.
-                    let folds = matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. });
-                    if reads && folds && !batch.described {
-                        batch.messages.push(Message::Describe(b'P'));
-                    }
-                    batch.limit = u64::try_from(*limit).unwrap_or(0);
-                    batch.messages.push(Message::Execute);
-                }
-            }
-        }
-        if reads && batch.limit > 0 && self.status != Status::Idle {
-            return Err(Report::error(
-                "0A000",
-                "a statement that goes to every node cannot be executed row by row in a transaction",
-            )
-            .hint("Execute it without a row limit (a fetch size)."));
-        }
-        Ok(batch)
-    }
-}
-
-/// A message of a batch.
-enum Message {
-    Parse,
-    Bind(Vec<u8>),
-    Describe(u8),
-    Close,
-    Execute,
-}
-
-#[derive(Default)]
-struct Batch {
-    messages: Vec<Message>,
-    parsed: bool,
-    described: bool,
-    /// The row limit of Execute; 0: none.
-    limit: u64,
-    /// What answers the messages before Execute where no node does, and behind it.
-    before: Vec<u8>,
-    behind: Vec<u8>,
-}
-
-impl Batch {
-    /// Which rows the client gets, and whether what they are sorted by comes in binary format: one column
-    /// more than the client has asked for.
-    fn window(&mut self, statement: &Statement, merge: &Merge) -> Result<(Window, bool), Stop> {
-        let sorts = matches!(merge, Merge::Ordered(o) if !o.keys.is_empty());
-        let bind = self.messages.iter_mut().find_map(|m| match m {
-            Message::Bind(rest) => Some(rest),
-            _ => None,
-        });
-        let Some(rest) = bind else { return Ok((Window::default(), false)) };
-        let bind = frontend::bind_of(rest)?;
-        let window = window(merge, &BindValues { bind: &bind, oids: &statement.oids })?;
-        let (more, binary) = bind.with_one_more();
-        if sorts {
-            *rest = more;
-        }
-        Ok((window, binary))
-    }
-
-    /// As each node gets it: with the unnamed statement, which is prepared anew.
-    fn segment(&self, statement: &Statement, text: Option<&str>) -> Segment {
-        let text = text.map_or(&statement.text[..], str::as_bytes);
-        let mut segment = Segment::new();
-        if !self.parsed {
-            segment.parse(text, &statement.types());
-        }
-        for message in &self.messages {
-            match message {
-                Message::Parse => segment.parse(text, &statement.types()),
-                Message::Bind(rest) => segment.bind(rest),
-                Message::Describe(what) => segment.describe(*what),
-                Message::Close => segment.close_portal(NO_PORTAL),
-                Message::Execute => segment.execute(0),
-            }
-        }
-        segment
-    }
 }
 
 /// Which rows of those that the nodes have the client gets.
-fn window(merge: &Merge, values: &dyn Values) -> Result<Window, Report> {
+pub(super) fn window(merge: &Merge, values: &dyn Values) -> Result<Window, Report> {
     let Merge::Ordered(ordered) = merge else { return Ok(Window::default()) };
     let number = |count: &Option<Count>| match count {
         None => Ok(None),
@@ -530,14 +230,17 @@ fn window(merge: &Merge, values: &dyn Values) -> Result<Window, Report> {
     Ok(Window { skip: skip.map_or(0, count), most: most.map(count), ties: ordered.ties })
 }
 
-/// CloseComplete
-const CLOSED: &[u8] = b"3\0\0\0\x04";
-
-/// A name that no portal bears on a node.
-const NO_PORTAL: &[u8] = b"pgs_none";
-
-fn ddl(text: &[u8], before: Vec<u8>, behind: Vec<u8>) -> Ddl {
+pub(super) fn ddl(text: &[u8], before: Vec<u8>, behind: Vec<u8>) -> Ddl {
     Ddl { sql: String::from_utf8_lossy(text).into_owned(), before, behind }
+}
+
+/// What a statement that goes to every node may do there. One that only reads rows has no block of
+/// pgshunt's own, whatever it calls.
+pub(super) fn effect_over_nodes(plan: &Plan) -> Effect {
+    match &plan.kind {
+        Kind::Every { merge: Merge::Changes { .. }, .. } => plan.effect,
+        _ => plan.effect.min(Effect::Locks),
+    }
 }
 
 pub(super) fn not_alone() -> Report {
@@ -547,6 +250,38 @@ pub(super) fn not_alone() -> Report {
 
 fn is_concerned(s: &crate::router::plan::Statement) -> bool {
     concerns_all(&s.control) || s.control == Control::PrepareTransaction
+}
+
+/// Why a statement cannot be carried out behind others of a segment that has no BEGIN, on several nodes.
+fn refused_in_own_block(control: &Control) -> Option<Report> {
+    // As PostgreSQL words it.
+    let only_in_blocks = |what: &str| {
+        Some(Report::error("25P01", format!("{what} can only be used in transaction blocks")))
+    };
+    match control {
+        Control::Savepoint(_) => only_in_blocks("SAVEPOINT"),
+        Control::Release(_) => only_in_blocks("RELEASE SAVEPOINT"),
+        Control::RollbackTo(_) => only_in_blocks("ROLLBACK TO SAVEPOINT"),
+        Control::Local | Control::LocalPath | Control::ResetLocal(_) => Some(
+            Report::error(
+                "0A000",
+                "SET LOCAL cannot follow statements on several nodes without BEGIN",
+            )
+            .hint("Send BEGIN first: outside of a transaction block it sets nothing."),
+        ),
+        Control::Begin
+        | Control::Commit
+        | Control::Rollback
+        | Control::CommitAndChain
+        | Control::RollbackAndChain => Some(
+            Report::error(
+                "0A000",
+                "BEGIN, COMMIT and ROLLBACK cannot follow statements on several nodes without Sync",
+            )
+            .hint("Send BEGIN first, or Sync before it (leave pipeline mode)."),
+        ),
+        _ => None,
+    }
 }
 
 fn not_over_nodes(what: &str) -> Report {

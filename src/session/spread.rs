@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::block::OwnBlock;
 use super::link::{Done, Expect, Fate, Reply};
 use super::told::Told;
 use super::{Io, Session};
@@ -27,7 +28,7 @@ use crate::merge::Answer;
 use crate::router::plan::{Effect, Plan};
 use crate::topology::{GroupId, NodeId, TableId};
 use crate::wire::backend::{self, Report, Status};
-use crate::wire::{frame, frontend};
+use crate::wire::frame;
 
 /// What each participant is sent.
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ pub(super) enum How {
     Merged(Box<Answer>),
     /// All answer alike: the body of a CommandComplete, once one has come.
     Same(Vec<u8>),
+    /// The client has had its answer.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -65,7 +68,7 @@ pub(super) struct Spread {
     said: usize,
     /// How many have answered whole.
     heard: usize,
-    request: Request,
+    pub request: Request,
     how: How,
     step: Step,
     /// The first participant carries it out before the others: who else does so waits for locks there, and
@@ -91,7 +94,7 @@ pub(super) struct Spread {
     /// It is a query, or the client has sent Sync: ReadyForQuery is due.
     pub ready: bool,
     /// The client has read an error.
-    failed: bool,
+    pub failed: bool,
     /// A transaction block was open when it began.
     in_block: bool,
     /// A participant that has committed has sent notifications.
@@ -126,6 +129,20 @@ impl Spread {
 
     pub fn nodes(&self) -> &[NodeId] {
         &self.nodes
+    }
+
+    /// It changes rows, and not only the session.
+    pub fn writes(&self) -> bool {
+        self.effect > Effect::Locks
+    }
+
+    /// The statement is over: what is left is to end the transaction on these nodes.
+    pub fn ends_with(&mut self, nodes: Vec<NodeId>, commit: Commit, plan: Plan) {
+        // Whether a participant that is lost while it decides has committed is not known.
+        self.in_block = !commit.is_undone();
+        self.nodes = nodes;
+        self.step = Step::ToSay;
+        self.request = Request::Ending { commit, plan: Arc::new(plan), controls: None };
     }
 
     fn is_to_say(&self) -> bool {
@@ -185,9 +202,10 @@ impl Spread {
     pub fn passes(&mut self, tag: u8) -> bool {
         match &mut self.how {
             How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
+            How::Same(_) if tag == b'D' => !self.failed && self.heard == 0,
             // All say the same.
             How::Same(_) => tag == b'N' && self.heard == 0,
-            How::Merged(_) => tag == b'N',
+            How::Merged(_) | How::Nothing => tag == b'N',
         }
     }
 }
@@ -198,6 +216,9 @@ impl Session {
         self.retry.disarm();
         self.movable = false;
         spread.in_block = self.status != Status::Idle;
+        if spread.writes() {
+            self.open_own_block();
+        }
         // Those of another placement, and of what was refused.
         let nodes = &spread.nodes;
         let unused = |l: &&mut super::Link| !l.started && !nodes.contains(&l.node);
@@ -215,6 +236,8 @@ impl Session {
         }
         spread.said += 1;
         let all_said = spread.said == spread.nodes.len();
+        let effect = spread.effect;
+        let ends = matches!(spread.request, Request::Ending { .. });
         let request = match &spread.request {
             Request::Ending { commit, plan, controls } => {
                 spread.step = Step::Said;
@@ -226,8 +249,9 @@ impl Session {
             }
             request => request.clone(),
         };
-        let effect = spread.effect;
-        self.begin_on_link(io);
+        if !ends {
+            self.begin_on_link(io);
+        }
         if let Some(link) = &mut self.link {
             link.effect = link.effect.max(effect);
         }
@@ -265,7 +289,13 @@ impl Session {
                         commit.knows(xid);
                     }
                 }
-                (b'C', Some((_, Act::Decide))) => spread.how = How::Same(b"COMMIT\0".to_vec()),
+                (b'C', Some((_, Act::Decide))) => {
+                    if let How::Same(tag) = &mut spread.how
+                        && tag.is_empty()
+                    {
+                        *tag = b"COMMIT\0".to_vec();
+                    }
+                }
                 _ => {}
             }
             return;
@@ -288,6 +318,10 @@ impl Session {
                 let of_statement = std::mem::take(&mut spread.of_statement);
                 shown = spread.heard == 0 && (of_statement || !spread.hide_describe);
                 answer.described(of_statement, body).map(|told| body_shown = told)
+            }
+            (b'T', How::Same(_)) => {
+                shown = spread.heard == 0 && !spread.hide_describe;
+                Ok(())
             }
             (b'D', How::Merged(answer)) => answer.row(body),
             (b'D', How::Same(_)) => {
@@ -407,7 +441,8 @@ impl Session {
 
     /// Rows are being read from several nodes: of no use to a client that has gone.
     pub fn reads_from_several(&self) -> bool {
-        self.spread.as_ref().is_some_and(|s| matches!(s.how, How::Merged(_)))
+        let reads = |s: &Spread| matches!(s.how, How::Merged(_)) && !s.writes();
+        self.spread.as_deref().is_some_and(reads)
     }
 
     /// Goes on without the connection in hand.
@@ -427,8 +462,14 @@ impl Session {
             spread.nodes.remove(spread.heard);
             spread.said = spread.said.saturating_sub(1);
         }
-        if spread.is_over() {
-            self.conclude(io);
+        self.carry_on(io);
+    }
+
+    /// What comes next, which may be for the participant in hand.
+    pub(super) fn carry_on(&mut self, io: &mut Io<'_>) {
+        match self.spread.as_ref().is_some_and(|s| s.is_over()) {
+            true => self.conclude(io),
+            false => self.go_on(io),
         }
     }
 
@@ -451,16 +492,11 @@ impl Session {
                 Step::ToSay | Step::Said => commit.done(),
             }
         }
-        match spread.is_over() {
-            true => self.conclude(io),
-            // What comes next may be for the same one.
-            false => self.go_on(io),
-        }
+        self.carry_on(io);
     }
 
-    /// All have been heard: what is left of the answer, and the state that the session is in now.
-    fn conclude(&mut self, io: &mut Io<'_>) {
-        let Some(mut spread) = self.spread.take() else { return };
+    /// All have been heard: what completes the statement's answer.
+    fn complete(&mut self, spread: &mut Spread, io: &mut Io<'_>) {
         let completed = match &mut spread.how {
             _ if spread.failed => Ok(()),
             How::Merged(answer) => answer.finish(io.client),
@@ -468,10 +504,28 @@ impl Session {
                 frame::put(io.client, b'C', |b| b.extend_from_slice(tag));
                 Ok(())
             }
+            How::Nothing => Ok(()),
         };
+        spread.how = How::Nothing;
         if let Err(report) = completed {
             self.tell(&report, io);
             spread.failed = true;
+        }
+    }
+
+    /// All have been heard: what is left of the answer, and the state that the session is in now.
+    fn conclude(&mut self, io: &mut Io<'_>) {
+        let Some(mut spread) = self.spread.take() else { return };
+        let ended = matches!(spread.request, Request::Ending { .. });
+        let text = matches!(spread.request, Request::Text { .. });
+        let ends = ended || text && matches!(spread.how, How::Same(_));
+        let ends_own = self.own_block == OwnBlock::Open && spread.ready;
+        // That rows were changed is said when it is decided.
+        if !(ends_own && spread.writes()) {
+            self.complete(&mut spread, io);
+        }
+        if ends_own {
+            return self.end_own_block_by(*spread, io);
         }
         if spread.failed {
             self.forget_pending(spread.answered);
@@ -486,9 +540,7 @@ impl Session {
         if let Request::Ending { commit, .. } = &spread.request {
             self.left_prepared |= commit.has_left();
         }
-        let open = self.links().any(super::Link::is_open);
-        let ends = matches!(spread.request, Request::Ending { .. } | Request::Text { .. })
-            && matches!(spread.how, How::Same(_));
+        let open = !ended && self.links().any(super::Link::is_open);
         if open {
             let failed = spread.failed || self.links().any(|l| l.status == Status::Failed);
             self.status = if failed { Status::Failed } else { Status::Transaction };
@@ -508,6 +560,7 @@ impl Session {
             }
         }
         if spread.ready {
+            self.skipping = false;
             if self.status == Status::Idle {
                 self.channels.keep_ready(spread.notified);
                 if self.keeps_for_schema() || self.waits_for_fence() {
@@ -539,53 +592,5 @@ fn failpoint(commit: &Commit) -> &'static str {
         Some(Act::RollBack) => "commit:roll_back",
         Some(Act::RollBackPrepared) => "commit:roll_back_prepared",
         None => "commit:over",
-    }
-}
-
-/// Parse, Bind and the like of a statement's own, for a request of the extended protocol.
-pub(super) struct Segment {
-    pub frames: Vec<u8>,
-    pub replies: Vec<Reply>,
-}
-
-impl Segment {
-    pub fn new() -> Self {
-        Self { frames: Vec::new(), replies: Vec::new() }
-    }
-
-    pub fn parse(&mut self, text: &[u8], types: &[u8]) {
-        frontend::put_parse(&mut self.frames, b"", text, types);
-        self.replies.push(Reply::Parse);
-    }
-
-    pub fn bind(&mut self, rest: &[u8]) {
-        frontend::put_bind(&mut self.frames, b"", b"", rest);
-        self.replies.push(Reply::Bind);
-    }
-
-    /// `what`: `S` is the statement, `P` its portal.
-    pub fn describe(&mut self, what: u8) {
-        frontend::put_named(&mut self.frames, b'D', what, b"");
-        self.replies.push(Reply::Describe);
-    }
-
-    pub fn close_portal(&mut self, name: &[u8]) {
-        frontend::put_named(&mut self.frames, b'C', b'P', name);
-        self.replies.push(Reply::Close);
-    }
-
-    pub fn execute(&mut self, limit: i32) {
-        frame::put(&mut self.frames, b'E', |b| {
-            b.push(0);
-            b.extend_from_slice(&limit.to_be_bytes());
-        });
-        self.replies.push(Reply::Execute);
-    }
-
-    /// Ends it by Sync.
-    pub fn request(mut self, controls: Option<Rc<[Done]>>) -> Request {
-        frontend::put_empty(&mut self.frames, b'S');
-        self.replies.push(Reply::Sync);
-        Request::Segment { frames: self.frames, replies: self.replies, controls }
     }
 }

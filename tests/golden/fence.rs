@@ -101,6 +101,14 @@ impl Node {
             "BEGIN" => self.status = 'T',
             "COMMIT" | "ROLLBACK" => self.status = 'I',
             _ if self.status == 'E' => return "Error 25P02 aborted".into(),
+            sql if sql.contains("pg_current_xact_id") => {
+                return "Row x | Data 77 | Complete SELECT 1".into();
+            }
+            sql if sql.starts_with("PREPARE TRANSACTION") => {
+                self.status = 'I';
+                return "Complete PREPARE TRANSACTION".into();
+            }
+            sql if sql.starts_with("COMMIT PREPARED") => return "Complete COMMIT PREPARED".into(),
             sql if sql.contains("refused by pgshunt") => {
                 self.status = if self.status == 'T' { 'E' } else { 'i' };
                 return "Error 42883 refused".into();

@@ -47,3 +47,4 @@ mod sessions;
 mod support;
 mod takeover;
 mod transactions;
+mod writes;

@@ -150,6 +150,10 @@ impl<'a> Prover<'a> {
         }
         let all = level.all();
         self.conjuncts(condition, &level, &all, &mut equalities, None, 0);
+        if self.goal == Goal::Rows {
+            // The target, of whose rows each is changed where it is.
+            equalities.anchor = Some(0);
+        }
         let proven = self.settle(&level, equalities, &[]);
         self.sub_selects(whole, &level, &[proven], 0)?;
         self.ctes.truncate(named);

@@ -68,6 +68,10 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         Kind::Every { group, merge: Merge::Fold(folds) } => {
             vec![format!("every node of group {group}, folded: {folds:?}")]
         }
+        Kind::Every { group, merge: Merge::Changes { returns } } => {
+            let rows = if *returns { ", rows concatenated" } else { "" };
+            vec![format!("every node of group {group}, changes counted{rows}")]
+        }
         Kind::Home => vec!["home".to_owned()],
         Kind::Any => vec!["any node".to_owned()],
         Kind::Ddl(Ddl::Alone) => vec!["DDL on all nodes".to_owned()],

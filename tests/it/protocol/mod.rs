@@ -122,6 +122,11 @@ async fn random_conversations() {
 }
 
 #[tokio::test]
+async fn random_conversations_over_nodes() {
+    with_pair(|_| {}, random::run_over_nodes).await;
+}
+
+#[tokio::test]
 async fn random_conversations_of_two() {
     let few = |config: &mut Config| {
         config.pool.size = 2;

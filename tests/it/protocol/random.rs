@@ -41,6 +41,18 @@ const AT_HOME: [&str; 12] = [
     "DEALLOCATE q",
 ];
 
+/// Where one client talks alone: what concerns both nodes.
+const OVER_NODES: [&str; 8] = [
+    "UPDATE t SET v = 'o' WHERE id = OTHER",
+    "UPDATE t SET v = 'p' WHERE id = OTHER RETURNING v",
+    "SELECT v FROM t WHERE id = OTHER",
+    "UPDATE t SET v = v || '+' WHERE id IN (KEY, OTHER)",
+    "UPDATE t SET v = 1 / (id - KEY) WHERE id IN (KEY, OTHER)",
+    "DELETE FROM t WHERE id > 1000",
+    "SELECT count(*) FROM t WHERE v = 'o'",
+    "UPDATE t SET v = 'q' WHERE v LIKE '%+' AND id = ANY ('{OTHER,KEY}') RETURNING 1",
+];
+
 const SIMPLE: [&str; 44] = [
     "SELECT v FROM t WHERE id = KEY",
     "SELECT v FROM t WHERE id = KEY",
@@ -91,6 +103,8 @@ const SIMPLE: [&str; 44] = [
 struct Maker {
     rng: StdRng,
     key: String,
+    /// One that lives on the other node, for who talks alone.
+    other: Option<String>,
     /// The key lives on the home node.
     home: bool,
     wild: bool,
@@ -105,9 +119,10 @@ impl Maker {
         let one = match self.rng.random_range(0..12) {
             0 => ROWS,
             1..=3 if self.home => self.pick(&AT_HOME),
+            4..=5 if self.other.is_some() => self.pick(&OVER_NODES),
             _ => self.pick(&SIMPLE),
         };
-        one.replace("KEY", &self.key)
+        one.replace("KEY", &self.key).replace("OTHER", self.other.as_deref().unwrap_or_default())
     }
 
     /// What one client says at once; it ends with Query or Sync.
@@ -146,6 +161,8 @@ impl Maker {
 
     fn part(&mut self, all: &mut Vec<String>) {
         let (name, portal) = (self.pick(&NAMES), self.pick(&PORTALS));
+        // A portal with a name is on one node.
+        let portal = if self.other.is_some() { "-" } else { portal };
         let most = if self.wild { 13 } else { 11 };
         match self.rng.random_range(0..most) {
             0..=4 => {
@@ -195,8 +212,17 @@ const SHORT: Duration = Duration::from_secs(2);
 /// What one client says at once, and which client it is.
 type Line = (usize, Vec<String>);
 
+/// One client talks, about rows of both nodes.
+pub fn run_over_nodes(pair: &Pair) {
+    converse(pair, 1, true);
+}
+
 /// `clients` talk by turns.
 pub fn run(pair: &Pair, clients: usize) {
+    converse(pair, clients, false);
+}
+
+fn converse(pair: &Pair, clients: usize, over_nodes: bool) {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let first: u64 = number("PGSHUNT_PROTOCOL_SEED").unwrap_or(1);
     let talks: u64 = number("PGSHUNT_PROTOCOL_TALKS").unwrap_or(60);
@@ -212,7 +238,8 @@ pub fn run(pair: &Pair, clients: usize) {
             .map(|n| {
                 let rng = StdRng::seed_from_u64(rng.random());
                 let key = pair.keys[usize::from(!home)][n].to_string();
-                Maker { rng, key, home: home && clients == 1, wild }
+                let other = over_nodes.then(|| pair.keys[usize::from(home)][n].to_string());
+                Maker { rng, key, other, home: home && clients == 1, wild }
             })
             .collect();
         let lines: Vec<Line> = turns.into_iter().map(|who| (who, makers[who].line())).collect();

@@ -1,0 +1,416 @@
+//! What the client sends of a statement that concerns several nodes, by the extended protocol: its messages
+//! wait until something comes that is none of them, and are then carried out together.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::link::{Done, Reply};
+use super::participants::concerns_all;
+use super::several::{aborted, ddl, effect_over_nodes, not_alone, window};
+use super::simple::controls;
+use super::spread::{How, Request, Spread};
+use super::stop::Stop;
+use super::{Env, Io, Need, Pending, Session, Statement};
+use crate::merge::{Answer, Window};
+use crate::router::place::{BindValues, NoValues, Place};
+use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::topology::GroupId;
+use crate::wire::backend::{self, Report, Status};
+use crate::wire::{frame, frontend};
+
+impl Session {
+    /// Whether a statement of the extended protocol concerns several nodes.
+    pub(super) fn is_batch(&self, plan: &Plan, place: &Place) -> bool {
+        let counts = |c: &Control| self.status != Status::Failed || c.ends_block();
+        let all = || {
+            let concerned = plan.single().is_some_and(|c| concerns_all(c) && counts(c));
+            self.may_be_several() && concerned && self.participants().len() > 1
+        };
+        matches!(place, Place::Every { .. })
+            || matches!(plan.kind, Kind::Ddl(_)) && self.place_to_fail().is_none()
+            || all()
+    }
+
+    /// The Bind of a statement on several nodes comes: what is under way must be answered, and what is
+    /// pending must be of the statement.
+    pub(super) fn before_batch(
+        &mut self,
+        plan: &Plan,
+        place: &Place,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
+        if self.link.as_ref().is_some_and(|l| !l.is_quiet()) {
+            return Err(Stop::Wait(Need::Quiet));
+        }
+        self.answer_virtual_head(io);
+        if self.pending.iter().any(|p| matches!(p, Pending::Bind { .. })) {
+            return Err(not_alone().into());
+        }
+        let need = match place {
+            Place::Every { .. } if self.status == Status::Failed => Err(aborted()),
+            Place::Every { group, nodes, .. } => self.ensure_all(Some(*group), nodes, env, io),
+            _ if matches!(plan.kind, Kind::Ddl(_)) && self.within_block(plan).is_none() => {
+                self.ddl_allowed(plan)
+            }
+            _ => Ok(None),
+        };
+        need?.map_or(Ok(()), |need| Err(Stop::Wait(need)))
+    }
+
+    /// Why a portal cannot be executed in another segment than the one that has bound it, if so: it is on
+    /// one node, and its statement concerns several.
+    pub(super) fn refuses_alone(&self, portal: &[u8]) -> Option<Report> {
+        let plan = &self.portal(portal)?.statement.plan;
+        let all = || plan.single().is_some_and(concerns_all) && self.participants().len() > 1;
+        (matches!(plan.kind, Kind::Every { .. }) || all()).then(|| {
+            Report::error("0A000", "a statement that goes to every node must be executed at once")
+                .hint("Send Bind and Execute together, without a row limit (a fetch size).")
+        })
+    }
+
+    /// Something comes that is not of the statement on several nodes which is pending, if one is: that
+    /// is carried out first.
+    pub(super) fn cut_batch(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        match self.carry_out_batch(false, env, io)? {
+            true => Err(Stop::Wait(Need::Quiet)),
+            false => Ok(()),
+        }
+    }
+
+    /// Sends what is pending where it belongs, before a Flush or a Query.
+    pub(super) fn cut_pending(
+        &mut self,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<Option<Need>, Report> {
+        match self.carry_out_batch(false, env, io) {
+            Ok(true) => Ok(Some(Need::Quiet)),
+            Ok(false) => self.flush_pending(env, io),
+            Err(Stop::Wait(need)) => Ok(Some(need)),
+            Err(Stop::Refuse(report)) => Err(*report),
+        }
+    }
+
+    /// Begins to carry out what is pending, if that is a statement on several nodes which is executed.
+    /// `ready`: by Sync.
+    pub(super) fn carry_out_batch(
+        &mut self,
+        ready: bool,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, Stop> {
+        let bound = self.pending.iter().find_map(|p| match p {
+            Pending::Bind { statement, .. } => Some(statement.clone()),
+            _ => None,
+        });
+        let Some(statement) = bound else { return Ok(false) };
+        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl(_));
+        if alone && !self.may_be_several() {
+            return Ok(false);
+        }
+        let plan = self.fresh_plan(&statement, env)?;
+        let place = match &plan.kind {
+            Kind::Every { .. } | Kind::Ddl(_) => {
+                crate::router::place::place(&plan.kind, &NoValues, env.routes)?
+            }
+            _ => Place::Any,
+        };
+        if !self.is_batch(&plan, &place) {
+            return Ok(false);
+        }
+        let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
+        let binds = count(|p| matches!(p, Pending::Bind { .. }));
+        let executes = count(|p| matches!(p, Pending::Execute { .. }));
+        if executes == 0 && binds == 1 && !matches!(plan.kind, Kind::Ddl(_)) {
+            // Only to be described, which any one node can do.
+            return Ok(false);
+        }
+        if binds > 1 || executes != 1 {
+            return Err(not_alone().into());
+        }
+        let mut batch = self.batch(&statement, &plan)?;
+        if matches!(plan.kind, Kind::Ddl(_)) {
+            return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
+        }
+        let (group, mut spread) = self.batch_spread(&mut batch, place, &statement, &plan)?;
+        spread.behind = batch.behind;
+        spread.ready = ready;
+        match self.spread_over(group, spread, env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => {
+                self.count(&plan);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The same of DDL: within the open transaction, or else by pgshunt.
+    fn carry_out_ddl(
+        &mut self,
+        statement: &Statement,
+        plan: &Arc<Plan>,
+        batch: Batch,
+        ready: bool,
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, Stop> {
+        let Some(each) = self.within_block(plan) else {
+            if !ready {
+                return Err(Report::error(
+                    "0A000",
+                    "a statement that changes every node must be ended by Sync",
+                )
+                .hint("Use Sync instead of Flush.")
+                .into());
+            }
+            return Err(Stop::Wait(match self.ddl_allowed(plan)? {
+                Some(need) => need,
+                None => Need::Ddl(Box::new(ddl(&statement.text, batch.before, batch.behind))),
+            }));
+        };
+        let answers = |spread: &mut Spread| {
+            spread.answered = batch.messages.len().saturating_sub(1);
+            (spread.before, spread.behind, spread.ready) = (batch.before, batch.behind, ready);
+        };
+        match self.ddl_over_all(each, plan, answers, env, io)? {
+            Some(need) => Err(Stop::Wait(need)),
+            None => {
+                self.count(plan);
+                Ok(true)
+            }
+        }
+    }
+
+    /// How a batch is carried out.
+    fn batch_spread(
+        &self,
+        batch: &mut Batch,
+        place: Place,
+        statement: &Statement,
+        plan: &Arc<Plan>,
+    ) -> Result<(Option<GroupId>, Spread), Stop> {
+        let spans = |n: usize| plan.statements.get(n).map_or((0, 0), |s| s.span);
+        let done = controls(plan, &statement.text, spans);
+        Ok(match place {
+            Place::Every { group, nodes, merge } => {
+                let (window, binary) = batch.window(statement, &merge)?;
+                let request = batch.segment(statement, merge.text()).request(done.map(Rc::from));
+                let how = How::Merged(Answer::new(merge, batch.limit, window, binary).into());
+                let mut spread = Spread::new(nodes, request, how);
+                spread.effect = effect_over_nodes(plan);
+                spread.hide_parse = !batch.parsed;
+                spread.hide_describe = !batch.described;
+                (Some(group), spread)
+            }
+            Place::Any | Place::Node { .. } => {
+                let control = plan.single().unwrap_or(&Control::None);
+                let mut spread = self.control_spread(control, plan, &statement.text, &done);
+                if *control == Control::Local {
+                    // It may be a SELECT, and return a row.
+                    spread.hide_parse = !batch.parsed;
+                    spread.hide_describe = !batch.described;
+                    spread.request = batch.segment(statement, None).request(done.map(Rc::from));
+                } else {
+                    spread.answered = batch.messages.len().saturating_sub(1);
+                    spread.before = std::mem::take(&mut batch.before);
+                }
+                (None, spread)
+            }
+        })
+    }
+
+    /// A statement on several nodes is to be executed, which no single one may carry out.
+    pub(super) fn has_batch(&self) -> bool {
+        let every = |p: &Pending| match p {
+            Pending::Bind { statement, .. } => matches!(statement.plan.kind, Kind::Every { .. }),
+            _ => false,
+        };
+        let executes = |p: &Pending| matches!(p, Pending::Execute { .. });
+        self.pending.iter().any(every) && self.pending.iter().any(executes)
+    }
+
+    /// What is pending of the statement, message by message.
+    fn batch(&self, statement: &Statement, plan: &Plan) -> Result<Batch, Report> {
+        let reads = matches!(plan.kind, Kind::Every { .. });
+        let mut batch = Batch::default();
+        let mut executed = false;
+        for p in &self.pending {
+            match p {
+                Pending::Parse { statement: s, .. } if s.id == statement.id && !executed => {
+                    batch.parsed = true;
+                    backend::put_bare(&mut batch.before, b'1');
+                    batch.messages.push(Message::Parse);
+                }
+                Pending::DescribeStatement { statement: s, .. }
+                    if s.id == statement.id && !matches!(plan.kind, Kind::Ddl(_)) && !executed =>
+                {
+                    crate::wire::frame::put(&mut batch.before, b't', |b| {
+                        b.extend_from_slice(&[0, 0])
+                    });
+                    backend::put_bare(&mut batch.before, b'n');
+                    batch.messages.push(Message::Describe(b'S'));
+                }
+                Pending::ClosePortal { .. } | Pending::Ours { .. } if executed => {
+                    batch.behind.extend_from_slice(&p.bytes());
+                }
+                // A portal of the request itself that is closed before cannot be executed any more.
+                Pending::ClosePortal { .. } | Pending::Ours { .. } if p.bytes() == CLOSED => {
+                    backend::put_bare(&mut batch.before, b'3');
+                    batch.messages.push(Message::Close);
+                }
+                Pending::Parse { .. }
+                | Pending::DescribeStatement { .. }
+                | Pending::ClosePortal { .. }
+                | Pending::Ours { .. } => return Err(not_alone()),
+                Pending::Bind { rest, .. } => {
+                    backend::put_bare(&mut batch.before, b'2');
+                    batch.messages.push(Message::Bind(rest.clone()));
+                }
+                Pending::DescribePortal { .. } if executed => return Err(not_alone()),
+                Pending::DescribePortal { .. } => {
+                    batch.described = true;
+                    backend::put_bare(&mut batch.before, b'n');
+                    batch.messages.push(Message::Describe(b'P'));
+                }
+                Pending::Execute { limit, .. } => {
+                    executed = true;
+                    // Folding needs the columns' types, whether the client asks for them or not.
+                    let folds = matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. });
+                    if reads && folds && !batch.described {
+                        batch.messages.push(Message::Describe(b'P'));
+                    }
+                    // Of what returns no rows it limits nothing.
+                    let silent = Merge::Changes { returns: false };
+                    let limits =
+                        !matches!(&plan.kind, Kind::Every { merge, .. } if *merge == silent);
+                    batch.limit = u64::try_from(*limit).unwrap_or(0) * u64::from(limits);
+                    batch.messages.push(Message::Execute);
+                }
+            }
+        }
+        let changes = matches!(plan.kind, Kind::Every { merge: Merge::Changes { .. }, .. });
+        if reads && batch.limit > 0 && (changes || self.status != Status::Idle) {
+            return Err(Report::error(
+                "0A000",
+                "a statement that goes to every node cannot be executed row by row in a transaction",
+            )
+            .hint("Execute it without a row limit (a fetch size)."));
+        }
+        Ok(batch)
+    }
+}
+
+/// A message of a batch.
+enum Message {
+    Parse,
+    Bind(Vec<u8>),
+    Describe(u8),
+    Close,
+    Execute,
+}
+
+#[derive(Default)]
+struct Batch {
+    messages: Vec<Message>,
+    parsed: bool,
+    described: bool,
+    /// The row limit of Execute; 0: none.
+    limit: u64,
+    /// What answers the messages before Execute where no node does, and behind it.
+    before: Vec<u8>,
+    behind: Vec<u8>,
+}
+
+impl Batch {
+    /// Which rows the client gets, and whether what they are sorted by comes in binary format: one column
+    /// more than the client has asked for.
+    fn window(&mut self, statement: &Statement, merge: &Merge) -> Result<(Window, bool), Stop> {
+        let sorts = matches!(merge, Merge::Ordered(o) if !o.keys.is_empty());
+        let bind = self.messages.iter_mut().find_map(|m| match m {
+            Message::Bind(rest) => Some(rest),
+            _ => None,
+        });
+        let Some(rest) = bind else { return Ok((Window::default(), false)) };
+        let bind = frontend::bind_of(rest)?;
+        let window = window(merge, &BindValues { bind: &bind, oids: &statement.oids })?;
+        let (more, binary) = bind.with_one_more();
+        if sorts {
+            *rest = more;
+        }
+        Ok((window, binary))
+    }
+
+    /// As each node gets it: with the unnamed statement, which is prepared anew.
+    fn segment(&self, statement: &Statement, text: Option<&str>) -> Segment {
+        let text = text.map_or(&statement.text[..], str::as_bytes);
+        let mut segment = Segment::new();
+        if !self.parsed {
+            segment.parse(text, &statement.types());
+        }
+        for message in &self.messages {
+            match message {
+                Message::Parse => segment.parse(text, &statement.types()),
+                Message::Bind(rest) => segment.bind(rest),
+                Message::Describe(what) => segment.describe(*what),
+                Message::Close => segment.close_portal(NO_PORTAL),
+                Message::Execute => segment.execute(0),
+            }
+        }
+        segment
+    }
+}
+
+/// CloseComplete
+const CLOSED: &[u8] = b"3\0\0\0\x04";
+
+/// A name that no portal bears on a node.
+const NO_PORTAL: &[u8] = b"pgs_none";
+
+/// Parse, Bind and the like of a statement's own, for a request of the extended protocol.
+pub(super) struct Segment {
+    pub frames: Vec<u8>,
+    pub replies: Vec<Reply>,
+}
+
+impl Segment {
+    pub fn new() -> Self {
+        Self { frames: Vec::new(), replies: Vec::new() }
+    }
+
+    pub fn parse(&mut self, text: &[u8], types: &[u8]) {
+        frontend::put_parse(&mut self.frames, b"", text, types);
+        self.replies.push(Reply::Parse);
+    }
+
+    pub fn bind(&mut self, rest: &[u8]) {
+        frontend::put_bind(&mut self.frames, b"", b"", rest);
+        self.replies.push(Reply::Bind);
+    }
+
+    /// `what`: `S` is the statement, `P` its portal.
+    pub fn describe(&mut self, what: u8) {
+        frontend::put_named(&mut self.frames, b'D', what, b"");
+        self.replies.push(Reply::Describe);
+    }
+
+    pub fn close_portal(&mut self, name: &[u8]) {
+        frontend::put_named(&mut self.frames, b'C', b'P', name);
+        self.replies.push(Reply::Close);
+    }
+
+    pub fn execute(&mut self, limit: i32) {
+        frame::put(&mut self.frames, b'E', |b| {
+            b.push(0);
+            b.extend_from_slice(&limit.to_be_bytes());
+        });
+        self.replies.push(Reply::Execute);
+    }
+
+    /// Ends it by Sync.
+    pub fn request(mut self, controls: Option<Rc<[Done]>>) -> Request {
+        frontend::put_empty(&mut self.frames, b'S');
+        self.replies.push(Reply::Sync);
+        Request::Segment { frames: self.frames, replies: self.replies, controls }
+    }
+}

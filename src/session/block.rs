@@ -1,0 +1,14 @@
+//! Whose the open transaction block is.
+
+/// Whether the block that is open on the nodes is one that the client does not know of
+/// ([`super::own_block`]).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum OwnBlock {
+    /// It is the client's, or there is none.
+    #[default]
+    No,
+    /// pgshunt's own: it ends with the request.
+    Open,
+    /// The request has ended. As soon as nothing is under way the block does.
+    Over,
+}
