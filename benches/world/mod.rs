@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use pgshunt::gate::machine::Gate;
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
-use pgshunt::session::{Env, Facts, Flow, Io, Moments, Need, Session};
+use pgshunt::session::{Env, Facts, Flow, Io, Lender, Moments, Session};
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -76,9 +76,18 @@ pub struct World {
     session: Session,
     client: Vec<u8>,
     server: Vec<u8>,
-    facts: Option<Facts>,
+    facts: Option<Box<Facts>>,
     answer: Vec<u8>,
     input: BytesMut,
+}
+
+/// The one connection there is, between transactions.
+struct Idle(Option<Box<Facts>>);
+
+impl Lender for Idle {
+    fn lend(&mut self, _: NodeId, _: &RoutingTable) -> Option<Box<Facts>> {
+        self.0.take()
+    }
 }
 
 impl World {
@@ -91,7 +100,7 @@ impl World {
             session: Session::new(1, &[]),
             client: Vec::new(),
             server: Vec::new(),
-            facts: Some(Facts::default()),
+            facts: Some(Box::default()),
             answer,
             input: BytesMut::new(),
         }
@@ -99,8 +108,10 @@ impl World {
 
     /// One transaction's messages in, leased, answered and let go. Gives the bytes the client gets.
     pub fn transaction(&mut self, mut messages: &[u8]) -> usize {
+        let mut idle = Idle(self.facts.take());
         let mut env = Env {
             now: Instant::now(),
+            lender: &mut idle,
             routes: &self.routes,
             gate: &mut self.gate,
             planner: &mut self.planner,
@@ -111,13 +122,10 @@ impl World {
         let mut io = Io { client: &mut self.client, server: &mut self.server };
         while let Some(header) = frame::header(messages).expect("well-formed") {
             let (message, rest) = messages.split_at(header.len);
-            while let Flow::Wait(need) = self
-                .session
-                .client(header, &message[frame::HEADER..], &mut env, &mut io)
-                .expect("well-formed")
-            {
-                let Need::Lease(node) = need else { panic!("{need:?} in a bench") };
-                self.session.linked(node, self.facts.take().expect("one link"), &mut env);
+            let body = &message[frame::HEADER..];
+            match self.session.client(header, body, &mut env, &mut io).expect("well-formed") {
+                Flow::Done => {}
+                flow => panic!("{flow:?} in a bench"),
             }
             messages = rest;
         }

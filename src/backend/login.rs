@@ -161,7 +161,7 @@ async fn login(target: Target<'_>, id: ConnId) -> Result<Box<ServerConn>, LoginE
         input,
         output: out,
         cancel: Arc::new(Cancel { key, pending }),
-        facts,
+        facts: Some(Box::new(facts)),
         opened: Instant::now(),
     }))
 }

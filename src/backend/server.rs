@@ -50,8 +50,8 @@ pub struct ServerConn {
     pub input: BytesMut,
     pub output: Out,
     pub cancel: Arc<Cancel>,
-    /// What it carries from session to session. Taken by the session while it holds the connection.
-    pub facts: Facts,
+    /// What it carries from session to session; `None` while a session holds it.
+    pub facts: Option<Box<Facts>>,
     pub opened: Instant,
 }
 
@@ -100,7 +100,7 @@ impl Given {
             input: BytesMut::from(&self.input[..]),
             output: Out::default(),
             cancel: Arc::new(Cancel { key, pending }),
-            facts: Facts::default(),
+            facts: Some(Box::default()),
             opened: Instant::now(),
         })
     }
@@ -121,6 +121,11 @@ impl ServerConn {
         }
     }
 
+    /// What it carries, while no session holds it.
+    pub fn facts(&mut self) -> &mut Facts {
+        self.facts.get_or_insert_default()
+    }
+
     /// Reads what has come; 0 is the end of the stream.
     pub async fn fill(&mut self) -> std::io::Result<usize> {
         self.stream.fill(&mut self.input).await
@@ -136,7 +141,7 @@ impl ServerConn {
     pub fn rests(&self) {
         self.info.set_client(None);
         self.info.set_state(ServerState::Idle);
-        self.info.set_prepared(self.facts.prepared.len() as u64);
+        self.info.set_prepared(self.facts.as_ref().map_or(0, |f| f.prepared.len() as u64));
     }
 
     /// Whether the connection may go back to the pool as far as it knows itself.
@@ -144,6 +149,6 @@ impl ServerConn {
         self.input.is_empty()
             && self.output.is_empty()
             && self.cancel.pending.load(Ordering::Acquire) == 0
-            && !self.facts.spent
+            && self.facts.as_ref().is_some_and(|f| !f.spent)
     }
 }

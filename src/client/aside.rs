@@ -10,9 +10,11 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::desk::Who;
 use super::ending::{End, Leaving};
+use super::login::Parts;
 use super::relay::{Client, Event, report_of};
-use crate::pool::{Lease, Leased, Pool, PoolError, PoolKey, Waiting};
+use crate::pool::{Lease, Leased, Pool, PoolError, Waiting};
 use crate::telemetry::ClientState;
 use crate::topology::NodeId;
 use crate::wire::backend::Report;
@@ -63,21 +65,12 @@ impl Client {
         }))
     }
 
-    /// The client's pool of a node. Looked up by name once per routing table only.
+    /// The client's pool of a node.
     pub(super) fn pool(&mut self, node: NodeId) -> Option<Arc<Pool>> {
-        let routes = self.worker.shared.store.routes().swap_cell().load();
-        if self.pools.0 != routes.epoch {
-            self.pools = (routes.epoch, Vec::new());
-        }
-        if let Some(pool) = self.pools.1.iter().find(|p| p.key().node == node) {
-            return Some(pool.clone());
-        }
-        let key =
-            PoolKey { node, database: self.parts.database.clone(), user: self.parts.user.clone() };
-        let pools = &self.worker.shared.pools;
-        let pool = pools.pool(key, routes.node(node)?, &self.parts.credentials);
-        self.pools.1.push(pool.clone());
-        Some(pool)
+        let routes = self.worker.shared.store.routes().load();
+        let Parts { database, user, credentials, .. } = &self.parts;
+        let who = Who { database, user, credentials };
+        self.pools.of(node, &who, &routes, &self.worker.shared.pools).cloned()
     }
 
     /// Waits for a connection; `Err(None)`: the wait was cancelled.
@@ -88,7 +81,7 @@ impl Client {
         let aside = self.wait_aside(|cx| waiting.poll(cx)).await?;
         Ok(match (aside.arrived, aside.cancelled) {
             (Some(Ok(conn)), true) => {
-                conn.give(self.worker.index);
+                conn.give(self.worker.index, Instant::now());
                 Err(None)
             }
             (Some(granted), false) => granted.map_err(Some),

@@ -23,15 +23,15 @@ impl Idling {
 impl Client {
     /// How long the client may go on doing nothing, and how it ends then.
     pub(super) fn idle_limit(&mut self) -> Option<(Duration, Report)> {
-        let now = Instant::now();
         let idling = &mut self.idling;
         match self.parts.session.status() {
             Status::Idle => idling.transaction = None,
             Status::Transaction | Status::Failed => {
-                idling.transaction.get_or_insert(now);
+                idling.transaction.get_or_insert_with(Instant::now);
             }
         }
         let limit = self.parts.session.limit()?;
+        let now = Instant::now();
         let past =
             |since: Option<Instant>| since.map_or(Duration::ZERO, |at| now.duration_since(at));
         idling.since.get_or_insert(now);

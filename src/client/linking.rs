@@ -6,6 +6,7 @@
 use std::task::Context;
 use std::time::Instant;
 
+use super::desk::Nothing;
 use super::ending::{End, abandon_aside};
 use super::relay::Client;
 use crate::pool::Leased;
@@ -97,7 +98,7 @@ impl Client {
     /// Takes the connection in hand from the session, whatever is under way on it.
     pub(super) fn unlink(&mut self) -> Option<Leased> {
         let worker = self.worker.clone();
-        worker.with_env(|env| self.parts.session.unlink(env));
+        worker.with_env(&mut Nothing, |env| self.parts.session.unlink(env));
         let gone = self.server.take();
         self.server = self.resting.pop();
         self.note_held();
@@ -131,28 +132,30 @@ impl Client {
         }
         let again = self.parts.session.take_retry();
         let worker = self.worker.clone();
-        let released = worker.with_env(|env| self.parts.session.take_released(env));
+        let session = &mut self.parts.session;
+        let (released, now) =
+            worker.with_env(&mut Nothing, |env| (session.take_released(env), env.now));
         let gone = released.is_some();
         if let Some(facts) = released {
             let conn = self.server.take();
             self.server = self.resting.pop();
             self.note_held();
             if let Some(mut conn) = conn {
-                conn.facts = facts;
+                conn.facts = Some(facts);
                 if self.copying.0 > 0 && self.copying.1 {
                     // The COPY failed while a message of its data was half passed on. The node
                     // would take what the next client says for the other half.
-                    conn.facts.spent = true;
+                    conn.facts().spent = true;
                     self.copying.1 = false;
                 }
                 conn.info.set_requested(self.parts.info.requested_at());
-                conn.give(self.worker.index);
+                conn.give(self.worker.index, now);
             }
             match self.server {
                 Some(_) => self.turned(),
                 None => {
                     if let Some(at) = self.linked_at.take() {
-                        self.parts.stats.transaction.record(at.elapsed());
+                        self.parts.stats.transaction.record(now.saturating_duration_since(at));
                     }
                     self.parts.stats.transactions.inc();
                     self.count();
@@ -176,17 +179,28 @@ impl Client {
             }
         };
         self.parts.stats.server_assignments.inc();
-        let facts = std::mem::take(&mut conn.facts);
-        self.worker.with_env(|env| self.parts.session.linked(node, facts, env));
+        let facts = conn.facts.take().unwrap_or_default();
+        let worker = self.worker.clone();
+        worker.with_env(&mut Nothing, |env| self.parts.session.linked(node, facts, env));
         self.resting.extend(self.server.replace(conn));
         self.note_held();
         Ok(())
     }
 
-    /// The session is linked to this connection already: it has brought it along.
-    pub(super) fn holds(&mut self, conn: Leased) {
+    /// The session was lent this connection while it took a message, and has written `ahead` to it.
+    pub(super) fn is_lent(&mut self, mut conn: Leased, ahead: &mut Vec<u8>, now: Instant) {
+        self.linked_at.get_or_insert(now);
         conn.serves(self.parts.info.id);
-        self.parts.session.shares(&conn.facts);
+        self.parts.stats.server_assignments.inc();
+        conn.output.buf().append(ahead);
+        self.server = Some(conn);
+        self.note_held();
+    }
+
+    /// The session is linked to this connection already: it has brought it along.
+    pub(super) fn holds(&mut self, mut conn: Leased) {
+        conn.serves(self.parts.info.id);
+        self.parts.session.shares(conn.facts());
         self.parts.cancel.linked([conn.cancel.clone()]);
         self.linked_at = Some(Instant::now());
         self.server = Some(conn);

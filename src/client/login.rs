@@ -176,13 +176,13 @@ pub async fn run(
         let mut parameters = startup.params.clone();
         parameters.push(("replication".to_owned(), kind.clone()));
         let routes = shared.store.routes().load();
-        let server = shared
+        let mut server = shared
             .pools
             .connect_alone(routes.home(), &database, &user, &credentials, &parameters, worker.index)
             .await
             .map_err(|e| fatal(&PoolError::Login(e)))?;
         let cancel = shared.cancels.register_as(server.cancel.key.pid, protocol);
-        put_welcome(out.buf(), server.facts.reported.list(), &cancel);
+        put_welcome(out.buf(), server.facts().reported.list(), &cancel);
         stream.drain(&mut out).await?;
         let info = shared.registry.add_client(entry);
         let granted = Granted { server, cancel, info, admission, input };
@@ -266,12 +266,12 @@ async fn server_status(
             leased => leased.map_err(|e| fatal(&e))?,
         };
         // Where they are in force already they say nothing any more.
-        let in_force = are_in_force(conn.facts.applied.as_ref(), wanted);
+        let in_force = are_in_force(conn.facts().applied.as_ref(), wanted);
         let mut said = Said::default();
         let mut sql = String::new();
         if !in_force || !startup.params.is_empty() {
-            sql = reset_sql(conn.facts.applied.as_ref(), wanted);
-            conn.facts.applied = None;
+            sql = reset_sql(conn.facts().applied.as_ref(), wanted);
+            conn.facts().applied = None;
         }
         sql += Limits::SQL;
         frontend::put_query(conn.output.buf(), sql.as_bytes());
@@ -283,19 +283,19 @@ async fn server_status(
             Err(e) => return Err(broken(&e).into()),
             Ok(Some(error)) if tries < TRIES && was_ended(&error) => continue,
             Ok(Some(error)) => {
-                conn.give(worker.index);
+                conn.give(worker.index, Instant::now());
                 let mut report = Report::from_node(&error);
                 report.severity = Severity::Fatal;
                 return Err(report.into());
             }
-            Ok(None) => conn.facts.applied = Some(wanted.clone()),
+            Ok(None) => conn.facts().applied = Some(wanted.clone()),
         }
         let Said { notices, last_row } = said;
         let limits =
             backend::data_row(&last_row).map_or_else(Limits::default, |r| Limits::read(&r));
-        let told = Told { notices, status: conn.facts.reported.list().to_vec(), limits };
+        let told = Told { notices, status: conn.facts().reported.list().to_vec(), limits };
         shared.reported.remember(Instant::now(), asked, &told);
-        conn.give(worker.index);
+        conn.give(worker.index, Instant::now());
         return Ok(told);
     }
 }
@@ -348,7 +348,7 @@ async fn quiet_query(conn: &mut ServerConn, said: &mut Said) -> std::io::Result<
                     b'E' => error = Some(std::mem::take(&mut body)),
                     b'D' => said.last_row = std::mem::take(&mut body),
                     b'S' => {
-                        conn.facts.reported.note(&body);
+                        conn.facts().reported.note(&body);
                     }
                     _ => {}
                 }

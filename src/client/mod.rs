@@ -14,6 +14,7 @@ mod authenticate;
 mod cancel;
 mod ddl;
 pub mod deadlocks;
+mod desk;
 mod ending;
 mod front;
 mod handover;

@@ -6,8 +6,9 @@
 //! two buffers and the largest statement.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use std::time::Instant;
 use bytes::{Buf, BytesMut};
 use tokio::sync::futures::OwnedNotified;
 
+use super::desk::{Desk, Nothing, OwnPools, Who};
 use super::ending::{End, Leaving};
 use super::idling::Idling;
 use super::listeners::{Lost, Subscription};
@@ -25,10 +27,9 @@ use super::worker::Worker;
 use crate::backend::login::LoginError;
 use crate::catalog::ddl::Stay;
 use crate::net::{Out, Stream};
-use crate::pool::{Leased, Pool, PoolError};
+use crate::pool::{Leased, PoolError};
 use crate::session::{Flow, Io, Need};
 use crate::telemetry::{Blame, ClientState, PlanKind};
-use crate::topology::Epoch;
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -70,16 +71,18 @@ pub struct Client {
     pub(super) linked_at: Option<Instant>,
     /// What the client was told of the server's parameters, when they were last looked at.
     told: u64,
-    /// The pools used under this routing table.
-    pub(super) pools: (Epoch, Vec<Arc<Pool>>),
+    pub(super) pools: OwnPools,
     /// Of another database than the cluster's: nothing is distributed there.
     plain: bool,
     /// What it hears of notifications, once it has listened.
     pub(super) hears: Option<Subscription>,
     /// What is held for its transaction, which changes tables on all nodes.
     pub(super) stay: Option<Stay>,
-    /// Woken when the process drains.
+    /// Woken when the process drains; and whether it knows whom to wake.
     drain: Pin<Box<OwnedNotified>>,
+    minds_drain: bool,
+    /// Why the session keeps its connection, as SHOW CLIENTS was told.
+    pin: Option<&'static str>,
 }
 
 /// What arrived.
@@ -117,11 +120,13 @@ impl Client {
             idling: Idling::default(),
             linked_at: None,
             told,
-            pools: (Epoch(0), Vec::new()),
+            pools: OwnPools::default(),
             plain,
             hears: None,
             stay: None,
             drain: Box::pin(worker.drain.clone().notified_owned()),
+            minds_drain: false,
+            pin: None,
         }
     }
 
@@ -129,11 +134,24 @@ impl Client {
     /// has made of it.
     pub async fn run(mut self: Box<Self>) {
         let info = self.parts.info.info().clone();
-        let end = tokio::select! {
-            biased;
-            end = self.drive() => end,
-            () = info.killed() => self.killed(),
+        let end = {
+            let mut killed = pin!(info.killed());
+            let mut drive = pin!(self.drive());
+            // Who is to be woken by a kill does not change: that is told once.
+            let mut told = false;
+            poll_fn(|cx| {
+                if let Poll::Ready(end) = drive.as_mut().poll(cx) {
+                    return Poll::Ready(Some(end));
+                }
+                let look = info.is_killed() || !std::mem::replace(&mut told, true);
+                match look && killed.as_mut().poll(cx).is_ready() {
+                    true => Poll::Ready(None),
+                    false => Poll::Pending,
+                }
+            })
+            .await
         };
+        let end = end.unwrap_or_else(|| self.killed());
         let told = match end {
             End::Fatal(report) => {
                 self.parts.stats.errors(Blame::of_ours(&report.sqlstate)).inc();
@@ -283,39 +301,48 @@ impl Client {
 
     fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
         self.idling.ends();
-        let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, .. } = self;
+        let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, pools, .. } =
+            self;
+        let Parts { session, database, user, credentials, info, stats, .. } = parts;
         let header = frame::Header { tag: message[0], len: message.len() };
-        let mut none = Vec::new();
+        let who = Who { database, user, credentials };
+        let all = &worker.shared.pools;
+        let mut desk = Desk { all, pools, worker: worker.index, who, lent: None };
+        // What goes to a connection that the session is lent meanwhile.
+        let mut ahead = worker.take_room();
+        *unflushed = true;
         let to_server = match server {
-            Some(conn) => {
-                *unflushed = true;
-                conn.output.buf()
-            }
-            None => &mut none,
+            Some(conn) => conn.output.buf(),
+            None => &mut ahead,
         };
         match header.tag {
             b'c' | b'f' => *copied = true,
             b'Q' | b'E' => *copied = false,
             _ => {}
         }
-        let (flow, begun) = worker.with_env(|env| {
+        let (flow, begun) = worker.with_env(&mut desk, |env| {
             if *plain {
                 env.routes = env.routes.plain();
             }
             let mut io = Io { client: out.buf(), server: to_server };
-            (parts.session.client(header, &message[frame::HEADER..], env, &mut io), env.now)
+            (session.client(header, &message[frame::HEADER..], env, &mut io), env.now)
         });
-        debug_assert!(none.is_empty(), "nothing is sent without a link");
-        parts.info.set_requested(begun);
-        if let Some(database) = parts.session.take_vacated() {
-            worker.shared.pools.retire(|of, _| of == database);
+        info.set_requested(begun);
+        if let Some(database) = session.take_vacated() {
+            all.retire(|of, _| of == database);
         }
         if matches!((header.tag, &flow), (b'Q' | b'P' | b'B', Ok(Flow::Done))) {
-            parts.stats.route.record(begun.elapsed());
+            stats.route.record(begun.elapsed());
         }
-        if sent_at.is_none() && parts.session.is_waiting_for_server() {
+        if sent_at.is_none() && session.is_waiting_for_server() {
             *sent_at = Some(begun);
         }
+        let lent = desk.lent;
+        match lent {
+            Some(conn) => self.is_lent(conn, &mut ahead, begun),
+            None => debug_assert!(ahead.is_empty(), "nothing is sent without a link"),
+        }
+        self.worker.give_room(ahead);
         match flow {
             Ok(Flow::Done) => Ok((None, false)),
             Ok(Flow::Wait(need)) => Ok((Some(need), false)),
@@ -332,7 +359,7 @@ impl Client {
     /// Moves bytes until something has arrived that the session should see.
     async fn wait(&mut self) -> Result<(), End> {
         let limit = self.idle_limit();
-        let event = std::future::poll_fn(|cx| self.poll_io(cx));
+        let event = poll_fn(|cx| self.poll_io(cx));
         let event = match limit {
             None => event.await,
             Some((left, end)) => match tokio::time::timeout(left, event).await {
@@ -385,14 +412,15 @@ impl Client {
                             self.chosen.store(false, Ordering::Relaxed);
                             session.is_deadlocked();
                         }
-                        let took = worker.with_env(|env| {
+                        let took = worker.with_env(&mut Nothing, |env| {
                             let mut io = Io { client: out.buf(), server: conn.output.buf() };
-                            session.server(&mut conn.input, env, &mut io)
+                            session.server(&mut conn.input, env, &mut io).map(|()| env.now)
                         });
-                        if !session.is_waiting_for_server()
+                        if let Ok(now) = took
+                            && !session.is_waiting_for_server()
                             && let Some(at) = self.sent_at.take()
                         {
-                            self.parts.stats.query.record(at.elapsed());
+                            self.parts.stats.query.record(now.saturating_duration_since(at));
                         }
                         if let Err(e) = took {
                             let e = io::Error::new(io::ErrorKind::InvalidData, e);
@@ -413,11 +441,14 @@ impl Client {
             return Poll::Ready(Event::Progress);
         }
         if !self.parts.session.is_waiting_for_server() && self.out.is_empty() {
-            while self.drain.as_mut().poll(cx).is_ready() {
-                // Once more: after those that are idle come those that are not.
-                self.drain.set(self.worker.drain.clone().notified_owned());
+            let drains = self.worker.drains();
+            if drains || !std::mem::replace(&mut self.minds_drain, true) {
+                while self.drain.as_mut().poll(cx).is_ready() {
+                    // Once more: after those that are idle come those that are not.
+                    self.drain.set(self.worker.drain.clone().notified_owned());
+                }
             }
-            if self.is_to_go() {
+            if drains && self.is_to_go() {
                 return Poll::Ready(Event::Draining);
             }
         }
@@ -432,7 +463,7 @@ impl Client {
     /// The process drains, and the client has nothing left to wait for here.
     fn is_to_go(&self) -> bool {
         self.worker.ending.get()
-            || *self.worker.shared.draining.borrow()
+            || self.worker.drains()
                 && match self.worker.shared.successor() {
                     Some(_) => self.rests(),
                     None => self.parts.session.is_idle(),
@@ -504,8 +535,9 @@ impl Client {
             self.told = session.told_print();
             info.set_application_name(session.application_name());
         }
-        if info.pin() != session.pinned() {
-            info.set_pin(session.pinned());
+        if self.pin != session.pinned() {
+            self.pin = session.pinned();
+            info.set_pin(self.pin);
         }
     }
 

@@ -2,21 +2,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use arc_swap::{ArcSwap, Cache};
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use tokio::sync::{Notify, mpsc};
 
 use super::shared::Shared;
+use crate::config::{Config, Live};
 use crate::gate::Command;
 use crate::gate::machine::{Effect, Gate, HoldId};
 use crate::router::Planner;
-use crate::session::Env;
+use crate::session::{Env, Lender};
 use crate::telemetry::WorkerStats;
+use crate::topology::{Routes, RoutingTable};
 
 pub struct Worker {
     pub index: usize,
@@ -32,12 +36,30 @@ pub struct Worker {
     /// Buffers that no client reads into at the moment. Whoever waits for its client's next word has
     /// none: there are thousands of them.
     buffers: RefCell<Vec<BytesMut>>,
+    /// Room for what a session writes to a connection before it has it.
+    room: Cell<Vec<u8>>,
 }
 
 /// As many as clients speak at once; more are not kept.
 const BUFFERS: usize = 64;
+/// More room than this is not kept, in bytes.
+const ROOM: usize = 64 << 10;
+
+/// The process's routing tables, of which the worker looks at the latest.
+struct Tables(Arc<Routes>);
+
+impl Deref for Tables {
+    type Target = ArcSwap<RoutingTable>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.swap_cell()
+    }
+}
 
 struct Decide {
+    /// The table and the settings in force.
+    routes: Cache<Tables, Arc<RoutingTable>>,
+    config: Cache<Live, Arc<Config>>,
     gate: Gate,
     effects: Vec<Effect>,
     planner: Planner,
@@ -47,6 +69,8 @@ struct Decide {
 impl Worker {
     pub fn new(index: usize, shared: Arc<Shared>, planner: Planner) -> Rc<Self> {
         let stats = shared.registry.worker(index);
+        let routes = Cache::new(Tables(shared.store.routes().clone()));
+        let config = Cache::new(shared.config.clone());
         Rc::new(Self {
             index,
             shared,
@@ -55,13 +79,21 @@ impl Worker {
             drain: Arc::default(),
             ending: Cell::new(false),
             buffers: RefCell::default(),
+            room: Cell::default(),
             decide: RefCell::new(Decide {
+                routes,
+                config,
                 gate: Gate::default(),
                 effects: Vec::new(),
                 planner,
                 drained: HashMap::new(),
             }),
         })
+    }
+
+    /// The process drains, or ends.
+    pub fn drains(&self) -> bool {
+        self.ending.get() || *self.shared.draining.borrow()
     }
 
     /// An empty buffer to read into.
@@ -77,14 +109,27 @@ impl Worker {
         }
     }
 
+    /// Empty; to be given back empty.
+    pub fn take_room(&self) -> Vec<u8> {
+        self.room.take()
+    }
+
+    pub fn give_room(&self, mut room: Vec<u8>) {
+        room.clear();
+        if room.capacity() <= ROOM {
+            self.room.set(room);
+        }
+    }
+
     /// Lets a session decide something, on one snapshot of the routing table.
-    pub fn with_env<T>(&self, f: impl FnOnce(&mut Env<'_>) -> T) -> T {
-        let routes = self.shared.store.routes().swap_cell().load();
-        let config = self.shared.config.load();
+    pub fn with_env<T>(&self, lender: &mut dyn Lender, f: impl FnOnce(&mut Env<'_>) -> T) -> T {
         let decide = &mut *self.decide.borrow_mut();
+        let routes = decide.routes.load();
+        let config = decide.config.load();
         let mut env = Env {
             now: Instant::now(),
-            routes: &routes,
+            lender,
+            routes,
             gate: &mut decide.gate,
             planner: &mut decide.planner,
             max_prepared: config.pool.max_prepared,

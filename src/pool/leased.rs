@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::state::Worker;
 use super::{Pool, still_alive};
@@ -28,10 +29,10 @@ impl Leased {
     }
 
     /// Back after its transaction; a used-up one is closed instead.
-    pub fn give(self, worker: Worker) {
+    pub fn give(self, worker: Worker, now: Instant) {
         let Self { conn, mut place } = self;
         place.taken = false;
-        place.pool.give(conn, worker);
+        place.pool.give(conn, worker, now);
     }
 }
 
@@ -40,7 +41,8 @@ impl Pool {
     pub fn lease_where_drawn(self: &Arc<Self>, mark: u64) -> Option<Leased> {
         let mut shared = self.lock();
         let mut idle = shared.idle.iter();
-        let id = idle.find(|(_, conn)| conn.facts.drawn == Drawn::By(mark)).map(|(id, _)| *id)?;
+        let drawn = |conn: &ServerConn| conn.facts.as_ref().map(|f| f.drawn);
+        let id = idle.find(|(_, conn)| drawn(conn) == Some(Drawn::By(mark))).map(|(id, _)| *id)?;
         if !shared.state.take_this(id) {
             return None;
         }

@@ -323,19 +323,31 @@ impl Pool {
         self.credentials.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
-    /// A connection for one transaction: at once, or when it is this caller's turn.
-    pub fn lease(self: &Arc<Self>, worker: Worker, holds: bool) -> Lease {
-        let mut shared = self.lock();
+    /// A connection for one transaction, if one idles that it is this caller's turn to have.
+    pub fn lease_idle(self: &Arc<Self>, worker: Worker) -> Option<Leased> {
+        self.idle_one(&mut self.lock(), worker)
+    }
+
+    fn idle_one(self: &Arc<Self>, shared: &mut Shared, worker: Worker) -> Option<Leased> {
         while let Some(id) = shared.state.take_now(worker) {
             match shared.idle.remove(&id) {
                 Some(mut conn) => {
                     if still_alive(&mut conn) {
-                        return Lease::Now(Leased::new(conn, self.clone()));
+                        return Some(Leased::new(conn, self.clone()));
                     }
                     shared.state.lost(&mut Vec::new());
                 }
                 None => debug_assert!(false, "the state knows an idle connection the pool lacks"),
             }
+        }
+        None
+    }
+
+    /// A connection for one transaction: at once, or when it is this caller's turn.
+    pub fn lease(self: &Arc<Self>, worker: Worker, holds: bool) -> Lease {
+        let mut shared = self.lock();
+        if let Some(conn) = self.idle_one(&mut shared, worker) {
+            return Lease::Now(conn);
         }
         let id = WaiterId(self.home.next_id.fetch_add(1, Ordering::Relaxed));
         let (tx, rx) = oneshot::channel();
@@ -352,7 +364,7 @@ impl Pool {
     /// A connection that a client has brought along from another process, leased to it here.
     pub fn adopt(self: &Arc<Self>, given: Given, stream: Stream, worker: Worker) -> Leased {
         let mut conn = self.home.given(&self.key, given, stream, worker);
-        self.share(&mut conn.facts);
+        self.share(conn.facts());
         if conn.info.tls {
             // It goes through the process that has its keys, and is not to keep that one for others.
             conn.info.retire();
@@ -363,10 +375,10 @@ impl Pool {
     }
 
     /// Gives a connection back after its transaction; a used-up one is closed instead.
-    fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker) {
+    fn give(self: &Arc<Self>, mut conn: Box<ServerConn>, worker: Worker, now: Instant) {
         let mut fx = Vec::new();
-        let now = Instant::now();
-        let young = now.duration_since(conn.opened) < self.home.config.load().server_lifetime;
+        let young =
+            now.saturating_duration_since(conn.opened) < self.home.config.load().server_lifetime;
         let fit = young && conn.is_clean() && still_alive(&mut conn);
         let mut shared = self.lock();
         shared.bury_dead_for_line();
@@ -456,7 +468,7 @@ impl Pool {
         }
         drop(shared);
         for conn in again {
-            self.give(conn, 0);
+            self.give(conn, 0, Instant::now());
         }
     }
 }
@@ -525,7 +537,7 @@ impl Drop for Waiting {
             shared.waiters.remove(&self.id);
         }
         if let Ok(Ok(conn)) = self.rx.try_recv() {
-            self.pool.give(conn, self.worker);
+            self.pool.give(conn, self.worker, Instant::now());
         }
     }
 }
@@ -550,7 +562,7 @@ fn still_alive(conn: &mut ServerConn) -> bool {
             }
             let message = conn.input.split_to(h.len);
             match h.tag {
-                b'S' => conn.facts.reported.note(&message[frame::HEADER..]),
+                b'S' => conn.facts().reported.note(&message[frame::HEADER..]),
                 b'N' | b'A' => {}
                 _ => return false,
             }

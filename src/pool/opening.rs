@@ -36,7 +36,7 @@ impl OpenRequest {
         let mut fx = Vec::new();
         match opened {
             Ok(mut conn) => {
-                pool.share(&mut conn.facts);
+                pool.share(conn.facts());
                 pool.served.store(true, Ordering::Relaxed);
                 if id.0 < pool.fresh_from.load(Ordering::Acquire) {
                     conn.info.retire();

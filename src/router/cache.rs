@@ -38,6 +38,9 @@ impl quick_cache::Weighter<Vec<u8>, Arc<Plan>> for Weigh {
 pub struct Planner {
     functions: Functions,
     lexer: Lexer,
+    /// The text that the lexer tells about, if it was not refused. A message that has waited for its
+    /// connection is planned again at once.
+    lexed: Option<Vec<u8>>,
     key: Vec<u8>,
     plans: Plans,
     /// What they were made from.
@@ -125,6 +128,7 @@ impl Planner {
         Self {
             functions,
             lexer: Lexer::default(),
+            lexed: None,
             key: Vec::new(),
             plans: Cache::with(PLANS, MOST_BYTES, Weigh, hasher, DefaultLifecycle::default()),
             schema: None,
@@ -149,6 +153,21 @@ impl Planner {
         }
     }
 
+    /// Has the lexer tell about this text; false: it refuses to.
+    fn lex(&mut self, text: &[u8]) -> bool {
+        if self.lexed.as_deref() == Some(text) {
+            return true;
+        }
+        let mut lexed = self.lexed.take().unwrap_or_default();
+        if self.lexer.normalise(text, Comments::Strip).is_none() {
+            return false;
+        }
+        lexed.clear();
+        lexed.extend_from_slice(text);
+        self.lexed = Some(lexed);
+        true
+    }
+
     /// Has a long text analysed elsewhere.
     pub fn order(&mut self, text: &[u8], routes: &RoutingTable, speech: Speech<'_>) -> Box<Order> {
         self.parsed += 1;
@@ -166,7 +185,7 @@ impl Planner {
         self.fresh(schema);
         let cached = !is_long(text)
             && !speech.foreign_text
-            && self.lexer.normalise(text, Comments::Strip).is_some()
+            && self.lex(text)
             && !self.lexer.several_statements()
             && self.lexer.literals().iter().all(|l| is_plain(*l, text));
         if cached {

@@ -9,8 +9,8 @@
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
-use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 use super::link::{Expect, Fate, Link, Reply};
 use super::{Io, Session};
@@ -99,7 +99,7 @@ pub struct Behind(Option<Arc<ArcSwapOption<Known>>>);
 struct Known {
     /// After so many changes of tables.
     since: u64,
-    functions: HashMap<String, Vec<String>>,
+    functions: BTreeMap<String, Vec<String>>,
 }
 
 impl Behind {
@@ -118,7 +118,7 @@ pub(super) struct Question {
     /// Tables that were used before the answer.
     used: Vec<String>,
     #[serde(skip)]
-    functions: HashMap<String, Vec<String>>,
+    functions: BTreeMap<String, Vec<String>>,
 }
 
 impl Question {
@@ -202,6 +202,6 @@ impl Session {
     }
 }
 
-fn of_tables(functions: &HashMap<String, Vec<String>>, tables: &[String]) -> Vec<String> {
+fn of_tables(functions: &BTreeMap<String, Vec<String>>, tables: &[String]) -> Vec<String> {
     tables.iter().filter_map(|t| functions.get(t)).flatten().cloned().collect()
 }

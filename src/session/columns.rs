@@ -140,7 +140,11 @@ impl Link {
     /// The server has told the columns of a statement that the client described: it is what it would
     /// be had it always had them.
     pub(super) fn settle_columns(&mut self, s: &Statement, row_description: &[u8]) {
+        if s.has_seen(self.node, row_description) {
+            return;
+        }
         let columns = Columns::of(row_description, self.node);
+        s.sees(self.node, row_description);
         if *s.columns.borrow() == columns {
             return;
         }

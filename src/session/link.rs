@@ -214,7 +214,7 @@ impl Expect {
 #[derive(Debug)]
 pub struct Link {
     pub node: NodeId,
-    pub facts: Facts,
+    pub facts: Box<Facts>,
     pub residue: Residue,
     /// It goes back to the pool although nothing was sent on it.
     pub let_go: bool,
@@ -278,7 +278,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(node: NodeId, facts: Facts) -> Self {
+    pub fn new(node: NodeId, facts: Box<Facts>) -> Self {
         Self {
             node,
             facts,
@@ -451,7 +451,7 @@ mod tests {
     use super::*;
 
     fn link() -> Link {
-        Link::new(NodeId(1), Facts::default())
+        Link::new(NodeId(1), Box::default())
     }
 
     #[test]

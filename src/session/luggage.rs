@@ -65,7 +65,7 @@ pub struct Luggage {
 #[derive(Serialize, Deserialize)]
 struct Held {
     node: NodeId,
-    facts: Facts,
+    facts: Box<Facts>,
     pinned: Option<String>,
     bound: Option<String>,
     kept: bool,
@@ -270,6 +270,7 @@ impl Session {
             link,
             resting: _,
             changes: _,
+            room: _,
             spread: _,
             left_prepared: _,
             deadlocked: _,

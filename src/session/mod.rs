@@ -70,6 +70,7 @@ mod stop;
 mod told;
 mod two_phase;
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -104,6 +105,7 @@ pub use statement::Statement;
 /// What a session may look at while it decides.
 pub struct Env<'a> {
     pub now: Instant,
+    pub lender: &'a mut dyn Lender,
     pub routes: &'a Arc<RoutingTable>,
     pub gate: &'a mut Gate,
     pub planner: &'a mut Planner,
@@ -111,6 +113,13 @@ pub struct Env<'a> {
     /// Bytes that a session may keep of what its client has set and named (`limits.max_session`).
     pub max_session: usize,
     pub moments: &'a Moments,
+}
+
+/// Who has idle connections at hand, so that a session that needs one gets it while it decides.
+pub trait Lender {
+    /// A connection to this node, if one idles that may be had at once: what it carries, and it is the
+    /// session's. `None`: it is to be waited for ([`Need::Lease`]).
+    fn lend(&mut self, node: NodeId, routes: &RoutingTable) -> Option<Box<Facts>>;
 }
 
 /// The two buffers a session writes to.
@@ -187,6 +196,8 @@ pub struct Session {
     link: Option<Link>,
     /// The others that it holds.
     resting: Vec<Link>,
+    /// Room for the requests of the next connection: the last one's, without them.
+    room: VecDeque<Expect>,
     /// The statement that is being carried out on several of them.
     spread: Option<Box<spread::Spread>>,
     /// What the open transaction has changed of what is on all nodes.
@@ -250,6 +261,7 @@ impl Session {
             client,
             link: None,
             resting: Vec::new(),
+            room: VecDeque::new(),
             spread: None,
             changes: None,
             left_prepared: false,
@@ -462,12 +474,14 @@ impl Session {
     }
 
     /// The connection asked for by [`Need::Lease`] is there.
-    pub fn linked(&mut self, node: NodeId, facts: Facts, env: &mut Env<'_>) {
+    pub fn linked(&mut self, node: NodeId, facts: Box<Facts>, env: &mut Env<'_>) {
         debug_assert!(!self.holds(node), "one connection per node");
         if self.link.is_some() {
             self.resting.extend(self.link.take());
         }
-        self.link = Some(Link::new(node, facts));
+        let mut link = Link::new(node, facts);
+        link.expects = std::mem::take(&mut self.room);
+        self.link = Some(link);
         if self.entrance.is_none() {
             self.entrance = Some(Entrance::new(self.client, env));
         }
@@ -493,12 +507,12 @@ impl Session {
     }
 
     /// Gives the link up, when it can be given up: the connection goes back to the pool.
-    pub fn take_released(&mut self, env: &mut Env<'_>) -> Option<Facts> {
+    pub fn take_released(&mut self, env: &mut Env<'_>) -> Option<Box<Facts>> {
         if self.can_release() { self.unlink(env) } else { None }
     }
 
     /// The connection in hand is gone, or must go; the next one is taken in hand.
-    pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Facts> {
+    pub fn unlink(&mut self, env: &mut Env<'_>) -> Option<Box<Facts>> {
         let link = self.link.as_ref()?;
         let node = link.node;
         if link.changes_tables {

@@ -8,10 +8,8 @@
 //! that a number tells it: looking through a long pipeline for each of its messages would take too
 //! long.
 
-use std::hash::Hash;
+use std::collections::BTreeMap;
 use std::mem::take;
-
-use hashbrown::HashMap;
 
 use super::link::{Expect, Reply};
 use super::prepared::StatementId;
@@ -32,11 +30,11 @@ pub struct Order {
     /// The last that takes data of the client's.
     copies: u64,
     /// The last that has given this name of the client's to another statement, or taken it.
-    names: HashMap<Vec<u8>, u64>,
+    names: BTreeMap<Vec<u8>, u64>,
     /// The same of no name, which most statements have.
     nameless: u64,
     /// The last that has prepared or closed a statement of this content on the connection.
-    contents: HashMap<StatementId, u64>,
+    contents: BTreeMap<StatementId, u64>,
     /// The last that has changed the connection's unnamed statement.
     unnamed: u64,
 }
@@ -143,7 +141,7 @@ impl Order {
 }
 
 /// Throws away what is answered already, when that is most of it.
-fn keep_few<K: Eq + Hash>(all: &mut HashMap<K, u64>, answered: u64, outstanding: usize) {
+fn keep_few<K: Ord>(all: &mut BTreeMap<K, u64>, answered: u64, outstanding: usize) {
     if all.len() >= FEW + 2 * outstanding {
         all.retain(|_, number| *number > answered);
     }

@@ -132,13 +132,16 @@ impl Session {
     }
 
     /// The connection in hand is gone, or goes: the next one is taken in hand.
-    pub(super) fn take_link(&mut self) -> Option<Facts> {
+    pub(super) fn take_link(&mut self) -> Option<Box<Facts>> {
         let mut link = self.link.take()?;
         if !self.resting.is_empty() {
             self.link = self.resting.pop();
         }
         if link.strange {
             link.facts.applied = None;
+        }
+        if link.expects.is_empty() {
+            self.room = link.expects;
         }
         Some(link.facts)
     }

@@ -129,6 +129,10 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
+        let place = self.pending_place(env.routes);
+        if let Some(need) = self.ensure(&place, Effect::Reads, env, io)? {
+            return Err(Stop::Wait(need));
+        }
         if let Some(link) = &mut self.link {
             link.outside = true;
         }

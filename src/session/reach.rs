@@ -64,9 +64,13 @@ impl Session {
         let touches = if touches.is_empty() { &own[..] } else { touches };
         let closed = touches.iter().any(|&t| env.gate.would_hold(t));
 
-        let Some(link) = &mut self.link else {
-            return Ok(Some(if closed { Need::Gate } else { Need::Lease(node) }));
-        };
+        if self.link.is_none() {
+            if closed {
+                return Ok(Some(Need::Gate));
+            }
+            self.borrow_idle(node, env);
+        }
+        let Some(link) = &mut self.link else { return Ok(Some(Need::Lease(node))) };
         // Between two transactions: nothing of the last one counts any more.
         let fresh = link.is_free() && link.residue.pinned.is_none();
         if link.node != node {
@@ -111,6 +115,16 @@ impl Session {
         self.epoch.get_or_insert(env.routes.epoch);
         self.begins_segment();
         Ok(None)
+    }
+
+    /// Gets linked to `node`, if a connection idles there. Who asks for what it has drawn gets the one on
+    /// which it has, which is looked for elsewhere.
+    fn borrow_idle(&mut self, node: NodeId, env: &mut Env<'_>) {
+        if self.wants_drawn().is_none()
+            && let Some(facts) = env.lender.lend(node, env.routes)
+        {
+            self.linked(node, facts, env);
+        }
     }
 
     /// The node that what has no place of its own goes to, if the session holds any: a participant of

@@ -14,8 +14,12 @@ use super::prepared::{StatementId, statement_id};
 use crate::router::analysis::{Under, is_long};
 use crate::router::parameters_of_silent;
 use crate::router::plan::Plan;
+use crate::topology::NodeId;
 use crate::wire::backend::put_bare;
 use crate::wire::frame;
+
+/// Bytes of a RowDescription up to which it is remembered as it came, so that it need not be read again.
+const MOST_SEEN: usize = 256;
 
 /// A prepared statement of the client.
 #[derive(Debug)]
@@ -34,6 +38,8 @@ pub struct Statement {
     pub described: Cell<bool>,
     /// Its result's columns as the client was told them last, if there are any.
     pub columns: RefCell<Option<Columns>>,
+    /// The message by which it was told them, while it is not too long, and whose it was.
+    seen: RefCell<Option<(NodeId, Box<[u8]>)>>,
     /// The types of its parameters as the client was told them.
     told: RefCell<Option<Vec<u8>>>,
     /// What it is with all that the client was told.
@@ -43,7 +49,7 @@ pub struct Statement {
 impl Costs for Rc<Statement> {
     fn bytes(&self) -> usize {
         let sent = self.sent.as_ref().map_or(0, Vec::len);
-        size_of::<Statement>() + self.text.len() + sent + 2 * self.oids.len()
+        size_of::<Statement>() + self.text.len() + sent + 2 * self.oids.len() + MOST_SEEN
     }
 }
 
@@ -65,6 +71,7 @@ impl Statement {
             meant,
             described: Cell::default(),
             columns: RefCell::default(),
+            seen: RefCell::default(),
             told: RefCell::default(),
         }
     }
@@ -84,6 +91,18 @@ impl Statement {
     /// the columns it was told.
     pub fn content(&self) -> StatementId {
         self.content.get()
+    }
+
+    /// Whether the client has been told of its columns by these very bytes last.
+    pub(super) fn has_seen(&self, node: NodeId, row_description: &[u8]) -> bool {
+        let seen = self.seen.borrow();
+        seen.as_ref().is_some_and(|(of, bytes)| *of == node && **bytes == *row_description)
+    }
+
+    /// The client has been told of its columns by these bytes.
+    pub(super) fn sees(&self, node: NodeId, row_description: &[u8]) {
+        let kept = row_description.len() <= MOST_SEEN;
+        *self.seen.borrow_mut() = kept.then(|| (node, row_description.into()));
     }
 
     /// The columns that the client has been told now.

@@ -130,6 +130,7 @@ pub struct ClientInfo {
     /// Microseconds after `born` at which its last request came.
     request_us: AtomicU64,
     kill: Notify,
+    killed: AtomicBool,
     born: Instant,
     node: AtomicI64,
     shard: AtomicI64,
@@ -157,6 +158,7 @@ impl ClientInfo {
             since_us: AtomicU64::new(0),
             request_us: AtomicU64::new(micros(between(connected_at, requested_at))),
             kill: Notify::new(),
+            killed: AtomicBool::new(false),
             born: born.checked_sub(between(connected_at, now)).unwrap_or(born),
             node: AtomicI64::new(NONE),
             shard: AtomicI64::new(NONE),
@@ -203,7 +205,13 @@ impl ClientInfo {
 
     /// Has its task end the connection.
     pub fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
         self.kill.notify_one();
+    }
+
+    /// Somebody has killed it.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
     }
 
     /// Until somebody kills it; also if that was before.

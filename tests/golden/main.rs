@@ -14,6 +14,7 @@
 )]
 
 mod fence;
+mod idle;
 mod messages;
 mod plans;
 mod world;

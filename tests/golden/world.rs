@@ -19,6 +19,7 @@ use pgshunt::topology::{
 use pgshunt::wire::backend::{Report, Status, put_command_complete, put_ready};
 use pgshunt::wire::frame;
 
+use crate::idle::Idle;
 use crate::messages;
 
 /// One client and the shell's part of its state.
@@ -41,7 +42,7 @@ pub struct World {
     planner: Planner,
     max_prepared: usize,
     moments: Moments,
-    idle: BTreeMap<NodeId, Vec<Facts>>,
+    idle: BTreeMap<NodeId, Vec<Box<Facts>>>,
     clients: BTreeMap<String, Client>,
     current: String,
     /// Server-side statement names, by first appearance.
@@ -524,8 +525,10 @@ impl World {
     fn with_session(&mut self, f: impl FnOnce(&mut Session, &mut Env<'_>, &mut Io<'_>)) {
         let (mut out, mut to_node) = (Vec::new(), Vec::new());
         let client = self.clients.get_mut(&self.current).expect("a client");
+        let mut lender = Idle { all: &mut self.idle, lent: None };
         let mut env = Env {
             now: Instant::now(),
+            lender: &mut lender,
             routes: &self.routes,
             gate: &mut self.gate,
             planner: &mut self.planner,
@@ -535,6 +538,9 @@ impl World {
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });
         self.gate.settle(&mut self.gate_effects);
+        if let Some(node) = lender.lent {
+            self.say(&format!("linked n{node}"));
+        }
         self.wrote(&out, &to_node);
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
+use super::super::desk::Nothing;
 use super::super::ending::{End, Leaving};
 use super::super::listeners::Subscription;
 use super::super::login::Parts;
@@ -96,7 +97,8 @@ impl Client {
             sockets.push(socket_of(&conn.stream)?);
             server = Some(Server { node: conn.node, given: conn.given() });
         }
-        let Some(session) = worker.with_env(|env| self.parts.session.pack(env)) else {
+        let Some(session) = worker.with_env(&mut Nothing, |env| self.parts.session.pack(env))
+        else {
             return Ok(None);
         };
         let handed = Session {
@@ -163,7 +165,7 @@ impl Session {
         let cancel = self.who.cancel(shared)?;
         let info = shared.registry.add_client(self.who.entry(worker.index, &socket));
         let plain = self.who.database != shared.config.load().cluster.database;
-        let session = worker.with_env(|env| {
+        let session = worker.with_env(&mut Nothing, |env| {
             if plain {
                 env.routes = env.routes.plain();
             }
