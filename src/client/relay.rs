@@ -272,7 +272,7 @@ impl Client {
                 self.copying = (h.len, self.parts.session.streams_copy());
                 continue;
             }
-            let most = self.worker.shared.config.load().limits.max_message;
+            let most = self.worker.max_message();
             if h.len > most {
                 return Err(Report::fatal("54000", "message is too large to be routed")
                     .detail(format!("{} bytes; limits.max_message allows {}.", h.len, most))

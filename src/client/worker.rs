@@ -109,6 +109,11 @@ impl Worker {
         }
     }
 
+    /// Bytes of a client's message (`limits.max_message`).
+    pub fn max_message(&self) -> usize {
+        self.decide.borrow_mut().config.load().limits.max_message
+    }
+
     /// Empty; to be given back empty.
     pub fn take_room(&self) -> Vec<u8> {
         self.room.take()

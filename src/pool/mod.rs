@@ -379,10 +379,12 @@ impl Pool {
         let mut fx = Vec::new();
         let young =
             now.saturating_duration_since(conn.opened) < self.home.config.load().server_lifetime;
-        let fit = young && conn.is_clean() && still_alive(&mut conn);
         let mut shared = self.lock();
         shared.bury_dead_for_line();
-        if fit {
+        // An idle one is looked at when it is lent; one that goes to somebody in line is looked at here.
+        let waited = shared.state.waiting() > 0;
+        let fit = young && conn.is_clean() && !conn.info.is_retired();
+        if fit && (!waited || still_alive(&mut conn)) {
             conn.rests();
             let id = conn.id;
             shared.idle.insert(id, conn);

@@ -402,7 +402,13 @@ impl Session {
         let Some((routes, mut planner)) = self.take_changed(env) else {
             return self.take(header, body, env, io);
         };
-        let mut env = Env { routes: &routes, planner: &mut planner, gate: env.gate, ..*env };
+        let mut env = Env {
+            routes: &routes,
+            planner: &mut planner,
+            gate: env.gate,
+            lender: env.lender,
+            ..*env
+        };
         let flow = self.take(header, body, &mut env, io);
         self.give_planner(planner);
         flow

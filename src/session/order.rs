@@ -9,7 +9,6 @@
 //! long.
 
 use std::collections::BTreeMap;
-use std::mem::take;
 
 use super::link::{Expect, Reply};
 use super::prepared::StatementId;
@@ -43,10 +42,7 @@ impl Order {
     /// Notes a request behind `outstanding` others.
     pub fn note(&mut self, expect: &Expect, outstanding: usize) {
         if outstanding == 0 {
-            let (mut names, mut contents) = (take(&mut self.names), take(&mut self.contents));
-            names.clear();
-            contents.clear();
-            *self = Self { noted: self.noted, names, contents, ..Self::default() };
+            self.begin_anew();
         }
         self.noted += 1;
         let number = self.noted;
@@ -82,6 +78,17 @@ impl Order {
         if each().any(Control::ends_block) {
             self.end = number;
         }
+    }
+
+    /// Nothing is outstanding.
+    fn begin_anew(&mut self) {
+        let Self { noted: _, ended, reading, end, copies, names, nameless, contents, unnamed } =
+            self;
+        for number in [ended, reading, end, copies, nameless, unnamed] {
+            *number = 0;
+        }
+        names.clear();
+        contents.clear();
     }
 
     /// So many requests were taken out from among those that are outstanding.

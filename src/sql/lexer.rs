@@ -109,6 +109,8 @@ impl Lexer {
             Pass {
                 source,
                 at: 0,
+                from: 0,
+                until: 0,
                 comments,
                 blank: false,
                 ended: false,
@@ -249,6 +251,10 @@ const IN_WORD: [bool; 256] = {
 struct Pass<'a, 'b> {
     source: &'a [u8],
     at: usize,
+    /// The run of the source, up to the end of the last token, that is put out as it is when something
+    /// else must be.
+    from: usize,
+    until: usize,
     comments: Comments,
     /// Blanks were passed since the last token.
     blank: bool,
@@ -292,7 +298,15 @@ impl Pass<'_, '_> {
                 Begins::Dollar => self.parameter()?,
             }
         }
+        self.put_run();
         Some(())
+    }
+
+    /// Puts the run out; another one begins behind it.
+    fn put_run(&mut self) {
+        let run = self.source.get(self.from..self.until).unwrap_or_default();
+        self.out.text.extend_from_slice(run);
+        self.from = self.until;
     }
 
     #[inline]
@@ -309,13 +323,18 @@ impl Pass<'_, '_> {
     fn token(&mut self) {
         if self.blank {
             self.blank = false;
-            if !self.out.text.is_empty() {
-                self.out.text.push(b' ');
-            }
-            // One blank for one blank needs no jump.
-            let normalised = self.out.text.len();
-            if self.out.source_offset_now(normalised) != self.at {
-                self.out.jump(normalised, self.at);
+            let first = self.until == self.from && self.out.text.is_empty();
+            // One blank for one blank: the run goes on.
+            if first || self.source.get(self.until..self.at) != Some(b" ") {
+                self.put_run();
+                if !first {
+                    self.out.text.push(b' ');
+                }
+                let normalised = self.out.text.len();
+                if self.out.source_offset_now(normalised) != self.at {
+                    self.out.jump(normalised, self.at);
+                }
+                self.from = self.at;
             }
         }
         self.after_string = false;
@@ -328,14 +347,17 @@ impl Pass<'_, '_> {
     #[inline]
     fn copy(&mut self, end: usize) {
         self.token();
-        self.out.text.extend_from_slice(self.source.get(self.at..end).unwrap_or_default());
         self.at = end;
+        self.until = end;
     }
 
     /// Puts out a placeholder for the source up to `end`.
     #[inline]
     fn literal(&mut self, class: LiteralClass, end: usize) {
         self.token();
+        // Up to here, with the blank before it.
+        self.until = self.at;
+        self.put_run();
         self.out.text.push(class as u8);
         // The source is no longer than u32 counts.
         let (start, stop) = (self.at as u32, end as u32);
@@ -345,6 +367,7 @@ impl Pass<'_, '_> {
         }
         self.after_string = class == LiteralClass::String;
         self.at = end;
+        (self.from, self.until) = (end, end);
     }
 
     fn blanks(&mut self) {

@@ -13,6 +13,7 @@
     reason = "a test ends by panicking"
 )]
 
+mod cluster;
 mod fence;
 mod idle;
 mod messages;

@@ -8,17 +8,14 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
-use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
 use pgshunt::session::{Ddl, Env, Facts, Flow, Io, Moments, Need, Notification, Session};
-use pgshunt::topology::{
-    ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
-    RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
-};
+use pgshunt::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use pgshunt::wire::backend::{Report, Status, put_command_complete, put_ready};
 use pgshunt::wire::frame;
 
+use crate::cluster::{GROUP, rows};
 use crate::idle::Idle;
 use crate::messages;
 
@@ -42,7 +39,7 @@ pub struct World {
     planner: Planner,
     max_prepared: usize,
     moments: Moments,
-    idle: BTreeMap<NodeId, Vec<Box<Facts>>>,
+    idle: BTreeMap<NodeId, Vec<Facts>>,
     clients: BTreeMap<String, Client>,
     current: String,
     /// Server-side statement names, by first appearance.
@@ -55,49 +52,6 @@ pub struct World {
 }
 
 const QUIET: &str = "waits for the node";
-
-pub const GROUP: GroupId = GroupId(1);
-
-fn rows() -> Rows {
-    let node = |id: i32| Node {
-        id: NodeId(id),
-        name: format!("n{id}"),
-        host: "h".into(),
-        port: 1,
-        is_home: id == 1,
-    };
-    let table = |id, name: &str| TableRow {
-        id: TableId(id),
-        group: GROUP,
-        schema: "public".into(),
-        name: name.into(),
-        key_columns: vec!["id".into()],
-        columns: vec![
-            ColumnRow { name: "id".into(), type_oid: 23 },
-            ColumnRow { name: "v".into(), type_oid: 25 },
-        ],
-    };
-    Rows {
-        hidden: Default::default(),
-        around: Default::default(),
-        epoch: 1,
-        nodes: vec![node(1), node(2)],
-        groups: vec![GroupRow { id: GROUP, key_types: vec![KeyType::Int4], shard_count: 4 }],
-        tables: vec![table(1, "t"), table(2, "u")],
-        shards: (0..4)
-            .map(|r| ShardRow { id: ShardId(r as i32 + 1), group: GROUP, modulus: 4, remainder: r })
-            .collect(),
-        placements: (0..4)
-            .map(|r| PlacementRow {
-                shard: ShardId(r + 1),
-                node: NodeId(r % 2 + 1),
-                role: PlacementRole::Primary,
-                state: PlacementState::Active,
-                since: Epoch(1),
-            })
-            .collect(),
-    }
-}
 
 const BUILTIN: [&str; 9] = [
     "pg_advisory_lock",
@@ -406,7 +360,7 @@ impl World {
                 return true;
             }
             Some(Need::Lease(node)) => {
-                let facts = self.idle.entry(node).or_default().pop().unwrap_or_default();
+                let facts = Box::new(self.idle.entry(node).or_default().pop().unwrap_or_default());
                 self.say(&format!("linked n{node}"));
                 self.with_session(|session, env, _| session.linked(node, facts, env));
                 return true;
@@ -509,7 +463,7 @@ impl World {
             let kept = if facts.spent { " and closed" } else { "" };
             self.say(&format!("released n{node}{applied}{kept}"));
             if !facts.spent {
-                self.idle.entry(node).or_default().push(facts);
+                self.idle.entry(node).or_default().push(*facts);
             }
             if self.client().session.is_linked() {
                 self.with_session(|session, _, io| session.turned(io));
