@@ -148,13 +148,14 @@ impl Store {
     }
 }
 
-/// The columns are read where PostgreSQL keeps them: a client's transaction changes them there.
+/// The columns are read where PostgreSQL keeps them: a client's transaction changes them there. A table that
+/// is not there is none: a transaction that has made it, or dropped it, is not over, or has just ended.
 const TABLES: &str = "\
 SELECT t.table_id, t.group_id, t.schema_name, t.table_name, coalesce(k.names, t.key_columns),
   coalesce(a.names, t.column_names), coalesce(a.types, t.column_types)
 FROM pgshunt.tables t
-  LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
-  LEFT JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name AND c.relkind = 'p'
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name AND c.relkind = 'p'
   LEFT JOIN LATERAL (SELECT array_agg(attname::text ORDER BY attnum) AS names,
       array_agg(atttypid ORDER BY attnum) AS types FROM pg_catalog.pg_attribute
     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a ON true

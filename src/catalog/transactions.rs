@@ -33,8 +33,19 @@ pub struct Recovered {
 /// ([`Store::leftovers`]), until dropped; for as long as something is left, again and again.
 pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
     const AGAIN: Duration = Duration::from_secs(1);
+    let mut looks = true;
     loop {
         let done = recover(&store).await;
+        looks |= done.committed + done.rolled_back > 0;
+        if looks && done.left == 0 {
+            // They may have made distributed tables, or dropped some.
+            match super::ddl::forget_lost(&store).await {
+                Ok(over) => looks = !over,
+                Err(error) => {
+                    tracing::warn!(%error, "lost entries of tables are not looked for yet")
+                }
+            }
+        }
         if done.committed + done.rolled_back > 0 {
             tracing::info!(?done, "recovered transactions");
             // They may have changed distributed tables.
@@ -42,7 +53,7 @@ pub async fn keep_recovering(store: Arc<Store>, every: Duration) {
                 tracing::warn!(%error, "the routing table could not be read after a recovery");
             }
         }
-        let pause = if done.left > 0 { AGAIN } else { every };
+        let pause = if done.left > 0 || looks { AGAIN } else { every };
         // Who comes too late to be heard by this look is heard by the next.
         let _ = tokio::time::timeout(pause, store.leftovers().notified()).await;
     }

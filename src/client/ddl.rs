@@ -11,7 +11,7 @@ use crate::moves;
 use crate::router::tables_changed;
 use crate::session::{Ddl, Io};
 use crate::telemetry::ClientState;
-use crate::topology::GroupId;
+use crate::topology::{GroupId, NewTable, TableId};
 use crate::wire::backend::{self, Report, Severity, Status};
 
 impl Client {
@@ -62,11 +62,15 @@ impl Client {
 
 impl Client {
     /// Keeps the shards of these groups where they are until the client's transaction has ended.
-    pub(super) async fn stay(&mut self, groups: Vec<GroupId>) -> Result<(), End> {
+    pub(super) async fn stay(
+        &mut self,
+        groups: Vec<GroupId>,
+        drops: Vec<TableId>,
+    ) -> Result<(), End> {
         self.parts.info.set_state(ClientState::Active);
         let (mover, held) = (self.worker.shared.mover.clone(), self.stay.clone());
-        let (wanted, login) = (groups.clone(), self.parts.user.clone());
-        let work = async move { moves::stay(&mover, held, &wanted, &login).await };
+        let (wanted, login) = ((groups.clone(), drops.clone()), self.parts.user.clone());
+        let work = async move { moves::stay(&mover, held, &wanted.0, &wanted.1, &login).await };
         let mut work = self.worker.shared.control.spawn(work);
         let aside = self.wait_aside(|cx| Pin::new(&mut work).poll(cx)).await?;
         let Some(outcome) = aside.unless_cancelled() else {
@@ -80,10 +84,37 @@ impl Client {
                 for notice in notices {
                     report_of_notice(notice).put(self.out.buf());
                 }
-                self.parts.session.stays(groups);
+                self.parts.session.stays(groups, drops);
             }
             Err(e) => self.parts.session.cannot_stay(e.into()),
         }
+        Ok(())
+    }
+
+    /// Gives a table that the client's transaction has made on the home node its entry in the catalog, and lets
+    /// all nodes know which shards it has there.
+    pub(super) async fn announce(&mut self, table: NewTable) -> Result<(), End> {
+        let (mover, login) = (self.worker.shared.mover.clone(), self.parts.user.clone());
+        let Some(held) = self.stay.clone() else { return Ok(()) };
+        let work = async move { moves::announce(&mover, held, &table, &login).await };
+        let mut work = self.worker.shared.control.spawn(work);
+        let aside = self.wait_aside(|cx| Pin::new(&mut work).poll(cx)).await?;
+        let outcome = match aside.unless_cancelled() {
+            None => Err(cancelled()),
+            Some(Ok(outcome)) => outcome.map_err(Report::from),
+            Some(Err(e)) => Err(DdlError::new("XX000", e.to_string()).into()),
+        };
+        let outcome = outcome.map(|(table, notices)| {
+            notices.into_iter().for_each(|n| report_of_notice(n).put(self.out.buf()));
+            table
+        });
+        let mut none = Vec::new();
+        let to_server = match &mut self.server {
+            Some(conn) => conn.output.buf(),
+            None => &mut none,
+        };
+        let mut io = Io { client: self.out.buf(), server: to_server };
+        self.parts.session.announced(outcome, &mut io);
         Ok(())
     }
 

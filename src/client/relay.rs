@@ -181,6 +181,12 @@ impl Client {
             };
             let released = self.follow();
             self.stop_listening();
+            if let Some(table) = self.parts.session.announces() {
+                if let Err(end) = Box::pin(self.announce(table)).await {
+                    return end;
+                }
+                continue;
+            }
             let met = match need {
                 Some(Need::Lease(_) | Need::Ddl(_)) if self.is_shut_out() => {
                     self.wait_at_the_door().await.map(|()| true)
@@ -193,7 +199,9 @@ impl Client {
                 Some(Need::Gate) => self.hold().await.map(|()| true),
                 // Boxed, so that who never has one does not carry its size.
                 Some(Need::Ddl(ddl)) => Box::pin(self.ddl(*ddl)).await.map(|()| true),
-                Some(Need::Stay(groups)) => Box::pin(self.stay(groups)).await.map(|()| true),
+                Some(Need::Stay(groups, drops)) => {
+                    Box::pin(self.stay(groups, drops)).await.map(|()| true)
+                }
                 Some(Need::Publish) => Box::pin(self.publish()).await.map(|()| true),
                 None if self.parts.session.publishes() => {
                     Box::pin(self.publish()).await.map(|()| true)

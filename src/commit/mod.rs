@@ -161,6 +161,20 @@ impl Commit {
         self.acts.extend(undo);
     }
 
+    /// Where a test stops the process, or kills it: before the act that is next.
+    pub fn failpoint(&self) -> &'static str {
+        match self.next().map(|(_, act)| act) {
+            Some(Act::Ask) => "commit:ask",
+            Some(Act::Prepare) => "commit:prepare",
+            Some(Act::Decide) => "commit:decide",
+            Some(Act::CommitPrepared) => "commit:commit_prepared",
+            Some(Act::Leave) => "commit:leave",
+            Some(Act::RollBack) => "commit:roll_back",
+            Some(Act::RollBackPrepared) => "commit:roll_back_prepared",
+            None => "commit:over",
+        }
+    }
+
     /// All of it counts: whatever comes now changes nothing for the client.
     pub fn is_decided(&self) -> bool {
         self.decided

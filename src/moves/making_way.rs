@@ -10,7 +10,7 @@ use super::machine::State;
 use super::mover::{MoveError, Mover};
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice, Outcome, Stay};
 use crate::catalog::moves;
-use crate::topology::{GroupId, MoveId};
+use crate::topology::{GroupId, MoveId, NewTable, TableId};
 
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
@@ -29,18 +29,20 @@ pub async fn execute(mover: &Mover, request: &DdlRequest) -> Result<Outcome, Ddl
     }
 }
 
-/// Keeps the shards of these groups where they are, for a transaction of the client's, with what it
-/// holds already. Gives what it is to be told besides.
+/// Keeps the shards of these groups where they are, for a transaction of the client's that may drop these
+/// tables, with what it holds already. Gives what it is to be told besides.
 pub async fn stay(
     mover: &Mover,
     held: Option<Stay>,
     groups: &[GroupId],
+    drops: &[TableId],
     login: &str,
 ) -> Result<(Stay, Vec<Notice>), DdlError> {
     let held = match held {
         Some(held) => held,
         None => Stay::begin(&mover.store).await?,
     };
+    held.note(drops);
     let mut way = Way::new(mover, login);
     loop {
         match held.hold(groups.to_vec()).await {
@@ -48,6 +50,23 @@ pub async fn stay(
             Err(error) => way.is_made(error).await?,
         }
     }
+}
+
+/// Gives a table that a client's transaction has made its entry in the catalog, keeps its shards where they
+/// are, and lets every node know which of them it has; `None`: the table is distributed already.
+pub async fn announce(
+    mover: &Mover,
+    held: Stay,
+    table: &NewTable,
+    login: &str,
+) -> Result<(Option<(TableId, GroupId)>, Vec<Notice>), DdlError> {
+    let Some(entry) = ddl::announce::enter(&mover.store, &held, table, login).await? else {
+        return Ok((None, Vec::new()));
+    };
+    let (held, mut notices) = stay(mover, Some(held), &[entry.group], &[], login).await?;
+    ddl::announce::tell(&mover.store, &held, table, entry.group).await?;
+    notices.extend(entry.warning);
+    Ok((Some((entry.table, entry.group)), notices))
 }
 
 /// The way that moves make for one statement.

@@ -49,7 +49,7 @@ pub mod machine;
 
 pub use cleanup::leftovers;
 pub use machine::{HoldStep, State, Step};
-pub use making_way::{execute as execute_ddl, stay};
+pub use making_way::{announce, execute as execute_ddl, stay};
 pub use mover::{MoveError, Mover};
 pub use node::ensure_node_schema;
 pub use progress::{HoldTimes, Progress};

@@ -13,8 +13,8 @@ use postgres_protocol::escape::{escape_identifier as ident, escape_literal as li
 
 use super::context::Context;
 use super::functions::name_of;
-use super::plan::{Ddl, OnEach, Shards};
-use super::scope::Named;
+use super::plan::{Ddl, OnEach, Outcome, Shards};
+use super::scope::{Named, leaf_schema};
 use crate::sql::tree::{self, Recurse, walk};
 use crate::topology::{DistributedTable, GroupId};
 
@@ -35,11 +35,8 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
         Node::IndexStmt(s) => {
             Some(create_index(s, cx).map_or(Ddl::Alone, |e| Ddl::Either(e.into())))
         }
-        Node::DropStmt(d)
-            if matches!(d.remove_type, ObjectType::OBJECT_TABLE | ObjectType::OBJECT_POLICY) =>
-        {
-            Some(Ddl::Alone)
-        }
+        Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_TABLE => Some(drop_tables(d, cx)),
+        Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_POLICY => Some(Ddl::Alone),
         _ => None,
     }
 }
@@ -50,7 +47,7 @@ fn stay(groups: Vec<GroupId>, cx: Context<'_>) -> OnEach {
         texts: vec![String::from_utf8_lossy(cx.own_text()).into_owned()],
         own: 0,
         shards: Shards::Stay(groups.into()),
-        settles: None,
+        outcome: Outcome::Same,
     }
 }
 
@@ -59,7 +56,7 @@ impl OnEach {
     fn settled(mut self, table: &DistributedTable) -> Self {
         let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
         self.texts.push(format!("SELECT * FROM pgshunt.settle({})", literal(&name)));
-        self.settles = Some((table.id, table.group));
+        self.outcome = Outcome::Changed(table.id, table.group);
         self
     }
 }
@@ -113,6 +110,78 @@ fn create_index(s: &nodes::IndexStmt, cx: Context<'_>) -> Option<OnEach> {
     let text = with_only(relation, cx).filter(|_| alike)?;
     let each = OnEach { texts: vec![text], ..stay(vec![table.group], cx) };
     Some(each.settled(&table))
+}
+
+fn drop_tables(d: &nodes::DropStmt, cx: Context<'_>) -> Ddl {
+    let table = |n: Node<'_>| {
+        let parts: Vec<&str> = n.as_node_list()?.iter().map(Node::as_str).collect::<Option<_>>()?;
+        let named = match parts[..] {
+            [name] => cx.names.look_up_name(None, name),
+            [schema, name] => cx.names.look_up_name(Some(schema), name),
+            _ => return None,
+        };
+        match named {
+            Named::Distributed(table) => Some(table),
+            _ => None,
+        }
+    };
+    let Some(tables) = d.objects().iter().map(table).collect::<Option<Vec<_>>>() else {
+        return Ddl::Alone;
+    };
+    let outcome = Outcome::Dropped(tables.iter().map(|t| t.id).collect());
+    Ddl::Either(OnEach { outcome, ..stay(groups(&tables), cx) }.into())
+}
+
+/// How CREATE TABLE .. PARTITION BY HASH is carried out.
+pub fn create_table(s: &nodes::CreateStmt, cx: Context<'_>) -> Ddl {
+    match create_within(s, cx) {
+        Some(each) => Ddl::Either(each.into()),
+        None => Ddl::Alone,
+    }
+}
+
+fn create_within(s: &nodes::CreateStmt, cx: Context<'_>) -> Option<OnEach> {
+    let relation = s.relation().filter(|r| r.relpersistence as u8 == b'p')?;
+    let plain = s.partbound().is_none()
+        && s.inh_relations().is_empty()
+        && s.of_typename().is_none()
+        && s.tablespacename().is_none();
+    let ours = |s: &str| s == "pgshunt" || leaf_schema(s).is_some();
+    if !plain || cx.names.temporary || relation.schemaname().is_some_and(ours) {
+        return None;
+    }
+    let fits = |c: Node<'_>| {
+        let Node::Constraint(c) = c else { return false };
+        c.contype != ConstrType::CONSTR_FOREIGN
+            && c.indexspace().is_none()
+            && reads_alike(c.raw_expr())
+            && !draws(c.raw_expr())
+    };
+    for element in s.table_elts() {
+        match element {
+            Node::ColumnDef(c) if c.constraints().iter().all(fits) => {}
+            Node::Constraint(_) if fits(element) => {}
+            _ => return None,
+        }
+    }
+    let name = relation.relname()?;
+    let name = match relation.schemaname() {
+        Some(schema) => format!("{}.{}", ident(schema), ident(name)),
+        None => ident(name),
+    };
+    let mut each = stay(Vec::new(), cx);
+    each.texts.push(format!("SELECT * FROM pgshunt.settle({})", literal(&name)));
+    each.outcome =
+        Outcome::Made { shards: format!("SELECT pgshunt.make_shards({})", literal(&name)) };
+    Some(each)
+}
+
+/// It draws from a sequence that it names, which the other nodes may not have.
+fn draws(expression: Node<'_>) -> bool {
+    !all_of(expression, |n| match n {
+        Node::FuncCall(f) => name_of(f).is_none_or(|(_, name)| name != "nextval"),
+        _ => true,
+    })
 }
 
 /// How an index of a distributed table is dropped, if that is what the statement does.

@@ -125,8 +125,22 @@ pub struct OnEach {
     pub texts: Vec<String>,
     pub own: usize,
     pub shards: Shards,
-    /// The table that is looked at behind it: what it is now the last of the texts tells.
-    pub settles: Option<(TableId, GroupId)>,
+    pub outcome: Outcome,
+}
+
+/// What a DDL statement does to distributed tables, as far as others go by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// None becomes another one.
+    Same,
+    /// One is changed: the last of the texts tells what it is now.
+    Changed(TableId, GroupId),
+    /// One is made, on the home node first: the last of the texts tells what it is. It gets its shards by
+    /// this statement.
+    Made {
+        shards: String,
+    },
+    Dropped(Box<[TableId]>),
 }
 
 /// What a DDL statement asks of the shards of its tables.

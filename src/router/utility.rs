@@ -11,7 +11,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::context::{Context, is_temporary, refused};
 use super::plan::{Control, Ddl, Kind, PREPARE, Traces};
 use super::reading::{changes_reading, reads_alike};
-use super::{everywhere, hidden, rights, traces};
+use super::{ddl, everywhere, hidden, rights, traces};
 use crate::topology::leaf_schema;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -292,7 +292,7 @@ fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     match node {
         Node::CreateStmt(c) if c.relation().is_some_and(is_temporary) => None,
         Node::CreateStmt(c) if is_hashed(c) && !cx.names.schema.is_plain() => {
-            Some(Kind::Ddl(Ddl::Alone))
+            Some(Kind::Ddl(ddl::create_table(c, cx)))
         }
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => Some(drop_schema(d, cx)),
         _ => everywhere::place(node, cx),

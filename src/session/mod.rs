@@ -40,6 +40,7 @@ mod function_call;
 mod link;
 mod listening;
 mod luggage;
+mod making;
 mod moments;
 mod names;
 mod opening;
@@ -79,7 +80,7 @@ use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::analysis::{Analysed, Order};
 use crate::router::plan::{Control, Kind, Plan};
-use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId};
+use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId, TableId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
@@ -155,8 +156,9 @@ pub enum Need {
     Turn(NodeId),
     /// DDL that changes all nodes, carried out outside of the session: then [`Session::ddl_done`].
     Ddl(Box<Ddl>),
-    /// The shards of these groups must not move until the transaction has ended: then [`Session::stays`].
-    Stay(Vec<GroupId>),
+    /// The shards of these groups must not move until the transaction has ended, in which these tables may be
+    /// dropped: then [`Session::stays`].
+    Stay(Vec<GroupId>, Vec<TableId>),
     /// What the last transaction has changed must be what everybody goes by: then [`Session::published`].
     Publish,
     /// The shared connection must listen to these: then [`Session::listening`].
@@ -399,8 +401,11 @@ impl Session {
         if self.publishes() && header.tag != b'X' {
             return Ok(Flow::Wait(Need::Publish));
         }
+        let starts = self.takes_start();
         let Some((routes, mut planner)) = self.take_changed(env) else {
-            return self.take(header, body, env, io);
+            let flow = self.take(header, body, env, io)?;
+            self.started(starts && matches!(flow, Flow::Wait(_)));
+            return Ok(flow);
         };
         let mut env = Env {
             routes: &routes,

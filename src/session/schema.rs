@@ -13,21 +13,35 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::link::Done;
+use super::making::{Making, Next};
 use super::spread::{How, Request, Spread};
 use super::told::{self, Told};
 use super::{Env, Io, Need, Session};
 use crate::router::Planner;
-use crate::router::plan::{Control, Ddl, Effect, Kind, OnEach, Plan, Shards};
-use crate::topology::{ChangedTable, GroupId, NodeId, RoutingTable, TableId};
+use crate::router::plan::{Control, Ddl, Effect, Kind, OnEach, Outcome, Plan, Shards};
+use crate::topology::{ChangedTable, GroupId, NewTable, NodeId, RoutingTable, TableId};
 use crate::wire::backend::{self, Report, Status};
 
-type Tables = BTreeMap<TableId, ChangedTable>;
+type Tables = BTreeMap<TableId, Option<ChangedTable>>;
+
+fn dropped(outcome: &Outcome) -> &[TableId] {
+    match outcome {
+        Outcome::Dropped(tables) => tables,
+        _ => &[],
+    }
+}
 
 /// What the open transaction has done to what is on all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
+    /// Its statement, outside of a block, is about to begin.
+    starts: bool,
+    /// Something is held for it: other DDL of pgshunt's waits for its end.
+    held: bool,
     /// The groups whose shards do not move until its end.
     stay: Vec<GroupId>,
+    /// Tables that it may have dropped.
+    drops: Vec<TableId>,
     /// Why they cannot be kept, for the message that has asked for it.
     refused: Option<Report>,
     tables: Tables,
@@ -42,10 +56,14 @@ pub(super) struct Changes {
 }
 
 impl Session {
-    /// How the statement is carried out within the open transaction, if it is DDL and there is one.
+    /// How each node carries the statement out, if it is DDL within a transaction, or can be nothing else.
     pub(super) fn within_block<'p>(&self, plan: &'p Plan) -> Option<&'p OnEach> {
         match &plan.kind {
             Kind::Ddl(ddl) if self.status == Status::Transaction => ddl.each(),
+            // In a block of pgshunt's own.
+            Kind::Ddl(Ddl::Each(each)) if self.status == Status::Idle => {
+                matches!(each.shards, Shards::Stay(_)).then_some(each)
+            }
             _ => None,
         }
     }
@@ -67,11 +85,6 @@ impl Session {
                     let message = "LOCK TABLE can only be used in transaction blocks";
                     Err(Report::error("25P01", message))
                 }
-                Kind::Ddl(Ddl::Each(_)) => Err(Report::error(
-                    "0A000",
-                    "this statement on a distributed table must be in a transaction block",
-                )
-                .hint("Send BEGIN before it, and COMMIT behind it.")),
                 _ => Ok(None),
             },
             Status::Failed => Err(super::several::aborted()),
@@ -101,8 +114,12 @@ impl Session {
                     return Err(Ok(Need::Quiet));
                 }
                 let known = |g: &GroupId| env.routes.group(*g).is_some();
-                if !groups.iter().all(|g| changes.stay.contains(g) || !known(g)) {
-                    return Err(Ok(Need::Stay(groups.to_vec())));
+                let held = changes.held
+                    && groups.iter().all(|g| changes.stay.contains(g) || !known(g))
+                    && dropped(&each.outcome).iter().all(|t| changes.drops.contains(t));
+                if !held {
+                    let drops = dropped(&each.outcome).to_vec();
+                    return Err(Ok(Need::Stay(groups.to_vec(), drops)));
                 }
                 None
             }
@@ -118,29 +135,77 @@ impl Session {
         let mut nodes: Vec<NodeId> = env.routes.nodes().map(|n| n.id).collect();
         // What all would refuse is told by the home node.
         nodes.sort_by_key(|n| *n != env.routes.home().id);
+        let others = match each.outcome {
+            Outcome::Made { .. } => nodes.split_off(1),
+            _ => Vec::new(),
+        };
         let mut spread = Spread::new(nodes, request, How::Same(Vec::new()));
         spread.effect = if group.is_some() { Effect::Locks } else { Effect::Unknown };
-        spread.settles = each.settles;
+        spread.making = Some(Box::new(Making::new(each.outcome.clone(), others)));
         spread.first_alone = true;
         Ok((group, spread))
     }
 
     /// No shard of these groups moves from here to the transaction's end.
-    pub fn stays(&mut self, groups: Vec<GroupId>) {
-        self.changes.get_or_insert_default().stay.extend(groups);
+    pub fn stays(&mut self, groups: Vec<GroupId>, drops: Vec<TableId>) {
+        let changes = self.changes.get_or_insert_default();
+        changes.held = true;
+        changes.starts = self.status == Status::Idle;
+        changes.stay.extend(groups);
+        changes.drops.extend(drops);
     }
 
     /// The shards cannot be kept where they are; the message that has asked for it is given again.
     pub fn cannot_stay(&mut self, report: Report) {
-        self.changes.get_or_insert_default().refused = Some(report);
+        let changes = self.changes.get_or_insert_default();
+        changes.refused = Some(report);
+        changes.starts = self.status == Status::Idle;
     }
 
-    /// A table is now what the home node has told of it.
-    pub(super) fn settled(&mut self, (table, group): (TableId, GroupId), told: &[Told]) {
+    /// The statement has been carried out: what its tables are now, by what the home node has told.
+    pub(super) fn settled(&mut self, outcome: &Outcome, told: &[Told]) {
         let changes = self.changes.get_or_insert_default();
-        if let Some(changed) = told::table(group, told) {
-            changes.tables.insert(table, changed);
-            changes.routes = None;
+        match outcome {
+            Outcome::Changed(table, group) => {
+                let Some(changed) = told::table(*group, told) else { return };
+                changes.tables.insert(*table, Some(changed));
+            }
+            Outcome::Dropped(tables) => {
+                changes.tables.extend(tables.iter().map(|t| (*t, None)));
+            }
+            Outcome::Same | Outcome::Made { .. } => return,
+        }
+        changes.routes = None;
+    }
+
+    /// A table that has been made on the home node, and waits for [`Session::announced`].
+    pub fn announces(&self) -> Option<NewTable> {
+        self.changes.as_ref()?;
+        self.spread.as_ref()?.making.as_ref()?.announces()
+    }
+
+    /// The table has an entry in the catalog, and its shards are known to all nodes; `None`: it is none
+    /// that is new.
+    pub fn announced(
+        &mut self,
+        outcome: Result<Option<(TableId, GroupId)>, Report>,
+        io: &mut Io<'_>,
+    ) {
+        let Some(spread) = &mut self.spread else { return };
+        match outcome {
+            Ok(Some(table)) => {
+                spread.announced(table);
+                self.stays(vec![table.1], Vec::new());
+                self.carry_on(io);
+            }
+            Ok(None) => self.conclude(io),
+            Err(report) => {
+                self.tell(&report, io);
+                if let Some(spread) = &mut self.spread {
+                    spread.failed = true;
+                }
+                self.conclude(io);
+            }
         }
     }
 
@@ -166,6 +231,19 @@ impl Session {
                 changes.routes = None;
             }
             _ => {}
+        }
+    }
+
+    /// A message is taken: whether it is the one that a transaction of its own starts with.
+    pub(super) fn takes_start(&mut self) -> bool {
+        self.changes.as_mut().is_some_and(|c| std::mem::take(&mut c.starts))
+    }
+
+    /// It has to wait once more, or is carried out, or refused.
+    pub(super) fn started(&mut self, waits: bool) {
+        let waits = waits && self.status == Status::Idle && self.spread.is_none();
+        if let Some(changes) = &mut self.changes {
+            changes.starts = waits;
         }
     }
 
@@ -196,7 +274,8 @@ impl Session {
 
     /// A transaction that has changed what is on all nodes has ended, and it is not published yet.
     pub fn publishes(&self) -> bool {
-        self.changes.is_some() && self.status == Status::Idle && self.spread.is_none()
+        let starts = self.changes.as_ref().is_none_or(|c| c.starts);
+        !starts && self.status == Status::Idle && self.spread.is_none()
     }
 
     /// What it has changed is what everybody goes by.
@@ -206,5 +285,32 @@ impl Session {
             self.hand_over_mail(io);
             backend::put_ready(io.client, self.status);
         }
+    }
+}
+
+impl Spread {
+    /// All have carried it out: whether there is more to come. Then it is prepared.
+    pub(super) fn makes_on(&mut self) -> bool {
+        let failed = self.failed;
+        match self.making.as_mut().filter(|_| !failed).map_or(Next::Nothing, |m| m.next()) {
+            Next::Nothing => false,
+            Next::Waits => true,
+            Next::Runs(nodes, sql) => {
+                if let Request::Text { text, controls, .. } = &mut self.request {
+                    *text = sql.clone().into_bytes();
+                    *controls = Some(vec![Done { control: Control::None, sql, ours: true }]);
+                }
+                self.starts_over(nodes);
+                true
+            }
+        }
+    }
+
+    /// The table that it has made is announced: the others make it too.
+    fn announced(&mut self, table: (TableId, GroupId)) {
+        let first = self.nodes().to_vec();
+        let Some(making) = &mut self.making else { return };
+        let others = making.announced(table, &first);
+        self.starts_over(others);
     }
 }

@@ -195,7 +195,7 @@ impl Session {
         if let Some(report) = self.refuses_snapshot().filter(|_| spread.writes()) {
             return Err(report);
         }
-        let nodes: Vec<NodeId> = spread.nodes().to_vec();
+        let nodes: Vec<NodeId> = spread.participants().collect();
         if let Some(need) = self.ensure_all(group, &nodes, env, io)? {
             return Ok(Some(need));
         }

@@ -21,12 +21,13 @@ use std::sync::Arc;
 
 use super::block::OwnBlock;
 use super::link::{Done, Expect, Fate, Reply};
+use super::making::Making;
 use super::told::Told;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
 use crate::router::plan::{Effect, Plan};
-use crate::topology::{GroupId, NodeId, TableId};
+use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
 
@@ -76,9 +77,8 @@ pub(super) struct Spread {
     pub first_alone: bool,
     /// The most that it may do on each node.
     pub effect: Effect,
-    /// The table that is looked at behind it, and what the home node has told of it.
-    pub settles: Option<(TableId, GroupId)>,
-    told: Vec<Told>,
+    /// It is DDL: what it does to distributed tables.
+    pub making: Option<Box<Making>>,
     /// Answers to the client's messages before the statement's own, for the first error not to repeat.
     pub answered: usize,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
@@ -112,8 +112,7 @@ impl Spread {
             step: Step::ToSay,
             first_alone: false,
             effect: Effect::Reads,
-            settles: None,
-            told: Vec::new(),
+            making: None,
             answered: 0,
             hide_parse: false,
             hide_describe: false,
@@ -125,6 +124,18 @@ impl Spread {
             in_block: false,
             notified: false,
         }
+    }
+
+    /// All that it needs, sooner or later.
+    pub fn participants(&self) -> impl Iterator<Item = NodeId> {
+        let others = self.making.iter().flat_map(|m| &m.others);
+        self.nodes.iter().chain(others).copied()
+    }
+
+    /// What is sent goes to these, from the first on.
+    pub fn starts_over(&mut self, nodes: Vec<NodeId>) {
+        self.nodes = nodes;
+        (self.said, self.heard, self.first_alone) = (0, 0, false);
     }
 
     pub fn nodes(&self) -> &[NodeId] {
@@ -194,7 +205,7 @@ impl Spread {
     /// A row comes that must be looked at.
     pub fn folds(&self) -> bool {
         let ends = matches!(self.request, Request::Ending { .. });
-        let told = self.settles.is_some() && self.heard == 0;
+        let told = self.making.as_ref().is_some_and(|m| m.listens(self.heard));
         ends || told || !self.failed && matches!(&self.how, How::Merged(a) if a.folds())
     }
 
@@ -204,7 +215,10 @@ impl Spread {
             How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
             How::Same(_) if tag == b'D' => !self.failed && self.heard == 0,
             // All say the same.
-            How::Same(_) => tag == b'N' && self.heard == 0,
+            How::Same(_) => {
+                let listens = self.making.as_ref().is_none_or(|m| m.listens(self.heard));
+                tag == b'N' && self.heard == 0 && listens
+            }
             How::Merged(_) | How::Nothing => tag == b'N',
         }
     }
@@ -220,8 +234,8 @@ impl Session {
             self.open_own_block();
         }
         // Those of another placement, and of what was refused.
-        let nodes = &spread.nodes;
-        let unused = |l: &&mut super::Link| !l.started && !nodes.contains(&l.node);
+        let needs = |node| spread.participants().any(|n| n == node);
+        let unused = |l: &&mut super::Link| !l.started && !needs(l.node);
         self.link.iter_mut().chain(&mut self.resting).filter(unused).for_each(|l| l.let_go = true);
         io.client.append(&mut spread.before);
         self.spread = Some(Box::new(spread));
@@ -243,7 +257,7 @@ impl Session {
                 spread.step = Step::Said;
                 let text = commit.sql().into_bytes();
                 let decides = commit.next().is_some_and(|(_, act)| act == Act::Decide);
-                crate::failpoint::hit(failpoint(commit));
+                crate::failpoint::hit(commit.failpoint());
                 let controls = controls.clone().filter(|_| decides);
                 Request::Text { plan: plan.clone(), text, controls }
             }
@@ -325,7 +339,8 @@ impl Session {
             }
             (b'D', How::Merged(answer)) => answer.row(body),
             (b'D', How::Same(_)) => {
-                spread.told.extend(Told::of_row(body));
+                let told = spread.making.as_mut().map(|m| &mut m.told);
+                told.into_iter().for_each(|told| told.extend(Told::of_row(body)));
                 Ok(())
             }
             (b'C', How::Merged(answer)) => {
@@ -467,7 +482,7 @@ impl Session {
 
     /// What comes next, which may be for the participant in hand.
     pub(super) fn carry_on(&mut self, io: &mut Io<'_>) {
-        match self.spread.as_ref().is_some_and(|s| s.is_over()) {
+        match self.spread.as_mut().is_some_and(|s| s.is_over() && !s.makes_on()) {
             true => self.conclude(io),
             false => self.go_on(io),
         }
@@ -514,7 +529,7 @@ impl Session {
     }
 
     /// All have been heard: what is left of the answer, and the state that the session is in now.
-    fn conclude(&mut self, io: &mut Io<'_>) {
+    pub(super) fn conclude(&mut self, io: &mut Io<'_>) {
         let Some(mut spread) = self.spread.take() else { return };
         let ended = matches!(spread.request, Request::Ending { .. });
         let text = matches!(spread.request, Request::Text { .. });
@@ -533,8 +548,8 @@ impl Session {
             io.client.extend_from_slice(&spread.behind);
             self.pending.clear();
             self.pending_bytes = 0;
-            if let Some(table) = spread.settles {
-                self.settled(table, &spread.told);
+            if let Some(making) = &spread.making {
+                self.settled(&making.outcome(), &making.told);
             }
         }
         if let Request::Ending { commit, .. } = &spread.request {
@@ -579,18 +594,4 @@ impl Session {
 fn as_number(body: &[u8]) -> Option<u64> {
     let row = backend::data_row(body)?;
     std::str::from_utf8(row.first().copied()??).ok()?.parse().ok()
-}
-
-/// Where a test stops the process, or kills it: before this act.
-fn failpoint(commit: &Commit) -> &'static str {
-    match commit.next().map(|(_, act)| act) {
-        Some(Act::Ask) => "commit:ask",
-        Some(Act::Prepare) => "commit:prepare",
-        Some(Act::Decide) => "commit:decide",
-        Some(Act::CommitPrepared) => "commit:commit_prepared",
-        Some(Act::Leave) => "commit:leave",
-        Some(Act::RollBack) => "commit:roll_back",
-        Some(Act::RollBackPrepared) => "commit:roll_back_prepared",
-        None => "commit:over",
-    }
 }

@@ -1,12 +1,13 @@
 //! What `pgshunt.settle` tells of a table, row by row.
 
-use crate::topology::{ChangedTable, ColumnRow, GroupId};
+use crate::topology::{ChangedTable, ColumnRow, GroupId, NewTable};
 use crate::wire::backend;
 
 /// A part of a table, as `pgshunt.settle` tells it.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
-    /// `n`: its schema, `t`: its name, `c`: a column, `k`: a distribution column, `i`: an index, `s`: a sequence.
+    /// `n`: its schema, `t`: its name, `o`: its owner, `c`: a column, `k`: a distribution column, `i`: an index,
+    /// `s`: a sequence, `g`: others have rights on it, `h`: the session's `pgshunt.shard_count`.
     kind: u8,
     name: String,
     type_oid: u32,
@@ -25,17 +26,37 @@ impl Told {
     }
 }
 
+fn all(told: &[Told], kind: u8) -> impl Iterator<Item = String> {
+    told.iter().filter(move |t| t.kind == kind).map(|t| t.name.clone())
+}
+
+fn columns(told: &[Told]) -> Vec<ColumnRow> {
+    let column = |t: &Told| ColumnRow { name: t.name.clone(), type_oid: t.type_oid };
+    told.iter().filter(|t| t.kind == b'c').map(column).collect()
+}
+
 /// The table that is told, if it is there.
 pub(super) fn table(group: GroupId, told: &[Told]) -> Option<ChangedTable> {
-    let all = |kind: u8| told.iter().filter(move |t| t.kind == kind).map(|t| t.name.clone());
-    let column = |t: &Told| ColumnRow { name: t.name.clone(), type_oid: t.type_oid };
     Some(ChangedTable {
         group,
-        schema: all(b'n').next()?,
-        name: all(b't').next()?,
-        key_columns: all(b'k').collect(),
-        columns: told.iter().filter(|t| t.kind == b'c').map(column).collect(),
-        indexes: all(b'i').collect(),
-        sequences: all(b's').collect(),
+        schema: all(told, b'n').next()?,
+        name: all(told, b't').next()?,
+        key_columns: all(told, b'k').collect(),
+        columns: columns(told),
+        indexes: all(told, b'i').collect(),
+        sequences: all(told, b's').collect(),
+    })
+}
+
+/// The same of one that has just been made.
+pub(super) fn new_table(told: &[Told]) -> Option<NewTable> {
+    Some(NewTable {
+        schema: all(told, b'n').next()?,
+        name: all(told, b't').next()?,
+        owner: all(told, b'o').next()?,
+        key_columns: all(told, b'k').collect(),
+        columns: columns(told),
+        shard_count: all(told, b'h').next(),
+        is_granted: all(told, b'g').next().is_some(),
     })
 }

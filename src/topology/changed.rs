@@ -20,15 +20,33 @@ pub struct ChangedTable {
     pub sequences: Vec<String>,
 }
 
+/// A distributed table that a transaction has made on the home node, and that has no shards yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTable {
+    pub schema: String,
+    pub name: String,
+    pub owner: String,
+    pub key_columns: Vec<String>,
+    pub columns: Vec<ColumnRow>,
+    /// `pgshunt.shard_count`, if the session has set it.
+    pub shard_count: Option<String>,
+    /// Others have rights on it, by its owner's default privileges.
+    pub is_granted: bool,
+}
+
 impl RoutingTable {
-    /// This table with these in place of those of the same id. Names that have gone are kept: a statement
-    /// that uses one is refused by all nodes.
+    /// This table with these in place of those of the same id, and without those that are `None`. Names of
+    /// indexes that have gone are kept: a statement that uses one is refused by all nodes.
     #[must_use]
-    pub fn with_changed(&self, changed: &BTreeMap<TableId, ChangedTable>) -> Self {
+    pub fn with_changed(&self, changed: &BTreeMap<TableId, Option<ChangedTable>>) -> Self {
         let mut facts = self.schema().facts().clone();
         let mut indexes = facts.around.indexes.to_vec();
         let mut sequences = facts.around.sequences.to_vec();
-        for (&id, t) in changed {
+        for (&id, changed) in changed {
+            let Some(t) = changed else {
+                facts.tables.remove(&id);
+                continue;
+            };
             let table = DistributedTable {
                 id,
                 group: t.group,

@@ -18,7 +18,7 @@ mod schema;
 pub const FENCE_SQLSTATE: &str = "PS001";
 
 pub use around::Around;
-pub use changed::ChangedTable;
+pub use changed::{ChangedTable, NewTable};
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, Touch, leaf_schema};
 pub use routes::Routes;
 pub use routing_table::{

@@ -2,6 +2,8 @@
 //! pooled connections, the gate, and what the shell (`client::relay`) does for a session. Nothing
 //! of it does IO.
 
+mod schema;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
@@ -344,12 +346,10 @@ impl World {
         if self.hears() {
             return true;
         }
-        let session = &self.client().session;
-        if matches!(need, Some(Need::Publish)) || need.is_none() && session.publishes() {
-            self.say("published");
-            self.with_session(|session, _, io| session.published(io));
+        if self.meets_ddl(&need) {
             return true;
         }
+        let session = &self.client().session;
         if matches!(need, Some(Need::Fence)) || need.is_none() && session.waits_for_fence() {
             self.fence();
             return true;
@@ -372,11 +372,6 @@ impl World {
                 }
                 None
             }
-            Some(Need::Stay(groups)) => {
-                self.say(&format!("the shards of {groups:?} stay"));
-                self.client().session.stays(groups);
-                return true;
-            }
             Some(Need::Listen(channels)) => {
                 self.say(&format!("listens to {}", channels.join(" ")));
                 self.client().session.listening(channels);
@@ -386,7 +381,7 @@ impl World {
                 self.client().session.analysed(order.carry_out());
                 return true;
             }
-            Some(Need::Publish | Need::Fence) => None,
+            Some(Need::Stay(..) | Need::Publish | Need::Fence) => None,
             Some(Need::Gate) => Some("held by the gate"),
             Some(Need::Quiet) => Some(QUIET),
             None => None,

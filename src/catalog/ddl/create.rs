@@ -11,11 +11,11 @@ use super::objects;
 use super::roles::copy_all;
 use super::statement::Name;
 use super::trust::Needs;
-use super::{DdlError, Everywhere, Notice, Peer, Sequence, Shape, Who, no_move, shape};
+use super::{DdlError, Everywhere, Notice, Peer, Sequence, Shape, no_move, shape};
 use crate::catalog::raise_epoch;
 use crate::catalog::reserved::must_be_ours;
 use crate::hash::KeyType;
-use crate::topology::{GroupId, NodeId, RoutingTable};
+use crate::topology::{GroupId, NewTable, NodeId, RoutingTable, TableId};
 
 /// A shard is a schema on a node and a leaf per table; more of them than this is a mistake.
 const MOST_SHARDS: u32 = 4096;
@@ -23,11 +23,11 @@ const MOST_SHARDS: u32 = 4096;
 const SEQUENCE_STRIDE: i64 = 32;
 
 /// A shard and the node that serves it.
-struct Placed {
-    id: i32,
-    modulus: u32,
-    remainder: u32,
-    node: NodeId,
+pub(super) struct Placed {
+    pub id: i32,
+    pub modulus: u32,
+    pub remainder: u32,
+    pub node: NodeId,
 }
 
 pub(super) async fn table(
@@ -51,12 +51,12 @@ pub(super) async fn table(
     let (home, oid) = (&all.home, made.oid);
 
     let shape = Shape::read(&*home.client, oid).await?;
-    let warning = stands_alone(&home.client, who, &shape).await?;
+    let warning = stands_alone(&home.client, &who.role, (&shape.schema, &shape.name)).await?;
     let key_types = shape.key_types()?;
     let needs = Needs::of(&home.client, who, oid).await?;
     needs.check_elsewhere(&all).await?;
     let epoch = raise_epoch(&*home.client).await?;
-    let shard_count = shard_count(&home.client, who).await?;
+    let shard_count = shard_count(&home.client, who.shard_count.as_deref()).await?;
     let group = match find_group(&home.client, &key_types, shard_count, &shape.name).await? {
         Some(group) => {
             no_move(home, group, "UPDATE").await?;
@@ -64,21 +64,16 @@ pub(super) async fn table(
         }
         None => make_group(&home.client, &key_types, shard_count, &all.routes, epoch.0).await?,
     };
-    home.client
-        .execute(
-            "INSERT INTO pgshunt.tables \
-             (group_id, schema_name, table_name, key_columns, column_names, column_types) \
-             VALUES ($1, $2, $3, $4, $5, $6)",
-            &[
-                &group.0,
-                &shape.schema,
-                &shape.name,
-                &shape.key_columns(),
-                &shape.column_names,
-                &shape.column_types,
-            ],
-        )
-        .await?;
+    let new = NewTable {
+        schema: shape.schema.clone(),
+        name: shape.name.clone(),
+        owner: who.role.clone(),
+        key_columns: shape.key_columns(),
+        columns: shape.column_rows(),
+        shard_count: None,
+        is_granted: false,
+    };
+    insert(&home.client, group, &new).await?;
 
     // At home the table is there already, with its sequences as declared.
     let stride = stride(&home.client).await?;
@@ -137,20 +132,23 @@ pub(in crate::catalog) async fn parent(
 /// Refuses a table whose name means something else to everybody, or that a function of the client's or of a
 /// superuser's names: it would read one node's part. Of another role's function there is a warning: what
 /// others write does not keep the client from its tables.
-async fn stands_alone(home: &Client, who: &Who, shape: &Shape) -> Result<Option<Notice>, DdlError> {
+pub(super) async fn stands_alone(
+    home: &Client,
+    role: &str,
+    (schema, name): (&str, &str),
+) -> Result<Option<Notice>, DdlError> {
     const SYSTEM: &str = "\
         SELECT FROM pg_class WHERE relname = $1::text::name AND relnamespace = 'pg_catalog'::regnamespace";
     const FUNCTION: &str = "\
         SELECT p.oid::regprocedure::text, r.rolsuper OR r.rolname::text = $3 AS refused \
         FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang JOIN pg_roles r ON r.oid = p.proowner \
-        WHERE p.pronamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace) \
+        WHERE p.pronamespace::regnamespace::text NOT IN ('pg_catalog', 'information_schema', 'pgshunt') \
           AND l.lanname NOT IN ('c', 'internal') \
           AND p.prosrc ~* CASE WHEN lower($4) = ANY (p.proargnames) THEN $2 ELSE $1 END \
         ORDER BY refused DESC LIMIT 1";
-    if home.query_opt(SYSTEM, &[&shape.name]).await?.is_some() {
+    if home.query_opt(SYSTEM, &[&name]).await?.is_some() {
         return Err(DdlError::unsupported(format!(
-            "\"{}\" is the name of one of PostgreSQL's own tables",
-            shape.name
+            "\"{name}\" is the name of one of PostgreSQL's own tables"
         ))
         .hint("Choose another name."));
     }
@@ -159,7 +157,7 @@ async fn stands_alone(home: &Client, who: &Who, shape: &Shape) -> Result<Option<
         let plain = |c: char| c.is_alphanumeric() || c == '_';
         name.chars().map(|c| if plain(c) { c.to_string() } else { format!("\\{c}") }).collect()
     };
-    let (schema, name) = (escaped(&shape.schema), escaped(&shape.name));
+    let (called, schema, name) = (name, escaped(schema), escaped(name));
     let ends = "([^[:alnum:]_$]|$)";
     // Its name alone, or behind that of its schema, but not behind any other.
     let word = format!(
@@ -167,13 +165,11 @@ async fn stands_alone(home: &Client, who: &Who, shape: &Shape) -> Result<Option<
     );
     let place = "\\m(from|join|into|update|table|only|using|truncate|lock|copy)\\s+";
     let table = format!("{place}\"?({schema}\"?\\s*\\.\\s*\"?)?{name}{ends}");
-    let found = home.query_opt(FUNCTION, &[&word, &table, &who.role, &shape.name]).await?;
+    let found = home.query_opt(FUNCTION, &[&word, &table, &role, &called]).await?;
     let Some(row) = found else { return Ok(None) };
     let (function, refused): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
-    let message = format!(
-        "function {function} names \"{}\" and would read one node's part of it",
-        shape.name
-    );
+    let message =
+        format!("function {function} names \"{called}\" and would read one node's part of it");
     if refused {
         return Err(DdlError::unsupported(message)
             .hint("Drop the function, or choose another name for the table."));
@@ -200,9 +196,10 @@ async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), Ddl
     shape::name_leaf_indexes(peer, &shape.schema, &shape.name).await
 }
 
-async fn shard_count(home: &Client, who: &Who) -> Result<u32, DdlError> {
-    let text = match &who.shard_count {
-        Some(text) => text.clone(),
+/// `said`: by the session.
+pub(super) async fn shard_count(home: &Client, said: Option<&str>) -> Result<u32, DdlError> {
+    let text = match said {
+        Some(text) => text.to_owned(),
         None => setting(home, "shard_count").await?.unwrap_or_else(|| "16".into()),
     };
     text.trim().parse().ok().filter(|n| (1..=MOST_SHARDS).contains(n)).ok_or_else(|| {
@@ -222,9 +219,28 @@ async fn setting(home: &Client, name: &str) -> Result<Option<String>, DdlError> 
     Ok(row.map(|r| r.try_get(0)).transpose()?)
 }
 
+/// Gives the table its entry. One of a table of this name that has gone is none any more.
+pub(super) async fn insert(
+    home: &Client,
+    group: GroupId,
+    new: &NewTable,
+) -> Result<TableId, DdlError> {
+    let (names, types): (Vec<&str>, Vec<u32>) =
+        new.columns.iter().map(|c| (c.name.as_str(), c.type_oid)).unzip();
+    let row = home
+        .query_one(
+            "INSERT INTO pgshunt.tables \
+             (group_id, schema_name, table_name, key_columns, column_names, column_types) \
+             VALUES ($1, $2, $3, $4, $5, $6) RETURNING table_id",
+            &[&group.0, &new.schema, &new.name, &new.key_columns, &names, &types],
+        )
+        .await?;
+    Ok(TableId(row.try_get(0)?))
+}
+
 /// Tables with the same key types and shard count share a group, so that they can be joined. Not
 /// two of the same name from different schemas: their leaves would have one name, too.
-async fn find_group(
+pub(super) async fn find_group(
     home: &Client,
     key_types: &[KeyType],
     shard_count: u32,
@@ -244,7 +260,7 @@ async fn find_group(
 }
 
 /// A new group, its shards dealt out to the nodes in turn.
-async fn make_group(
+pub(super) async fn make_group(
     home: &Client,
     key_types: &[KeyType],
     shard_count: u32,
@@ -274,7 +290,7 @@ async fn make_group(
     Ok(GroupId(group))
 }
 
-async fn placed(home: &Client, group: GroupId) -> Result<Vec<Placed>, DdlError> {
+pub(super) async fn placed(home: &Client, group: GroupId) -> Result<Vec<Placed>, DdlError> {
     let rows = home
         .query(
             "SELECT s.shard_id, s.modulus, s.remainder, p.node_id \

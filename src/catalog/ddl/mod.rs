@@ -24,6 +24,7 @@ mod access;
 mod access_change;
 mod acting;
 mod alter;
+pub mod announce;
 mod change;
 mod create;
 mod error;
@@ -52,7 +53,7 @@ pub use everywhere::{Everywhere, Peer, Recovered, recover};
 pub(super) use objects::{Which, bring_built_in, bring_database, bring_parameters};
 pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};
-pub use stay::Stay;
+pub use stay::{Stay, forget_lost};
 
 use super::Store;
 use crate::topology::GroupId;

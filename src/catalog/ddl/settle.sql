@@ -2,14 +2,13 @@
 -- what the owner of a distributed table has begun: indexes of the parent alone, of which the shards have none
 -- yet. It refuses a table that needs what a user has written: that would be evaluated with this function's
 -- rights here, and later wherever pgshunt makes the table.
-CREATE OR REPLACE FUNCTION pgshunt.settle(called text)
+CREATE OR REPLACE FUNCTION pgshunt.settle(parent regclass)
 RETURNS TABLE (settled_kind text, settled_name text, settled_type oid) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET default_tablespace = '' SET quote_all_identifiers = off
 SET DateStyle = 'ISO, YMD' SET IntervalStyle = postgres SET TimeZone = 'UTC' SET extra_float_digits = 3
 SET bytea_output = hex SET standard_conforming_strings = on
 AS $settle$
 DECLARE
-    parent regclass := to_regclass(called);
     foreign_to_us text;
     made record;
     leaf record;
@@ -27,6 +26,15 @@ BEGIN
                 DETAIL = 'It is a user''s own, and would be evaluated with pgshunt''s rights.',
                 HINT = 'Use what PostgreSQL comes with, or what belongs to a superuser on all nodes.';
         END IF;
+    END IF;
+    IF EXISTS (SELECT FROM pg_partitioned_table p CROSS JOIN LATERAL
+            unnest(p.partattrs::int2[], p.partclass::oid[], p.partcollation::oid[]) k (attnum, opclass, collation_oid)
+            LEFT JOIN pg_opclass o ON o.oid = k.opclass LEFT JOIN pg_collation l ON l.oid = k.collation_oid
+        WHERE p.partrelid = parent AND (k.attnum = 0 OR NOT o.opcdefault
+            OR o.opcnamespace <> 'pg_catalog'::regnamespace OR NOT coalesce(l.collisdeterministic, true))) THEN
+        RAISE EXCEPTION 'this cannot be a distribution key' USING ERRCODE = '0A000',
+            DETAIL = 'It has an expression, an operator class of its own, or a non-deterministic collation.',
+            HINT = 'Distribute by columns: PARTITION BY HASH (column, ...).';
     END IF;
     FOR made IN
         SELECT x.indexrelid AS index, x.indexrelid::regclass AS name, ic.relname,
@@ -71,6 +79,9 @@ BEGIN
     RETURN QUERY
     SELECT 'n', n.nspname::text, 0::oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = parent
     UNION ALL SELECT 't', relname::text, 0::oid FROM pg_class WHERE oid = parent
+    UNION ALL SELECT 'o', pg_get_userbyid(relowner)::text, 0::oid FROM pg_class WHERE oid = parent
+    UNION ALL SELECT 'g', '', 0::oid FROM pg_class WHERE oid = parent AND relacl IS NOT NULL
+    UNION ALL SELECT 'h', s.said, 0::oid FROM current_setting('pgshunt.shard_count', true) s (said) WHERE s.said <> ''
     UNION ALL (SELECT 'c', attname::text, atttypid FROM pg_attribute
         WHERE attrelid = parent AND attnum > 0 AND NOT attisdropped ORDER BY attnum)
     UNION ALL (SELECT 'k', a.attname::text, 0::oid
@@ -81,4 +92,4 @@ BEGIN
     UNION ALL SELECT 's', s.relname::text, 0::oid FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
         WHERE d.refclassid = 'pg_class'::regclass AND d.classid = d.refclassid AND d.refobjid = parent
             AND d.deptype IN ('a', 'i');
-END $settle$
+END $settle$;

@@ -11,6 +11,7 @@ use tokio_postgres::{GenericClient, Row};
 
 use super::{DdlError, Peer};
 use crate::hash::KeyType;
+use crate::topology::ColumnRow;
 
 /// A sequence owned by a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +255,12 @@ impl Shape {
     pub fn same_columns(&self, other: &Self) -> bool {
         (&self.column_names, &self.column_clauses) == (&other.column_names, &other.column_clauses)
             && self.partition_key == other.partition_key
+    }
+
+    pub fn column_rows(&self) -> Vec<ColumnRow> {
+        let types = self.column_types.iter();
+        let row = |(name, &type_oid): (&String, &u32)| ColumnRow { name: name.clone(), type_oid };
+        self.column_names.iter().zip(types).map(row).collect()
     }
 
     pub fn key_columns(&self) -> Vec<String> {

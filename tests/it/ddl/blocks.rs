@@ -167,6 +167,73 @@ async fn the_transaction_sees_its_own_tables() {
 }
 
 #[tokio::test]
+async fn tables_are_made_and_dropped_with_their_transaction() {
+    let s = Shop::open().await;
+    let other = s.p.client().await;
+    let makes = [
+        "BEGIN",
+        "CREATE TABLE IF NOT EXISTS t (k int) PARTITION BY HASH (k)",
+        "CREATE TABLE orders (tenant bigint, id bigserial, note text, PRIMARY KEY (tenant, id)) \
+         PARTITION BY HASH (tenant)",
+        "CREATE INDEX orders_note ON orders (note)",
+        "INSERT INTO orders (tenant, note) VALUES (1, 'a')",
+        "INSERT INTO orders (tenant, note) VALUES (2, 'b')",
+        "INSERT INTO orders (tenant, note) VALUES (3, 'c')",
+        "INSERT INTO orders (tenant, note) VALUES (4, 'd')",
+        "ALTER TABLE orders ADD COLUMN price int DEFAULT 7",
+    ];
+    let here = "SELECT concat_ws(' ', to_regclass('public.orders'), to_regclass('orders_id_seq'), \
+        (SELECT count(*) FROM pg_prepared_xacts))";
+    let entries = "SELECT count(*) FROM pgshunt.tables";
+    let home = connect(s.p.nodes.nodes[0].port()).await;
+    s.runs(&makes).await;
+    assert_eq!(value::<i64>(&s.alice, "SELECT count(*) FROM orders").await, 4);
+    assert_eq!(value::<i32>(&s.alice, "SELECT price FROM orders WHERE tenant = 3").await, 7);
+    s.runs(&["ROLLBACK"]).await;
+    assert_eq!(s.all_say(here).await, "0");
+    assert_eq!(value::<i64>(&home, entries).await, 1);
+    assert_eq!(s.fails("SELECT FROM orders").await, "42P01");
+
+    s.runs(&makes).await;
+    s.runs(&["COMMIT"]).await;
+    assert_eq!(s.all_say(here).await, "orders orders_id_seq 0");
+    assert_eq!(value::<i64>(&other, "SELECT count(*) FROM orders").await, 4);
+    for tenant in 5..50 {
+        let insert = format!("INSERT INTO orders (tenant) VALUES ({tenant})");
+        other.batch_execute(&insert).await.unwrap();
+    }
+    // No value of the sequence twice, and no right for anybody else.
+    let ids = other.query("SELECT id FROM orders", &[]).await.unwrap();
+    let ids: std::collections::BTreeSet<i64> = ids.iter().map(|r| r.get(0)).collect();
+    assert_eq!(ids.len(), 49);
+    let owners = "SELECT string_agg(DISTINCT pg_get_userbyid(c.relowner) || c.relacl::text, '') IS NULL \
+        AND bool_and(pg_get_userbyid(c.relowner) = 'alice') FROM pg_class c WHERE c.relname = 'orders'";
+    let owners = format!("SELECT ({owners})::text");
+    assert_eq!(s.all_say(&owners).await, "true");
+    let shard = "SELECT min(shard_id) FROM pgshunt.placements JOIN pgshunt.shards USING (shard_id) \
+        WHERE node_id = 1 AND group_id = (SELECT group_id FROM pgshunt.tables WHERE table_name = 'orders')";
+    let shard: i32 = value(&home, shard).await;
+    s.p.console().await.does(&format!("MOVE SHARD {shard} TO node2")).await;
+    wait_for("the move", async || {
+        let state = "SELECT string_agg(state, ' ') FROM pgshunt.moves";
+        (value::<String>(&home, state).await == "soaking").then_some(())
+    })
+    .await;
+    assert_eq!(value::<i64>(&other, "SELECT count(*) FROM orders").await, 49);
+
+    s.runs(&["BEGIN", "DROP TABLE orders"]).await;
+    assert_eq!(s.fails("SELECT FROM orders").await, "42P01");
+    s.runs(&["ROLLBACK"]).await;
+    assert_eq!(value::<i64>(&s.alice, "SELECT count(*) FROM orders").await, 49);
+    s.runs(&["BEGIN", "DROP TABLE t, orders", "CREATE TABLE orders (id int)"]).await;
+    s.runs(&["INSERT INTO orders VALUES (1)", "COMMIT"]).await;
+    assert_eq!(value::<i64>(&other, "SELECT count(*) FROM orders").await, 1);
+    assert_eq!(value::<i64>(&home, entries).await, 0);
+    let left = "SELECT (count(*) FILTER (WHERE relname = 't'))::text FROM pg_class";
+    assert_eq!(s.all_say(left).await, "0");
+}
+
+#[tokio::test]
 async fn an_error_in_the_midst_undoes_it_and_a_savepoint_brings_it_back() {
     let s = Shop::open().await;
     let before = s.shape().await;
@@ -211,6 +278,34 @@ async fn drivers_may_prepare_what_they_send() {
     );
 }
 
+/// What pgshunt does not carry out by itself has a transaction of its own.
+#[tokio::test]
+async fn one_statement_alone_is_a_transaction() {
+    let s = Shop::open().await;
+    s.runs(&[
+        "ALTER TABLE t ALTER COLUMN a TYPE varchar(40), ADD CONSTRAINT c CHECK (k >= 0) NOT VALID",
+    ])
+    .await;
+    let statement = s.alice.prepare("ALTER TABLE t VALIDATE CONSTRAINT c").await.unwrap();
+    s.alice.execute(&statement, &[]).await.unwrap();
+    assert_eq!(s.fails("ALTER TABLE t ADD CHECK (k <> 3)").await, "23514");
+    assert_eq!(s.fails("ALTER TABLE t DROP CONSTRAINT d").await, "42704");
+    s.runs(&[
+        "ALTER TABLE t RENAME CONSTRAINT c TO d",
+        "ALTER TABLE t ALTER COLUMN k SET STATISTICS 10",
+    ])
+    .await;
+    assert_eq!(
+        s.shape().await,
+        "k integer not null, a character varying(40); d CHECK ((k >= 0)), t_pkey PRIMARY KEY (k); t_pkey"
+    );
+    // Nothing is held any more.
+    s.p.console().await.does("MOVE SHARD 1 TO node2").await;
+    s.runs(&["ALTER TABLE t DROP CONSTRAINT d"]).await;
+    assert_eq!(value::<i64>(&s.alice, "SELECT count(*) FROM t").await, 10);
+    s.nothing_prepared().await;
+}
+
 /// What would be computed by each node for itself, and what only pgshunt can do.
 #[tokio::test]
 async fn what_cannot_be_the_same_on_all_nodes_is_refused() {
@@ -230,8 +325,13 @@ async fn what_cannot_be_the_same_on_all_nodes_is_refused() {
         "CREATE INDEX ON t (f(k))",
         "CREATE INDEX CONCURRENTLY ON t (a)",
         "ALTER TABLE t RENAME TO u",
-        "DROP TABLE t",
-        "CREATE TABLE u (k int) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k int, d date DEFAULT 'today') PARTITION BY HASH (k)",
+        "CREATE TABLE u (k int REFERENCES t) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k int DEFAULT nextval('s')) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k int, b int CHECK (f(b) > 0)) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k numeric) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k int) PARTITION BY HASH ((k + 1))",
+        "CREATE TABLE shard_1.u (k int) PARTITION BY HASH (k)",
     ] {
         s.runs(&["BEGIN"]).await;
         assert!(matches!(&*s.fails(text).await, "0A000" | "42883"), "{text}");
@@ -239,6 +339,10 @@ async fn what_cannot_be_the_same_on_all_nodes_is_refused() {
         s.runs(&["ROLLBACK"]).await;
         assert_eq!(s.shape().await, before, "{text}");
     }
+    s.runs(&["BEGIN", "DROP TABLE t"]).await;
+    assert_eq!(s.fails("CREATE TABLE t (k int) PARTITION BY HASH (k)").await, "0A000");
+    s.runs(&["ROLLBACK"]).await;
+    assert_eq!(s.shape().await, before);
     // A random value is each row's own, and a constant all rows'.
     s.runs(&[
         "BEGIN",

@@ -29,13 +29,15 @@ async fn start() -> (LocalCluster, Home) {
     (nodes, home)
 }
 
-/// Adds a column of this name and an index of it, and sets it.
+/// Adds a column of this name and an index of it, sets it, and makes a table of its own.
 async fn migrate(client: &Client, name: &str) -> Result<(), Error> {
     for text in [
         "BEGIN",
         &format!("ALTER TABLE t ADD COLUMN {name} int DEFAULT 1"),
         &format!("CREATE INDEX i_{name} ON t ({name})"),
         &format!("UPDATE t SET {name} = 2 WHERE k = 3"),
+        &format!("CREATE TABLE m_{name} (k int PRIMARY KEY) PARTITION BY HASH (k)"),
+        &format!("INSERT INTO m_{name} VALUES (1)"),
         "COMMIT",
     ] {
         client.batch_execute(text).await?;
@@ -43,7 +45,7 @@ async fn migrate(client: &Client, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many nodes have the column with its index on all leaves, when nothing stands prepared any more.
+/// How many nodes have the column, with its index on all leaves, and the table, when nothing stands prepared any more.
 async fn migrated(nodes: &LocalCluster, name: &str) -> usize {
     wait_for("prepared transactions to end", async || {
         let mut with = 0;
@@ -60,6 +62,8 @@ async fn migrated(nodes: &LocalCluster, name: &str) -> usize {
                  FROM pg_class JOIN pg_index ON indexrelid = oid WHERE relname = 'i_{name}' AND indisvalid"
             );
             let has = value::<i64>(&client, &column).await == 1;
+            let table = format!("SELECT to_regclass('public.m_{name}') IS NOT NULL");
+            assert_eq!(value::<bool>(&client, &table).await, has);
             assert_eq!(value::<bool>(&client, &index).await, has);
             with += usize::from(has);
         }
@@ -82,6 +86,17 @@ async fn a_process_that_dies_amid_a_commit_with_ddl_leaves_all_of_it_or_nothing(
         // Nothing is locked any more, and what is there is known.
         let client = connect(served.port).await;
         migrate(&client, &next).await.unwrap();
+        let table = format!("SELECT count(*) FROM m_{name}");
+        match client.query_one(&table, &[]).await {
+            Ok(row) => assert!(decided && row.get::<_, i64>(0) == 1, "{step}"),
+            Err(e) => assert!(!decided && e.code().unwrap().code() == "42P01", "{step}: {e:?}"),
+        }
+        let lost = "SELECT count(*) FROM pgshunt.tables WHERE to_regclass('public.' || table_name) IS NULL";
+        let home_node = connect(nodes.nodes[0].port()).await;
+        wait_for("entries to go", async || {
+            (value::<i64>(&home_node, lost).await == 0).then_some(())
+        })
+        .await;
         let rows = format!("SELECT count(*) FROM t WHERE {next} > 0");
         assert_eq!(value::<i64>(&client, &rows).await, 10);
         served.end().await;
