@@ -213,7 +213,7 @@ impl Spread {
     pub fn passes(&mut self, tag: u8) -> bool {
         match &mut self.how {
             How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
-            How::Same(_) if tag == b'D' => !self.failed && self.heard == 0,
+            How::Same(_) if tag == b'D' => self.making.is_none() && !self.failed && self.heard == 0,
             // All say the same.
             How::Same(_) => {
                 let listens = self.making.as_ref().is_none_or(|m| m.listens(self.heard));

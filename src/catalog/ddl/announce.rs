@@ -16,6 +16,10 @@ use crate::catalog::{Store, raise_epoch};
 use crate::hash::KeyType;
 use crate::topology::{GroupId, NewTable, Node, NodeId, TableId};
 
+/// Since when the shards of a new group are where they are. The transaction that makes it may be older than
+/// the catalog's epoch now, and sees them all the same.
+const NEVER_MOVED: i64 = 0;
+
 /// A table's entry.
 pub struct Entry {
     pub table: TableId,
@@ -56,15 +60,16 @@ pub async fn enter(
     // Of a table that has gone: its name was free.
     let gone = "DELETE FROM pgshunt.tables WHERE schema_name = $1 AND table_name = $2";
     tx.execute(gone, &[&new.schema, &new.name]).await?;
-    let epoch = raise_epoch(&tx).await?;
-    let group =
-        match find_group(GenericClient::client(&tx), &key_types, shard_count, &new.name).await? {
-            Some(group) => group,
-            None => {
-                make_group(GenericClient::client(&tx), &key_types, shard_count, &routes, epoch.0)
-                    .await?
-            }
-        };
+    raise_epoch(&tx).await?;
+    let group = match find_group(GenericClient::client(&tx), &key_types, shard_count, &new.name)
+        .await?
+    {
+        Some(group) => group,
+        None => {
+            make_group(GenericClient::client(&tx), &key_types, shard_count, &routes, NEVER_MOVED)
+                .await?
+        }
+    };
     let table = insert(GenericClient::client(&tx), group, new).await?;
     tx.commit().await?;
     drop(client);

@@ -172,6 +172,7 @@ async fn tables_are_made_and_dropped_with_their_transaction() {
     let other = s.p.client().await;
     let makes = [
         "BEGIN",
+        "UPDATE t SET a = 'x' WHERE k = 1",
         "CREATE TABLE IF NOT EXISTS t (k int) PARTITION BY HASH (k)",
         "CREATE TABLE orders (tenant bigint, id bigserial, note text, PRIMARY KEY (tenant, id)) \
          PARTITION BY HASH (tenant)",
