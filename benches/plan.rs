@@ -86,6 +86,7 @@ fn plan(c: &mut Criterion) {
         name: name.to_owned(),
         stable: true,
         aggregate: matches!(name, "count" | "sum" | "max"),
+        set: false,
     });
     let functions = Functions::new(builtin);
     let mut group = c.benchmark_group("plan");

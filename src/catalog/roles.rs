@@ -103,7 +103,7 @@ impl Store {
             .await
             .query(
                 "SELECT proname, bool_and(provolatile <> 'v'), \
-                   bool_or(prokind = 'a') \
+                   bool_or(prokind = 'a'), bool_or(proretset) \
                  FROM pg_catalog.pg_proc GROUP BY proname HAVING bool_and(\
                    pronamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))",
                 &[],
@@ -113,6 +113,7 @@ impl Store {
             name: r.get(0),
             stable: r.get(1),
             aggregate: r.get(2),
+            set: r.get(3),
         }));
         let version: String = client
             .lock()

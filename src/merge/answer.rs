@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use super::rows::Returned;
 use super::sorted::{Sorted, Window};
 use super::{Column, MergeError, columns, fold, malformed};
 use crate::router::plan::{Fold, Merge};
@@ -18,6 +19,7 @@ pub struct Answer {
     limit: u64,
     window: Window,
     sorted: Option<Sorted>,
+    returned: Option<Returned>,
     columns: Option<Vec<Column>>,
     /// The columns as the statement describes them, which does not know the formats yet.
     of_statement: Option<Vec<Column>>,
@@ -39,11 +41,16 @@ impl Answer {
             Merge::Ordered(o) if !o.keys.is_empty() => Some(Sorted::new(o, binary)),
             _ => None,
         };
+        let returned = match &merge {
+            Merge::Rows(parts) if parts.returns => Some(Returned::new(parts.clone())),
+            _ => None,
+        };
         Self {
             merge,
             limit,
             window,
             sorted,
+            returned,
             skipped: 0,
             columns: None,
             of_statement: None,
@@ -56,7 +63,7 @@ impl Answer {
 
     /// Rows are looked at, and not the client's as they are.
     pub fn folds(&self) -> bool {
-        self.sorted.is_some() || matches!(self.merge, Merge::Fold(_))
+        self.sorted.is_some() || self.returned.is_some() || matches!(self.merge, Merge::Fold(_))
     }
 
     /// A row begins that would be the client's as it is; false: it has had as many as it wants.
@@ -106,6 +113,9 @@ impl Answer {
         if let Some(sorted) = &mut self.sorted {
             return sorted.row(body);
         }
+        if let Some(returned) = &mut self.returned {
+            return returned.row(body);
+        }
         let Merge::Fold(folds) = &self.merge else { return Err(malformed()) };
         let columns = self.columns.as_ref().ok_or_else(malformed)?;
         let row =
@@ -129,6 +139,9 @@ impl Answer {
         if let Some(sorted) = &mut self.sorted {
             sorted.part_ends();
         }
+        if let Some(returned) = &mut self.returned {
+            returned.part_ends();
+        }
         let count = tag.rsplit(|b| *b == b' ').next().unwrap_or_default();
         let count = std::str::from_utf8(count).ok().and_then(|n| n.parse::<u64>().ok());
         self.changed = self.changed.saturating_add(count.unwrap_or(0));
@@ -147,7 +160,12 @@ impl Answer {
             backend::put_data_row(out, row.iter().map(|v| v.as_deref()));
             self.rows = 1;
         }
-        if let Merge::Changes { .. } = self.merge {
+        if let Some(returned) = &mut self.returned {
+            returned.write(out);
+        }
+        if let Merge::Rows(_) = self.merge {
+            backend::put_command_complete(out, &format!("INSERT 0 {}", self.changed));
+        } else if let Merge::Changes { .. } = self.merge {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.changed));
         } else if self.limit > 0 && self.rows >= self.limit {
             backend::put_bare(out, b's');

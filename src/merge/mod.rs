@@ -7,6 +7,7 @@ mod answer;
 mod decimal;
 mod float;
 mod order;
+mod rows;
 mod sorted;
 
 use std::cmp::Ordering;

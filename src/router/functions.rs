@@ -18,6 +18,8 @@ pub struct Functions {
     /// Those of which every node says the same.
     steady: Arc<HashSet<String>>,
     aggregates: Arc<HashSet<String>>,
+    /// Those that may return a set.
+    sets: Arc<HashSet<String>>,
     /// Those that read and change nothing a node has to itself.
     free: Arc<HashSet<String>>,
     server_major: u32,
@@ -31,13 +33,15 @@ pub struct Function {
     pub stable: bool,
     /// An overload of it is an aggregate.
     pub aggregate: bool,
+    /// An overload of it returns a set.
+    pub set: bool,
 }
 
 impl Functions {
     pub fn new(all: impl IntoIterator<Item = Function>) -> Self {
-        let mut known = [(); 5].map(|()| HashSet::new());
+        let mut known = [(); 6].map(|()| HashSet::new());
         for f in all {
-            let [builtin, stable, steady, aggregates, free] = &mut known;
+            let [builtin, stable, steady, aggregates, sets, free] = &mut known;
             let differs = differs_by_node(&f.name);
             if f.stable && !reads_values_of_any_type(&f.name) {
                 stable.insert(f.name.clone());
@@ -48,13 +52,16 @@ impl Functions {
             if f.aggregate {
                 aggregates.insert(f.name.clone());
             }
+            if f.set {
+                sets.insert(f.name.clone());
+            }
             if f.stable && !differs || is_of_the_session(&f.name) {
                 free.insert(f.name.clone());
             }
             builtin.insert(f.name);
         }
-        let [builtin, stable, steady, aggregates, free] = known.map(Arc::new);
-        Self { builtin, stable, steady, aggregates, free, server_major: 0 }
+        let [builtin, stable, steady, aggregates, sets, free] = known.map(Arc::new);
+        Self { builtin, stable, steady, aggregates, sets, free, server_major: 0 }
     }
 
     /// The functions of a server of this major version.
@@ -85,6 +92,11 @@ impl Functions {
     /// Makes one value of many rows, unless it is called over a window.
     pub fn is_aggregate(&self, name: &str) -> bool {
         self.aggregates.contains(name)
+    }
+
+    /// May give several rows for one.
+    pub fn returns_set(&self, name: &str) -> bool {
+        self.sets.contains(name)
     }
 
     /// Gives another value for each row anyway, and changes nothing.

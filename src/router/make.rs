@@ -118,6 +118,8 @@ impl Making<'_> {
         plan.copies_in |= analyze::copies_in(node);
         let first = plan.statements.is_empty();
         let before = std::mem::replace(&mut plan.kind, Kind::Any);
+        let several = if first && matches!(kind, Kind::Keys { .. }) { node } else { Node::None };
+        plan.rows = super::writes::several_rows(several, cx);
         plan.kind = if first { kind } else { join(before, kind, &mut self.keys) };
         self.read_behind(&control);
         self.plan.statements.push(Statement { control, span });

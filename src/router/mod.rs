@@ -43,6 +43,7 @@ mod utility;
 mod whole_rows;
 mod writes;
 
+pub use crate::sql::rows::Rows;
 pub use cache::{Literals, Planned, Planner};
 pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,

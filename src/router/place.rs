@@ -1,8 +1,9 @@
 //! From a plan and the values at hand to a place: the nodes and shards a statement touches.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
-use super::plan::{Key, KeySource, Kind, Merge};
+use super::plan::{Key, KeySource, Kind, Merge, Parts, SeveralRows};
 use crate::hash::{KeyError, KeyType, KeyValue, row_hash};
 use crate::topology::{Group, GroupId, NodeId, RoutingTable, Shard, Touch};
 use crate::wire::backend::Report;
@@ -154,6 +155,41 @@ fn by_keys(
     }
     let node = node.ok_or_else(gone)?;
     Ok(Place::Node { node, touches })
+}
+
+/// Finds the nodes of an INSERT's rows, each of which has its own.
+///
+/// # Errors
+/// The nodes would not agree on what it computes, or a key's value cannot be read.
+pub fn by_row(
+    kind: &Kind,
+    rows: &SeveralRows,
+    values: &dyn Values,
+    routes: &RoutingTable,
+) -> Result<Place, Report> {
+    let Kind::Keys { group, keys } = kind else { return Err(gone()) };
+    let group = routes.group(*group).ok_or_else(gone)?;
+    if let Some(what) = &rows.unsteady {
+        let no = format!("INSERT of rows on several nodes with {what} is not supported");
+        return Err(Report::error("0A000", no).hint(
+            "Compute its value first and pass it as a parameter, or send one row at a time.",
+        ));
+    }
+    let mut parts: BTreeMap<NodeId, Vec<usize>> = BTreeMap::new();
+    // A row that no node can have fails on any.
+    let mut nowhere = Vec::new();
+    for (n, key) in keys.iter().enumerate() {
+        match shard_of(group, key, values)? {
+            Some(shard) => parts.entry(shard.node).or_default().push(n),
+            None => nowhere.push(n),
+        }
+    }
+    if let Some(mut first) = parts.first_entry() {
+        first.get_mut().append(&mut nowhere);
+    }
+    let (nodes, rows_of): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let parts = Parts { rows: rows_of, returns: rows.returns };
+    Ok(Place::Every { group: group.id, nodes, merge: Merge::Rows(parts.into()) })
 }
 
 fn several_nodes(routes: &RoutingTable, a: Option<NodeId>, b: NodeId) -> Report {

@@ -37,6 +37,24 @@ pub enum Merge {
     Fold(Box<[Fold]>),
     /// The nodes change rows: how many they are together, and all that they return.
     Changes { returns: bool },
+    /// Each node inserts rows of its own: how many they are together, and what they return as if one had.
+    Rows(Arc<Parts>),
+}
+
+/// Which rows of an INSERT each node gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// Their numbers, for each node in its turn.
+    pub rows: Vec<Vec<usize>>,
+    pub returns: bool,
+}
+
+/// An INSERT of several rows, which may be sent to several nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeveralRows {
+    pub returns: bool,
+    /// What in it the nodes would not agree on.
+    pub unsteady: Option<String>,
 }
 
 /// Rows of several nodes in one order, and how many of them.
@@ -72,7 +90,7 @@ impl Merge {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Ordered(ordered) => ordered.text.as_deref(),
-            Self::Concat | Self::Fold(_) | Self::Changes { .. } => None,
+            Self::Concat | Self::Fold(_) | Self::Changes { .. } | Self::Rows(_) => None,
         }
     }
 }
@@ -346,6 +364,8 @@ pub struct Plan {
     pub signals: Box<[KeySource]>,
     /// It takes data of the client's: it is COPY FROM STDIN, or has one.
     pub copies_in: bool,
+    /// It is an INSERT of several rows, and nothing else.
+    pub rows: Option<SeveralRows>,
 }
 
 impl Plan {
@@ -386,6 +406,7 @@ impl Plan {
             asks: false,
             signals: Box::default(),
             copies_in: false,
+            rows: None,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::constant::constant;
 use super::context::Context;
-use super::place::{Given, Place, Values, place};
+use super::place::{Given, Place, Values, by_row, place};
 use super::plan::{KeySource, Plan};
 use crate::hash::{KeyType, KeyValue};
 use crate::topology::RoutingTable;
@@ -28,7 +28,10 @@ pub fn signalled(cx: Context<'_>) -> impl Iterator<Item = KeySource> {
 /// As [`place`]; or they signal a client of pgshunt's.
 pub fn place_of(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Result<Place, Report> {
     refuse(plan, values)?;
-    place(&plan.kind, values, routes)
+    match (place(&plan.kind, values, routes), &plan.rows) {
+        (Err(_), Some(rows)) => by_row(&plan.kind, rows, values, routes),
+        (place, _) => place,
+    }
 }
 
 fn refuse(plan: &Plan, values: &dyn Values) -> Result<(), Report> {

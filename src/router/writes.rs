@@ -6,7 +6,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::constant::constant;
 use super::context::{Context, refused};
-use super::plan::{Key, KeySource, Kind, Merge};
+use super::plan::{Key, KeySource, Kind, Merge, SeveralRows};
 use super::proof::{Compared, Found, Outcome, Prover};
 use super::scope::Named;
 use super::steady::{Steady, unsteady};
@@ -42,8 +42,10 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
     if source.values_lists().is_empty() {
         return refused("INSERT ... SELECT into a distributed table is not supported", plain);
     }
+    // A row conflicts with one of its own key only.
+    let changed = |t: &&nodes::ResTarget| !is_itself(t, "excluded");
     if let Some(c) = i.on_conflict_clause()
-        && let Some(kind) = sets_key(c.target_list().iter(), &table)
+        && let Some(kind) = sets_key(c.target_list().iter().filter(changed), &table)
     {
         return kind;
     }
@@ -75,6 +77,26 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
         }
     }
     Kind::Keys { group: table.group, keys: keys.into() }
+}
+
+/// An INSERT of several rows by VALUES.
+pub fn several_rows(node: Node<'_>, cx: Context<'_>) -> Option<SeveralRows> {
+    let Node::InsertStmt(i) = node else { return None };
+    let Node::SelectStmt(source) = i.select_stmt() else { return None };
+    let rows = source.values_lists();
+    let width = |row: Node<'_>| match row {
+        Node::NodeList(row) => Some(row.len()),
+        _ => None,
+    };
+    let first = rows.get(0).and_then(width);
+    // What PostgreSQL refuses of several rows, but not of one.
+    let uneven = first.is_none() || rows.iter().any(|row| width(row) != first);
+    let sets =
+        || cx.facts.calls.iter().filter_map(|c| c.name).find(|n| cx.functions.returns_set(n));
+    (rows.len() > 1 && !uneven).then(|| SeveralRows {
+        returns: i.returning_clause().is_some(),
+        unsteady: sets().map(|n| format!("function {n}")).or_else(|| unsteady(Steady::ByRow, cx)),
+    })
 }
 
 /// Where in a row the distribution columns stand.

@@ -10,7 +10,7 @@ use super::several::{aborted, ddl, effect_over_nodes, not_alone, window};
 use super::simple::controls;
 use super::spread::{How, Request, Spread};
 use super::stop::Stop;
-use super::{Env, Io, Need, Pending, Session, Statement};
+use super::{Env, Io, Need, Pending, Session, Statement, rows};
 use crate::merge::{Answer, Window};
 use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Kind, Merge, Plan};
@@ -105,7 +105,8 @@ impl Session {
             _ => None,
         });
         let Some(statement) = bound else { return Ok(false) };
-        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl(_));
+        let alone = !matches!(statement.plan.kind, Kind::Every { .. } | Kind::Ddl(_))
+            && statement.plan.rows.is_none();
         if alone && !self.may_be_several() {
             return Ok(false);
         }
@@ -113,6 +114,9 @@ impl Session {
         let place = match &plan.kind {
             Kind::Every { .. } | Kind::Ddl(_) => {
                 crate::router::place::place(&plan.kind, &NoValues, env.routes)?
+            }
+            Kind::Keys { .. } if plan.rows.is_some() => {
+                self.place_of_rows(&plan, &statement, env)?
             }
             _ => Place::Any,
         };
@@ -129,7 +133,7 @@ impl Session {
         if binds > 1 || executes != 1 {
             return Err(not_alone().into());
         }
-        let mut batch = self.batch(&statement, &plan)?;
+        let mut batch = self.batch(&statement, &plan, &place)?;
         if matches!(plan.kind, Kind::Ddl(_)) {
             return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
@@ -182,6 +186,23 @@ impl Session {
         }
     }
 
+    /// Where the rows of the INSERT that is pending lie.
+    fn place_of_rows(
+        &self,
+        plan: &Plan,
+        statement: &Statement,
+        env: &Env<'_>,
+    ) -> Result<Place, Stop> {
+        let rest = self.pending.iter().find_map(|p| match p {
+            Pending::Bind { rest, .. } => Some(rest),
+            _ => None,
+        });
+        let Some(rest) = rest else { return Ok(Place::Any) };
+        let bind = frontend::bind_of(rest)?;
+        let values = BindValues { bind: &bind, oids: &statement.oids };
+        Ok(crate::router::place_of(plan, &values, env.routes)?)
+    }
+
     /// How a batch is carried out.
     fn batch_spread(
         &self,
@@ -195,10 +216,11 @@ impl Session {
         Ok(match place {
             Place::Every { group, nodes, merge } => {
                 let (window, binary) = batch.window(statement, &merge)?;
-                let request = batch.segment(statement, merge.text()).request(done.map(Rc::from));
+                let request = batch.request(statement, plan, &merge, done.map(Rc::from))?;
+                let effect = effect_over_nodes(plan, &merge);
                 let how = How::Merged(Answer::new(merge, batch.limit, window, binary).into());
                 let mut spread = Spread::new(nodes, request, how);
-                spread.effect = effect_over_nodes(plan);
+                spread.effect = effect;
                 spread.hide_parse = !batch.parsed;
                 spread.hide_describe = !batch.described;
                 (Some(group), spread)
@@ -210,7 +232,8 @@ impl Session {
                     // It may be a SELECT, and return a row.
                     spread.hide_parse = !batch.parsed;
                     spread.hide_describe = !batch.described;
-                    spread.request = batch.segment(statement, None).request(done.map(Rc::from));
+                    let segment = batch.segment(&statement.text, &statement.types(), None);
+                    spread.request = segment.request(plan, done.map(Rc::from));
                 } else {
                     spread.answered = batch.messages.len().saturating_sub(1);
                     spread.before = std::mem::take(&mut batch.before);
@@ -223,7 +246,9 @@ impl Session {
     /// A statement on several nodes is to be executed, which no single one may carry out.
     pub(super) fn has_batch(&self) -> bool {
         let every = |p: &Pending| match p {
-            Pending::Bind { statement, .. } => matches!(statement.plan.kind, Kind::Every { .. }),
+            Pending::Bind { statement, .. } => {
+                matches!(statement.plan.kind, Kind::Every { .. }) || statement.plan.rows.is_some()
+            }
             _ => false,
         };
         let executes = |p: &Pending| matches!(p, Pending::Execute { .. });
@@ -231,8 +256,18 @@ impl Session {
     }
 
     /// What is pending of the statement, message by message.
-    fn batch(&self, statement: &Statement, plan: &Plan) -> Result<Batch, Report> {
-        let reads = matches!(plan.kind, Kind::Every { .. });
+    fn batch(&self, statement: &Statement, plan: &Plan, place: &Place) -> Result<Batch, Report> {
+        let merge = match place {
+            Place::Every { merge, .. } => Some(merge),
+            Place::Any | Place::Node { .. } => None,
+        };
+        // A write returns all its rows at once, if any.
+        let (returns, changes) = match merge {
+            Some(Merge::Changes { returns }) => (*returns, true),
+            Some(Merge::Rows(parts)) => (parts.returns, true),
+            Some(_) => (true, false),
+            None => (false, false),
+        };
         let mut batch = Batch::default();
         let mut executed = false;
         for p in &self.pending {
@@ -276,21 +311,17 @@ impl Session {
                 Pending::Execute { limit, .. } => {
                     executed = true;
                     // Folding needs the columns' types, whether the client asks for them or not.
-                    let folds = matches!(plan.kind, Kind::Every { merge: Merge::Fold(_), .. });
-                    if reads && folds && !batch.described {
+                    if matches!(merge, Some(Merge::Fold(_))) && !batch.described {
                         batch.messages.push(Message::Describe(b'P'));
                     }
-                    // Of what returns no rows it limits nothing.
-                    let silent = Merge::Changes { returns: false };
-                    let limits =
-                        !matches!(&plan.kind, Kind::Every { merge, .. } if *merge == silent);
-                    batch.limit = u64::try_from(*limit).unwrap_or(0) * u64::from(limits);
+                    if returns {
+                        batch.limit = u64::try_from(*limit).unwrap_or(0);
+                    }
                     batch.messages.push(Message::Execute);
                 }
             }
         }
-        let changes = matches!(plan.kind, Kind::Every { merge: Merge::Changes { .. }, .. });
-        if reads && batch.limit > 0 && (changes || self.status != Status::Idle) {
+        if batch.limit > 0 && (changes || self.status != Status::Idle) {
             return Err(Report::error(
                 "0A000",
                 "a statement that goes to every node cannot be executed row by row in a transaction",
@@ -341,17 +372,44 @@ impl Batch {
         Ok((window, binary))
     }
 
+    /// What each node is sent.
+    fn request(
+        &self,
+        statement: &Statement,
+        plan: &Arc<Plan>,
+        merge: &Merge,
+        done: Option<Rc<[Done]>>,
+    ) -> Result<Request, Stop> {
+        let Merge::Rows(parts) = merge else {
+            let text = merge.text().map_or(&statement.text[..], str::as_bytes);
+            return Ok(self.segment(text, &statement.types(), None).request(plan, done));
+        };
+        let described = |m: &Message| matches!(m, Message::Describe(b'S'));
+        if self.messages.iter().any(described) {
+            // A node would tell the types of its own rows' parameters.
+            return Err(not_alone().into());
+        }
+        let bind = self.messages.iter().find_map(|m| match m {
+            Message::Bind(rest) => Some(rest),
+            _ => None,
+        });
+        let bind = frontend::bind_of(bind.map_or(&[][..], Vec::as_slice))?;
+        let request = |part: rows::Part| {
+            self.segment(&part.text, &part.types, Some(&part.bind)).request(plan, done.clone())
+        };
+        Ok(Request::Each(rows::bound(statement, &bind, parts)?.into_iter().map(request).collect()))
+    }
+
     /// As each node gets it: with the unnamed statement, which is prepared anew.
-    fn segment(&self, statement: &Statement, text: Option<&str>) -> Segment {
-        let text = text.map_or(&statement.text[..], str::as_bytes);
+    fn segment(&self, text: &[u8], types: &[u8], bind: Option<&[u8]>) -> Segment {
         let mut segment = Segment::new();
         if !self.parsed {
-            segment.parse(text, &statement.types());
+            segment.parse(text, types);
         }
         for message in &self.messages {
             match message {
-                Message::Parse => segment.parse(text, &statement.types()),
-                Message::Bind(rest) => segment.bind(rest),
+                Message::Parse => segment.parse(text, types),
+                Message::Bind(rest) => segment.bind(bind.unwrap_or(rest)),
                 Message::Describe(what) => segment.describe(*what),
                 Message::Close => segment.close_portal(NO_PORTAL),
                 Message::Execute => segment.execute(0),
@@ -408,9 +466,10 @@ impl Segment {
     }
 
     /// Ends it by Sync.
-    pub fn request(mut self, controls: Option<Rc<[Done]>>) -> Request {
+    pub fn request(mut self, plan: &Arc<Plan>, controls: Option<Rc<[Done]>>) -> Request {
         frontend::put_empty(&mut self.frames, b'S');
         self.replies.push(Reply::Sync);
-        Request::Segment { frames: self.frames, replies: self.replies, controls }
+        let plan = plan.clone();
+        Request::Segment { plan, frames: self.frames, replies: self.replies, controls }
     }
 }

@@ -60,6 +60,7 @@ mod relay;
 mod reported;
 mod residue;
 mod retry;
+mod rows;
 mod schema;
 mod sequences;
 mod settings;

@@ -10,6 +10,8 @@
 //! The client believes that no transaction is open; within the session one is, so all that holds in a
 //! block of the client's holds here.
 
+use std::collections::VecDeque;
+
 use super::block::OwnBlock;
 use super::spread::{How, Request, Spread};
 use super::{Io, Need, Session};
@@ -71,8 +73,7 @@ impl Session {
     pub(super) fn end_own_block(&mut self, io: &mut Io<'_>) {
         let busy = self.spread.is_some() || self.link.as_ref().is_some_and(|l| !l.is_quiet());
         if self.own_block == OwnBlock::Over && !busy {
-            let nothing =
-                Request::Segment { frames: Vec::new(), replies: Vec::new(), controls: None };
+            let nothing = Request::Each(VecDeque::new());
             let mut spread = Spread::new(Vec::new(), nothing, How::Nothing);
             spread.failed = self.status == Status::Failed;
             self.end_own_block_by(spread, io);
@@ -96,6 +97,16 @@ impl Session {
         spread.ends_with(nodes, commit, Plan::nothing());
         self.spread = Some(Box::new(spread));
         self.carry_on(io);
+    }
+
+    /// Whether a participant may stand prepared that this session does not end.
+    pub fn take_left_prepared(&mut self) -> bool {
+        std::mem::take(&mut self.left_prepared)
+    }
+
+    /// A commit is under way: who breaks off now may leave participants prepared.
+    pub fn is_committing(&self) -> bool {
+        self.spread.as_ref().is_some_and(|s| matches!(s.request, Request::Ending { .. }))
     }
 
     /// A Query cannot be part of a transaction that messages of the extended protocol have begun on

@@ -8,7 +8,7 @@ use super::block::OwnBlock;
 use super::link::Done;
 use super::participants::concerns_all;
 use super::spread::{How, Request, Spread};
-use super::{Ddl, Env, Flow, Io, Need, Session};
+use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
@@ -29,17 +29,8 @@ impl Session {
     ) -> Option<Flow> {
         let outcome = match (place, &plan.kind) {
             (Place::Every { group, nodes, merge }, _) => {
-                window(merge, &NoValues).and_then(|window| {
-                    let how = How::Merged(Answer::new(merge.clone(), 0, window, false).into());
-                    let request = Request::Text {
-                        plan: plan.clone(),
-                        text: merge.text().map_or(text, str::as_bytes).to_vec(),
-                        controls: controls.clone(),
-                    };
-                    let mut spread = Spread::new(nodes.clone(), request, how);
-                    spread.effect = effect_over_nodes(plan);
-                    self.spread_over(Some(*group), spread, env, io)
-                })
+                let spread = text_spread(plan, nodes, merge, text, controls);
+                spread.and_then(|spread| self.spread_over(Some(*group), spread, env, io))
             }
             (_, Kind::Ddl(_)) => match self.within_block(plan) {
                 Some(each) => self.ddl_over_all(each, plan, |_| {}, env, io),
@@ -234,11 +225,34 @@ pub(super) fn ddl(text: &[u8], before: Vec<u8>, behind: Vec<u8>) -> Ddl {
     Ddl { sql: String::from_utf8_lossy(text).into_owned(), before, behind }
 }
 
+/// A text that each node is sent, or its part of it.
+fn text_spread(
+    plan: &Arc<Plan>,
+    nodes: &[NodeId],
+    merge: &Merge,
+    text: &[u8],
+    controls: &Option<Vec<Done>>,
+) -> Result<Spread, Report> {
+    let window = window(merge, &NoValues)?;
+    let request =
+        |text: Vec<u8>| Request::Text { plan: plan.clone(), text, controls: controls.clone() };
+    let all = match merge {
+        Merge::Rows(parts) => {
+            Request::Each(rows::texts(text, parts)?.into_iter().map(request).collect())
+        }
+        _ => request(merge.text().map_or(text, str::as_bytes).to_vec()),
+    };
+    let how = How::Merged(Answer::new(merge.clone(), 0, window, false).into());
+    let mut spread = Spread::new(nodes.to_vec(), all, how);
+    spread.effect = effect_over_nodes(plan, merge);
+    Ok(spread)
+}
+
 /// What a statement that goes to every node may do there. One that only reads rows has no block of
 /// pgshunt's own, whatever it calls.
-pub(super) fn effect_over_nodes(plan: &Plan) -> Effect {
-    match &plan.kind {
-        Kind::Every { merge: Merge::Changes { .. }, .. } => plan.effect,
+pub(super) fn effect_over_nodes(plan: &Plan, merge: &Merge) -> Effect {
+    match merge {
+        Merge::Changes { .. } | Merge::Rows(_) => plan.effect,
         _ => plan.effect.min(Effect::Locks),
     }
 }

@@ -16,6 +16,7 @@
 //! cancelled and their connections closed, else they are heard to their ends in silence.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -39,7 +40,9 @@ pub(super) enum Request {
     /// The transaction's end, act by act; and what the decision does to the session.
     Ending { commit: Commit, plan: Arc<Plan>, controls: Option<Vec<Done>> },
     /// Messages of the extended protocol, what answers each of them, and Sync.
-    Segment { frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
+    Segment { plan: Arc<Plan>, frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
+    /// Another one for each participant in its turn.
+    Each(VecDeque<Request>),
 }
 
 /// How far the act of a transaction's end that is next has come.
@@ -252,7 +255,11 @@ impl Session {
         let all_said = spread.said == spread.nodes.len();
         let effect = spread.effect;
         let ends = matches!(spread.request, Request::Ending { .. });
-        let request = match &spread.request {
+        let request = match &mut spread.request {
+            Request::Each(left) => match left.pop_front() {
+                Some(request) => request,
+                None => return,
+            },
             Request::Ending { commit, plan, controls } => {
                 spread.step = Step::Said;
                 let text = commit.sql().into_bytes();
@@ -273,8 +280,10 @@ impl Session {
             Request::Text { plan, text, controls } => {
                 self.put_text(&plan, &text, controls, Fate::Part, io);
             }
-            Request::Ending { .. } => {}
-            Request::Segment { frames, replies, controls } => {
+            Request::Ending { .. } | Request::Each(_) => {}
+            Request::Segment { plan, frames, replies, controls } => {
+                self.before_sequences(&plan, io);
+                self.uses_tables(&plan);
                 io.server.extend_from_slice(&frames);
                 let Some(link) = &mut self.link else { return };
                 for reply in replies {
@@ -442,16 +451,6 @@ impl Session {
     pub(super) fn may_lose_part(&self) -> bool {
         self.spread.as_ref().is_some_and(|s| !s.in_block || s.is_decided())
             && self.link.as_ref().is_some_and(|l| l.residue.why_kept().is_none())
-    }
-
-    /// Whether a participant may stand prepared that this session does not end.
-    pub fn take_left_prepared(&mut self) -> bool {
-        std::mem::take(&mut self.left_prepared)
-    }
-
-    /// A commit is under way: who breaks off now may leave participants prepared.
-    pub fn is_committing(&self) -> bool {
-        self.spread.as_ref().is_some_and(|s| matches!(s.request, Request::Ending { .. }))
     }
 
     /// Rows are being read from several nodes: of no use to a client that has gone.

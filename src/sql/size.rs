@@ -111,7 +111,7 @@ pub fn of(text: &[u8]) -> Size {
 }
 
 /// The bytes of white space or of a comment that a text begins with.
-fn blank_or_comment(text: &[u8]) -> usize {
+pub(super) fn blank_or_comment(text: &[u8]) -> usize {
     match text {
         [b, ..] if b.is_ascii_whitespace() || *b == b'\x0b' => 1,
         [b'-', b'-', ..] => {
@@ -137,7 +137,7 @@ fn blank_or_comment(text: &[u8]) -> usize {
 
 /// The bytes of the token that a text begins with. `escapes`: it is a string in which a backslash
 /// takes the next byte along.
-fn token(text: &[u8], escapes: bool) -> usize {
+pub(super) fn token(text: &[u8], escapes: bool) -> usize {
     match text {
         [b'e' | b'E', b'\'', ..] => 1 + quoted(&text[1..], b'\'', true),
         [b'\'', ..] => quoted(text, b'\'', escapes),

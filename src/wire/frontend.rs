@@ -149,6 +149,36 @@ impl<'a> Bind<'a> {
         (rest, true)
     }
 
+    /// How many parameters it carries.
+    pub fn count(&self) -> usize {
+        self.params
+    }
+
+    /// `rest` with NULL in place of all parameters but those of these indexes.
+    pub fn with_only(&self, keeps: impl Fn(usize) -> bool) -> Vec<u8> {
+        let before = self.rest.len() - self.results.len() - 2 - self.values_len();
+        let mut rest = self.rest[..before].to_vec();
+        let mut r = Reader(self.values);
+        for index in 0..self.params {
+            let Ok(len) = r.i32() else { break };
+            let value = usize::try_from(len).ok().and_then(|len| r.bytes(len).ok());
+            match value.filter(|_| keeps(index)) {
+                Some(value) => {
+                    rest.extend_from_slice(&len.to_be_bytes());
+                    rest.extend_from_slice(value);
+                }
+                None => rest.extend_from_slice(&(-1i32).to_be_bytes()),
+            }
+        }
+        rest.extend_from_slice(&self.rest[self.rest.len() - self.results.len() - 2..]);
+        rest
+    }
+
+    /// The bytes of all parameters' values, with their lengths.
+    fn values_len(&self) -> usize {
+        self.values.len() - self.results.len() - 2
+    }
+
     /// Parameter `$(index + 1)`, if the message carries that many.
     pub fn param(&self, index: usize) -> Option<Param<'a>> {
         if index >= self.params {

@@ -73,6 +73,7 @@ impl World {
             name: n.to_owned(),
             stable: !matches!(n, "set_config" | "pg_advisory_lock" | "pg_backend_pid" | "pg_sleep"),
             aggregate: n == "count" || n == "sum",
+            set: false,
         });
         Self {
             routes: Arc::new(RoutingTable::build(&rows()).expect("the rows are valid")),

@@ -250,6 +250,7 @@ pub fn functions() -> Functions {
             name: (*name).to_owned(),
             stable: *stable,
             aggregate: *aggregate,
+            set: false,
         })
     });
     Functions::new(each)

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use pgshunt::gate::machine::Touch;
-use pgshunt::router::place::{Place, Values, place};
+use pgshunt::router::place::{Place, Values};
+use pgshunt::router::place_of;
 use pgshunt::router::plan::{
     Control, Count, Ddl, Effect, Key, KeySource, Kind, Merge, Ordered, Plan, SortKey, Traces,
 };
@@ -15,7 +16,7 @@ pub fn placed(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Option
     if !matches!(plan.kind, Kind::Keys { .. }) {
         return None;
     }
-    Some(match place(&plan.kind, values, routes) {
+    Some(match place_of(plan, values, routes) {
         Ok(Place::Node { node, touches }) => {
             let shards: Vec<_> = touches
                 .iter()
@@ -25,6 +26,13 @@ pub fn placed(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Option
                 })
                 .collect();
             format!("on n{node}: shard {}", shards.join(", "))
+        }
+        Ok(Place::Every { nodes, merge: Merge::Rows(parts), .. }) => {
+            let each = nodes
+                .iter()
+                .zip(&parts.rows)
+                .map(|(node, rows)| format!("rows {rows:?} on n{node}"));
+            each.collect::<Vec<_>>().join(", ")
         }
         Ok(other) => format!("{other:?}"),
         Err(report) => refusal(&report).join(" | "),
@@ -68,6 +76,7 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         Kind::Every { group, merge: Merge::Fold(folds) } => {
             vec![format!("every node of group {group}, folded: {folds:?}")]
         }
+        Kind::Every { merge: Merge::Rows(parts), .. } => vec![format!("rows {:?}", parts.rows)],
         Kind::Every { group, merge: Merge::Changes { returns } } => {
             let rows = if *returns { ", rows concatenated" } else { "" };
             vec![format!("every node of group {group}, changes counted{rows}")]

@@ -90,7 +90,12 @@ fn routes() -> RoutingTable {
 
 fn functions() -> Functions {
     let all = [("count", true), ("max", true), ("length", false), ("lower", false)];
-    let each = all.map(|(name, aggregate)| Function { name: name.into(), stable: true, aggregate });
+    let each = all.map(|(name, aggregate)| Function {
+        name: name.into(),
+        stable: true,
+        aggregate,
+        set: false,
+    });
     Functions::new(each)
 }
 

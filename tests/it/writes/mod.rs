@@ -1,5 +1,7 @@
 //! Statements that write on several nodes: as one PostgreSQL would carry them out, whole or not at all.
 
+mod inserts;
+
 use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::support::*;
