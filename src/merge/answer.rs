@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use super::rows::Returned;
 use super::sorted::{Sorted, Window};
-use super::{Column, MergeError, columns, fold, malformed};
+use super::{Column, MergeError, columns, differ, fold, malformed};
 use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
 
@@ -20,6 +20,8 @@ pub struct Answer {
     window: Window,
     sorted: Option<Sorted>,
     returned: Option<Returned>,
+    /// The columns are known beforehand.
+    last: bool,
     columns: Option<Vec<Column>>,
     /// The columns as the statement describes them, which does not know the formats yet.
     of_statement: Option<Vec<Column>>,
@@ -51,6 +53,7 @@ impl Answer {
             window,
             sorted,
             returned,
+            last: false,
             skipped: 0,
             columns: None,
             of_statement: None,
@@ -58,6 +61,16 @@ impl Answer {
             rows: 0,
             verb: String::new(),
             changed: 0,
+        }
+    }
+
+    /// Of the one node that makes the answer, which is to have these columns.
+    pub fn of_last(limit: u64, columns: Vec<Column>) -> Self {
+        let window = Window::default();
+        Self {
+            columns: Some(columns),
+            last: true,
+            ..Self::new(Merge::Concat, limit, window, false)
         }
     }
 
@@ -91,6 +104,12 @@ impl Answer {
         let known = if of_statement { &mut self.of_statement } else { &mut self.columns };
         match known {
             Some(known) if *known == told => {}
+            Some(_) if self.last => {
+                return Err(Report::error(
+                    "XX000",
+                    "the columns that the rows of several nodes make are not the statement's",
+                ));
+            }
             Some(_) => return Err(differ()),
             None => {
                 if let (Merge::Fold(folds), false) = (&self.merge, of_statement) {
@@ -202,11 +221,6 @@ fn check_folds(folds: &[Fold], columns: &[Column]) -> Result<(), Report> {
 fn refused(e: MergeError) -> Report {
     Report::error(e.sqlstate(), e.to_string())
         .hint("Add an equality on the distribution column, or cast to another type.")
-}
-
-fn differ() -> Report {
-    Report::error("0A000", "the nodes answer with different column types")
-        .hint("Types made by CREATE TYPE have another identity on each node; cast them to text.")
 }
 
 #[cfg(test)]

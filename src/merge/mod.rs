@@ -4,18 +4,16 @@
 //! cannot combine exactly it does not combine: the statement is refused before a row is sent.
 
 mod answer;
-mod decimal;
-mod float;
 mod order;
+mod relation;
 mod rows;
 mod sorted;
-
-use std::cmp::Ordering;
 
 use crate::router::plan::Fold;
 use crate::wire::backend::Report;
 
 pub use answer::Answer;
+pub use relation::Relation;
 pub use sorted::{MOST, Window};
 
 /// A column of a RowDescription, as far as merging needs it.
@@ -29,16 +27,6 @@ pub struct Column {
 pub enum MergeError {
     #[error("an aggregate over {} cannot be merged from several nodes", type_name(*.0))]
     Type(u32),
-    #[error("an aggregate of type {} in binary format cannot be merged from several nodes", type_name(*.0))]
-    Binary(u32),
-    /// The order of addition decides about the last digits.
-    #[error(
-        "a sum of floating-point numbers depends on their order, which several nodes do not have"
-    )]
-    FloatSum,
-    /// Equal values that print differently: which of them is least depends on the rows' order.
-    #[error("which of several equal values is least or greatest depends on the order of the rows")]
-    Tie,
     #[error("rows of several nodes cannot be ordered by {}", type_name(*.0))]
     Order(u32),
     /// The rows of one node are not in the order that pgshunt knows.
@@ -53,20 +41,20 @@ pub enum MergeError {
 impl MergeError {
     pub fn sqlstate(&self) -> &'static str {
         match self {
-            Self::Type(_)
-            | Self::Binary(_)
-            | Self::FloatSum
-            | Self::Tie
-            | Self::Order(_)
-            | Self::Unsorted => "0A000",
+            Self::Type(_) | Self::Order(_) | Self::Unsorted => "0A000",
             Self::Malformed(_) => "08P01",
             Self::OutOfRange(_) => "22003",
         }
     }
 }
 
-fn malformed() -> Report {
+pub fn malformed() -> Report {
     Report::error("08P01", "a node's answer is malformed")
+}
+
+pub fn differ() -> Report {
+    Report::error("0A000", "the nodes answer with different column types")
+        .hint("Types made by CREATE TYPE have another identity on each node; cast them to text.")
 }
 
 /// A built-in type as PostgreSQL's messages name it; of others the number is all that is known.
@@ -127,6 +115,17 @@ pub fn columns(body: &[u8]) -> Option<Vec<Column>> {
     Some(columns)
 }
 
+/// The columns' names of a RowDescription body.
+pub fn names(body: &[u8]) -> Vec<String> {
+    let mut r = crate::wire::frontend::Reader(body);
+    let count = r.i16().ok().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
+    let mut name = || {
+        let name = r.cstr().ok().map(|name| String::from_utf8_lossy(name).into_owned());
+        r.bytes(18).ok().and(name)
+    };
+    (0..count).map_while(|_| name()).collect()
+}
+
 /// Combines two partial results of one aggregate. NULL is what an empty input gives, and loses.
 pub fn fold(
     how: Fold,
@@ -135,58 +134,29 @@ pub fn fold(
     b: Option<&[u8]>,
 ) -> Result<Option<Vec<u8>>, MergeError> {
     let oid = column.type_oid;
-    if !matches!(oid, INT2 | INT4 | INT8 | OID | FLOAT4 | FLOAT8 | NUMERIC) {
+    if !matches!(oid, INT2 | INT4 | INT8) {
         return Err(MergeError::Type(oid));
-    }
-    if oid == NUMERIC && column.binary {
-        return Err(MergeError::Binary(oid));
-    }
-    if how == Fold::Sum && matches!(oid, FLOAT4 | FLOAT8) {
-        return Err(MergeError::FloatSum);
     }
     let (a, b) = match (a, b) {
         (a, None) => return Ok(a),
         (None, Some(b)) => return Ok(Some(b.to_vec())),
         (Some(a), Some(b)) => (a, b),
     };
-    let pick = |order: Ordering, a: Vec<u8>, b: &[u8]| match (how, order) {
-        (_, Ordering::Equal) if a != b => Err(MergeError::Tie),
-        (Fold::Min, Ordering::Greater) | (Fold::Max, Ordering::Less) => Ok(b.to_vec()),
-        _ => Ok(a),
-    };
     let bad = || MergeError::Malformed(oid);
-    let merged = match oid {
-        NUMERIC => {
-            let (x, y) = (decimal::Decimal::parse(&a), decimal::Decimal::parse(b));
-            let (x, y) = (x.ok_or_else(bad)?, y.ok_or_else(bad)?);
-            match how {
-                Fold::Sum => x.add(&y).to_string().into_bytes(),
-                Fold::Min | Fold::Max => pick(x.cmp(&y), a, b)?,
+    let x = integer(&a, column.binary).ok_or_else(bad)?;
+    let y = integer(b, column.binary).ok_or_else(bad)?;
+    Ok(Some(match how {
+        Fold::Sum => {
+            let sum = x.checked_add(y).ok_or(MergeError::OutOfRange("bigint"))?;
+            match column.binary {
+                true => sum.to_be_bytes().to_vec(),
+                false => sum.to_string().into_bytes(),
             }
         }
-        FLOAT4 | FLOAT8 => {
-            let single = oid == FLOAT4;
-            let x = float::read(&a, single, column.binary).ok_or_else(bad)?;
-            let y = float::read(b, single, column.binary).ok_or_else(bad)?;
-            pick(float::order(x, y), a, b)?
-        }
-        _ => {
-            let x = integer(&a, column.binary).ok_or_else(bad)?;
-            let y = integer(b, column.binary).ok_or_else(bad)?;
-            match how {
-                Fold::Sum => {
-                    let sum = x.checked_add(y).ok_or(MergeError::OutOfRange("bigint"))?;
-                    if column.binary {
-                        sum.to_be_bytes().to_vec()
-                    } else {
-                        sum.to_string().into_bytes()
-                    }
-                }
-                Fold::Min | Fold::Max => pick(x.cmp(&y), a, b)?,
-            }
-        }
-    };
-    Ok(Some(merged))
+        Fold::Min if y < x => b.to_vec(),
+        Fold::Max if y > x => b.to_vec(),
+        Fold::Min | Fold::Max => a,
+    }))
 }
 
 fn integer(bytes: &[u8], binary: bool) -> Option<i64> {
@@ -212,22 +182,16 @@ mod tests {
     }
 
     #[test]
-    fn sums() {
+    fn integers() {
         assert_eq!(text(Fold::Sum, INT8, "40", "2"), "42");
-        assert_eq!(text(Fold::Sum, NUMERIC, "-1.50", "0.5"), "-1.00");
-        assert_eq!(text(Fold::Sum, NUMERIC, "99999999999999999999", "1"), "100000000000000000000");
+        assert_eq!(text(Fold::Min, INT4, "-5", "3"), "-5");
+        assert_eq!(text(Fold::Max, INT4, "9", "10"), "10");
         let big = Column { type_oid: INT8, binary: false };
         let max = i64::MAX.to_string().into_bytes();
         assert!(fold(Fold::Sum, big, Some(max), Some(b"1")).is_err());
-    }
-
-    #[test]
-    fn least_and_greatest() {
-        assert_eq!(text(Fold::Min, INT4, "-5", "3"), "-5");
-        assert_eq!(text(Fold::Max, NUMERIC, "9.99", "10"), "10");
-        assert_eq!(text(Fold::Max, NUMERIC, "NaN", "10"), "NaN");
-        assert_eq!(text(Fold::Max, FLOAT8, "NaN", "Infinity"), "NaN", "NaN is greatest");
-        assert_eq!(text(Fold::Min, FLOAT8, "-Infinity", "0"), "-Infinity");
+        assert!(fold(Fold::Sum, big, Some(b"x".to_vec()), Some(b"1")).is_err());
+        let other = Column { type_oid: 25, binary: false };
+        assert_eq!(fold(Fold::Max, other, None, None), Err(MergeError::Type(25)));
     }
 
     #[test]
@@ -236,24 +200,6 @@ mod tests {
         assert_eq!(fold(Fold::Sum, c, None, Some(b"1")).unwrap(), Some(b"1".to_vec()));
         assert_eq!(fold(Fold::Max, c, Some(b"1".to_vec()), None).unwrap(), Some(b"1".to_vec()));
         assert_eq!(fold(Fold::Max, c, None, None).unwrap(), None);
-    }
-
-    #[test]
-    fn what_does_not_merge_exactly_is_refused() {
-        let c = |type_oid, binary| Column { type_oid, binary };
-        assert_eq!(
-            fold(Fold::Max, c(25, false), None, None).unwrap_err(),
-            MergeError::Type(25),
-            "text needs the collation"
-        );
-        assert!(fold(Fold::Sum, c(NUMERIC, true), None, None).is_err());
-        assert_eq!(fold(Fold::Sum, c(FLOAT8, false), None, None), Err(MergeError::FloatSum));
-        let tie = |oid, a: &str, b: &str| {
-            fold(Fold::Max, c(oid, false), Some(a.into()), Some(b.as_bytes()))
-        };
-        assert_eq!(tie(NUMERIC, "1.0", "1.00"), Err(MergeError::Tie));
-        assert_eq!(tie(FLOAT8, "0", "-0"), Err(MergeError::Tie));
-        assert!(fold(Fold::Sum, c(INT8, false), Some(b"x".to_vec()), Some(b"1")).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use pg_raw_parse::{Node, nodes};
 use super::context::{Context, refused};
 use super::plan::{Control, Kind};
 use super::scope::Named;
-use super::{hidden, query, traces, utility};
+use super::{hidden, query, route, traces, utility};
 
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -23,6 +23,9 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
 }
 
 fn explain(e: &nodes::ExplainStmt, cx: Context<'_>) -> (Kind, Control) {
+    if let Some(route) = route::explained(e, cx) {
+        return route;
+    }
     let query = e.query();
     if !is_query(query) {
         return utility::statement(Node::ExplainStmt(e), cx);

@@ -27,6 +27,7 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Effect {
         | Node::CreateTableAsStmt(_)
         | Node::RefreshMatViewStmt(_) => Effect::Writes,
         // With ANALYZE or without: planning, too, may call what is not volatile.
+        Node::ExplainStmt(e) if super::route::is_asked(e) => Effect::Reads,
         Node::ExplainStmt(e) if of(e.query(), cx) == Effect::Reads => Effect::Reads,
         Node::CopyStmt(c) => of_copy(c, cx),
         Node::LockStmt(_) => Effect::Locks,

@@ -11,6 +11,7 @@
 pub mod analysis;
 mod analyze;
 mod cache;
+mod combine;
 mod constant;
 mod context;
 mod ddl;
@@ -32,6 +33,7 @@ mod query;
 mod reading;
 mod rewrite;
 mod rights;
+mod route;
 mod scope;
 mod set_config;
 mod signals;

@@ -33,6 +33,8 @@ pub enum Merge {
     Concat,
     /// Rows in an order, or so many of them.
     Ordered(Arc<Ordered>),
+    /// One node makes the answer of what all of them send.
+    Combine(Arc<Combine>),
     /// One row; each column is folded over the nodes.
     Fold(Box<[Fold]>),
     /// The nodes change rows: how many they are together, and all that they return.
@@ -70,6 +72,27 @@ pub struct Ordered {
     pub ties: bool,
 }
 
+/// How what stands for something in [`Combine::last`] begins.
+pub const GAP: &str = "pgs_";
+/// Stands there for the rows of all nodes.
+pub const RELATION: &str = "pgs_relation";
+/// Stands there for the client's own columns.
+pub const STAR: &str = "pgs_star";
+/// Stands there, with a number behind it, for the sum of that column.
+pub const SUM: &str = "pgs_sum_";
+
+/// A statement that all nodes carry out a part of, and one of them the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Combine {
+    /// What each node is sent.
+    pub partial: String,
+    /// So many of its columns, the last ones, are `p.f1` and so on in the last statement. Those before are
+    /// the client's own.
+    pub fixed: usize,
+    /// What makes the answer of the rows of all nodes, with gaps: [`RELATION`], [`STAR`], [`SUM`].
+    pub last: String,
+}
+
 /// One item of ORDER BY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SortKey {
@@ -90,7 +113,11 @@ impl Merge {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Ordered(ordered) => ordered.text.as_deref(),
-            Self::Concat | Self::Fold(_) | Self::Changes { .. } | Self::Rows(_) => None,
+            Self::Concat
+            | Self::Combine(_)
+            | Self::Fold(_)
+            | Self::Changes { .. }
+            | Self::Rows(_) => None,
         }
     }
 }
@@ -253,6 +280,10 @@ pub enum Control {
     ChangesFunctions,
     /// CREATE TRIGGER, ALTER TABLE and the like: the same of what is behind tables.
     ChangesTables,
+    /// EXPLAIN (ROUTE), which a node answers by carrying out this instead.
+    Route {
+        sql: String,
+    },
 }
 
 /// The pin of statements that SQL has prepared.
@@ -335,6 +366,7 @@ impl Control {
             | Self::Unlisten(_)
             | Self::ChangesFunctions
             | Self::ChangesTables
+            | Self::Route { .. }
             | Self::Deallocate(_) => false,
         }
     }
@@ -371,7 +403,7 @@ pub struct Plan {
 impl Plan {
     /// Whether it holds for other texts that differ in their literals only.
     pub fn is_of_shape(&self) -> bool {
-        !matches!(&self.kind, Kind::Every { merge: Merge::Ordered(_), .. })
+        !matches!(&self.kind, Kind::Every { merge: Merge::Ordered(_) | Merge::Combine(_), .. })
     }
 
     /// The control of the only statement, when there is exactly one.
@@ -387,6 +419,7 @@ impl Plan {
         let keys = match &self.kind {
             Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
             Kind::Ddl(ddl) => ddl.each().map_or(0, |e| e.texts.iter().map(|t| t.len() + 128).sum()),
+            Kind::Every { merge: Merge::Combine(c), .. } => c.partial.len() + c.last.len(),
             Kind::Every { merge, .. } => merge.text().map_or(0, str::len),
             _ => 0,
         };

@@ -1,15 +1,19 @@
 //! Where a query runs: which way it takes, and why another way would be wrong.
 
+use pg_raw_parse::raw::SetOperation;
 use pg_raw_parse::{Node, nodes};
 
 use super::context::{Context, is_temporary, refused, refused_only};
+use super::facts::Relation;
 use super::functions::name_of;
 use super::node_bound::{Bound, bound};
 use super::plan::{Fold, Key, KeySource, Kind, Merge};
 use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
+use super::scope::Named;
 use super::steady::{Steady, unsteady};
 use super::tables::Tables;
-use super::{rewrite, whole_rows, writes};
+use super::{combine, rewrite, whole_rows, writes};
+use crate::sql::tree::{Recurse, walk};
 
 /// Where SELECT, INSERT, UPDATE, DELETE or MERGE runs, whose facts the context has.
 pub fn place(node: Node<'_>, cx: Context<'_>) -> Kind {
@@ -176,10 +180,52 @@ fn of_select(s: &nodes::SelectStmt, found: Found, cx: Context<'_>) -> Kind {
         );
     }
     let merge = match mixed {
-        Some(breaks) => Err(breaks.to_string()),
+        Some(breaks) => nested(s, cx).unwrap_or_else(|| Err(breaks.to_string())),
         None => merge_of(s, gives, cx),
     };
     merge.map_or_else(over_nodes, |merge| Kind::Every { group, merge })
+}
+
+/// How a query is answered that has rows of several nodes from one query in its FROM, and from nothing
+/// else; `None`: it is none.
+fn nested(s: &nodes::SelectStmt, cx: Context<'_>) -> Option<Result<Merge, String>> {
+    let one =
+        s.from_clause().len() == 1 && s.with_clause().is_none() && s.op == SetOperation::SETOP_NONE;
+    let Some(Node::RangeSubselect(r)) = s.from_clause().get(0).filter(|_| one) else { return None };
+    let Node::SelectStmt(sub) = r.subquery() else { return None };
+    let distributed = |r: &&Relation<'_>| matches!(r.named, Named::Distributed(_));
+    let all = cx.facts.relations.iter().filter(distributed).count();
+    let mut inner = Prover::by_rows(cx);
+    let gives = inner.select(sub).ok()?;
+    let Found { unproven: None, mixed, references, .. } = inner.found else { return None };
+    if references != all || cx.facts.locks_rows {
+        return None;
+    }
+    if let Some(what) = unsteady(Steady::Everywhere, cx) {
+        return Some(Err(what));
+    }
+    let inner = match (mixed, gives) {
+        (Some(_), _) => match nested(sub, cx)? {
+            Ok(Merge::Combine(inner)) => Ok((*inner).clone()),
+            Ok(_) => return None,
+            Err(what) => Err(what),
+        },
+        (None, Gives::Mixed(_) | Gives::Rows(_)) => combine::combined(sub, cx),
+        (None, Gives::Constant(_)) => return None,
+    };
+    let whole = inner.and_then(|inner| combine::around(s, inner));
+    Some(whole.map(|c| Merge::Combine(c.into())))
+}
+
+/// Why a read of several nodes does not go to each as it is.
+pub fn why_not_as_it_is(query: Node<'_>, cx: Context<'_>) -> String {
+    let Node::SelectStmt(s) = query else { return "it is no SELECT".to_owned() };
+    let mut prover = Prover::by_rows(cx);
+    match (prover.select(s), prover.found.mixed) {
+        (_, Some(breaks)) | (Ok(Gives::Mixed(breaks)), None) => breaks.to_string(),
+        _ if !s.sort_clause().is_empty() => "ORDER BY".to_owned(),
+        _ => "LIMIT or OFFSET".to_owned(),
+    }
 }
 
 fn over_nodes(what: String) -> Kind {
@@ -199,18 +245,36 @@ fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merg
     if let Some(what) = unsteady(Steady::Everywhere, cx) {
         return Err(what);
     }
+    let by_all = || match cx.facts.locks_rows {
+        true => Err("a row lock beside what one node computes".to_owned()),
+        false => combine::combined(s, cx).map(|c| Merge::Combine(c.into())),
+    };
+    let sorts = !s.sort_clause().is_empty();
     match gives {
-        Gives::Rows(_) if limits || !s.sort_clause().is_empty() => {
-            rewrite::ordered(s, cx).map(|o| Merge::Ordered(o.into()))
+        Gives::Rows(_) if limits || sorts => {
+            let ordered = || rewrite::ordered(s, cx).map(|o| Merge::Ordered(o.into()));
+            match is_compared(s, cx) {
+                true => ordered().or_else(|_| by_all()),
+                // PostgreSQL knows the order of such values.
+                false => by_all().or_else(|what| ordered().map_err(|_| what)),
+            }
         }
         Gives::Rows(_) => Ok(Merge::Concat),
-        Gives::Mixed(Breaks::Aggregate) if limits => Err("LIMIT of an aggregate".to_owned()),
-        Gives::Mixed(Breaks::Aggregate) if is_plain(s) => {
-            let folds: Option<Vec<Fold>> =
-                s.target_list().iter().map(|t| fold_of(t.val(), cx)).collect();
-            let folds = folds.filter(|f| !f.is_empty());
-            folds.map(|f| Merge::Fold(f.into())).ok_or_else(|| not_folded(s, cx))
+        Gives::Mixed(Breaks::Aggregate) if !limits && !sorts && is_plain(s) => {
+            let folds = s.target_list().iter().map(|t| fold_of(t.val(), s, cx));
+            match folds.collect::<Option<Vec<_>>>() {
+                Some(folds) => Ok(Merge::Fold(folds.into())),
+                None => by_all(),
+            }
         }
+        Gives::Mixed(
+            breaks @ (Breaks::Aggregate
+            | Breaks::GroupBy
+            | Breaks::GroupingSets
+            | Breaks::Distinct
+            | Breaks::Window
+            | Breaks::SetOperation),
+        ) => by_all().map_err(|what| if what.is_empty() { breaks.to_string() } else { what }),
         Gives::Mixed(breaks) => Err(breaks.to_string()),
         Gives::Constant(_) => Err(Breaks::NoTable.to_string()),
     }
@@ -218,25 +282,11 @@ fn merge_of(s: &nodes::SelectStmt, gives: Gives, cx: Context<'_>) -> Result<Merg
 
 /// One row of aggregates, of which nothing is made.
 fn is_plain(s: &nodes::SelectStmt) -> bool {
-    s.distinct_clause().is_empty()
-        && s.sort_clause().is_empty()
-        && matches!(s.having_clause(), Node::None)
+    s.distinct_clause().is_empty() && matches!(s.having_clause(), Node::None)
 }
 
-/// The aggregate that stands in the way.
-fn not_folded(s: &nodes::SelectStmt, cx: Context<'_>) -> String {
-    let calls = || cx.facts.calls.iter().filter_map(|c| c.name);
-    let of_target = |t: &nodes::ResTarget| fold_of(t.val(), cx).is_none();
-    let aggregate = calls().filter(|n| cx.functions.is_aggregate(n));
-    let folds = |n: &&str| matches!(*n, "count" | "sum" | "min" | "max");
-    let found = aggregate.clone().find(|n| !folds(n)).or_else(|| aggregate.clone().next());
-    match found.filter(|_| s.target_list().iter().any(of_target)) {
-        Some(name) => format!("an expression with {name}()"),
-        None => Breaks::Aggregate.to_string(),
-    }
-}
-
-fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {
+/// How an aggregate is folded: those that give integers from columns of integers, whatever the format.
+fn fold_of(target: Node<'_>, s: &nodes::SelectStmt, cx: Context<'_>) -> Option<Fold> {
     let Node::FuncCall(f) = target else { return None };
     let (schema, name) = name_of(f)?;
     let plain = schema.is_none_or(|s| s == "pg_catalog")
@@ -249,9 +299,53 @@ fn fold_of(target: Node<'_>, cx: Context<'_>) -> Option<Fold> {
         return None;
     }
     match name {
-        "count" | "sum" => Some(Fold::Sum),
-        "min" => Some(Fold::Min),
-        "max" => Some(Fold::Max),
+        "count" => Some(Fold::Sum),
+        "sum" if of_integers(f, s, cx, &[INT2, INT4]) => Some(Fold::Sum),
+        "min" if of_integers(f, s, cx, &[INT2, INT4, INT8]) => Some(Fold::Min),
+        "max" if of_integers(f, s, cx, &[INT2, INT4, INT8]) => Some(Fold::Max),
         _ => None,
     }
+}
+
+const INT8: u32 = 20;
+const INT2: u32 = 21;
+const INT4: u32 = 23;
+
+/// Types whose order is known here, whatever the database (`merge::order`).
+const COMPARED: [u32; 17] =
+    [16, 17, 18, 19, INT8, INT2, INT4, 26, 700, 701, 1082, 1083, 1114, 1184, 1186, 1700, 2950];
+
+/// Whether all that the rows are sorted by is of types whose order is known here.
+fn is_compared(s: &nodes::SelectStmt, cx: Context<'_>) -> bool {
+    s.sort_clause().iter().all(|by| match rewrite::sorted_by(by.node(), s) {
+        Ok(Node::ColumnRef(c)) => are_of(c, s, cx, &COMPARED),
+        Ok(Node::FuncCall(f)) => matches!(name_of(f), Some((_, "count"))),
+        _ => false,
+    })
+}
+
+/// Whether the argument is a column of one of these types.
+fn of_integers(f: &nodes::FuncCall, s: &nodes::SelectStmt, cx: Context<'_>, types: &[u32]) -> bool {
+    matches!(f.args().get(0), Some(Node::ColumnRef(c)) if are_of(c, s, cx, types))
+}
+
+/// Whether a column is of one of these types, whichever table's it is.
+fn are_of(c: &nodes::ColumnRef, s: &nodes::SelectStmt, cx: Context<'_>, types: &[u32]) -> bool {
+    let name = c.fields().iter().next_back().and_then(Node::as_str);
+    // Only of tables the types are known.
+    let mut tables = s.with_clause().is_none();
+    for item in s.from_clause().iter() {
+        tables &= matches!(item, Node::RangeVar(_) | Node::JoinExpr(_));
+        walk::<()>(item, |n| {
+            let renames = matches!(n, Node::Alias(a) if !a.colnames().is_empty());
+            tables &= !renames && !matches!(n, Node::RangeSubselect(_) | Node::RangeFunction(_));
+            Recurse::yes()
+        });
+    }
+    let columns = cx.facts.relations.iter().flat_map(|r| match &r.named {
+        Named::Distributed(t) => &t.columns[..],
+        _ => &[],
+    });
+    let mut named = columns.filter(|c| Some(c.name.as_str()) == name).peekable();
+    tables && named.peek().is_some() && named.all(|c| types.contains(&c.type_oid))
 }

@@ -14,9 +14,10 @@ use crate::sql::write;
 /// The name of the column that a row is sorted by.
 const KEYS: &str = "pgs_keys";
 
-type Refused<T> = Result<T, String>;
+/// What keeps a statement from being rewritten, if something does.
+pub type Refused<T> = Result<T, String>;
 
-fn no<T>(what: &str) -> Refused<T> {
+pub fn no<T>(what: &str) -> Refused<T> {
     Err(what.to_owned())
 }
 
@@ -37,7 +38,8 @@ pub fn ordered(s: &nodes::SelectStmt, cx: Context<'_>) -> Refused<Ordered> {
     if !write::is_flat(cx.own_text()) {
         return no("ORDER BY or OFFSET in so deep a statement");
     }
-    let sorted = s.sort_clause().iter().map(|by| sorted_by(by.node(), s));
+    let text = |n| write::expression(n).ok_or_else(|| "ORDER BY of this expression".to_owned());
+    let sorted = s.sort_clause().iter().map(|by| sorted_by(by.node(), s).and_then(text));
     let sorted = sorted.collect::<Refused<Vec<_>>>()?;
     let text = write::select(s, |mem, copy| {
         if !sorted.is_empty() {
@@ -59,7 +61,7 @@ pub fn ordered(s: &nodes::SelectStmt, cx: Context<'_>) -> Refused<Ordered> {
 }
 
 /// How many rows LIMIT or OFFSET says; `None`: it says nothing.
-fn count(n: Node<'_>, what: &str) -> Refused<Option<Count>> {
+pub fn count(n: Node<'_>, what: &str) -> Refused<Option<Count>> {
     let mut inner = n;
     while let Node::TypeCast(c) = inner {
         inner = c.arg();
@@ -83,7 +85,7 @@ fn count(n: Node<'_>, what: &str) -> Refused<Option<Count>> {
 }
 
 /// The rows that a node must send so that so many can be left out. What is negative the nodes refuse.
-fn sum(limit: &Count, offset: &Count) -> String {
+pub fn sum(limit: &Count, offset: &Count) -> String {
     match (limit, offset) {
         (Count::Number(n), _) if *n < 0 => n.to_string(),
         (_, Count::Number(n)) if *n < 0 => n.to_string(),
@@ -114,9 +116,9 @@ fn sort_key(by: &nodes::SortBy) -> Refused<SortKey> {
 
 /// The expression that an item of ORDER BY stands for: one of the answer's columns by its number or its
 /// name before all else.
-fn sorted_by(n: Node<'_>, s: &nodes::SelectStmt) -> Refused<String> {
+pub fn sorted_by<'n>(n: Node<'n>, s: &'n nodes::SelectStmt) -> Refused<Node<'n>> {
     let targets = s.target_list();
-    let meant = match n {
+    Ok(match n {
         Node::A_Const(c) => match c.val() {
             Some(ConstValue::Integer(n)) => {
                 let at = usize::try_from(n).ok().and_then(|n| n.checked_sub(1));
@@ -124,14 +126,16 @@ fn sorted_by(n: Node<'_>, s: &nodes::SelectStmt) -> Refused<String> {
                 if before.clone().any(|t| is_star(t.val())) {
                     return no("ORDER BY the number of a column behind a star");
                 }
-                // That there is no such column PostgreSQL says.
-                at.and_then(|at| targets.get(at)).map_or(Node::A_Const(c), |t| t.val())
+                match at.and_then(|at| targets.get(at)) {
+                    Some(target) => target.val(),
+                    None => return no("ORDER BY a column that there is not"),
+                }
             }
             _ => Node::A_Const(c),
         },
         Node::ColumnRef(c) if c.fields().len() == 1 => {
             let name = c.fields().get(0).and_then(Node::as_str);
-            let named = targets.iter().find(|t| name.is_some() && name_of(t) == name);
+            let named = targets.iter().find(|t| name.is_some() && name_of_output(t) == name);
             let of_some = |t: &nodes::ResTarget| {
                 matches!(t.val(), Node::ColumnRef(c) if c.fields().len() > 1) && is_star(t.val())
             };
@@ -143,19 +147,15 @@ fn sorted_by(n: Node<'_>, s: &nodes::SelectStmt) -> Refused<String> {
             named.map_or(n, |t| t.val())
         }
         n => n,
-    };
-    match write::expression(meant) {
-        Some(text) => Ok(text),
-        None => no("ORDER BY of this expression"),
-    }
+    })
 }
 
-fn is_star(n: Node<'_>) -> bool {
+pub fn is_star(n: Node<'_>) -> bool {
     matches!(n, Node::ColumnRef(c) if matches!(c.fields().iter().next_back(), Some(Node::A_Star(_))))
 }
 
 /// The name of a column of the answer, as far as ORDER BY may mean it.
-fn name_of(target: &nodes::ResTarget) -> Option<&str> {
+pub fn name_of_output(target: &nodes::ResTarget) -> Option<&str> {
     target.name().or_else(|| figured(target.val()))
 }
 

@@ -19,7 +19,7 @@ impl Session {
         let sql = done.sql.as_str();
         self.changes_at_savepoint(&done.control);
         match &done.control {
-            Control::None | Control::Pure | Control::Vacate(_) => {}
+            Control::None | Control::Pure | Control::Vacate(_) | Control::Route { .. } => {}
             Control::Begin => {
                 if self.begin_text.is_empty() {
                     self.begin_text.extend_from_slice(sql.as_bytes());

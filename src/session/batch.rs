@@ -4,11 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::link::{Done, Reply};
+use super::gathering::{Asked, PLAIN_BIND, Told};
+use super::link::{Done, Expect, Fate, Reply};
 use super::participants::concerns_all;
-use super::several::{aborted, ddl, effect_over_nodes, not_alone, window};
+use super::request::{Request, Segment};
+use super::several::{aborted, ddl, effect_over_nodes, gathered, not_alone, window};
 use super::simple::controls;
-use super::spread::{How, Request, Spread};
+use super::spread::{How, Spread};
 use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement, rows};
 use crate::merge::{Answer, Window};
@@ -16,7 +18,7 @@ use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Kind, Merge, Plan};
 use crate::topology::GroupId;
 use crate::wire::backend::{self, Report, Status};
-use crate::wire::{frame, frontend};
+use crate::wire::frontend;
 
 impl Session {
     /// Whether a statement of the extended protocol concerns several nodes.
@@ -134,6 +136,9 @@ impl Session {
             return Err(not_alone().into());
         }
         let mut batch = self.batch(&statement, &plan, &place)?;
+        if matches!(plan.kind, Kind::Every { merge: Merge::Combine(_), .. }) {
+            self.learn_types(&statement, &batch, io)?;
+        }
         if matches!(plan.kind, Kind::Ddl(_)) {
             return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
@@ -214,6 +219,9 @@ impl Session {
         let spans = |n: usize| plan.statements.get(n).map_or((0, 0), |s| s.span);
         let done = controls(plan, &statement.text, spans);
         Ok(match place {
+            Place::Every { group, nodes, merge: Merge::Combine(combine) } => {
+                (Some(group), gathered(&combine, plan, batch.asked(statement), nodes)?)
+            }
             Place::Every { group, nodes, merge } => {
                 let (window, binary) = batch.window(statement, &merge)?;
                 let request = batch.request(statement, plan, &merge, done.map(Rc::from))?;
@@ -253,6 +261,38 @@ impl Session {
         };
         let executes = |p: &Pending| matches!(p, Pending::Execute { .. });
         self.pending.iter().any(every) && self.pending.iter().any(executes)
+    }
+
+    /// The types of the statement's parameters must be known before it can be taken apart: PostgreSQL is
+    /// asked for those that are not declared.
+    fn learn_types(
+        &mut self,
+        statement: &Rc<Statement>,
+        batch: &Batch,
+        io: &mut Io<'_>,
+    ) -> Result<(), Stop> {
+        let Some(bind) = batch.bind() else { return Ok(()) };
+        let parameters = frontend::bind_of(bind)?.count();
+        if statement.has_types(parameters) {
+            return Ok(());
+        }
+        if self.asked_types.replace(statement.id) == Some(statement.id) {
+            self.asked_types = None;
+            return Err(Report::error("0A000", "cannot tell the types of the parameters")
+                .hint("Declare them.")
+                .into());
+        }
+        self.begin_on_link(io);
+        let Some(link) = &mut self.link else { return Ok(()) };
+        frontend::put_parse(io.server, b"", &statement.text, &statement.oids);
+        let mut e = Expect::new(Reply::Parse, Fate::Swallow);
+        e.undo.unnamed = Some(link.unnamed.take());
+        link.push(e);
+        frontend::put_named(io.server, b'D', b'S', b"");
+        let mut e = Expect::new(Reply::Describe, Fate::Swallow);
+        e.statement = Some(statement.clone());
+        link.push(e);
+        Err(Stop::Wait(Need::Quiet))
     }
 
     /// What is pending of the statement, message by message.
@@ -354,6 +394,32 @@ struct Batch {
 }
 
 impl Batch {
+    fn bind(&self) -> Option<&[u8]> {
+        self.messages.iter().find_map(|m| match m {
+            Message::Bind(rest) => Some(rest.as_slice()),
+            _ => None,
+        })
+    }
+
+    /// The statement, to be taken apart.
+    fn asked(&self, statement: &Statement) -> Asked {
+        let told = self.messages.iter().filter_map(|m| match m {
+            Message::Parse => Some(Told::Parsed),
+            Message::Bind(_) => Some(Told::Bound),
+            Message::Describe(b'S') => Some(Told::Statement),
+            Message::Describe(_) => Some(Told::Portal),
+            Message::Close => Some(Told::Closed),
+            Message::Execute => None,
+        });
+        Asked {
+            text: statement.text.clone(),
+            types: statement.types(),
+            bind: self.bind().unwrap_or(&PLAIN_BIND).to_vec(),
+            told: told.collect(),
+            limit: self.limit,
+        }
+    }
+
     /// Which rows the client gets, and whether what they are sorted by comes in binary format: one column
     /// more than the client has asked for.
     fn window(&mut self, statement: &Statement, merge: &Merge) -> Result<(Window, bool), Stop> {
@@ -424,52 +490,3 @@ const CLOSED: &[u8] = b"3\0\0\0\x04";
 
 /// A name that no portal bears on a node.
 const NO_PORTAL: &[u8] = b"pgs_none";
-
-/// Parse, Bind and the like of a statement's own, for a request of the extended protocol.
-pub(super) struct Segment {
-    pub frames: Vec<u8>,
-    pub replies: Vec<Reply>,
-}
-
-impl Segment {
-    pub fn new() -> Self {
-        Self { frames: Vec::new(), replies: Vec::new() }
-    }
-
-    pub fn parse(&mut self, text: &[u8], types: &[u8]) {
-        frontend::put_parse(&mut self.frames, b"", text, types);
-        self.replies.push(Reply::Parse);
-    }
-
-    pub fn bind(&mut self, rest: &[u8]) {
-        frontend::put_bind(&mut self.frames, b"", b"", rest);
-        self.replies.push(Reply::Bind);
-    }
-
-    /// `what`: `S` is the statement, `P` its portal.
-    pub fn describe(&mut self, what: u8) {
-        frontend::put_named(&mut self.frames, b'D', what, b"");
-        self.replies.push(Reply::Describe);
-    }
-
-    pub fn close_portal(&mut self, name: &[u8]) {
-        frontend::put_named(&mut self.frames, b'C', b'P', name);
-        self.replies.push(Reply::Close);
-    }
-
-    pub fn execute(&mut self, limit: i32) {
-        frame::put(&mut self.frames, b'E', |b| {
-            b.push(0);
-            b.extend_from_slice(&limit.to_be_bytes());
-        });
-        self.replies.push(Reply::Execute);
-    }
-
-    /// Ends it by Sync.
-    pub fn request(mut self, plan: &Arc<Plan>, controls: Option<Rc<[Done]>>) -> Request {
-        frontend::put_empty(&mut self.frames, b'S');
-        self.replies.push(Reply::Sync);
-        let plan = plan.clone();
-        Request::Segment { plan, frames: self.frames, replies: self.replies, controls }
-    }
-}

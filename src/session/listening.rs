@@ -136,15 +136,19 @@ fn reads_channels(plan: &Plan) -> bool {
     plan.statements.iter().any(|s| matches!(&s.control, Control::Leaves(t) if t.channels))
 }
 
-/// The text as the server gets it: each LISTEN as UNLISTEN.
+/// The text as the server gets it: each LISTEN as UNLISTEN, EXPLAIN (ROUTE) as what tells the route.
 pub(super) fn sent<'a>(plan: &Plan, text: &'a [u8]) -> Cow<'a, [u8]> {
-    let at = |s: &crate::router::plan::Statement| match s.control {
-        Control::Listen { at, .. } => Some(at),
-        _ => None,
-    };
     let mut out = Cow::Borrowed(text);
-    for at in plan.statements.iter().rev().filter_map(at).filter(|at| *at <= text.len()) {
-        out.to_mut().splice(at..at, *b"UN");
+    for s in plan.statements.iter().rev() {
+        match &s.control {
+            Control::Listen { at, .. } if *at <= text.len() => {
+                out.to_mut().splice(at..at, *b"UN");
+            }
+            Control::Route { sql } if s.span.1 <= text.len() => {
+                out.to_mut().splice(s.span.0..s.span.1, sql.bytes());
+            }
+            _ => {}
+        }
     }
     out
 }

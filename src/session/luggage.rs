@@ -300,6 +300,7 @@ impl Session {
             retry: _,
             owed: _,
             stale: _,
+            asked_types: _,
             told,
             vacate: _,
             counters: _,

@@ -37,6 +37,8 @@ mod emit;
 mod execute;
 mod extended;
 mod function_call;
+mod gathering;
+mod hearing;
 mod link;
 mod listening;
 mod luggage;
@@ -58,6 +60,7 @@ mod reading;
 mod refusing;
 mod relay;
 mod reported;
+mod request;
 mod residue;
 mod retry;
 mod rows;
@@ -248,6 +251,8 @@ pub struct Session {
     owed: owed::Owed,
     /// A prepared statement to be closed on the connection behind the next Sync.
     stale: Option<StatementId>,
+    /// The statement of whose parameters' types a node was asked last.
+    asked_types: Option<StatementId>,
     told: Reported,
     /// It has a PREPARE of SQL that reads pg_prepared_statements.
     prepares_listing: bool,
@@ -294,6 +299,7 @@ impl Session {
             retry: retry::Retry::default(),
             owed: owed::Owed::default(),
             stale: None,
+            asked_types: None,
             prepares_listing: false,
             vacate: None,
             counters: Counters::default(),

@@ -13,7 +13,8 @@
 use std::collections::VecDeque;
 
 use super::block::OwnBlock;
-use super::spread::{How, Request, Spread};
+use super::request::Request;
+use super::spread::{How, Spread};
 use super::{Io, Need, Session};
 use crate::commit::{Commit, Part};
 use crate::router::plan::{Effect, Plan};

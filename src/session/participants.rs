@@ -370,6 +370,7 @@ pub(super) fn concerns_all(control: &Control) -> bool {
         | Control::Listen { .. }
         | Control::Unlisten(_)
         | Control::ChangesFunctions
-        | Control::ChangesTables => false,
+        | Control::ChangesTables
+        | Control::Route { .. } => false,
     }
 }

@@ -273,8 +273,11 @@ impl Session {
             }
         }
         // The server has carried out something else.
-        let listen = matches!(done.as_ref().map(|d| &d.control), Some(Control::Listen { .. }));
-        let tag = (listen && h.tag == b'C').then_some("LISTEN");
+        let tag = match done.as_ref().map(|d| &d.control).filter(|_| h.tag == b'C') {
+            Some(Control::Listen { .. }) => Some("LISTEN"),
+            Some(Control::Route { .. }) => Some("EXPLAIN"),
+            _ => None,
+        };
         let counts = !part || self.spread.as_ref().is_some_and(|s| s.is_last());
         if let Some(done) = done.filter(|d| !d.ours && counts) {
             self.apply(&done);

@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use super::link::Done;
 use super::making::{Making, Next};
-use super::spread::{How, Request, Spread};
+use super::request::Request;
+use super::spread::{How, Spread};
 use super::told::{self, Told};
 use super::{Env, Io, Need, Session};
 use crate::router::Planner;

@@ -5,14 +5,16 @@
 use std::sync::Arc;
 
 use super::block::OwnBlock;
+use super::gathering::{Asked, Gathering};
 use super::link::Done;
 use super::participants::concerns_all;
-use super::spread::{How, Request, Spread};
+use super::request::Request;
+use super::spread::{How, Spread};
 use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
-use crate::router::plan::{Control, Count, Effect, Kind, Merge, OnEach, Plan};
+use crate::router::plan::{Combine, Control, Count, Effect, Kind, Merge, OnEach, Plan};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{Report, Status};
 
@@ -29,7 +31,13 @@ impl Session {
     ) -> Option<Flow> {
         let outcome = match (place, &plan.kind) {
             (Place::Every { group, nodes, merge }, _) => {
-                let spread = text_spread(plan, nodes, merge, text, controls);
+                self.forget_portal(b"");
+                let spread = match merge {
+                    Merge::Combine(combine) => {
+                        gathered(combine, plan, Asked::of_query(text), nodes.clone())
+                    }
+                    _ => text_spread(plan, nodes, merge, text, controls),
+                };
                 spread.and_then(|spread| self.spread_over(Some(*group), spread, env, io))
             }
             (_, Kind::Ddl(_)) => match self.within_block(plan) {
@@ -193,6 +201,18 @@ impl Session {
         self.begin_spread(spread, io);
         Ok(None)
     }
+}
+
+/// A statement that all nodes carry out a part of, and one of them the rest.
+pub(super) fn gathered(
+    combine: &Arc<Combine>,
+    plan: &Arc<Plan>,
+    asked: Asked,
+    nodes: Vec<NodeId>,
+) -> Result<Spread, Report> {
+    let gathering = Gathering::new(combine.clone(), plan.clone(), asked);
+    let request = gathering.part()?;
+    Ok(Spread::new(nodes, request, How::Gathered(gathering.into())))
 }
 
 /// Which rows of those that the nodes have the client gets.

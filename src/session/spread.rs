@@ -15,15 +15,13 @@
 //! nothing is of use any more: where no transaction could go on with them their statements are
 //! cancelled and their connections closed, else they are heard to their ends in silence.
 
-use std::borrow::Cow;
-use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::block::OwnBlock;
-use super::link::{Done, Expect, Fate, Reply};
+use super::gathering::Gathering;
+use super::link::{Expect, Fate, Reply};
 use super::making::Making;
-use super::told::Told;
+use super::request::Request;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
@@ -31,19 +29,6 @@ use crate::router::plan::{Effect, Plan};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
-
-/// What each participant is sent.
-#[derive(Debug, Clone)]
-pub(super) enum Request {
-    /// A text by the simple protocol, and what each of its statements does to the session.
-    Text { plan: Arc<Plan>, text: Vec<u8>, controls: Option<Vec<Done>> },
-    /// The transaction's end, act by act; and what the decision does to the session.
-    Ending { commit: Commit, plan: Arc<Plan>, controls: Option<Vec<Done>> },
-    /// Messages of the extended protocol, what answers each of them, and Sync.
-    Segment { plan: Arc<Plan>, frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
-    /// Another one for each participant in its turn.
-    Each(VecDeque<Request>),
-}
 
 /// How far the act of a transaction's end that is next has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,22 +43,28 @@ enum Step {
 pub(super) enum How {
     /// Rows, by way of the merger.
     Merged(Box<Answer>),
+    /// Rows of which one node then makes the answer.
+    Gathered(Box<Gathering>),
     /// All answer alike: the body of a CommandComplete, once one has come.
     Same(Vec<u8>),
     /// The client has had its answer.
     Nothing,
+    /// The answers that have come make none.
+    Refused(Report),
 }
 
 #[derive(Debug)]
 pub(super) struct Spread {
     /// In the order in which they are heard.
-    nodes: Vec<NodeId>,
+    pub nodes: Vec<NodeId>,
+    /// Those that have taken part in what came before.
+    pub earlier: Vec<NodeId>,
     /// How many were sent the request.
-    said: usize,
+    pub said: usize,
     /// How many have answered whole.
-    heard: usize,
+    pub heard: usize,
     pub request: Request,
-    how: How,
+    pub how: How,
     step: Step,
     /// The first participant carries it out before the others: who else does so waits for locks there, and
     /// not for one on each node.
@@ -88,8 +79,10 @@ pub(super) struct Spread {
     pub hide_parse: bool,
     /// The client asked for no RowDescription of the portal.
     pub hide_describe: bool,
+    /// Of the answers only rows are the client's.
+    pub silent: bool,
     /// ParameterDescription has come: the columns that follow are the statement's.
-    of_statement: bool,
+    pub of_statement: bool,
     /// What answers the client's messages before the statement.
     pub before: Vec<u8>,
     /// What answers the client's messages behind it.
@@ -108,6 +101,7 @@ impl Spread {
     pub fn new(nodes: Vec<NodeId>, request: Request, how: How) -> Self {
         Self {
             nodes,
+            earlier: Vec::new(),
             said: 0,
             heard: 0,
             request,
@@ -119,6 +113,7 @@ impl Spread {
             answered: 0,
             hide_parse: false,
             hide_describe: false,
+            silent: false,
             of_statement: false,
             before: Vec::new(),
             behind: Vec::new(),
@@ -181,7 +176,7 @@ impl Spread {
     }
 
     /// Nothing is left to be heard.
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         match &self.request {
             Request::Ending { commit, .. } => commit.next().is_none(),
             _ => self.heard == self.nodes.len(),
@@ -195,7 +190,7 @@ impl Spread {
 
     /// Whether the statement's effects on the session count from this answer on: all have succeeded.
     pub fn is_last(&self) -> bool {
-        matches!(self.how, How::Merged(_))
+        matches!(self.how, How::Merged(_) | How::Gathered(_))
             || matches!(self.request, Request::Ending { .. })
             || self.heard + 1 == self.nodes.len()
     }
@@ -209,7 +204,12 @@ impl Spread {
     pub fn folds(&self) -> bool {
         let ends = matches!(self.request, Request::Ending { .. });
         let told = self.making.as_ref().is_some_and(|m| m.listens(self.heard));
-        ends || told || !self.failed && matches!(&self.how, How::Merged(a) if a.folds())
+        let looks = match &self.how {
+            How::Merged(answer) => answer.folds(),
+            How::Gathered(_) => true,
+            How::Same(_) | How::Nothing | How::Refused(_) => false,
+        };
+        ends || told || !self.failed && looks
     }
 
     /// Whether a message that is not looked at is the client's.
@@ -222,7 +222,7 @@ impl Spread {
                 let listens = self.making.as_ref().is_none_or(|m| m.listens(self.heard));
                 tag == b'N' && self.heard == 0 && listens
             }
-            How::Merged(_) | How::Nothing => tag == b'N',
+            How::Merged(_) | How::Gathered(_) | How::Nothing | How::Refused(_) => tag == b'N',
         }
     }
 }
@@ -302,81 +302,8 @@ impl Session {
         }
     }
 
-    /// A message of the participant that is heard, but for errors and ReadyForQuery.
-    pub(super) fn hears_part(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {
-        let Some(spread) = &mut self.spread else { return };
-        if let Request::Ending { commit, .. } = &mut spread.request {
-            match (tag, commit.next()) {
-                (b'D', Some((_, Act::Ask))) => {
-                    if let Some(xid) = as_number(body) {
-                        commit.knows(xid);
-                    }
-                }
-                (b'C', Some((_, Act::Decide))) => {
-                    if let How::Same(tag) = &mut spread.how
-                        && tag.is_empty()
-                    {
-                        *tag = b"COMMIT\0".to_vec();
-                    }
-                }
-                _ => {}
-            }
-            return;
-        }
-        if spread.failed {
-            return;
-        }
-        let mut shown = spread.heard == 0 && matches!(tag, b'1' | b'2' | b'3' | b'n');
-        let mut body_shown = Cow::Borrowed(body);
-        let outcome = match (tag, &mut spread.how) {
-            (b't', _) => {
-                spread.of_statement = true;
-                if spread.heard == 0 {
-                    frame::put(io.client, tag, |b| b.extend_from_slice(body));
-                }
-                return;
-            }
-            (b'1', _) if spread.hide_parse => return,
-            (b'T', How::Merged(answer)) => {
-                let of_statement = std::mem::take(&mut spread.of_statement);
-                shown = spread.heard == 0 && (of_statement || !spread.hide_describe);
-                answer.described(of_statement, body).map(|told| body_shown = told)
-            }
-            (b'T', How::Same(_)) => {
-                shown = spread.heard == 0 && !spread.hide_describe;
-                Ok(())
-            }
-            (b'D', How::Merged(answer)) => answer.row(body),
-            (b'D', How::Same(_)) => {
-                let told = spread.making.as_mut().map(|m| &mut m.told);
-                told.into_iter().for_each(|told| told.extend(Told::of_row(body)));
-                Ok(())
-            }
-            (b'C', How::Merged(answer)) => {
-                answer.completed(body);
-                Ok(())
-            }
-            (b'C', How::Same(tag)) => {
-                *tag = body.to_vec();
-                Ok(())
-            }
-            _ => Ok(()),
-        };
-        match outcome {
-            Ok(()) if shown => {
-                spread.answered += 1;
-                frame::put(io.client, tag, |b| b.extend_from_slice(&body_shown));
-            }
-            Ok(()) => {}
-            Err(report) => {
-                self.tell(&report, io);
-                self.fails();
-            }
-        }
-    }
-
     /// The client has read why the statement has failed: what the others answer is of no use.
-    fn fails(&mut self) {
+    pub(super) fn fails(&mut self) {
         let goes_back = self.prelude.has_savepoint();
         let Some(spread) = &mut self.spread else { return };
         spread.failed = true;
@@ -455,7 +382,7 @@ impl Session {
 
     /// Rows are being read from several nodes: of no use to a client that has gone.
     pub fn reads_from_several(&self) -> bool {
-        let reads = |s: &Spread| matches!(s.how, How::Merged(_)) && !s.writes();
+        let reads = |s: &Spread| matches!(s.how, How::Merged(_) | How::Gathered(_)) && !s.writes();
         self.spread.as_deref().is_some_and(reads)
     }
 
@@ -506,6 +433,7 @@ impl Session {
                 Step::ToSay | Step::Said => commit.done(),
             }
         }
+        self.next_round();
         self.carry_on(io);
     }
 
@@ -519,6 +447,9 @@ impl Session {
                 Ok(())
             }
             How::Nothing => Ok(()),
+            How::Refused(report) => Err(report.clone()),
+            // The last of those that were to be heard is gone.
+            How::Gathered(_) => Err(crate::merge::malformed()),
         };
         spread.how = How::Nothing;
         if let Err(report) = completed {
@@ -569,7 +500,8 @@ impl Session {
             self.status = Status::Idle;
             self.block_ended(spread.failed);
             let applied = self.settings.current().clone();
-            for link in self.links_mut().filter(|l| spread.nodes.contains(&l.node)) {
+            let took_part: Vec<_> = spread.nodes.iter().chain(&spread.earlier).copied().collect();
+            for link in self.links_mut().filter(|l| took_part.contains(&l.node)) {
                 link.facts.applied = Some(applied.clone());
             }
         }
@@ -587,10 +519,4 @@ impl Session {
             self.skipping |= spread.failed;
         }
     }
-}
-
-/// The value of a row, as a number.
-fn as_number(body: &[u8]) -> Option<u64> {
-    let row = backend::data_row(body)?;
-    std::str::from_utf8(row.first().copied()??).ok()?.parse().ok()
 }

@@ -128,6 +128,12 @@ impl Statement {
         self.told.borrow().as_ref().unwrap_or(&self.oids).clone()
     }
 
+    /// The types of its parameters are declared, or have been told.
+    pub(super) fn has_types(&self, parameters: usize) -> bool {
+        let declared = self.oids.chunks_exact(4).filter(|oid| **oid != [0; 4]).count();
+        declared >= parameters || self.told.borrow().is_some()
+    }
+
     /// The answer to its Describe, where the server need not be asked: it returns no columns, and the
     /// types of its parameters are settled.
     pub(super) fn described_by_text(&self) -> Option<Vec<u8>> {

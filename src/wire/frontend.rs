@@ -179,6 +179,35 @@ impl<'a> Bind<'a> {
         self.values.len() - self.results.len() - 2
     }
 
+    /// The format codes of the result's columns, two bytes each.
+    pub fn results(&self) -> &'a [u8] {
+        self.results
+    }
+
+    /// Whether the result's column of this number, from 0 on, is to come in binary format.
+    pub fn result_is_binary(&self, column: usize) -> bool {
+        let at = if self.results.len() == 2 { 0 } else { column };
+        self.results.get(2 * at + 1) == Some(&1)
+    }
+
+    /// `rest` with further parameters, in binary format, and with these format codes for the result.
+    pub fn with_more(&self, more: impl Iterator<Item = Vec<u8>>, results: &[u8]) -> Vec<u8> {
+        let (mut formats, mut values) = (Vec::new(), self.values.to_vec());
+        for index in 0..self.params {
+            formats.extend(u16::from(self.param(index).is_some_and(|p| p.binary)).to_be_bytes());
+        }
+        // Behind the values stand the client's own format codes.
+        values.truncate(self.values.len() - 2 - self.results.len());
+        for value in more {
+            formats.extend(1u16.to_be_bytes());
+            values.extend(u32::try_from(value.len()).unwrap_or(u32::MAX).to_be_bytes());
+            values.extend(value);
+        }
+        let count = |codes: &[u8]| u16::try_from(codes.len() / 2).unwrap_or(u16::MAX).to_be_bytes();
+        let number = count(&formats);
+        [&number[..], &formats, &number, &values, &count(results), results].concat()
+    }
+
     /// Parameter `$(index + 1)`, if the message carries that many.
     pub fn param(&self, index: usize) -> Option<Param<'a>> {
         if index >= self.params {
@@ -309,6 +338,12 @@ mod tests {
         assert_eq!(b.param(1), Some(Param { binary: true, value: None }));
         assert_eq!(b.param(2), None);
         assert_eq!(b.with_one_more(), (rest.clone(), false));
+        let more = b.with_more([vec![7, 8]].into_iter(), &[0, 1]);
+        let more = bind_of(&more).unwrap();
+        assert_eq!(more.param(0), b.param(0));
+        assert_eq!((more.param(1), more.count()), (b.param(1), 3));
+        assert_eq!(more.param(2), Some(Param { binary: true, value: Some(&[7, 8]) }));
+        assert!(more.result_is_binary(0) && more.result_is_binary(5));
         let codes = |codes: &[u16]| {
             let count = [u16::try_from(codes.len()).unwrap()];
             let all = count.iter().chain(codes).flat_map(|c| c.to_be_bytes());

@@ -73,6 +73,11 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             vec![format!("every node of group {group}, rows concatenated")]
         }
         Kind::Every { group, merge: Merge::Ordered(o) } => ordered(*group, o),
+        Kind::Every { group, merge: Merge::Combine(c) } => vec![
+            format!("every node of group {group}, combined on one"),
+            format!("each is sent {}", c.partial),
+            format!("and one {}", c.last),
+        ],
         Kind::Every { group, merge: Merge::Fold(folds) } => {
             vec![format!("every node of group {group}, folded: {folds:?}")]
         }

@@ -269,10 +269,10 @@ E SELECT * FROM missing_schema.x UNION SELECT 1 WHERE false
 = SELECT min(f), max(f) FROM i4
 = SELECT sum(n::numeric(20,5)) FROM i4
 = SELECT sum(CASE WHEN v = 1 THEN 'NaN'::numeric ELSE n END) FROM i4
-? SELECT sum(CASE WHEN k = 1 THEN 1e300::float8 WHEN k = 2 THEN -1e300::float8 ELSE 0.1 END) FROM i4
+~ SELECT sum(CASE WHEN k = 1 THEN 1e300::float8 WHEN k = 2 THEN -1e300::float8 ELSE 0.1 END) FROM i4
 ? SELECT sum(f) FROM i4
-? SELECT sum(0.1::float8) FROM i4
-? SELECT sum(0.1::float4) FROM i4
+~ SELECT sum(0.1::float8) FROM i4
+~ SELECT sum(0.1::float4) FROM i4
 ? SELECT sum(1e308::float8) FROM i4
 ? SELECT min(CASE WHEN k % 2 = 0 THEN 1.0 ELSE 1.00 END) FROM i4
 ? SELECT max(CASE WHEN k % 2 = 0 THEN 0::float8 ELSE '-0'::float8 END) FROM i4
@@ -287,7 +287,7 @@ E SELECT * FROM missing_schema.x UNION SELECT 1 WHERE false
 ? SELECT count(*) + 1 FROM i4
 ? SELECT count(*), 1 FROM i4
 ? SELECT count(*), now() FROM i4
-? SELECT string_agg(s, ',') FROM i4
+~ SELECT string_agg(s, ',') FROM i4
 ? SELECT count(*) OVER () FROM i4
 ? SELECT sum(v) OVER (PARTITION BY k) FROM i4
 ? SELECT v, count(*) FROM i4 GROUP BY v
@@ -304,7 +304,7 @@ E SELECT * FROM missing_schema.x UNION SELECT 1 WHERE false
 ? SELECT * FROM i4 FOR UPDATE
 ? SELECT count(*) INTO made FROM i4
 ? SELECT json_arrayagg(k) FROM i4
-? SELECT xmlagg(xmlelement(name a, k)) FROM i4
+~ SELECT xmlagg(xmlelement(name a, k)) FROM i4
 ? SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY v) FROM i4
 ? SELECT k, generate_series(1, 2) FROM i4
 ? SELECT unnest(ARRAY[1, 2]), k FROM i4

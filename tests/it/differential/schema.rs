@@ -56,20 +56,41 @@ pub fn create(pair: &mut Pair) {
     }
     pair.shunt.does(&format!("SET pgshunt.shard_count = {SHARDS}"));
     for (table, columns, key) in DISTRIBUTED {
-        pair.both(&format!("CREATE TABLE {table} ({columns}) PARTITION BY HASH ({key})"));
-        for r in 0..SHARDS {
-            let leaf = table.trim_matches('"').replace(['.', ' '], "_");
-            pair.plain.does(&format!(
-                "CREATE TABLE \"leaf_{leaf}_{r}\" PARTITION OF {table} \
-                 FOR VALUES WITH (MODULUS {SHARDS}, REMAINDER {r})"
-            ));
-        }
+        distribute(pair, table, columns, key);
     }
     pair.shunt.does("RESET pgshunt.shard_count");
     for sql in LOCAL {
         pair.both(sql);
     }
     fill(pair);
+}
+
+fn distribute(pair: &mut Pair, table: &str, columns: &str, key: &str) {
+    pair.both(&format!("CREATE TABLE {table} ({columns}) PARTITION BY HASH ({key})"));
+    for r in 0..SHARDS {
+        let leaf = table.trim_matches('"').replace(['.', ' '], "_");
+        pair.plain.does(&format!(
+            "CREATE TABLE \"leaf_{leaf}_{r}\" PARTITION OF {table} \
+             FOR VALUES WITH (MODULUS {SHARDS}, REMAINDER {r})"
+        ));
+    }
+}
+
+/// A table of the group of i4 with texts of a collation of their own, that nobody changes.
+pub fn create_collated(pair: &mut Pair) {
+    const COLUMNS: &str = "k int4, v int, s text COLLATE \"en-x-icu\", c char(3), t timestamptz";
+    const TEXTS: [&str; 8] = ["'a'", "'B'", "'_c'", "'É'", "'b'", "'A'", "NULL", "'Z'"];
+    pair.shunt.does(&format!("SET pgshunt.shard_count = {SHARDS}"));
+    distribute(pair, "col", COLUMNS, "k");
+    pair.shunt.does("RESET pgshunt.shard_count");
+    for i in 0..24 {
+        let (s, month) = (TEXTS[i % 8], 1 + i % 5);
+        let (v, c) = (i % 4, i % 3);
+        pair.both(&format!(
+            "INSERT INTO col VALUES ({}, {v}, {s}, 'c{c}', '2024-0{month}-01 10:00+02')",
+            i % 13
+        ));
+    }
 }
 
 /// The tables' first state, on both sides.

@@ -30,6 +30,7 @@ pub fn run(pair: &mut Pair) {
 
 /// Reads of rows of several keys, with few writes between them.
 pub fn run_reads(pair: &mut Pair) {
+    schema::create_collated(pair);
     search(pair, READS, reads_of);
 }
 

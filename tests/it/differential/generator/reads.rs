@@ -5,10 +5,18 @@
 
 use super::Generator;
 use crate::differential::pair::{Compare, Step};
+use crate::differential::wire::Param;
 
 /// A table of the group, an integer column that is not the key, and a text.
-const TABLES: &[(&str, &str, &str)] =
-    &[("i4", "v", "s"), ("i4b", "w", "s"), ("pk", "v", "s"), ("app.items", "v", "v::text")];
+const TABLES: &[(&str, &str, &str)] = &[
+    ("i4", "v", "s"),
+    ("i4b", "w", "s"),
+    ("pk", "v", "s"),
+    ("app.items", "v", "v::text"),
+    ("col", "v", "s"),
+    ("col", "v", "c"),
+    ("col", "v", "t"),
+];
 
 /// Targets of one FROM item by its alias: `@` is the alias.
 const VALUES: &[&str] = &[
@@ -68,10 +76,38 @@ impl Generator {
         let mut step = Step::new(sql);
         step.compare = compare;
         if self.chance(40) {
-            step.params = Some(Vec::new());
+            step.params = Some(self.read_params(&mut step.sql));
             step.binary_result = self.chance(50);
         }
         step
+    }
+
+    /// Makes parameters of what stands behind LIMIT, OFFSET and HAVING count(*) >.
+    fn read_params(&mut self, sql: &mut String) -> Vec<Param> {
+        let mut params = Vec::new();
+        let mut from = 0;
+        while let Some((at, len)) = ["LIMIT ", "OFFSET ", "count(*) > "]
+            .iter()
+            .filter_map(|w| Some((sql[from..].find(w)? + from, w.len())))
+            .min()
+        {
+            let start = at + len;
+            let digits = sql[start..].chars().take_while(char::is_ascii_digit).count();
+            from = start;
+            if digits == 0 || self.chance(40) {
+                continue;
+            }
+            let value: i64 = sql[start..start + digits].parse().unwrap_or_default();
+            let (type_oid, binary) = self.pick(&[(0, false), (0, true), (20, true), (23, false)]);
+            let bytes = match binary {
+                true => value.to_be_bytes().to_vec(),
+                false => value.to_string().into_bytes(),
+            };
+            let value = if self.chance(5) { None } else { Some(bytes) };
+            params.push(Param { type_oid, binary, value });
+            sql.replace_range(start..start + digits, &format!("${}", params.len()));
+        }
+        params
     }
 
     fn read_item(&mut self, alias: &'static str) -> (&'static str, usize) {
@@ -280,7 +316,22 @@ impl Generator {
         let from = self.read_from();
         let condition = self.read_where(&from);
         let calls = self.read_calls(&from, 3).join(", ");
-        match self.below(6) {
+        let value = self.read_value(from.items[0]);
+        let table = from.sql.clone();
+        match self.below(10) {
+            6 => {
+                let inner = format!("SELECT {value} AS x, count(*) AS y FROM {table}{condition}");
+                format!("SELECT q.y, count(*), max(x) FROM ({inner} GROUP BY 1) q GROUP BY q.y")
+            }
+            7 => {
+                let inner = format!("SELECT DISTINCT {value} AS x FROM {table}{condition}");
+                format!("SELECT count(*) FROM ({inner}) q")
+            }
+            8 => {
+                let column = self.pick(&["v", "q.s", "q.*"]);
+                let inner = "SELECT * FROM i4 ORDER BY k, v, n, f, s, d LIMIT 5";
+                format!("SELECT k, {column} FROM ({inner}) q WHERE v > 0")
+            }
             0 => format!(
                 "SELECT count(*) FROM (SELECT DISTINCT a.k, a.{} FROM {}{condition}) q",
                 TABLES[from.items[0].1].1, from.sql

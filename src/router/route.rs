@@ -1,0 +1,87 @@
+//! EXPLAIN (ROUTE): by what way a statement would go to the nodes, in which words, and why by no cheaper
+//! one. Nothing is carried out.
+
+use pg_raw_parse::{Node, nodes};
+
+use super::context::{Context, refused};
+use super::plan::{Control, Key, KeySource, Kind, Merge};
+use super::query::{self, why_not_as_it_is};
+
+/// What EXPLAIN with the option ROUTE is; `None`: it has no such option.
+pub fn explained(e: &nodes::ExplainStmt, cx: Context<'_>) -> Option<(Kind, Control)> {
+    if !is_asked(e) {
+        return None;
+    }
+    if e.options().len() > 1 {
+        let kind = refused("EXPLAIN (ROUTE) takes no other options", "Leave them out.");
+        return Some((kind, Control::None));
+    }
+    Some((Kind::Any, Control::Route { sql: rows_of(&lines(e.query(), cx)) }))
+}
+
+pub fn is_asked(e: &nodes::ExplainStmt) -> bool {
+    e.options().iter().any(|o| o.defname() == Some("route"))
+}
+
+/// A query whose rows these are.
+fn rows_of(lines: &[String]) -> String {
+    let quoted = |line: &String| {
+        format!(
+            "(E'{}'::text)",
+            line.replace('\\', "\\\\").replace('\'', "''").replace('$', "\\044")
+        )
+    };
+    let rows: Vec<_> = lines.iter().map(quoted).collect();
+    format!("SELECT * FROM (VALUES {}) AS route (\"QUERY PLAN\")", rows.join(", "))
+}
+
+fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
+    let as_it_is = || "  Each node: the statement as it is".to_owned();
+    match query::place(query, cx) {
+        Kind::Keys { keys, .. } => {
+            let keys: Vec<_> = keys.iter().map(key).collect();
+            vec![format!("One node, by the distribution column: {}", keys.join(", "))]
+        }
+        Kind::Leaf(shard) => vec![format!("The node of shard {shard}")],
+        Kind::Home => vec!["The home node".to_owned()],
+        Kind::Any => vec!["Any node".to_owned()],
+        Kind::Ddl(_) => vec!["Every node, as DDL".to_owned()],
+        Kind::Refused(report) => {
+            let hint = report.hint.iter().map(|hint| format!("  Hint: {hint}"));
+            std::iter::once(format!("Refused: {}", report.message)).chain(hint).collect()
+        }
+        Kind::Every { merge, .. } => {
+            let why = why_not_as_it_is(query, cx);
+            let not = |rung: &str| format!("{rung} (not Concat: {why})");
+            match merge {
+                Merge::Concat => vec!["Concat".to_owned(), as_it_is()],
+                Merge::Rows(_) => vec!["Each node gets its own of the rows".to_owned()],
+                Merge::Changes { .. } => vec!["Every node changes its rows".to_owned(), as_it_is()],
+                Merge::Fold(_) => vec![not("Fold"), as_it_is()],
+                Merge::Ordered(o) => {
+                    let each = o.text.as_ref();
+                    let each = each.map_or_else(as_it_is, |text| format!("  Each node: {text}"));
+                    vec![not("Ordered"), each]
+                }
+                Merge::Combine(c) => vec![
+                    not("Combine"),
+                    format!("  Each node: {}", c.partial),
+                    format!("  One node: {}", c.last),
+                ],
+            }
+        }
+    }
+}
+
+fn key(key: &Key) -> String {
+    let part = |source: &KeySource| match source {
+        KeySource::Param { index, .. } => format!("${}", index + 1),
+        KeySource::Text(text) => format!("'{}'", String::from_utf8_lossy(text)),
+        KeySource::Integer { negative, digits } => {
+            format!("{}{}", if *negative { "-" } else { "" }, String::from_utf8_lossy(digits))
+        }
+        KeySource::Literal { .. } => "a constant".to_owned(),
+        KeySource::Null => "NULL".to_owned(),
+    };
+    key.iter().map(part).collect::<Vec<_>>().join(", ")
+}

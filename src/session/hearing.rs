@@ -1,0 +1,130 @@
+//! What a participant of a statement on several nodes says, and what becomes the client's of it.
+
+use std::borrow::Cow;
+
+use super::request::Request;
+use super::spread::{How, Spread};
+use super::told::Told;
+use super::{Io, Session};
+use crate::commit::Act;
+use crate::wire::{backend, frame};
+
+impl Session {
+    /// A message of the participant that is heard, but for errors and ReadyForQuery.
+    pub(super) fn hears_part(&mut self, tag: u8, body: &[u8], io: &mut Io<'_>) {
+        let Some(spread) = &mut self.spread else { return };
+        if matches!(spread.request, Request::Ending { .. }) {
+            spread.hears_ending(tag, body);
+            return;
+        }
+        if spread.failed {
+            return;
+        }
+        if let How::Gathered(gathering) = &mut spread.how {
+            let of_statement = tag == b't' || std::mem::take(&mut spread.of_statement);
+            spread.of_statement = tag == b't';
+            match gathering.hears((tag, body), of_statement, spread.heard == 0, io.client) {
+                Ok(answered) => spread.answered += answered,
+                Err(report) => {
+                    self.tell(&report, io);
+                    self.fails();
+                }
+            }
+            return;
+        }
+        let first = spread.heard == 0 && !spread.silent;
+        let mut shown = first && matches!(tag, b'1' | b'2' | b'3' | b'n');
+        let mut body_shown = Cow::Borrowed(body);
+        let outcome = match (tag, &mut spread.how) {
+            (b't', _) => {
+                spread.of_statement = true;
+                if spread.heard == 0 {
+                    frame::put(io.client, tag, |b| b.extend_from_slice(body));
+                }
+                return;
+            }
+            (b'1', _) if spread.hide_parse => return,
+            (b'T', How::Merged(answer)) => {
+                let of_statement = std::mem::take(&mut spread.of_statement);
+                shown = first && (of_statement || !spread.hide_describe);
+                answer.described(of_statement, body).map(|told| body_shown = told)
+            }
+            (b'T', How::Same(_)) => {
+                shown = first && !spread.hide_describe;
+                Ok(())
+            }
+            (b'D', How::Merged(answer)) => answer.row(body),
+            (b'D', How::Same(_)) => {
+                let told = spread.making.as_mut().map(|m| &mut m.told);
+                told.into_iter().for_each(|told| told.extend(Told::of_row(body)));
+                Ok(())
+            }
+            (b'C', How::Merged(answer)) => {
+                answer.completed(body);
+                Ok(())
+            }
+            (b'C', How::Same(tag)) => {
+                *tag = body.to_vec();
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        match outcome {
+            Ok(()) if shown => {
+                spread.answered += 1;
+                frame::put(io.client, tag, |b| b.extend_from_slice(&body_shown));
+            }
+            Ok(()) => {}
+            Err(report) => {
+                self.tell(&report, io);
+                self.fails();
+            }
+        }
+    }
+
+    /// All have sent the rows of which one of them, the last, makes the answer: it is asked for it.
+    pub(super) fn next_round(&mut self) {
+        let over = self.spread.as_mut().filter(|s| !s.failed && s.is_over());
+        let Some(spread) = over else { return };
+        let How::Gathered(gathering) = &spread.how else { return };
+        let Some(last) = spread.nodes.last().copied() else { return };
+        match gathering.last() {
+            Ok((request, answer)) => {
+                spread.request = request;
+                spread.how = How::Merged(answer.into());
+                spread.earlier = std::mem::replace(&mut spread.nodes, vec![last]);
+                (spread.said, spread.heard) = (0, 0);
+                spread.silent = true;
+            }
+            Err(report) => spread.how = How::Refused(report),
+        }
+    }
+}
+
+impl Spread {
+    /// The same, of a transaction's end.
+    fn hears_ending(&mut self, tag: u8, body: &[u8]) {
+        let Request::Ending { commit, .. } = &mut self.request else { return };
+        match (tag, commit.next()) {
+            (b'D', Some((_, Act::Ask))) => {
+                if let Some(xid) = as_number(body) {
+                    commit.knows(xid);
+                }
+            }
+            (b'C', Some((_, Act::Decide))) => {
+                if let How::Same(tag) = &mut self.how
+                    && tag.is_empty()
+                {
+                    *tag = b"COMMIT\0".to_vec();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The value of a row, as a number.
+fn as_number(body: &[u8]) -> Option<u64> {
+    let row = backend::data_row(body)?;
+    std::str::from_utf8(row.first().copied()??).ok()?.parse().ok()
+}
