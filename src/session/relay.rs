@@ -482,7 +482,9 @@ impl Session {
                 let reworded = self.in_clients_words(body);
                 if let Some(body) = reworded.or_else(|| self.unexpected_in_copy(body)) {
                     Keep::Reword(body)
-                } else if let Some(report) = self.unknown_value(body) {
+                } else if let Some(report) =
+                    self.unknown_value(body).or_else(|| self.only_at_home(body))
+                {
                     Keep::Replace(Box::new(report))
                 } else if sqlstate == b"57014" && std::mem::take(&mut self.deadlocked) {
                     Keep::Replace(Box::new(deadlock()))

@@ -57,6 +57,19 @@ pub(super) struct Changes {
 }
 
 impl Session {
+    /// Why DDL that the home node has carried out fails on another one, if that lacks what only home has:
+    /// functions, types and sequences.
+    pub(super) fn only_at_home(&self, error: &[u8]) -> Option<Report> {
+        let spread = self.spread.as_ref().filter(|s| s.making.is_some() && s.heard_some())?;
+        let report = Report::from_node(error);
+        let lacks = matches!(&*report.sqlstate, "42883" | "42704" | "42P01" | "3F000");
+        (lacks && spread.effect > Effect::Locks).then(|| {
+            let message = report.message;
+            Report::error("0A000", format!("the table would not be the same on every node: {message}"))
+                .hint("Types, functions and sequences are on the home node only. Use built-in ones.")
+        })
+    }
+
     /// How each node carries the statement out, if it is DDL within a transaction, or can be nothing else.
     pub(super) fn within_block<'p>(&self, plan: &'p Plan) -> Option<&'p OnEach> {
         match &plan.kind {

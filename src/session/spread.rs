@@ -136,6 +136,11 @@ impl Spread {
         (self.said, self.heard, self.first_alone) = (0, 0, false);
     }
 
+    /// A participant has answered whole.
+    pub fn heard_some(&self) -> bool {
+        self.heard > 0
+    }
+
     pub fn nodes(&self) -> &[NodeId] {
         &self.nodes
     }

@@ -29,6 +29,10 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'table % is not announced', parent USING ERRCODE = '55000';
     END IF;
+    -- Making a leaf computes parts of its definition, as the service role: nothing of another's may stand in it,
+    -- and nobody changes it from here on.
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', parent);
+    PERFORM FROM pgshunt.settle(parent);
     FOR part IN SELECT * FROM unnest(told.shards, told.remainders) s (id, remainder) LOOP
         shard := format('shard_%s', part.id);
         EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I; GRANT USAGE ON SCHEMA %I TO PUBLIC', shard, shard);

@@ -3,6 +3,7 @@
 
 use crate::support::*;
 
+mod completed;
 mod consoles;
 mod floods;
 mod identity;
