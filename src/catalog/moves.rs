@@ -192,9 +192,7 @@ pub async fn insert(tx: &Transaction<'_>, new: &NewMove) -> Result<MoveId, Error
         .query_one(
             "INSERT INTO pgshunt.moves (shard_id, group_id, source_id, target_id, table_ids, state, \
              rollback_of) SELECT $1, $2, $3, $4, CASE WHEN $6::bigint IS NULL THEN \
-               ARRAY(SELECT table_id FROM pgshunt.tables t WHERE group_id = $2 AND EXISTS (\
-                 SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-                 WHERE n.nspname = t.schema_name AND c.relname = t.table_name) ORDER BY table_id) \
+               ARRAY(SELECT table_id FROM pgshunt.tables WHERE group_id = $2 ORDER BY table_id) \
              ELSE $5 END, 'planned', $6 RETURNING move_id",
             &[
                 &new.shard.0,

@@ -50,7 +50,12 @@ impl Plan {
         let schema = schema_name(row.shard);
         let mut tables = Vec::with_capacity(row.tables.len());
         for &id in &row.tables {
-            let t = routes.table(id).ok_or_else(|| gone(format!("table {id}")))?;
+            let dropped = || {
+                let home = &routes.home().name;
+                let why = format!("{home} has no table {id} of pgshunt.tables any more");
+                StepError::Refused(why)
+            };
+            let t = routes.table(id).ok_or_else(dropped)?;
             tables.push(PlanTable {
                 id,
                 schema: t.schema.clone(),

@@ -65,8 +65,11 @@ impl Session {
         let lacks = matches!(&*report.sqlstate, "42883" | "42704" | "42P01" | "3F000");
         (lacks && spread.effect > Effect::Locks).then(|| {
             let message = report.message;
-            Report::error("0A000", format!("the table would not be the same on every node: {message}"))
-                .hint("Types, functions and sequences are on the home node only. Use built-in ones.")
+            Report::error(
+                "0A000",
+                format!("the table would not be the same on every node: {message}"),
+            )
+            .hint("Types, functions and sequences are on the home node only. Use built-in ones.")
         })
     }
 
