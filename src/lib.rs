@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod commit;
 pub mod config;
+pub mod copy;
 pub mod demo;
 pub mod failpoint;
 pub mod gate;

@@ -117,6 +117,7 @@ impl World {
             planner: &mut self.planner,
             max_prepared: 100,
             max_session: 1 << 20,
+            max_message: 1 << 20,
             moments: &self.moments,
         };
         let mut io = Io { client: &mut self.client, server: &mut self.server };

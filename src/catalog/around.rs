@@ -18,6 +18,13 @@ pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres:
         roles_schemas: schemas.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?,
         needs_others: tx.query_opt(NEEDS_OTHERS, &[]).await?.is_some(),
         with_policies: pairs(WITH_POLICIES).await?.into(),
+        with_statement_triggers: pairs(WITH_STATEMENT_TRIGGERS).await?.into(),
+        generated: tx
+            .query(GENERATED, &[])
+            .await?
+            .iter()
+            .map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?)))
+            .collect::<Result<_, tokio_postgres::Error>>()?,
         own_operators: tx.query_one(OWN_OPERATORS, &[]).await?.try_get(0)?,
     })
 }
@@ -75,6 +82,20 @@ SELECT n.nspname::text, c.relname::text FROM pgshunt.tables t
   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
 WHERE EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid)";
+
+/// `TRIGGER_TYPE_ROW` is 1, `TRIGGER_TYPE_INSERT` 4.
+const WITH_STATEMENT_TRIGGERS: &str = "\
+SELECT n.nspname::text, c.relname::text FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+WHERE EXISTS (SELECT FROM pg_catalog.pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal
+  AND g.tgtype & 1 = 0 AND g.tgtype & 4 <> 0)";
+
+const GENERATED: &str = "\
+SELECT n.nspname::text, c.relname::text, a.attname::text FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped";
 
 /// Whether an operator or a cast may do more than compute. Only functions in C that are declared free of
 /// effects are believed: SQL and procedural languages may call anything, whatever is declared, and so may

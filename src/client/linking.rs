@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::desk::Nothing;
 use super::ending::{End, abandon_aside};
-use super::relay::Client;
+use super::relay::{Client, SERVER_HIGH};
 use crate::pool::Leased;
-use crate::session::Io;
+use crate::session::{Io, Onto};
 use crate::topology::NodeId;
 use crate::wire::backend::Report;
 
@@ -57,16 +57,20 @@ impl Client {
         }
     }
 
-    /// Sends the connections that rest what the session has written to them.
-    pub(super) fn send_to_resting(&mut self, cx: &mut Context<'_>) {
+    /// Sends the connections that rest what the session has written to them. True: room was made for
+    /// messages that waited for it.
+    pub(super) fn send_to_resting(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut room = false;
         for conn in self.resting.iter_mut().map(|conn| &mut **conn) {
             let before = conn.output.len();
             if before > 0 {
                 // Whether it is gone shows when it is heard.
                 let _ = conn.stream.poll_drain(cx, &mut conn.output);
                 self.parts.stats.bytes_to_nodes.add((before - conn.output.len()) as u64);
+                room |= before > SERVER_HIGH && conn.output.len() <= SERVER_HIGH;
             }
         }
+        room
     }
 
     /// Cancels what nobody waits for any more.
@@ -142,11 +146,11 @@ impl Client {
             self.note_held();
             if let Some(mut conn) = conn {
                 conn.facts = Some(facts);
-                if self.copying.0 > 0 && self.copying.1 {
+                if self.copying.left > 0 && self.copying.onto == Onto::Node {
                     // The COPY failed while a message of its data was half passed on. The node
                     // would take what the next client says for the other half.
                     conn.facts().spent = true;
-                    self.copying.1 = false;
+                    self.copying.onto = Onto::Nobody;
                 }
                 conn.info.set_requested(self.parts.info.requested_at());
                 conn.give(self.worker.index, now);

@@ -12,6 +12,7 @@ mod analysis;
 mod aside;
 mod authenticate;
 mod cancel;
+mod copying;
 mod ddl;
 pub mod deadlocks;
 mod desk;

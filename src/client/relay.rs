@@ -11,14 +11,14 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::futures::OwnedNotified;
 
-use super::desk::{Desk, Nothing, OwnPools, Who};
+use super::desk::{Desk, OwnPools, Who};
 use super::ending::{End, Leaving};
 use super::idling::Idling;
 use super::listeners::{Lost, Subscription};
@@ -28,7 +28,7 @@ use crate::backend::login::LoginError;
 use crate::catalog::ddl::Stay;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, PoolError};
-use crate::session::{Flow, Io, Need};
+use crate::session::{Flow, Io, Need, Onto};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
@@ -36,7 +36,7 @@ use crate::wire::frame;
 /// Unsent bytes for the client above which the node is not read.
 pub(super) const CLIENT_HIGH: usize = 64 << 10;
 /// Unsent bytes for the node above which the client's messages are not taken.
-const SERVER_HIGH: usize = 64 << 10;
+pub(super) const SERVER_HIGH: usize = 64 << 10;
 /// Bytes of the client read ahead while its messages cannot be taken.
 pub(super) const READ_AHEAD: usize = 64 << 10;
 
@@ -55,8 +55,7 @@ pub struct Client {
     pub(super) several: bool,
     /// Requests to be given to the session again before anything new.
     pub(super) again: VecDeque<Vec<u8>>,
-    /// Bytes of a COPY message that are still to come from the client; true: they are passed on.
-    pub(super) copying: (usize, bool),
+    pub(super) copying: Copying,
     /// The client's part of the COPY has been passed on whole.
     pub(super) copied: bool,
     pub(super) leaving: Leaving,
@@ -65,7 +64,7 @@ pub struct Client {
     /// Something was sent to the node since it was last asked to flush its answers.
     pub(super) unflushed: bool,
     /// When the request under way was sent.
-    sent_at: Option<Instant>,
+    pub(super) sent_at: Option<Instant>,
     pub(super) idling: Idling,
     /// When the transaction asked for its connection.
     pub(super) linked_at: Option<Instant>,
@@ -83,6 +82,20 @@ pub struct Client {
     minds_drain: bool,
     /// Why the session keeps its connection, as SHOW CLIENTS was told.
     pin: Option<&'static str>,
+}
+
+/// A message of COPY data that is half read.
+#[derive(Debug)]
+pub(super) struct Copying {
+    /// Bytes that are still to come from the client.
+    pub left: usize,
+    pub onto: Onto,
+}
+
+impl Default for Copying {
+    fn default() -> Self {
+        Self { left: 0, onto: Onto::Nobody }
+    }
 }
 
 /// What arrived.
@@ -111,7 +124,7 @@ impl Client {
             chosen: Arc::default(),
             several: false,
             again: VecDeque::new(),
-            copying: (0, false),
+            copying: Copying::default(),
             copied: false,
             leaving: Leaving::No,
             muted: false,
@@ -259,26 +272,20 @@ impl Client {
         }
         loop {
             // Who does not read its answers gets no more of them.
-            if self.out.len() > CLIENT_HIGH
-                || self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH)
-            {
+            if self.out.len() > CLIENT_HIGH || self.is_full() {
                 return Ok(None);
             }
-            if self.copying.0 > 0 {
-                let n = self.copying.0.min(self.input.len());
-                if let (true, Some(conn)) = (self.copying.1, &mut self.server) {
-                    conn.output.buf().extend_from_slice(&self.input[..n]);
-                }
-                self.input.advance(n);
-                self.copying.0 -= n;
+            if self.copying.left > 0 {
+                self.take_copy_data();
             }
             let header =
                 frame::header(&self.input).map_err(|e| Report::fatal("08P01", e.to_string()))?;
             let Some(h) = header else { return Ok(None) };
             if h.tag == b'd' {
-                // COPY data is passed on as it comes; late data is dropped.
-                self.copying = (h.len, self.parts.session.streams_copy());
-                continue;
+                match self.begin_copy_data(h.len)? {
+                    None => continue,
+                    need => return Ok(need),
+                }
             }
             let most = self.worker.max_message();
             if h.len > most {
@@ -307,7 +314,7 @@ impl Client {
         }
     }
 
-    fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
+    pub(super) fn give(&mut self, message: &[u8]) -> Result<(Option<Need>, bool), End> {
         self.idling.ends();
         let Self { worker, parts, out, server, unflushed, copied, plain, sent_at, pools, .. } =
             self;
@@ -361,7 +368,7 @@ impl Client {
 
     /// A message of COPY data is half read.
     pub(super) fn is_copying(&self) -> bool {
-        self.copying.0 > 0
+        self.copying.left > 0
     }
 
     /// Moves bytes until something has arrived that the session should see.
@@ -408,43 +415,19 @@ impl Client {
             self.parts.stats.bytes_to_nodes.add(sent as u64);
             // Room was made for messages that waited for it.
             progress |= before > SERVER_HIGH && conn.output.len() <= SERVER_HIGH;
-            if self.out.len() < CLIENT_HIGH {
-                match conn.stream.poll_fill(cx, &mut conn.input) {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Event::ServerGone(None)),
-                    Poll::Ready(Err(e)) => return Poll::Ready(Event::ServerGone(Some(e))),
-                    Poll::Ready(Ok(n)) => {
-                        self.parts.stats.bytes_from_nodes.add(n as u64);
-                        let worker = self.worker.clone();
-                        let (session, out) = (&mut self.parts.session, &mut self.out);
-                        if !self.resting.is_empty() && self.chosen.load(Ordering::Relaxed) {
-                            self.chosen.store(false, Ordering::Relaxed);
-                            session.is_deadlocked();
-                        }
-                        let took = worker.with_env(&mut Nothing, |env| {
-                            let mut io = Io { client: out.buf(), server: conn.output.buf() };
-                            session.server(&mut conn.input, env, &mut io).map(|()| env.now)
-                        });
-                        if let Ok(now) = took
-                            && !session.is_waiting_for_server()
-                            && let Some(at) = self.sent_at.take()
-                        {
-                            self.parts.stats.query.record(now.saturating_duration_since(at));
-                        }
-                        if let Err(e) = took {
-                            let e = io::Error::new(io::ErrorKind::InvalidData, e);
-                            return Poll::Ready(Event::ServerGone(Some(e)));
-                        }
-                        if let Some(why) = self.parts.session.broken() {
-                            let e = io::Error::other(why.to_owned());
-                            return Poll::Ready(Event::ServerGone(Some(e)));
-                        }
-                        progress = true;
-                    }
-                    Poll::Pending => {}
+            if self.out.len() < CLIENT_HIGH
+                && let Poll::Ready(filled) = conn.stream.poll_fill(cx, &mut conn.input)
+            {
+                if let Some(gone) = self.hear(filled) {
+                    return Poll::Ready(gone);
                 }
+                progress = true;
             }
         }
-        self.send_to_resting(cx);
+        progress |= self.send_to_resting(cx);
+        if let Some(event) = self.hear_resting(cx) {
+            return Poll::Ready(event);
+        }
         if progress {
             return Poll::Ready(Event::Progress);
         }
@@ -501,8 +484,7 @@ impl Client {
             Ok(Some(h)) if h.tag != b'd' => h.len.max(READ_AHEAD),
             _ => READ_AHEAD,
         };
-        let full = self.server.as_ref().is_some_and(|c| c.output.len() > SERVER_HIGH);
-        if full || self.input.len() >= wanted || self.leaving != Leaving::No {
+        if self.is_full() || self.input.len() >= wanted || self.leaving != Leaving::No {
             return Poll::Pending;
         }
         if self.input.capacity() == 0 {

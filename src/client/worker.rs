@@ -139,6 +139,7 @@ impl Worker {
             planner: &mut decide.planner,
             max_prepared: config.pool.max_prepared,
             max_session: config.limits.max_session,
+            max_message: config.limits.max_message,
             moments: &self.shared.moments,
         };
         let result = f(&mut env);

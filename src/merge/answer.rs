@@ -6,11 +6,13 @@
 
 use std::borrow::Cow;
 
+use super::copied::{Copied, Share};
 use super::rows::Returned;
 use super::sorted::{Sorted, Window};
 use super::{Column, MergeError, columns, differ, fold, malformed};
 use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
+use crate::wire::frame;
 
 #[derive(Debug)]
 pub struct Answer {
@@ -34,6 +36,7 @@ pub struct Answer {
     verb: String,
     /// How many rows the nodes have changed.
     changed: u64,
+    copied: Copied,
 }
 
 impl Answer {
@@ -61,6 +64,7 @@ impl Answer {
             rows: 0,
             verb: String::new(),
             changed: 0,
+            copied: Copied::default(),
         }
     }
 
@@ -89,6 +93,19 @@ impl Answer {
             && self.window.most.is_none_or(|most| self.rows < most);
         self.rows += u64::from(takes);
         takes
+    }
+
+    /// COPY data comes.
+    pub fn copies_out(&self) -> bool {
+        matches!(self.merge, Merge::CopyOut(_))
+    }
+
+    /// What is the client's of a message of COPY data of so many bytes.
+    pub fn share(&mut self, len: usize) -> Share {
+        match &self.merge {
+            Merge::CopyOut(out) => self.copied.share(out, len),
+            _ => Share::All,
+        }
     }
 
     /// A RowDescription: of the statement, or of its portal. Gives it as the client's.
@@ -164,6 +181,7 @@ impl Answer {
         let count = tag.rsplit(|b| *b == b' ').next().unwrap_or_default();
         let count = std::str::from_utf8(count).ok().and_then(|n| n.parse::<u64>().ok());
         self.changed = self.changed.saturating_add(count.unwrap_or(0));
+        self.copied.completed();
     }
 
     /// Every node has been heard: what completes the statement.
@@ -182,9 +200,16 @@ impl Answer {
         if let Some(returned) = &mut self.returned {
             returned.write(out);
         }
+        if let Merge::CopyOut(copy) = &self.merge {
+            let end = self.copied.end(copy);
+            if !end.is_empty() {
+                frame::put(out, b'd', |b| b.extend_from_slice(end));
+            }
+            backend::put_bare(out, b'c');
+        }
         if let Merge::Rows(_) = self.merge {
             backend::put_command_complete(out, &format!("INSERT 0 {}", self.changed));
-        } else if let Merge::Changes { .. } = self.merge {
+        } else if let Merge::Changes { .. } | Merge::CopyIn(_) | Merge::CopyOut(_) = self.merge {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.changed));
         } else if self.limit > 0 && self.rows >= self.limit {
             backend::put_bare(out, b's');

@@ -4,6 +4,7 @@
 //! cannot combine exactly it does not combine: the statement is refused before a row is sent.
 
 mod answer;
+mod copied;
 mod order;
 mod relation;
 mod rows;
@@ -13,6 +14,7 @@ use crate::router::plan::Fold;
 use crate::wire::backend::Report;
 
 pub use answer::Answer;
+pub use copied::{DECIDING, Share};
 pub use relation::Relation;
 pub use sorted::{MOST, Window};
 

@@ -4,8 +4,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::context::{Context, refused};
 use super::plan::{Control, Kind};
-use super::scope::Named;
-use super::{hidden, query, route, traces, utility};
+use super::{copying, query, route, traces, utility};
 
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -17,7 +16,7 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         | Node::MergeStmt(_) => (query::place(node, cx), traces::control(cx)),
         Node::ExplainStmt(e) => explain(e, cx),
         Node::DeclareCursorStmt(d) => declare(d, cx),
-        Node::CopyStmt(c) => (copy(c, cx), traces::of_query(cx)),
+        Node::CopyStmt(c) => (copying::place(c, cx), traces::of_query(cx)),
         other => utility::statement(other, cx),
     }
 }
@@ -72,38 +71,4 @@ fn is_query(node: Node<'_>) -> bool {
             | Node::DeleteStmt(_)
             | Node::MergeStmt(_)
     )
-}
-
-/// COPY FROM STDIN
-pub fn copies_in(node: Node<'_>) -> bool {
-    matches!(node, Node::CopyStmt(c) if c.is_from && !c.is_program && c.filename().is_none())
-}
-
-fn copy(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
-    let Some(rv) = c.relation() else {
-        let kind = query::place_of_part(
-            c.query(),
-            cx,
-            "COPY of a query",
-            "Add an equality on the distribution column, or use a plain SELECT.",
-        );
-        return match kind {
-            // Files and programs are the home node's.
-            Kind::Any if c.is_program || c.filename().is_some() => Kind::Home,
-            kind => kind,
-        };
-    };
-    match cx.names.look_up(rv) {
-        Named::Local => hidden::relation(rv.relname().unwrap_or_default(), c.is_from, cx.names)
-            .unwrap_or(Kind::Home),
-        Named::Leaf(shard) => Kind::Leaf(shard),
-        Named::Distributed(t) => refused(
-            format!("COPY of the distributed table \"{}\" is not supported", t.name),
-            "COPY one shard by its own table, shard_<id>.<table> (SHOW SHARDS lists them), or use INSERT.",
-        ),
-        Named::Unclear(name) => refused(
-            format!("cannot tell which table \"{name}\" means"),
-            "Write the schema before the table's name.",
-        ),
-    }
 }

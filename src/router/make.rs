@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::functions::Functions;
 use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{analyze, draws, effect, named, rights, signals, tables, traces};
+use super::{analyze, copying, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::Schema;
 use crate::wire::backend::Report;
@@ -115,7 +115,7 @@ impl Making<'_> {
         plan.draws |= draws::may_draw(node, &facts);
         plan.asks |= draws::asks(node, cx);
         plan.effect = plan.effect.max(effect::of(node, cx));
-        plan.copies_in |= analyze::copies_in(node);
+        plan.copies_in |= copying::copies_in(node);
         let first = plan.statements.is_empty();
         let before = std::mem::replace(&mut plan.kind, Kind::Any);
         let several = if first && matches!(kind, Kind::Keys { .. }) { node } else { Node::None };

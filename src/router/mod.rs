@@ -14,6 +14,7 @@ mod cache;
 mod combine;
 mod constant;
 mod context;
+mod copying;
 mod ddl;
 mod draws;
 mod effect;
@@ -52,6 +53,7 @@ pub use functions::{
     tables_changed,
 };
 pub use objects::only_restarts;
+pub use place::{blank_ended, unreadable};
 pub use reading::{READING, changes_reading, reads_alike};
 pub use scope::Speech;
 pub use signals::place_of;

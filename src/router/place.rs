@@ -290,12 +290,12 @@ fn unsure_type(index: usize) -> Report {
     )
 }
 
-fn blank_ended() -> Report {
+pub fn blank_ended() -> Report {
     Report::error("0A000", "cannot tell the shard of a character varying value that ends in blanks")
         .hint("Trim the distribution column's value.")
 }
 
-fn unreadable(ty: KeyType, e: KeyError) -> Report {
+pub fn unreadable(ty: KeyType, e: KeyError) -> Report {
     Report::error("0A000", format!("cannot tell the shard of this value: {e}")).hint(format!(
         "Write the distribution column's value as a plain {} or declare its type.",
         ty.name()

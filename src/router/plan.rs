@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::copy::Form;
 use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
@@ -41,6 +42,10 @@ pub enum Merge {
     Changes { returns: bool },
     /// Each node inserts rows of its own: how many they are together, and what they return as if one had.
     Rows(Arc<Parts>),
+    /// COPY FROM STDIN: each node is given its rows of the client's data, and tells how many they are.
+    CopyIn(Arc<CopyIn>),
+    /// COPY TO STDOUT: all data, with one head and one end.
+    CopyOut(Arc<CopyOut>),
 }
 
 /// Which rows of an INSERT each node gets.
@@ -57,6 +62,24 @@ pub struct SeveralRows {
     pub returns: bool,
     /// What in it the nodes would not agree on.
     pub unsteady: Option<String>,
+}
+
+/// What is known of a COPY FROM STDIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyIn {
+    /// What each node is sent; `None`: the client's own text.
+    pub text: Option<String>,
+    pub form: Form,
+}
+
+/// What is known of a COPY TO STDOUT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyOut {
+    /// What each node is sent; `None`: the client's own text.
+    pub text: Option<String>,
+    pub binary: bool,
+    /// The first line of each node's data is a header.
+    pub header: bool,
 }
 
 /// Rows of several nodes in one order, and how many of them.
@@ -113,6 +136,8 @@ impl Merge {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Ordered(ordered) => ordered.text.as_deref(),
+            Self::CopyIn(copy) => copy.text.as_deref(),
+            Self::CopyOut(out) => out.text.as_deref(),
             Self::Concat
             | Self::Combine(_)
             | Self::Fold(_)

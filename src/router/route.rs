@@ -56,6 +56,8 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
             match merge {
                 Merge::Concat => vec!["Concat".to_owned(), as_it_is()],
                 Merge::Rows(_) => vec!["Each node gets its own of the rows".to_owned()],
+                Merge::CopyIn(_) => vec!["Each node gets its own of the rows".to_owned()],
+                Merge::CopyOut(_) => vec!["The data of every node".to_owned()],
                 Merge::Changes { .. } => vec!["Every node changes its rows".to_owned(), as_it_is()],
                 Merge::Fold(_) => vec![not("Fold"), as_it_is()],
                 Merge::Ordered(o) => {

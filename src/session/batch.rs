@@ -10,6 +10,7 @@ use super::participants::concerns_all;
 use super::request::{Request, Segment};
 use super::several::{aborted, ddl, effect_over_nodes, gathered, not_alone, window};
 use super::simple::controls;
+use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement, rows};
@@ -143,6 +144,9 @@ impl Session {
             return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
         let (group, mut spread) = self.batch_spread(&mut batch, place, &statement, &plan)?;
+        let places = group.map(|group| (group, spread.nodes()));
+        spread.splitting =
+            places.and_then(|places| Splitting::of(&plan, places, Protocol::Extended, env));
         spread.behind = batch.behind;
         spread.ready = ready;
         match self.spread_over(group, spread, env, io)? {
@@ -305,6 +309,7 @@ impl Session {
         let (returns, changes) = match merge {
             Some(Merge::Changes { returns }) => (*returns, true),
             Some(Merge::Rows(parts)) => (parts.returns, true),
+            Some(Merge::CopyIn(_) | Merge::CopyOut(_)) => (false, false),
             Some(_) => (true, false),
             None => (false, false),
         };
@@ -448,7 +453,12 @@ impl Batch {
     ) -> Result<Request, Stop> {
         let Merge::Rows(parts) = merge else {
             let text = merge.text().map_or(&statement.text[..], str::as_bytes);
-            return Ok(self.segment(text, &statement.types(), None).request(plan, done));
+            let segment = self.segment(text, &statement.types(), None);
+            return Ok(match merge {
+                // Sync comes behind the data.
+                Merge::CopyIn(_) => segment.open(plan, done),
+                _ => segment.request(plan, done),
+            });
         };
         let described = |m: &Message| matches!(m, Message::Describe(b'S'));
         if self.messages.iter().any(described) {

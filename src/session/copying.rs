@@ -36,6 +36,16 @@ pub struct Doubt {
 }
 
 impl Session {
+    /// The node waits for COPY data.
+    pub fn copies_in(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.copy_in)
+    }
+
+    /// COPY data may be passed on as it comes, without waiting for whole messages.
+    pub fn streams_copy(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.doubt.is_none() && (l.copy_in || !l.is_quiet()))
+    }
+
     /// Whether a message must wait, because of a COPY that it would meet or not meet.
     pub(super) fn is_held_by_copy(&mut self, tag: u8, io: &mut Io<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };

@@ -32,7 +32,7 @@ impl Session {
             }
             return;
         }
-        let first = spread.heard == 0 && !spread.silent;
+        let first = spread.is_first() && !spread.silent;
         let mut shown = first && matches!(tag, b'1' | b'2' | b'3' | b'n');
         let mut body_shown = Cow::Borrowed(body);
         let outcome = match (tag, &mut spread.how) {

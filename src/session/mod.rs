@@ -31,11 +31,13 @@ mod batch;
 mod behind;
 mod block;
 mod columns;
+mod copied;
 mod copying;
 mod counters;
 mod emit;
 mod execute;
 mod extended;
+mod feeding;
 mod function_call;
 mod gathering;
 mod hearing;
@@ -69,6 +71,7 @@ mod sequences;
 mod settings;
 mod several;
 mod simple;
+mod splitting;
 mod spread;
 mod statement;
 mod stop;
@@ -105,6 +108,7 @@ use refusing::FAILING;
 use reported::Reported;
 pub use sequences::{Drawn, Followed};
 pub use settings::{are_in_force, reset_sql};
+pub use splitting::Onto;
 pub use statement::Statement;
 
 /// What a session may look at while it decides.
@@ -117,6 +121,8 @@ pub struct Env<'a> {
     pub max_prepared: usize,
     /// Bytes that a session may keep of what its client has set and named (`limits.max_session`).
     pub max_session: usize,
+    /// The same of one message, and of a row of COPY data (`limits.max_message`).
+    pub max_message: usize,
     pub moments: &'a Moments,
 }
 
@@ -381,16 +387,6 @@ impl Session {
         self.broken.as_deref()
     }
 
-    /// The node waits for COPY data.
-    pub fn copies_in(&self) -> bool {
-        self.link.as_ref().is_some_and(|l| l.copy_in)
-    }
-
-    /// COPY data may be passed on as it comes, without waiting for whole messages.
-    pub fn streams_copy(&self) -> bool {
-        self.link.as_ref().is_some_and(|l| l.doubt.is_none() && (l.copy_in || !l.is_quiet()))
-    }
-
     /// Takes one whole message of the client.
     ///
     /// # Errors
@@ -434,8 +430,14 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Flow, ProtocolError> {
+        if self.takes_rows() && header.tag != b'X' {
+            return self.amid_rows(header.tag, body, io);
+        }
         if let Some(flow) = self.before_message(header.tag, io) {
             return Ok(flow);
+        }
+        if matches!(header.tag, b'd' | b'c' | b'f') && self.copies_pending() {
+            return Ok(self.cut_for_copy(header.tag, env, io));
         }
         let begins = self.begin_unit(header.tag);
         let flow = match header.tag {

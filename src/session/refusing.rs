@@ -5,8 +5,9 @@
 //! the client reads our error for the server's.
 
 use super::link::{Expect, Fate, Reply};
+use super::prepared::server_name;
 use super::{Io, Pending, Session};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{self, Report, Status, report_field_at};
 use crate::wire::frontend;
 
 /// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a
@@ -104,5 +105,20 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+impl Session {
+    /// The error with the name that the client has given to the statement in front, if the server
+    /// has named it.
+    pub(super) fn in_clients_words(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let front = self.link.as_ref()?.expects.front()?;
+        front.statement.as_ref()?;
+        let message = report_field_at(error, b'M')?;
+        let at = message.start + memchr::memmem::find(error.get(message)?, b"\"pgs_")? + 1;
+        let (before, rest) = error.split_at_checked(at)?;
+        let (name, after) = rest.split_at_checked(server_name(&[0; 16]).len())?;
+        let ours = name[4..].iter().all(u8::is_ascii_hexdigit) && after.starts_with(b"\"");
+        ours.then(|| [before, &front.name, after].concat())
     }
 }

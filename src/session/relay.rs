@@ -9,11 +9,10 @@ use bytes::{Buf, BytesMut};
 use super::block::OwnBlock;
 use super::link::{Fate, Link, Reply};
 use super::moments::may_change_tables;
-use super::prepared::server_name;
 use super::{Env, Io, Session, retry};
 use crate::merge;
 use crate::router::plan::Control;
-use crate::wire::backend::{self, Report, Status, report_field, report_field_at};
+use crate::wire::backend::{self, Report, Status, report_field};
 use crate::wire::blame::Blame;
 use crate::wire::frame::{self, Header};
 use crate::wire::{FENCED, ProtocolError, frontend};
@@ -58,8 +57,18 @@ impl Session {
             let part = self.spread.as_mut().filter(|_| front.is_some_and(|e| e.fate == Fate::Part));
             let asked = h.tag == b'D'
                 && (front.is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind))
-                    || part.as_ref().is_some_and(|p| p.folds()));
+                    || part.as_ref().is_some_and(|p| p.folds()))
+                || h.tag == b'N'
+                    && h.len <= MAX_INSPECTED
+                    && part.as_ref().is_some_and(|p| p.splits());
             if !(is_inspected(h.tag) || asked) {
+                let copied = h.tag == b'd' && part.as_ref().is_some_and(|p| p.copies_out());
+                if copied {
+                    match self.takes_copied(h, input, &mut run, io) {
+                        true => continue,
+                        false => break,
+                    }
+                }
                 link.passing_on = match part {
                     Some(part) => part.passes(h.tag),
                     None => front.is_none_or(|e| e.passes()),
@@ -159,9 +168,19 @@ impl Session {
                 }
                 return Keep::Drop;
             }
+            b'N' => {
+                let told = self.in_clients_lines(body);
+                let told = told.as_deref().unwrap_or(body);
+                frame::put(io.client, h.tag, |b| b.extend_from_slice(told));
+                return Keep::Drop;
+            }
             b'G' | b'W' => {
                 self.retry.disarm();
                 link.copy_begins(h.tag == b'G');
+                if link.expects.front().is_some_and(|e| e.fate == Fate::Part) {
+                    self.part_copies(body, io);
+                    return Keep::Drop;
+                }
                 return if link.expects.front().is_some_and(|e| e.passes()) {
                     Keep::Forward
                 } else {
@@ -393,19 +412,6 @@ impl Session {
         self.deadlocked = false;
     }
 
-    /// The error with the name that the client has given to the statement in front, if the server
-    /// has named it.
-    fn in_clients_words(&self, error: &[u8]) -> Option<Vec<u8>> {
-        let front = self.link.as_ref()?.expects.front()?;
-        front.statement.as_ref()?;
-        let message = report_field_at(error, b'M')?;
-        let at = message.start + memchr::memmem::find(error.get(message)?, b"\"pgs_")? + 1;
-        let (before, rest) = error.split_at_checked(at)?;
-        let (name, after) = rest.split_at_checked(server_name(&[0; 16]).len())?;
-        let ours = name[4..].iter().all(u8::is_ascii_hexdigit) && after.starts_with(b"\"");
-        ours.then(|| [before, &front.name, after].concat())
-    }
-
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let keep = self.hears_error(body, env, io);
         let blame = match &keep {
@@ -479,7 +485,7 @@ impl Session {
                 if self.spread.is_none() && self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                let reworded = self.in_clients_words(body);
+                let reworded = self.in_clients_words(body).or_else(|| self.in_clients_lines(body));
                 if let Some(body) = reworded.or_else(|| self.unexpected_in_copy(body)) {
                     Keep::Reword(body)
                 } else if let Some(report) =
@@ -487,7 +493,7 @@ impl Session {
                 {
                     Keep::Replace(Box::new(report))
                 } else if sqlstate == b"57014" && std::mem::take(&mut self.deadlocked) {
-                    Keep::Replace(Box::new(deadlock()))
+                    Keep::Replace(Box::new(retry::deadlock()))
                 } else if sqlstate == FENCED.as_bytes() {
                     Keep::Replace(Box::new(retry::moved()))
                 } else {
@@ -546,13 +552,6 @@ impl Session {
     }
 }
 
-/// As PostgreSQL words it.
-fn deadlock() -> Report {
-    Report::error("40P01", "deadlock detected")
-        .detail("Transactions wait for each other on several nodes.")
-        .hint("See the nodes' logs for query details.")
-}
-
 pub(super) enum Keep {
     Forward,
     Drop,
@@ -585,7 +584,7 @@ fn is_inspected(tag: u8) -> bool {
 }
 
 /// Copies the run of the client's bytes at the front of `input` and removes it.
-fn pass(input: &mut BytesMut, run: &mut usize, io: &mut Io<'_>) {
+pub(super) fn pass(input: &mut BytesMut, run: &mut usize, io: &mut Io<'_>) {
     if *run > 0 {
         io.client.extend_from_slice(&input[..*run]);
         input.advance(*run);

@@ -66,6 +66,11 @@ impl Segment {
     pub fn request(mut self, plan: &Arc<Plan>, controls: Option<Rc<[Done]>>) -> Request {
         frontend::put_empty(&mut self.frames, b'S');
         self.replies.push(Reply::Sync);
+        self.open(plan, controls)
+    }
+
+    /// Does not end it.
+    pub fn open(self, plan: &Arc<Plan>, controls: Option<Rc<[Done]>>) -> Request {
         let plan = plan.clone();
         Request::Segment { plan, frames: self.frames, replies: self.replies, controls }
     }

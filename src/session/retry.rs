@@ -175,6 +175,13 @@ pub fn moved() -> Report {
         .hint("The transaction might succeed if retried.")
 }
 
+/// What it reads of a circle over several nodes, as PostgreSQL words it.
+pub fn deadlock() -> Report {
+    Report::error("40P01", "deadlock detected")
+        .detail("Transactions wait for each other on several nodes.")
+        .hint("See the nodes' logs for query details.")
+}
+
 fn tags(mut frames: &[u8]) -> impl Iterator<Item = u8> {
     std::iter::from_fn(move || {
         let h = frame::header(frames).ok()??;

@@ -9,6 +9,7 @@ use super::gathering::{Asked, Gathering};
 use super::link::Done;
 use super::participants::concerns_all;
 use super::request::Request;
+use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
@@ -38,7 +39,10 @@ impl Session {
                     }
                     _ => text_spread(plan, nodes, merge, text, controls),
                 };
-                spread.and_then(|spread| self.spread_over(Some(*group), spread, env, io))
+                spread.and_then(|mut spread| {
+                    spread.splitting = Splitting::of(plan, (*group, nodes), Protocol::Simple, env);
+                    self.spread_over(Some(*group), spread, env, io)
+                })
             }
             (_, Kind::Ddl(_)) => match self.within_block(plan) {
                 Some(each) => self.ddl_over_all(each, plan, |_| {}, env, io),
@@ -272,7 +276,7 @@ fn text_spread(
 /// pgshunt's own, whatever it calls.
 pub(super) fn effect_over_nodes(plan: &Plan, merge: &Merge) -> Effect {
     match merge {
-        Merge::Changes { .. } | Merge::Rows(_) => plan.effect,
+        Merge::Changes { .. } | Merge::Rows(_) | Merge::CopyIn(_) => plan.effect,
         _ => plan.effect.min(Effect::Locks),
     }
 }

@@ -22,6 +22,7 @@ use super::gathering::Gathering;
 use super::link::{Expect, Fate, Reply};
 use super::making::Making;
 use super::request::Request;
+use super::splitting::Splitting;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
@@ -65,6 +66,8 @@ pub(super) struct Spread {
     pub heard: usize,
     pub request: Request,
     pub how: How,
+    /// It is COPY FROM STDIN.
+    pub splitting: Option<Box<Splitting>>,
     step: Step,
     /// The first participant carries it out before the others: who else does so waits for locks there, and
     /// not for one on each node.
@@ -107,6 +110,7 @@ impl Spread {
             request,
             how,
             step: Step::ToSay,
+            splitting: None,
             first_alone: false,
             effect: Effect::Reads,
             making: None,
@@ -176,6 +180,10 @@ impl Spread {
         if let Request::Ending { commit, .. } = &self.request {
             return commit.next().map(|(node, _)| node);
         }
+        let splitting = self.splitting.as_ref().filter(|_| !self.is_to_say());
+        if let Some(wanted) = splitting.and_then(|s| s.turn()) {
+            return wanted;
+        }
         let at = if self.is_to_say() { self.said } else { self.heard };
         self.nodes.get(at).copied()
     }
@@ -202,7 +210,7 @@ impl Spread {
 
     /// The first participant's description is what the client reads.
     pub fn is_first(&self) -> bool {
-        self.heard == 0
+        self.heard == 0 && self.splitting.as_ref().is_none_or(|s| s.is_first())
     }
 
     /// A row comes that must be looked at.
@@ -221,6 +229,8 @@ impl Spread {
     pub fn passes(&mut self, tag: u8) -> bool {
         match &mut self.how {
             How::Merged(answer) if tag == b'D' => !self.failed && answer.takes_row(),
+            // CopyOutResponse is said once.
+            How::Merged(_) if tag == b'H' => !self.failed && self.heard == 0,
             How::Same(_) if tag == b'D' => self.making.is_none() && !self.failed && self.heard == 0,
             // All say the same.
             How::Same(_) => {
@@ -252,13 +262,15 @@ impl Session {
 
     /// Sends the request to the participant in hand, if it is its turn.
     pub(super) fn go_on(&mut self, io: &mut Io<'_>) {
+        self.feed(io);
         let Some(spread) = self.spread.as_mut().filter(|s| s.is_to_say()) else { return };
         if self.link.as_ref().map(|l| l.node) != spread.wants() {
             return;
         }
         spread.said += 1;
         let all_said = spread.said == spread.nodes.len();
-        let effect = spread.effect;
+        // What COPY writes is known when rows are handed over.
+        let effect = if spread.splits() { Effect::Locks } else { spread.effect };
         let ends = matches!(spread.request, Request::Ending { .. });
         let request = match &mut spread.request {
             Request::Each(left) => match left.pop_front() {
@@ -310,7 +322,11 @@ impl Session {
     /// The client has read why the statement has failed: what the others answer is of no use.
     pub(super) fn fails(&mut self) {
         let goes_back = self.prelude.has_savepoint();
+        let in_hand = self.node();
         let Some(spread) = &mut self.spread else { return };
+        if spread.splits() {
+            return spread.copy_fails(in_hand);
+        }
         spread.failed = true;
         if matches!(spread.request, Request::Ending { .. }) {
             return;
@@ -405,8 +421,9 @@ impl Session {
             commit.failed();
             spread.step = Step::ToSay;
         } else if spread.heard < spread.nodes.len() {
-            spread.nodes.remove(spread.heard);
+            let node = spread.nodes.remove(spread.heard);
             spread.said = spread.said.saturating_sub(1);
+            spread.splitting.iter_mut().for_each(|s| s.forgets(node));
         }
         self.carry_on(io);
     }
@@ -466,6 +483,7 @@ impl Session {
     /// All have been heard: what is left of the answer, and the state that the session is in now.
     pub(super) fn conclude(&mut self, io: &mut Io<'_>) {
         let Some(mut spread) = self.spread.take() else { return };
+        spread.splitting = None;
         let ended = matches!(spread.request, Request::Ending { .. });
         let text = matches!(spread.request, Request::Text { .. });
         let ends = ended || text && matches!(spread.how, How::Same(_));

@@ -17,6 +17,10 @@ pub struct Around {
     pub needs_others: bool,
     /// Distributed tables that have row security policies, which may call anything.
     pub with_policies: Arc<[(String, String)]>,
+    /// Generated columns of distributed tables: schema, table and column.
+    pub generated: Arc<[(String, String, String)]>,
+    /// Distributed tables with a trigger that fires once for a statement that inserts.
+    pub with_statement_triggers: Arc<[(String, String)]>,
     /// Somebody has made an operator or a cast that may do more than compute.
     pub own_operators: bool,
 }

@@ -183,6 +183,16 @@ impl Schema {
         pairs(&self.facts.around.with_policies).any(|p| p == (schema, name))
     }
 
+    /// Whether a column of a distributed table is computed from others.
+    pub fn is_generated(&self, schema: &str, table: &str, column: &str) -> bool {
+        self.facts.around.generated.iter().any(|(s, t, c)| s == schema && t == table && c == column)
+    }
+
+    /// Whether a distributed table has a trigger that fires once for a statement that inserts.
+    pub fn has_statement_triggers(&self, schema: &str, name: &str) -> bool {
+        pairs(&self.facts.around.with_statement_triggers).any(|p| p == (schema, name))
+    }
+
     /// Whether operators or casts may do more than compute.
     pub fn has_own_operators(&self) -> bool {
         self.facts.around.own_operators

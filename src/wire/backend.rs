@@ -178,6 +178,12 @@ impl Report {
         self
     }
 
+    /// Where it happened, as PostgreSQL words a CONTEXT.
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.fields.get_or_insert_default().0.push((b'W', context.into()));
+        self
+    }
+
     pub fn routine(mut self, routine: Routine) -> Self {
         let fields = self.fields.get_or_insert_default();
         fields.0.push((b'R', routine.name().to_owned()));

@@ -153,7 +153,9 @@ fn server(text: &str, out: &mut Vec<u8>) -> bool {
         }
         "CopyIn" => frame::put(out, b'G', |b| b.extend_from_slice(&[0; 3])),
         "CopyOut" => frame::put(out, b'H', |b| b.extend_from_slice(&[0; 3])),
-        "CopyData" => frame::put(out, b'd', |b| b.extend_from_slice(rest.as_bytes())),
+        "CopyData" => {
+            frame::put(out, b'd', |b| b.extend_from_slice(rest.replace("\\n", "\n").as_bytes()))
+        }
         "CopyDone" => put_bare(out, b'c'),
         "Answer" => frame::put(out, b'V', |b| b.extend_from_slice(rest.as_bytes())),
         _ => return false,
@@ -217,7 +219,7 @@ fn client_text(tag: u8, body: &[u8]) -> String {
         b'S' => "Sync".to_owned(),
         b'X' => "Terminate".to_owned(),
         b'F' => format!("FunctionCall {}", lossy(body)),
-        b'd' => format!("CopyData {}", lossy(body)),
+        b'd' => format!("CopyData {}", lossy(body).replace('\n', "\\n")),
         b'c' => "CopyDone".to_owned(),
         b'f' => format!("CopyFail {}", lossy(body)),
         other => panic!("the session wrote a message {:?} to the node", other as char),
@@ -283,7 +285,7 @@ fn server_text(tag: u8, body: &[u8]) -> String {
         }
         b'G' => "CopyIn".to_owned(),
         b'H' => "CopyOut".to_owned(),
-        b'd' => format!("CopyData {}", lossy(body)),
+        b'd' => format!("CopyData {}", lossy(body).replace('\n', "\\n")),
         b'c' => "CopyDone".to_owned(),
         b'V' => format!("Answer {}", lossy(body)),
         b'A' => {

@@ -2,6 +2,7 @@
 //! pooled connections, the gate, and what the shell (`client::relay`) does for a session. Nothing
 //! of it does IO.
 
+mod copying;
 mod schema;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -261,6 +262,7 @@ impl World {
 
     /// The session reads what the node in hand has sent. True: there was something.
     fn hears(&mut self) -> bool {
+        self.turn_to_who_speaks();
         let Some(node) = self.client().session.node() else { return false };
         let mut input = self.client().from_nodes.remove(&node).unwrap_or_default();
         if input.is_empty() {
@@ -405,15 +407,11 @@ impl World {
             c.again.front().or(c.input.front()).cloned()
         } {
             let header = frame::header(&frame).unwrap().expect("whole frames");
-            // COPY data does not pass through the session.
             if header.tag == b'd' {
-                self.client().take_front();
-                if self.client().session.streams_copy() {
-                    self.wrote(&[], &frame);
-                } else {
-                    self.say("late CopyData dropped");
+                match self.copy_data(&frame) {
+                    None => continue,
+                    need => return need,
                 }
-                continue;
             }
             let mut flow = None;
             self.with_session(|session, env, io| {
@@ -484,6 +482,7 @@ impl World {
             planner: &mut self.planner,
             max_prepared: self.max_prepared,
             max_session: 1 << 20,
+            max_message: 1 << 20,
             moments: &self.moments,
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });

@@ -29,6 +29,7 @@ mod check;
 mod cli;
 mod clients;
 mod console;
+mod copy;
 mod databases;
 mod ddl;
 mod demo;

@@ -245,6 +245,28 @@ async def _(c):
     return seen + [await c.fetchval("SELECT count(*) FROM ap_copy")]
 
 
+@check("COPY: into a distributed table and from a query on it")
+@connected
+async def _(c):
+    import io
+
+    source = "".join(f"{t}\t{n}\tcopied\n" for t in TENANTS for n in range(5000, 5040)).encode()
+    columns = ["tenant", "id", "name"]
+    seen = [await c.copy_to_table("ap_items", source=io.BytesIO(source), columns=columns)]
+    again = await error_of(c.copy_to_table("ap_items", source=io.BytesIO(source), columns=columns))
+    seen.append(again[0])
+    out = io.BytesIO()
+    query = "SELECT tenant, id, name FROM ap_items WHERE name = 'copied'"
+    seen.append(await c.copy_from_query(query, output=out))
+    assert sorted(out.getvalue().splitlines()) == sorted(source.splitlines())
+    out = io.BytesIO()
+    await c.copy_from_query(query, output=out, format="binary")
+    seen.append(len(out.getvalue()))
+    for t in TENANTS:
+        await c.execute("DELETE FROM ap_items WHERE tenant = $1 AND name = 'copied'", t)
+    return seen
+
+
 @check("the pool: more tasks than connections, sessions reset in between")
 async def _():
     async with asyncpg.create_pool(min_size=2, max_size=6) as pool:

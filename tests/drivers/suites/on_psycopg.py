@@ -445,13 +445,28 @@ def _():
         return [text, total, shard]
 
 
-@check("COPY into a distributed table", refused="0A000")
+@check("COPY into a distributed table and from it, in text and binary")
 def _():
+    seen = []
     with connect() as c, c.cursor() as cursor:
-        with cursor.copy("COPY p3_items (id, line, name) FROM STDIN") as copy:
-            copy.write_row((8, 99, "copied"))
-        c.execute("DELETE FROM p3_items WHERE id = 8 AND line = 99")
-        return cursor.rowcount
+        for form in ["", " (FORMAT binary)"]:
+            with cursor.copy(f"COPY p3_items (id, line, name) FROM STDIN{form}") as copy:
+                if form:
+                    copy.set_types(["int4", "int4", "text"])
+                for id in range(900, 950):
+                    copy.write_row((id, 99, f"it's\tcopied \\ {id}"))
+            seen.append(cursor.rowcount)
+            with cursor.copy("COPY (SELECT id, name FROM p3_items WHERE id >= 900) TO STDOUT") as copy:
+                seen.append(sorted(copy.rows()))
+            for id in range(900, 950):
+                c.execute("DELETE FROM p3_items WHERE id = %s", (id,))
+        try:
+            with cursor.copy("COPY p3_items (id, line, name) FROM STDIN") as copy:
+                copy.write("900\t1\ta\n901\t1\tb\nx\t1\tc\n")
+        except psycopg.Error as e:
+            seen.append([e.sqlstate, e.diag.context])
+            c.rollback()
+        return seen + rows(c, "SELECT count(*) FROM p3_items WHERE id >= 900")
 
 
 def leaf_of(connection, key):

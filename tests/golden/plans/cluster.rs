@@ -145,6 +145,8 @@ fn around() -> Around {
         roles_schemas: vec!["alice".to_owned()].into(),
         needs_others: true,
         with_policies: pairs(&["public.docs"]),
+        generated: vec![("public".into(), "docs".into(), "body".into())].into(),
+        with_statement_triggers: pairs(&["app.visits"]),
         own_operators: false,
     }
 }

@@ -86,6 +86,16 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             let rows = if *returns { ", rows concatenated" } else { "" };
             vec![format!("every node of group {group}, changes counted{rows}")]
         }
+        Kind::Every { group, merge: Merge::CopyIn(copy) } => {
+            let text = copy.text.as_deref();
+            let text = text.map(|t| format!(", as {t}")).unwrap_or_default();
+            vec![format!("every node of group {group}, rows dealt by {:?}{text}", copy.form.keys)]
+        }
+        Kind::Every { group, merge: Merge::CopyOut(out) } => {
+            let text = out.text.as_deref();
+            let text = text.map(|t| format!(", as {t}")).unwrap_or_default();
+            vec![format!("every node of group {group}, data joined{text}")]
+        }
         Kind::Home => vec!["home".to_owned()],
         Kind::Any => vec!["any node".to_owned()],
         Kind::Ddl(Ddl::Alone) => vec!["DDL on all nodes".to_owned()],

@@ -736,8 +736,9 @@ E ALTER DATABASE nowhere SET work_mem = '6MB'
 = SHOW server_encoding
 ? EXPLAIN SELECT * FROM loc
 ? LOCK TABLE i4
-? COPY i4 TO STDOUT
-? COPY (SELECT * FROM i4) TO STDOUT
+= COPY (SELECT * FROM i4) TO STDOUT
+! COPY (SELECT count(*) FROM i4) TO STDOUT
+! COPY i4 TO '/tmp/never'
 = COPY (SELECT * FROM i4 WHERE k = 5) TO STDOUT
 = COPY loc TO STDOUT
 = COPY loc (id, k) TO STDOUT WITH (FORMAT csv)
@@ -850,7 +851,11 @@ E SELECT * FROM i4 x WHERE i4.k = 5
 = COPY loc FROM STDIN
 = COPY loc (id, k, v, s) TO STDOUT
 E COPY loc FROM STDIN
-! COPY i4 FROM STDIN
+E COPY i4 FROM STDIN
+= COPY i4 (k, v, n, s) FROM STDIN
+! COPY i4 (v, n, d, s) FROM STDIN
+! COPY i4 (k, v, n, s) FROM STDIN WITH (ENCODING 'LATIN1')
+= SELECT k, v, n, s FROM i4 WHERE k = 7001
 ? COPY nosuch FROM STDIN
 = TRUNCATE loc, app.items
 = TRUNCATE loc2 RESTART IDENTITY

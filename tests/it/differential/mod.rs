@@ -12,7 +12,7 @@ mod pair;
 mod pipelined;
 mod schema;
 mod search;
-mod wire;
+pub mod wire;
 
 use pair::Pair;
 

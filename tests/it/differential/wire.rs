@@ -102,7 +102,7 @@ impl Wire {
         self.stream.write_all(&out).unwrap();
     }
 
-    fn message(&mut self) -> (u8, Vec<u8>) {
+    pub fn message(&mut self) -> (u8, Vec<u8>) {
         loop {
             if let Some(head) = self.input.get(..5) {
                 let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;

@@ -47,6 +47,44 @@ async fn ten_gigabytes_that_nobody_reads_cost_a_bounded_amount() {
     }
 }
 
+#[tokio::test]
+async fn rows_that_a_node_does_not_take_yet_cost_a_bounded_amount() {
+    let b = Binary::start(2, "");
+    let mut wire = Wire::login(b.port).await;
+    wire.ask("CREATE TABLE t (k int PRIMARY KEY, v text) PARTITION BY HASH (k)").await;
+    // The first row waits for another one of its key to be there, or not.
+    let mut rivals = Vec::new();
+    for node in &b.nodes.nodes {
+        let rival = connect(node.port()).await;
+        rival.batch_execute("BEGIN").await.unwrap();
+        // Only one of the nodes has its shard.
+        let _ = rival.batch_execute("INSERT INTO t VALUES (0, 'x')").await;
+        rivals.push(rival);
+    }
+    wire.send(&query("COPY t FROM STDIN")).await;
+    assert_eq!(wire.next().await.unwrap().0, b'G');
+    let before = b.memory();
+    let rows: Vec<Vec<u8>> = (0..1000)
+        .map(|k| message(b'd', format!("{k}\t{}\n", "x".repeat(200_000)).as_bytes()))
+        .collect();
+    let rows = rows.concat();
+    let mut sent = 0;
+    while let Ok(n) =
+        tokio::time::timeout(Duration::from_secs(2), wire.tcp.write(&rows[sent..])).await
+    {
+        sent += n.unwrap();
+        assert!(sent < rows.len(), "all of it was taken");
+    }
+    let held = b.memory();
+    assert!(held < before + ROOM, "{before} MB, then {held} MB");
+    drop(rivals);
+    wire.send(&rows[sent..]).await;
+    wire.send(&message(b'c', b"")).await;
+    assert_eq!(wire.ready().await, "CZ");
+    let held = b.memory();
+    assert!(held < before + ROOM, "{before} MB, then {held} MB");
+}
+
 /// What a large statement needs is given back, and is not lent to the next client either.
 #[tokio::test]
 async fn who_has_once_said_much_costs_no_more_than_others() {
