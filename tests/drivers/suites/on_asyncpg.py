@@ -219,7 +219,7 @@ async def _(c):
     return seen + [await c.fetchval("SELECT name FROM ap_items WHERE tenant = $1", TENANTS[9])]
 
 
-@check("executemany over several nodes", refused="0A000")
+@check("executemany over several nodes")
 @connected
 async def _(c):
     await c.executemany("UPDATE ap_items SET id = id WHERE tenant = $1", [(t,) for t in TENANTS])
