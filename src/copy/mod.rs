@@ -268,7 +268,9 @@ fn place_of_line(text: &[u8], form: &Form) -> Result<To, Unplaced> {
             Field::Value(text) => {
                 let value = match &text {
                     std::borrow::Cow::Borrowed(text) => key.ty.from_text(text),
-                    std::borrow::Cow::Owned(text) => key.ty.from_text(text).map(owned),
+                    std::borrow::Cow::Owned(text) => {
+                        key.ty.from_text(text).map(KeyValue::into_owned)
+                    }
                 };
                 match stored(key.ty, value) {
                     Ok(value) => Some(value),
@@ -329,14 +331,6 @@ fn stored(ty: KeyType, value: Result<KeyValue<'_>, KeyError>) -> Result<KeyValue
             Err(Trouble::Never)
         }
         Err(e) => Err(Trouble::Unplaced(Unplaced::Value(ty, e))),
-    }
-}
-
-fn owned<'a>(value: KeyValue<'_>) -> KeyValue<'a> {
-    match value {
-        KeyValue::Int(n) => KeyValue::Int(n),
-        KeyValue::Bytes(b) => KeyValue::Bytes(std::borrow::Cow::Owned(b.into_owned())),
-        KeyValue::Uuid(u) => KeyValue::Uuid(u),
     }
 }
 

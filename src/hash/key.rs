@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
+use super::decimal::{self, Decimal};
 use super::number::{NotWhole, trim_blanks};
-use super::{KeyType, lookup3, number};
+use super::{KeyType, lookup3, moment, number};
 
 /// `HASH_PARTITION_SEED` in PostgreSQL's partition.h.
 const PARTITION_SEED: u64 = 0x7A5B_2236_7996_DCFD;
@@ -14,11 +15,13 @@ const PARTITION_SEED: u64 = 0x7A5B_2236_7996_DCFD;
 /// A non-NULL value of one distribution column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyValue<'a> {
-    /// Of any of the three integer types: equal numbers hash equal over all of them.
+    /// Of any of the three integer types: equal numbers hash equal over all of them. Also what is an integer
+    /// to PostgreSQL: oid, boolean, "char", days, and microseconds.
     Int(i64),
-    /// Text in the server's encoding, which is UTF8.
+    /// Text in the server's encoding, which is UTF8, or bytea. Of char(n) without the blanks at its end.
     Bytes(Cow<'a, [u8]>),
     Uuid([u8; 16]),
+    Numeric(Decimal),
 }
 
 /// Why a value does not tell its shard.
@@ -41,6 +44,8 @@ pub enum KeyError {
 
 const UNSPECIFIED: u32 = 0;
 const UNKNOWN: u32 = 705;
+/// `NAMEDATALEN`: a longer name is cut.
+const LONGEST_NAME: usize = 63;
 
 impl KeyType {
     /// Reads a quoted literal's contents or an untyped parameter in text format.
@@ -58,13 +63,62 @@ impl KeyType {
                 }
                 self.from_integer(negative, digits)
             }
+            // From 16 on a zero in front makes it octal.
+            Self::Oid => match trim_blanks(text) {
+                [b'0', _, ..] => Err(KeyError::NotPlain(self)),
+                digits => self.from_integer(false, digits),
+            },
+            Self::Numeric => {
+                Decimal::from_text(text).map(KeyValue::Numeric).map_err(|e| self.undecimal(e))
+            }
             Self::Text | Self::Varchar => Ok(KeyValue::Bytes(Cow::Borrowed(text))),
+            Self::Bpchar => Ok(KeyValue::Bytes(Cow::Borrowed(without_blanks(text)))),
+            Self::Name if text.len() <= LONGEST_NAME => Ok(KeyValue::Bytes(Cow::Borrowed(text))),
+            Self::Name => Err(KeyError::NotPlain(self)),
+            Self::Char => one_byte(text).map(KeyValue::Int).ok_or(KeyError::NotPlain(self)),
+            Self::Bytea => {
+                bytea(text).map(|b| KeyValue::Bytes(b.into())).ok_or(KeyError::Never(self))
+            }
+            Self::Bool => {
+                boolean(text).map(|b| KeyValue::Int(b.into())).ok_or(KeyError::Never(self))
+            }
             Self::Uuid => uuid(text).map(KeyValue::Uuid).ok_or(KeyError::Never(self)),
+            Self::Date => moment::date(text).map(KeyValue::Int).map_err(|e| self.unread(e)),
+            Self::Timestamp => {
+                moment::timestamp(text).map(KeyValue::Int).map_err(|e| self.unread(e))
+            }
+            Self::Timestamptz => {
+                moment::timestamptz(text).map(KeyValue::Int).map_err(|e| self.unread(e))
+            }
         }
     }
 
-    /// Reads an unquoted integer literal, whose sign is an operator before it.
+    fn unread(self, why: moment::Unread) -> KeyError {
+        match why {
+            moment::Unread::Never => KeyError::Never(self),
+            moment::Unread::Unclear => KeyError::NotPlain(self),
+        }
+    }
+
+    fn undecimal(self, why: decimal::Unread) -> KeyError {
+        match why {
+            decimal::Unread::Never => KeyError::Never(self),
+            decimal::Unread::Unclear => KeyError::NotPlain(self),
+        }
+    }
+
+    /// Reads an unquoted number, whose sign is an operator before it. For numeric it may be any number, else
+    /// an integer.
     pub fn from_integer<'a>(self, negative: bool, digits: &[u8]) -> Result<KeyValue<'a>, KeyError> {
+        if self == Self::Numeric {
+            // The sign is no part of its hash.
+            return match digits.first() {
+                Some(b'0'..=b'9' | b'.') => {
+                    Decimal::from_text(digits).map(KeyValue::Numeric).map_err(|e| self.undecimal(e))
+                }
+                _ => Err(KeyError::NotPlain(self)),
+            };
+        }
         let range = self.range().ok_or(KeyError::NotPlain(self))?;
         if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return Err(KeyError::NotPlain(self));
@@ -77,6 +131,8 @@ impl KeyType {
             value.and_then(|below| if negative { Some(below) } else { below.checked_neg() });
         match value {
             Some(value) if range.contains(&value) => Ok(KeyValue::Int(value)),
+            // An integer below zero is the oid of the same bits.
+            Some(_) | None if self == Self::Oid => Err(KeyError::NotPlain(self)),
             Some(_) | None => Err(KeyError::OutOfRange(self)),
         }
     }
@@ -89,33 +145,54 @@ impl KeyType {
         binary: bool,
         bytes: &[u8],
     ) -> Result<KeyValue<'_>, KeyError> {
-        let declared_type = match declared {
+        let other = || KeyError::OtherType { column: self, found: declared };
+        let found = match declared {
             UNSPECIFIED | UNKNOWN => self,
-            number::FLOAT4 | number::FLOAT8 | number::NUMERIC if self.range().is_some() => {
+            number::FLOAT4 | number::FLOAT8 | number::NUMERIC if self.is_integer() => {
                 let n = number::whole(declared, binary, bytes).map_err(|why| match why {
                     NotWhole::Beyond => KeyError::OutOfRange(self),
                     NotWhole::NoNumber => KeyError::Never(self),
-                    NotWhole::Unclear => KeyError::OtherType { column: self, found: declared },
+                    NotWhole::Unclear => other(),
                 })?;
                 let fits = self.range().is_some_and(|range| range.contains(&n));
                 return if fits { Ok(KeyValue::Int(n)) } else { Err(KeyError::OutOfRange(self)) };
             }
-            oid => Self::from_oid(oid)
-                .filter(|found| found.family() == self.family())
-                .ok_or(KeyError::OtherType { column: self, found: oid })?,
+            oid => Self::from_oid(oid).filter(|found| self.takes(*found)).ok_or_else(other)?,
         };
         let value = if binary {
-            let value = declared_type.from_binary(bytes);
+            let value = found.from_binary(bytes);
             let known = !matches!(declared, UNSPECIFIED | UNKNOWN);
-            value.map_err(|e| if known { KeyError::Never(self) } else { e })?
+            value.map_err(|e| match e {
+                KeyError::BadBinary(_) if known => KeyError::Never(self),
+                e => e,
+            })?
         } else {
-            declared_type.from_text(bytes)?
+            found.from_text(bytes)?
         };
-        match (&value, self.range()) {
-            (KeyValue::Int(n), Some(range)) if !range.contains(n) => {
+        match (self, value, self.range()) {
+            (Self::Numeric, KeyValue::Int(n), _) => Ok(KeyValue::Numeric(n.into())),
+            (Self::Bpchar, KeyValue::Bytes(Cow::Borrowed(text)), _) => {
+                Ok(KeyValue::Bytes(Cow::Borrowed(without_blanks(text))))
+            }
+            // As an oid it would be another number, as a name it would be cut.
+            (Self::Oid, KeyValue::Int(n), Some(range)) if !range.contains(&n) => Err(other()),
+            (Self::Name, KeyValue::Bytes(text), _) if text.len() > LONGEST_NAME => Err(other()),
+            (_, KeyValue::Int(n), Some(range)) if !range.contains(&n) => {
                 Err(KeyError::OutOfRange(self))
             }
-            _ => Ok(value),
+            (_, value, _) => Ok(value),
+        }
+    }
+
+    /// Whether a parameter of that type is the value that the column has, or is compared with.
+    fn takes(self, found: Self) -> bool {
+        match self {
+            Self::Oid | Self::Numeric => found == self || found.is_integer(),
+            // As text it is compared without the blanks at the column's end, and stored with them.
+            Self::Bpchar | Self::Name => {
+                found == self || matches!(found, Self::Text | Self::Varchar)
+            }
+            _ => self.compares_with(found),
         }
     }
 
@@ -124,10 +201,36 @@ impl KeyType {
         let bad = |_| KeyError::BadBinary(self);
         Ok(match self {
             Self::Int2 => KeyValue::Int(i16::from_be_bytes(bytes.try_into().map_err(bad)?).into()),
-            Self::Int4 => KeyValue::Int(i32::from_be_bytes(bytes.try_into().map_err(bad)?).into()),
-            Self::Int8 => KeyValue::Int(i64::from_be_bytes(bytes.try_into().map_err(bad)?)),
-            Self::Text | Self::Varchar => KeyValue::Bytes(Cow::Borrowed(bytes)),
+            Self::Int4 | Self::Date => {
+                KeyValue::Int(i32::from_be_bytes(bytes.try_into().map_err(bad)?).into())
+            }
+            Self::Int8 | Self::Timestamp | Self::Timestamptz => {
+                KeyValue::Int(i64::from_be_bytes(bytes.try_into().map_err(bad)?))
+            }
+            Self::Oid => KeyValue::Int(u32::from_be_bytes(bytes.try_into().map_err(bad)?).into()),
+            Self::Bool => {
+                let [byte] = bytes.try_into().map_err(bad)?;
+                KeyValue::Int((byte != 0).into())
+            }
+            Self::Char => {
+                let [byte]: [u8; 1] = bytes.try_into().map_err(bad)?;
+                // Whether a byte above that is negative depends on the machine.
+                if !byte.is_ascii() {
+                    return Err(KeyError::NotPlain(self));
+                }
+                KeyValue::Int(byte.into())
+            }
+            Self::Text | Self::Varchar | Self::Bytea => KeyValue::Bytes(Cow::Borrowed(bytes)),
+            Self::Bpchar => KeyValue::Bytes(Cow::Borrowed(without_blanks(bytes))),
+            Self::Name if bytes.len() <= LONGEST_NAME => KeyValue::Bytes(Cow::Borrowed(bytes)),
+            Self::Name => return Err(KeyError::NotPlain(self)),
             Self::Uuid => KeyValue::Uuid(bytes.try_into().map_err(bad)?),
+            Self::Numeric => {
+                KeyValue::Numeric(Decimal::from_binary(bytes).map_err(|e| match e {
+                    decimal::Unread::Never => KeyError::BadBinary(self),
+                    decimal::Unread::Unclear => KeyError::NotPlain(self),
+                })?)
+            }
         })
     }
 
@@ -141,21 +244,26 @@ impl KeyType {
         }
     }
 
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::Int2 | Self::Int4 | Self::Int8)
+    }
+
     fn range(self) -> Option<std::ops::RangeInclusive<i64>> {
         match self {
             Self::Int2 => Some(i16::MIN.into()..=i16::MAX.into()),
             Self::Int4 => Some(i32::MIN.into()..=i32::MAX.into()),
             Self::Int8 => Some(i64::MIN..=i64::MAX),
-            Self::Text | Self::Varchar | Self::Uuid => None,
+            Self::Oid => Some(0..=u32::MAX.into()),
+            _ => None,
         }
     }
 
     /// Types of one family compare with each other by value, and hash alike.
-    fn family(self) -> u8 {
+    pub(super) fn family(self) -> Self {
         match self {
-            Self::Int2 | Self::Int4 | Self::Int8 => 0,
-            Self::Text | Self::Varchar => 1,
-            Self::Uuid => 2,
+            Self::Int2 | Self::Int4 | Self::Int8 => Self::Int8,
+            Self::Text | Self::Varchar => Self::Text,
+            other => other,
         }
     }
 }
@@ -171,6 +279,17 @@ impl KeyValue<'_> {
             }
             Self::Bytes(bytes) => lookup3::hash_bytes(bytes, PARTITION_SEED),
             Self::Uuid(bytes) => lookup3::hash_bytes(bytes, PARTITION_SEED),
+            Self::Numeric(decimal) => decimal.hash(PARTITION_SEED),
+        }
+    }
+
+    /// The value on its own, whatever it was read from.
+    pub fn into_owned(self) -> KeyValue<'static> {
+        match self {
+            Self::Int(n) => KeyValue::Int(n),
+            Self::Bytes(b) => KeyValue::Bytes(Cow::Owned(b.into_owned())),
+            Self::Uuid(u) => KeyValue::Uuid(u),
+            Self::Numeric(decimal) => KeyValue::Numeric(decimal),
         }
     }
 
@@ -197,6 +316,75 @@ fn is_no_integer(text: &[u8]) -> bool {
         [b'0', b'x' | b'X' | b'o' | b'O' | b'b' | b'B', ..] => false,
         [b'0'..=b'9', rest @ ..] => !rest.iter().all(|b| b.is_ascii_digit() || *b == b'_'),
         _ => true,
+    }
+}
+
+/// The hash of a char(n) does not see the blanks at its end.
+fn without_blanks(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|b| *b != b' ').map_or(0, |at| at + 1);
+    &text[..end]
+}
+
+/// The one character of a "char", if it is plain ASCII.
+fn one_byte(text: &[u8]) -> Option<i64> {
+    match text {
+        [byte] if byte.is_ascii() && *byte != 0 => Some((*byte).into()),
+        _ => None,
+    }
+}
+
+/// What `boolin` takes: the beginning of a word that begins no other, in any case.
+fn boolean(text: &[u8]) -> Option<bool> {
+    let text = trim_blanks(text);
+    let begins = |word: &str, least: usize| {
+        let own = word.as_bytes().get(..text.len());
+        text.len() >= least && own.is_some_and(|own| own.eq_ignore_ascii_case(text))
+    };
+    let any = |words: [(&str, usize); 4]| words.iter().any(|(word, least)| begins(word, *least));
+    if any([("true", 1), ("yes", 1), ("on", 2), ("1", 1)]) {
+        Some(true)
+    } else if any([("false", 1), ("no", 1), ("off", 2), ("0", 1)]) {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+/// What `byteain` takes: hex digits behind `\\x`, blanks between the bytes, or characters with backslashes.
+fn bytea(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |c: u8| char::from(c).to_digit(16).and_then(|d| u8::try_from(d).ok());
+    let mut bytes = Vec::with_capacity(text.len());
+    if let Some(mut hex) = text.strip_prefix(b"\\x") {
+        loop {
+            match hex {
+                [] => return Some(bytes),
+                [b' ' | b'\n' | b'\t' | b'\r', rest @ ..] => hex = rest,
+                [high, low, rest @ ..] => {
+                    bytes.push(digit(*high)? << 4 | digit(*low)?);
+                    hex = rest;
+                }
+                [_] => return None,
+            }
+        }
+    }
+    let mut rest = text;
+    loop {
+        match rest {
+            [] => return Some(bytes),
+            [b'\\', b'\\', tail @ ..] => {
+                bytes.push(b'\\');
+                rest = tail;
+            }
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
+                bytes.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = tail;
+            }
+            [b'\\', ..] => return None,
+            [byte, tail @ ..] => {
+                bytes.push(*byte);
+                rest = tail;
+            }
+        }
     }
 }
 

@@ -201,10 +201,25 @@ pub fn add_check(plan: &Plan, t: &PlanTable, parent_oid: u32, options: &str) -> 
 fn key_word(column: &str, ty: KeyType) -> String {
     let none = "(NULL::pgshunt.contradiction)";
     let other = format!("CASE WHEN true THEN {none}.c ELSE {none}.p END");
+    let or_other = |cast: &str| format!("CASE WHEN true THEN {column} ELSE ({other}){cast} END");
     match ty {
-        KeyType::Int2 | KeyType::Int4 | KeyType::Int8 | KeyType::Uuid => column.to_owned(),
-        KeyType::Text => format!("CASE WHEN true THEN {column} ELSE {other} END"),
-        KeyType::Varchar => format!("CASE WHEN true THEN {column} ELSE ({other})::varchar END"),
+        KeyType::Text => or_other(""),
+        KeyType::Varchar => or_other("::varchar"),
+        KeyType::Bpchar => or_other("::bpchar"),
+        KeyType::Name => or_other("::name"),
+        // Types without a collation.
+        KeyType::Int2
+        | KeyType::Int4
+        | KeyType::Int8
+        | KeyType::Uuid
+        | KeyType::Char
+        | KeyType::Bytea
+        | KeyType::Bool
+        | KeyType::Oid
+        | KeyType::Numeric
+        | KeyType::Date
+        | KeyType::Timestamp
+        | KeyType::Timestamptz => column.to_owned(),
     }
 }
 

@@ -88,9 +88,10 @@ impl Values for Literals<'_> {
     fn literal(&self, index: usize) -> Option<Given<'_>> {
         let literal = self.spans.get(index)?;
         match literal.class {
-            LiteralClass::Integer => self.text.get(literal.range()).map(Given::Digits),
+            LiteralClass::Integer | LiteralClass::Number => {
+                self.text.get(literal.range()).map(Given::Digits)
+            }
             LiteralClass::String => literal.text(self.text).map(Given::Text),
-            LiteralClass::Number => None,
         }
     }
 }
@@ -100,18 +101,13 @@ struct Lexed<'a>(&'a Lexer, &'a [u8]);
 
 impl AtLocation for Lexed<'_> {
     fn at(&self, location: usize) -> Slot {
-        match self.0.constant_at(self.1, location) {
-            // A number that is no integer is numeric, and compares by numeric's rules.
-            Some((index, negative))
-                if self
-                    .0
-                    .literals()
-                    .get(index)
-                    .is_some_and(|l| l.class != LiteralClass::Number) =>
-            {
-                Slot::Literal(index, negative)
-            }
-            _ => Slot::Unknown,
+        let Some((index, negative)) = self.0.constant_at(self.1, location) else {
+            return Slot::Unknown;
+        };
+        match self.0.literals().get(index).map(|l| l.class) {
+            Some(LiteralClass::Number) => Slot::Number(index, negative),
+            Some(LiteralClass::Integer | LiteralClass::String) => Slot::Literal(index, negative),
+            None => Slot::Unknown,
         }
     }
 }

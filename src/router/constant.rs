@@ -18,6 +18,8 @@ pub enum Slot {
     Fixed,
     /// The literal's index, and whether a minus sign stands before it.
     Literal(usize, bool),
+    /// Likewise of a number that is no integer.
+    Number(usize, bool),
     /// The plan is for all texts of this shape, and where they have the value is not known.
     Unknown,
 }
@@ -43,37 +45,51 @@ pub fn constant(
         }
         Node::A_Const(c) if c.isnull => Some(KeySource::Null),
         Node::A_Const(c) => {
-            let integer = matches!(ty, KeyType::Int2 | KeyType::Int4 | KeyType::Int8);
             let location = usize::try_from(c.location).ok()?;
             match c.val()? {
-                ConstValue::Integer(_) | ConstValue::Float(_) if integer => {
-                    match literals.at(location) {
-                        Slot::Literal(index, negative) => {
-                            return Some(KeySource::Literal { index, negative });
-                        }
-                        Slot::Unknown => return None,
-                        Slot::Fixed => {}
-                    }
-                    // Anything but plain digits is numeric and compares by numeric's rules.
-                    let negative = text.get(location) == Some(&b'-');
-                    let rest = text.get(location + usize::from(negative)..)?;
-                    let n = rest.iter().take_while(|b| b.is_ascii_digit()).count();
-                    let more = rest
-                        .get(n)
-                        .is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
-                    (n > 0 && !more)
-                        .then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
+                // An integer for an oid is the oid of that number.
+                ConstValue::Integer(_) | ConstValue::Float(_)
+                    if ty.is_integer() || matches!(ty, KeyType::Oid | KeyType::Numeric) =>
+                {
+                    number(location, ty, text, literals)
                 }
                 ConstValue::String(s) => match literals.at(location) {
                     Slot::Literal(index, negative) => Some(KeySource::Literal { index, negative }),
-                    Slot::Unknown => None,
+                    Slot::Number(..) | Slot::Unknown => None,
                     Slot::Fixed => Some(KeySource::Text(s.as_bytes().to_vec())),
                 },
+                // A word, and so a part of the text's shape.
+                ConstValue::Boolean(b) if ty == KeyType::Bool => {
+                    Some(KeySource::Text(b.to_string().into_bytes()))
+                }
                 _ => None,
             }
         }
         _ => None,
     }
+}
+
+/// An unquoted number.
+fn number(location: usize, ty: KeyType, text: &[u8], literals: &dyn Literals) -> Option<KeySource> {
+    match literals.at(location) {
+        Slot::Literal(index, negative) => return Some(KeySource::Literal { index, negative }),
+        Slot::Number(index, negative) if ty == KeyType::Numeric => {
+            return Some(KeySource::Literal { index, negative });
+        }
+        Slot::Number(..) | Slot::Unknown => return None,
+        Slot::Fixed => {}
+    }
+    let negative = text.get(location) == Some(&b'-');
+    let rest = text.get(location + usize::from(negative)..)?;
+    let digits = |from: &[u8]| from.iter().take_while(|b| b.is_ascii_digit()).count();
+    let mut n = digits(rest);
+    if let (KeyType::Numeric, Some(b'.')) = (ty, rest.get(n)) {
+        n += 1 + digits(rest.get(n + 1..)?);
+    }
+    // Anything but plain digits is numeric, and compares with other types by numeric's rules; an exponent is
+    // not read.
+    let more = rest.get(n).is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_'));
+    (n > 0 && !more).then(|| KeySource::Integer { negative, digits: rest[..n].to_vec() })
 }
 
 /// Whether a cast to this type leaves a value's hash what it is for a column of type `ty`.
@@ -90,5 +106,16 @@ fn casts_alike(t: &nodes::TypeName, ty: KeyType) -> bool {
         KeyType::Int2 | KeyType::Int4 | KeyType::Int8 => matches!(name, "int2" | "int4" | "int8"),
         KeyType::Text | KeyType::Varchar => matches!(name, "text" | "varchar"),
         KeyType::Uuid => name == "uuid",
+        KeyType::Bpchar => name == "bpchar",
+        KeyType::Name => name == "name",
+        // Without quotes it is character(1).
+        KeyType::Char => name == "char",
+        KeyType::Bytea => name == "bytea",
+        KeyType::Bool => name == "bool",
+        KeyType::Oid => name == "oid",
+        KeyType::Numeric => name == "numeric",
+        KeyType::Date => name == "date",
+        KeyType::Timestamp => name == "timestamp",
+        KeyType::Timestamptz => name == "timestamptz",
     }
 }

@@ -245,18 +245,13 @@ fn read(
     given: Given<'_>,
     negative: bool,
 ) -> Result<Option<KeyValue<'static>>, KeyError> {
-    let own = |v: KeyValue<'_>| match v {
-        KeyValue::Int(n) => KeyValue::Int(n),
-        KeyValue::Bytes(b) => KeyValue::Bytes(Cow::Owned(b.into_owned())),
-        KeyValue::Uuid(u) => KeyValue::Uuid(u),
-    };
     match given {
         Given::Null => Ok(None),
-        Given::Text(text) if !negative => ty.from_text(&text).map(own).map(Some),
+        Given::Text(text) if !negative => ty.from_text(&text).map(KeyValue::into_owned).map(Some),
         Given::Text(_) => Err(KeyError::NotPlain(ty)),
         Given::Digits(digits) => ty.from_integer(negative, digits).map(Some),
         Given::Param { declared, binary, bytes } => {
-            ty.from_param(declared, binary, bytes).map(own).map(Some)
+            ty.from_param(declared, binary, bytes).map(KeyValue::into_owned).map(Some)
         }
     }
 }
@@ -281,6 +276,8 @@ fn is_certain(ty: KeyType, given: &Given<'_>) -> bool {
         // name is cut at 63 bytes, character(n) drops blanks at the end.
         (KeyType::Text | KeyType::Varchar, _) => bytes.len() < 64 && !bytes.ends_with(b" "),
         (KeyType::Uuid, _) => true,
+        // Read as another type they may be another value, and hash otherwise.
+        _ => false,
     }
 }
 
@@ -296,8 +293,19 @@ pub fn blank_ended() -> Report {
 }
 
 pub fn unreadable(ty: KeyType, e: KeyError) -> Report {
-    Report::error("0A000", format!("cannot tell the shard of this value: {e}")).hint(format!(
-        "Write the distribution column's value as a plain {} or declare its type.",
-        ty.name()
-    ))
+    let hint = match ty {
+        KeyType::Date | KeyType::Timestamp => {
+            "Write it year first, as '2026-01-31' or '2026-01-31 12:00:00', which no DateStyle changes.".to_owned()
+        }
+        KeyType::Timestamptz => {
+            "Write it year first and with its offset, as '2026-01-31 12:00:00+00', which neither DateStyle nor \
+             TimeZone changes."
+                .to_owned()
+        }
+        ty => format!(
+            "Write the distribution column's value as a plain {} or declare its type.",
+            ty.name()
+        ),
+    };
+    Report::error("0A000", format!("cannot tell the shard of this value: {e}")).hint(hint)
 }

@@ -75,6 +75,6 @@ fn is_own(pid: &KeySource, values: &dyn Values) -> bool {
 fn number(value: &KeyValue<'_>) -> Option<i64> {
     match value {
         KeyValue::Int(n) => Some(*n),
-        KeyValue::Bytes(_) | KeyValue::Uuid(_) => None,
+        KeyValue::Bytes(_) | KeyValue::Uuid(_) | KeyValue::Numeric(_) => None,
     }
 }

@@ -37,6 +37,7 @@ mod differential;
 mod faults;
 mod hash;
 mod import;
+mod keys;
 mod local;
 mod login;
 mod logins;

@@ -89,7 +89,7 @@ fn key_types(new: &NewTable) -> Result<Vec<KeyType>, DdlError> {
         let column = new.columns.iter().find(|c| c.name == *key);
         column.and_then(|c| KeyType::from_oid(c.type_oid)).ok_or_else(|| {
             DdlError::unsupported(format!("column \"{key}\" cannot be a distribution column"))
-                .hint("Distribution columns are of type smallint, integer, bigint, text, varchar or uuid.")
+                .hint(KeyType::HINT)
         })
     };
     new.key_columns.iter().map(of).collect()

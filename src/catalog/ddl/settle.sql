@@ -30,10 +30,14 @@ BEGIN
     IF EXISTS (SELECT FROM pg_partitioned_table p CROSS JOIN LATERAL
             unnest(p.partattrs::int2[], p.partclass::oid[], p.partcollation::oid[]) k (attnum, opclass, collation_oid)
             LEFT JOIN pg_opclass o ON o.oid = k.opclass LEFT JOIN pg_collation l ON l.oid = k.collation_oid
+            LEFT JOIN pg_attribute a ON a.attrelid = p.partrelid AND a.attnum = k.attnum
         WHERE p.partrelid = parent AND (k.attnum = 0 OR NOT o.opcdefault
-            OR o.opcnamespace <> 'pg_catalog'::regnamespace OR NOT coalesce(l.collisdeterministic, true))) THEN
+            OR o.opcnamespace <> 'pg_catalog'::regnamespace OR NOT coalesce(l.collisdeterministic, true)
+            OR a.atttypid IN ('numeric'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype)
+                AND a.atttypmod <> -1)) THEN
         RAISE EXCEPTION 'this cannot be a distribution key' USING ERRCODE = '0A000',
-            DETAIL = 'It has an expression, an operator class of its own, or a non-deterministic collation.',
+            DETAIL = 'It has an expression, an operator class of its own, a non-deterministic collation, or a '
+                'numeric or timestamp that is rounded where it is stored.',
             HINT = 'Distribute by columns: PARTITION BY HASH (column, ...).';
     END IF;
     FOR made IN

@@ -95,6 +95,9 @@ struct KeyColumn {
     key_type: Option<KeyType>,
     default_operators: bool,
     deterministic: bool,
+    /// It is declared with a length, a precision or a scale.
+    limited: bool,
+    is_enum: bool,
 }
 
 /// A column, told from others by its number, which it keeps when it is renamed.
@@ -166,6 +169,8 @@ impl Shape {
                 key_type: type_oid.and_then(KeyType::from_oid),
                 default_operators: row.try_get(3)?,
                 deterministic: row.try_get(4)?,
+                limited: row.try_get(5)?,
+                is_enum: row.try_get(6)?,
             });
         }
         for row in client.query(SEQUENCES, &[&oid]).await? {
@@ -360,13 +365,28 @@ impl KeyColumn {
             return Err(DdlError::unsupported("a distribution key cannot contain expressions")
                 .hint("Distribute by columns: PARTITION BY HASH (column, ...)."));
         };
-        let Some(key_type) = self.key_type else {
-            return Err(DdlError::unsupported(format!(
+        let no = || {
+            DdlError::unsupported(format!(
                 "column \"{name}\" of type {} cannot be a distribution column",
                 self.type_name
             ))
-            .hint("Distribution columns are of type smallint, integer, bigint, text, varchar or uuid."));
         };
+        let key_type = match self.key_type {
+            Some(key_type) => key_type,
+            None if self.is_enum => {
+                return Err(no()
+                    .detail("PostgreSQL hashes an enum's values by numbers that differ from node to node.")
+                    .hint("Use text with a CHECK, or distribute by another column."));
+            }
+            None => return Err(no().hint(KeyType::HINT)),
+        };
+        if self.limited && key_type.is_rounded() {
+            return Err(no()
+                .detail(
+                    "Values would be rounded where they are stored, and their hash be another one.",
+                )
+                .hint("Leave precision and scale away; a CHECK can limit the values."));
+        }
         if !self.default_operators {
             return Err(DdlError::unsupported(format!(
                 "distribution column \"{name}\" has an operator class of its own"
@@ -427,7 +447,8 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1 A
 const KEY: &str = "\
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
   coalesce(o.opcdefault AND o.opcnamespace = 'pg_catalog'::regnamespace, false),
-  coalesce(l.collisdeterministic, true)
+  coalesce(l.collisdeterministic, true), coalesce(a.atttypmod <> -1, false),
+  coalesce((SELECT typtype = 'e' FROM pg_type WHERE oid = a.atttypid), false)
 FROM pg_partitioned_table p CROSS JOIN LATERAL
   unnest(p.partattrs::int2[], p.partclass::oid[], p.partcollation::oid[])
     WITH ORDINALITY AS k (attnum, opclass, collation_oid, nth)

@@ -70,6 +70,8 @@ impl Prover<'_> {
                 let lessons = match equality {
                     Equality::Is(..) if self.goal == Goal::Rows => continue,
                     Equality::Is(c, source) => [Some((*c, Known::Value(source.clone()))), None],
+                    // Columns of two types may be equal and hash otherwise.
+                    Equality::Same(a, b) if !self.compare_alike(a.2, b.2) => continue,
                     Equality::Same(a, b) => {
                         [known(*a).map(|s| (*b, s)), known(*b).map(|s| (*a, s))]
                     }
@@ -106,5 +108,12 @@ impl Prover<'_> {
             }
         }
         proven
+    }
+
+    /// Whether two parts of the key are of types that compare by value, and hash alike.
+    fn compare_alike(&self, a: usize, b: usize) -> bool {
+        let types =
+            self.found.group.and_then(|g| self.names.schema.key_types(g)).unwrap_or_default();
+        a == b || matches!((types.get(a), types.get(b)), (Some(a), Some(b)) if a.compares_with(*b))
     }
 }

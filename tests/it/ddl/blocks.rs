@@ -330,7 +330,7 @@ async fn what_cannot_be_the_same_on_all_nodes_is_refused() {
         "CREATE TABLE u (k int REFERENCES t) PARTITION BY HASH (k)",
         "CREATE TABLE u (k int DEFAULT nextval('s')) PARTITION BY HASH (k)",
         "CREATE TABLE u (k int, b int CHECK (f(b) > 0)) PARTITION BY HASH (k)",
-        "CREATE TABLE u (k numeric) PARTITION BY HASH (k)",
+        "CREATE TABLE u (k interval) PARTITION BY HASH (k)",
         "CREATE TABLE u (k int) PARTITION BY HASH ((k + 1))",
         "CREATE TABLE shard_1.u (k int) PARTITION BY HASH (k)",
     ] {

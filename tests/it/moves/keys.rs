@@ -27,6 +27,13 @@ async fn leaves_are_attached_without_a_scan_whatever_the_key() {
         ("k text COLLATE \"C\"", "k", "g::text"),
         ("k varchar(40)", "k", "g::varchar"),
         ("n int, k text", "n, k", "g, g::text"),
+        ("k char(9)", "k", "g::text::char(9)"),
+        ("k name, d date", "k, d", "g::text::name, date '2024-01-01' + g"),
+        (
+            "b bytea, n numeric, t timestamptz, o oid",
+            "b, n, t, o",
+            "g::text::bytea, g / 4.0, timestamptz '2024-01-01 00:00+00' + g * interval '1 h', g::oid",
+        ),
         (
             "a varchar(9) COLLATE \"POSIX\", n uuid, k text",
             "a, n, k",
