@@ -263,7 +263,7 @@ async fn what_cannot_be_distributed_is_refused_and_leaves_nothing() {
         .await
         .unwrap();
     for (sql, sqlstate, says) in [
-        ("CREATE TABLE t (id interval) PARTITION BY HASH (id)", "0A000", "type numeric"),
+        ("CREATE TABLE t (id interval) PARTITION BY HASH (id)", "0A000", "type interval"),
         ("CREATE TABLE t (id d) PARTITION BY HASH (id)", "0A000", "type public.d"),
         ("CREATE TABLE t (id int) PARTITION BY HASH ((id + 1))", "0A000", "expressions"),
         (
