@@ -25,6 +25,12 @@ pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres:
             .iter()
             .map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?)))
             .collect::<Result<_, tokio_postgres::Error>>()?,
+        defaults: tx
+            .query(DEFAULTS, &[])
+            .await?
+            .iter()
+            .map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?)))
+            .collect::<Result<_, tokio_postgres::Error>>()?,
         own_operators: tx.query_one(OWN_OPERATORS, &[]).await?.try_get(0)?,
     })
 }
@@ -96,6 +102,18 @@ SELECT n.nspname::text, c.relname::text, a.attname::text FROM pgshunt.tables t
   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped";
+
+/// Of reference tables. An identity column draws from its sequence.
+const DEFAULTS: &str = "\
+SELECT n.nspname::text, c.relname::text, a.attname::text,
+  coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'pg_catalog.nextval()')
+FROM pgshunt.tables t JOIN pgshunt.colocation_groups g ON g.group_id = t.group_id AND g.shard_count = 0
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    AND a.attgenerated = ''
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+WHERE d.oid IS NOT NULL OR a.attidentity <> ''";
 
 /// Whether an operator or a cast may do more than compute. Only functions in C that are declared free of
 /// effects are believed: SQL and procedural languages may call anything, whatever is declared, and so may

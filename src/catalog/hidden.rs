@@ -34,7 +34,12 @@ WITH u (user_kind, user_oid, used_kind, used_oid, by_change) AS (
   UNION ALL SELECT 1259::oid, t.tgrelid, 1255::oid, t.tgfoid, true
     FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal
   UNION ALL SELECT 1259::oid, c.conrelid, 1259::oid, c.confrelid, true
-    FROM pg_catalog.pg_constraint c WHERE c.contype = 'f'
+    FROM pg_catalog.pg_constraint c WHERE c.contype = 'f' AND c.confrelid NOT IN (
+      -- A reference table is whole on every node.
+      SELECT rc.oid FROM pgshunt.tables t JOIN pgshunt.colocation_groups g ON g.group_id = t.group_id
+        JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+        JOIN pg_catalog.pg_class rc ON rc.relnamespace = n.oid AND rc.relname = t.table_name
+       WHERE g.shard_count = 0)
   UNION ALL SELECT 1259::oid, a.adrelid, d.refclassid, d.refobjid, true
     FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_attrdef a ON a.oid = d.objid
    WHERE d.classid = 2604 AND d.refclassid = 1255

@@ -7,7 +7,8 @@ use tokio_postgres::Client;
 
 use super::ddl::{
     DdlError, Everywhere, Peer, Shape, Which, bring_access, bring_built_in, bring_database,
-    bring_parameters, bring_roles, make_parent, recover_node, sequence_stride,
+    bring_parameters, bring_reference, bring_roles, make_parent, readiness, recover_node,
+    sequence_stride,
 };
 use super::{Store, raise_epoch};
 use crate::backend::control::ConnectError;
@@ -194,22 +195,7 @@ pub async fn add(
             bring_built_in(home, new, Which::All).await
         };
         done.await.map_err(|e| e.on_node(name))?;
-        for table in all.routes.tables() {
-            let oid: u32 = home
-                .query_one(
-                    "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-                     WHERE n.nspname::text = $1 AND c.relname::text = $2",
-                    &[&table.schema, &table.name],
-                )
-                .await?
-                .try_get(0)?;
-            let shape = Shape::read(home, oid).await?;
-            let declared: Vec<_> =
-                shape.sequences.iter().map(|s| s.out_of_slot(all.home.node.id.0, stride)).collect();
-            make_parent(home, peer, &shape, &declared, stride).await?;
-            let done = bring_access(home, new, &table.schema, &table.name);
-            done.await.map_err(|e| e.on_node(name))?;
-        }
+        bring_tables(&all, peer, stride).await?;
     }
     all.home
         .client
@@ -222,6 +208,38 @@ pub async fn add(
     all.commit().await?;
     store.reload().await?;
     Ok((NodeId(id), advice))
+}
+
+/// Makes all tables on a new node, with their grants: reference tables with their rows.
+async fn bring_tables(all: &Everywhere, peer: &Peer, stride: i64) -> Result<(), DdlError> {
+    let (home, new) = (&*all.home.client, &*peer.client);
+    let references = all.routes.tables().any(|t| t.is_reference());
+    if references {
+        peer.run(&readiness().1).await?;
+    }
+    // Before those whose foreign keys refer to them.
+    for table in all.routes.tables().filter(|t| t.is_reference()) {
+        bring_reference(&all.home, peer, (&table.schema, &table.name)).await?;
+        let done = bring_access(home, new, &table.schema, &table.name);
+        done.await.map_err(|e| e.on_node(&peer.node.name))?;
+    }
+    for table in all.routes.tables().filter(|t| !t.is_reference()) {
+        let oid: u32 = home
+            .query_one(
+                "SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE n.nspname::text = $1 AND c.relname::text = $2",
+                &[&table.schema, &table.name],
+            )
+            .await?
+            .try_get(0)?;
+        let shape = Shape::read(home, oid).await?;
+        let declared: Vec<_> =
+            shape.sequences.iter().map(|s| s.out_of_slot(all.home.node.id.0, stride)).collect();
+        make_parent(home, peer, &shape, &declared, stride).await?;
+        let done = bring_access(home, new, &table.schema, &table.name);
+        done.await.map_err(|e| e.on_node(&peer.node.name))?;
+    }
+    Ok(())
 }
 
 /// Why there was no connection to a server that is to be a node: what it answered, or what we could not do.

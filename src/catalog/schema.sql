@@ -20,7 +20,8 @@ CREATE UNIQUE INDEX one_home ON pgshunt.nodes (is_home) WHERE is_home;
 CREATE TABLE pgshunt.colocation_groups (
     group_id    serial PRIMARY KEY,
     key_types   text[] NOT NULL,          -- as format_type() prints them
-    shard_count int    NOT NULL CHECK (shard_count > 0)
+    shard_count int    NOT NULL,          -- 0: its tables are reference tables
+    CONSTRAINT shards_or_none CHECK (shard_count >= 0)
 );
 
 CREATE TABLE pgshunt.tables (

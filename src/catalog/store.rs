@@ -153,9 +153,10 @@ impl Store {
 const TABLES: &str = "\
 SELECT t.table_id, t.group_id, t.schema_name, t.table_name, coalesce(k.names, t.key_columns),
   coalesce(a.names, t.column_names), coalesce(a.types, t.column_types)
-FROM pgshunt.tables t
+FROM pgshunt.tables t JOIN pgshunt.colocation_groups g ON g.group_id = t.group_id
   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
-  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name AND c.relkind = 'p'
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+    AND c.relkind = CASE g.shard_count WHEN 0 THEN 'r' ELSE 'p' END
   LEFT JOIN LATERAL (SELECT array_agg(attname::text ORDER BY attnum) AS names,
       array_agg(atttypid ORDER BY attnum) AS types FROM pg_catalog.pg_attribute
     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped) a ON true
@@ -178,6 +179,11 @@ pub async fn raise_epoch<C: GenericClient + Sync>(tx: &C) -> Result<Epoch, tokio
 const ASKING: &str = "\
 CREATE TABLE pgshunt.asking (
     database_name text NOT NULL, role_name text NOT NULL, PRIMARY KEY (database_name, role_name))";
+
+/// A catalog that was made before there were reference tables wants one shard of each group.
+const SHARDS_OR_NONE: &str = "\
+ALTER TABLE pgshunt.colocation_groups DROP CONSTRAINT IF EXISTS colocation_groups_shard_count_check,
+  ADD CONSTRAINT shards_or_none CHECK (shard_count >= 0)";
 
 async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result<(), CatalogError> {
     let tx = client.transaction().await?;
@@ -204,6 +210,11 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
          WHERE attrelid = 'pgshunt.moves'::regclass AND attname = 'longest_us'";
     if tx.query_opt(holds, &[]).await?.is_none() {
         tx.batch_execute("ALTER TABLE pgshunt.moves ADD COLUMN longest_us bigint").await?;
+    }
+    let at_least_one = "SELECT FROM pg_catalog.pg_constraint
+         WHERE conrelid = 'pgshunt.colocation_groups'::regclass AND conname = 'shards_or_none'";
+    if tx.query_opt(at_least_one, &[]).await?.is_none() {
+        tx.batch_execute(SHARDS_OR_NONE).await?;
     }
     let asking = "SELECT to_regclass('pgshunt.asking') IS NOT NULL";
     if !tx.query_one(asking, &[]).await?.get::<_, bool>(0) {

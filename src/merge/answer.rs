@@ -36,6 +36,8 @@ pub struct Answer {
     verb: String,
     /// How many rows the nodes have changed.
     changed: u64,
+    /// Of a change of a reference table: what the first node has said completes it.
+    alike: Option<Vec<u8>>,
     copied: Copied,
 }
 
@@ -64,6 +66,7 @@ impl Answer {
             rows: 0,
             verb: String::new(),
             changed: 0,
+            alike: None,
             copied: Copied::default(),
         }
     }
@@ -85,6 +88,9 @@ impl Answer {
 
     /// A row begins that would be the client's as it is; false: it has had as many as it wants.
     pub fn takes_row(&mut self) -> bool {
+        if self.alike.is_some() {
+            return false;
+        }
         if self.skipped < self.window.skip {
             self.skipped += 1;
             return false;
@@ -168,7 +174,20 @@ impl Answer {
     }
 
     /// A node's CommandComplete: its body.
-    pub fn completed(&mut self, body: &[u8]) {
+    ///
+    /// # Errors
+    /// The nodes have changed different rows of a reference table.
+    pub fn completed(&mut self, body: &[u8]) -> Result<(), Report> {
+        if let Some(reference) = self.merge.reference() {
+            return match &self.alike {
+                Some(first) if first != body => Err(unlike(&reference.quoted)),
+                Some(_) => Ok(()),
+                None => {
+                    self.alike = Some(body.to_vec());
+                    Ok(())
+                }
+            };
+        }
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
         let verb = tag.split(|b| *b == b' ').next().unwrap_or_default();
         self.verb = String::from_utf8_lossy(verb).into_owned();
@@ -182,6 +201,7 @@ impl Answer {
         let count = std::str::from_utf8(count).ok().and_then(|n| n.parse::<u64>().ok());
         self.changed = self.changed.saturating_add(count.unwrap_or(0));
         self.copied.completed();
+        Ok(())
     }
 
     /// Every node has been heard: what completes the statement.
@@ -207,7 +227,9 @@ impl Answer {
             }
             backend::put_bare(out, b'c');
         }
-        if let Merge::Rows(_) = self.merge {
+        if let Some(tag) = &self.alike {
+            frame::put(out, b'C', |b| b.extend_from_slice(tag));
+        } else if let Merge::Rows(_) = self.merge {
             backend::put_command_complete(out, &format!("INSERT 0 {}", self.changed));
         } else if let Merge::Changes { .. } | Merge::CopyIn(_) | Merge::CopyOut(_) = self.merge {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.changed));
@@ -230,6 +252,14 @@ fn without_last(body: &[u8]) -> Option<Vec<u8>> {
     }
     let kept = body.get(2..body.len() - r.0.len())?;
     Some([&columns.to_be_bytes(), kept].concat())
+}
+
+fn unlike(table: &str) -> Report {
+    Report::error("XX001", format!("the nodes have different rows of the reference table {table}"))
+        .detail(
+            "The statement would have changed another number of rows on one node than on another.",
+        )
+        .hint("Compare its rows on the nodes: it was changed on one of them past pgshunt.")
 }
 
 fn check_folds(folds: &[Fold], columns: &[Column]) -> Result<(), Report> {
@@ -275,7 +305,7 @@ mod tests {
             let told = description("a", 23);
             assert_eq!(*answer.described(false, &told).unwrap(), *told);
             assert!(answer.takes_row() && answer.takes_row());
-            answer.completed(b"SELECT 2\0");
+            answer.completed(b"SELECT 2\0").unwrap();
         }
         assert!(answer.described(false, &description("a", 25)).is_err(), "another type");
         let complete = written(|out| backend::put_command_complete(out, "SELECT 4"));
@@ -283,7 +313,7 @@ mod tests {
         let mut answer = Answer::new(Merge::Concat, 3, Window::default(), false);
         let took: Vec<_> = (0..4).map(|_| answer.takes_row()).collect();
         assert_eq!(took, [true, true, true, false]);
-        answer.completed(b"SELECT 4\0");
+        answer.completed(b"SELECT 4\0").unwrap();
         assert_eq!(written(|out| answer.finish(out).unwrap())[0], b's');
     }
 
@@ -304,7 +334,7 @@ mod tests {
         for value in [&b"40"[..], b"2"] {
             let row = written(|out| backend::put_data_row(out, [Some(value)].into_iter()));
             answer.row(&row[5..]).unwrap();
-            answer.completed(b"SELECT 1\0");
+            answer.completed(b"SELECT 1\0").unwrap();
         }
         let row = [Some(&b"42"[..])].into_iter();
         let mut wanted = written(|out| backend::put_data_row(out, row));

@@ -342,12 +342,26 @@ pub async fn add_foreign_keys(ctx: &Ctx) -> Result<(), StepError> {
     Ok(())
 }
 
-/// VALIDATE joins two leaves with the service role's rights, and planning that evaluates what belongs to
-/// them.
+/// VALIDATE joins two leaves, or a leaf and a reference table, with the service role's rights, and planning that
+/// evaluates what belongs to them.
 async fn validate(ctx: &Ctx, t: &PlanTable, constraint: &str) -> Result<(), StepError> {
-    let proof = Proof::of(&ctx.target, &ctx.plan.leaf_names()).await?;
+    let referred = ctx
+        .target
+        .query(
+            "adding foreign keys",
+            "SELECT DISTINCT format('%I.%I', n.nspname, c.relname) FROM pg_constraint k
+             JOIN pg_class c ON c.oid = k.confrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.conrelid = $1::text::regclass AND k.contype = 'f' AND n.nspname <> $2",
+            &[&t.leaf, &ctx.plan.schema()],
+        )
+        .await?;
+    let referred: Vec<String> = referred.iter().map(|r| r.get(0)).collect();
+    let mut all = ctx.plan.leaf_names();
+    all.extend(referred.iter().map(String::as_str));
+    let proof = Proof::of(&ctx.target, &all).await?;
+    let others: String = referred.iter().map(|r| format!(", ONLY {r}")).collect();
     let sql = format!(
-        "LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE; {}; ALTER TABLE {} VALIDATE CONSTRAINT {constraint}",
+        "LOCK TABLE {}{others} IN SHARE UPDATE EXCLUSIVE MODE; {}; ALTER TABLE {} VALIDATE CONSTRAINT {constraint}",
         ctx.plan.leaves(),
         proof.guard(),
         t.leaf

@@ -3,12 +3,15 @@
 use pg_raw_parse::{Node, nodes};
 
 use super::context::{Context, refused};
-use super::plan::{Control, Kind};
-use super::{copying, query, route, traces, utility};
+use super::plan::{Control, Ddl, Kind};
+use super::{copying, mark, query, route, traces, utility};
 
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
+        Node::SelectStmt(s) if !cx.names.schema.is_plain() && mark::named(s).is_some() => {
+            (Kind::Ddl(Ddl::Alone), Control::None)
+        }
         Node::SelectStmt(_)
         | Node::InsertStmt(_)
         | Node::UpdateStmt(_)

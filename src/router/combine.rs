@@ -314,7 +314,9 @@ impl<'a> Builder<'a> {
         }
         for relation in &self.cx.facts.relations {
             match &relation.named {
-                Named::Distributed(t) => is_column |= t.columns.iter().any(|c| c.name == name),
+                Named::Distributed(t) | Named::Reference(t) => {
+                    is_column |= t.columns.iter().any(|c| c.name == name)
+                }
                 _ => of_tables = false,
             }
         }

@@ -15,7 +15,7 @@ use super::facts::Facts;
 use super::node_bound::is_shared_type;
 use super::plan::{CopyIn, CopyOut, Kind, Merge};
 use super::scope::Named;
-use super::{hidden, query};
+use super::{hidden, query, reference};
 use crate::copy::{Form, KeyColumn, Layout};
 use crate::topology::DistributedTable;
 use crate::wire::backend::Report;
@@ -62,10 +62,46 @@ pub fn place(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
             };
             merge.map_or_else(|kind| *kind, |merge| Kind::Every { group: t.group, merge })
         }
+        Named::Reference(t) => of_reference(c, rv, &t, elsewhere, cx),
         Named::Unclear(name) => refused(
             format!("cannot tell which table \"{name}\" means"),
             "Write the schema before the table's name.",
         ),
+    }
+}
+
+/// COPY of a reference table: all nodes are given the client's rows, and one gives them.
+fn of_reference(
+    c: &nodes::CopyStmt,
+    rv: &nodes::RangeVar,
+    table: &DistributedTable,
+    elsewhere: bool,
+    cx: Context<'_>,
+) -> Kind {
+    match (c.is_from, elsewhere) {
+        (false, true) => return Kind::Home,
+        (false, false) => return Kind::Any,
+        (true, true) => {
+            return refused(
+                format!(
+                    "COPY into the reference table \"{}\" from a file or a program is not supported",
+                    table.name
+                ),
+                "It would be a node's. Use STDIN (\\copy in psql).",
+            );
+        }
+        (true, false) => {}
+    }
+    let given = columns(c, table, cx);
+    if let Some(kind) = reference::refused_change(table, |column| given.contains(&column), cx) {
+        return kind;
+    }
+    match into_table(c, rv, table, cx) {
+        Ok(copy) => {
+            let copy = CopyIn { reference: Some(reference::of(table)), ..copy };
+            Kind::Every { group: table.group, merge: Merge::CopyIn(Arc::new(copy)) }
+        }
+        Err(kind) => *kind,
     }
 }
 
@@ -105,14 +141,14 @@ fn into_table(
     let freezes = |o: &&nodes::DefElem| o.defname() == Some("freeze");
     let plain = matches!(c.where_clause(), Node::None);
     if !plain || !c.options().iter().any(|o| freezes(&o)) {
-        return Ok(CopyIn { text: None, form });
+        return Ok(CopyIn { text: None, form, reference: None });
     }
     let list: Vec<String> =
         c.attlist().iter().filter_map(|n| n.as_str()).map(escape_identifier).collect();
     let list = if list.is_empty() { String::new() } else { format!(" ({})", list.join(", ")) };
     let options = c.options().iter().filter(|o| !freezes(o));
     let text = format!("COPY {}{list} FROM STDIN{}", name_of(rv, table), all_written(options)?);
-    Ok(CopyIn { text: Some(text), form })
+    Ok(CopyIn { text: Some(text), form, reference: None })
 }
 
 /// The table's name as the statement has it.

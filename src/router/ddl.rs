@@ -13,6 +13,7 @@ use postgres_protocol::escape::{escape_identifier as ident, escape_literal as li
 
 use super::context::Context;
 use super::functions::name_of;
+use super::mark::MARK;
 use super::plan::{Ddl, OnEach, Outcome, Shards};
 use super::scope::{Named, leaf_schema};
 use crate::sql::tree::{self, Recurse, walk};
@@ -75,7 +76,7 @@ fn distributed<'a>(
 
 fn one(rv: &nodes::RangeVar, cx: Context<'_>) -> Option<std::sync::Arc<DistributedTable>> {
     match cx.names.look_up(rv) {
-        Named::Distributed(table) => Some(table),
+        Named::Distributed(table) | Named::Reference(table) => Some(table),
         _ => None,
     }
 }
@@ -121,7 +122,7 @@ fn drop_tables(d: &nodes::DropStmt, cx: Context<'_>) -> Ddl {
             _ => return None,
         };
         match named {
-            Named::Distributed(table) => Some(table),
+            Named::Distributed(table) | Named::Reference(table) => Some(table),
             _ => None,
         }
     };
@@ -135,9 +136,19 @@ fn drop_tables(d: &nodes::DropStmt, cx: Context<'_>) -> Ddl {
 /// How CREATE TABLE .. PARTITION BY HASH is carried out.
 pub fn create_table(s: &nodes::CreateStmt, cx: Context<'_>) -> Ddl {
     match create_within(s, cx) {
+        // `catalog::ddl` knows no foreign keys.
+        Some(each) if has_foreign_keys(s) => Ddl::Each(each.into()),
         Some(each) => Ddl::Either(each.into()),
         None => Ddl::Alone,
     }
+}
+
+/// How CREATE TABLE of a reference table is carried out, if it can be.
+pub fn create_reference(s: &nodes::CreateStmt, cx: Context<'_>) -> Option<Ddl> {
+    let mut each = create_within(s, cx)?;
+    // It has no shards to be made: all nodes have it then.
+    each.outcome = Outcome::Made { shards: each.texts.last()?.clone() };
+    Some(Ddl::Each(each.into()))
 }
 
 fn create_within(s: &nodes::CreateStmt, cx: Context<'_>) -> Option<OnEach> {
@@ -152,7 +163,7 @@ fn create_within(s: &nodes::CreateStmt, cx: Context<'_>) -> Option<OnEach> {
     }
     let fits = |c: Node<'_>| {
         let Node::Constraint(c) = c else { return false };
-        c.contype != ConstrType::CONSTR_FOREIGN
+        (c.contype != ConstrType::CONSTR_FOREIGN || refers_alike(c, cx))
             && c.indexspace().is_none()
             && reads_alike(c.raw_expr())
             && !draws(c.raw_expr())
@@ -174,6 +185,25 @@ fn create_within(s: &nodes::CreateStmt, cx: Context<'_>) -> Option<OnEach> {
     each.outcome =
         Outcome::Made { shards: format!("SELECT pgshunt.make_shards({})", literal(&name)) };
     Some(each)
+}
+
+fn has_foreign_keys(s: &nodes::CreateStmt) -> bool {
+    let foreign =
+        |n: Node<'_>| matches!(n, Node::Constraint(c) if c.contype == ConstrType::CONSTR_FOREIGN);
+    s.table_elts().iter().any(|e| match e {
+        Node::ColumnDef(c) => c.constraints().iter().any(foreign),
+        e => foreign(e),
+    })
+}
+
+/// A foreign key that each node can check by what it has: it refers to a reference table. An action would reach
+/// the copies of a shard that moves.
+fn refers_alike(c: &nodes::Constraint, cx: Context<'_>) -> bool {
+    let reference = |rv: &nodes::RangeVar| matches!(cx.names.look_up(rv), Named::Reference(_));
+    let checks = |action: u8| matches!(action, b'a' | b'r' | 0);
+    c.pktable().is_some_and(reference)
+        && checks(c.fk_upd_action as u8)
+        && checks(c.fk_del_action as u8)
 }
 
 /// It draws from a sequence that it names, which the other nodes may not have.
@@ -218,6 +248,7 @@ fn rename(s: &nodes::RenameStmt, cx: Context<'_>) -> Ddl {
         ObjectType::OBJECT_COLUMN => {
             Ddl::Either(stay(vec![table.group], cx).settled(&table).into())
         }
+        ObjectType::OBJECT_TABCONSTRAINT if s.subname() == Some(MARK) => Ddl::Alone,
         ObjectType::OBJECT_TABCONSTRAINT => {
             Ddl::Each(stay(vec![table.group], cx).settled(&table).into())
         }
@@ -235,10 +266,14 @@ struct Commands {
 }
 
 fn alter_table(s: &nodes::AlterTableStmt, cx: Context<'_>) -> Ddl {
-    let relation = s.relation().filter(|r| r.inh && s.objtype == ObjectType::OBJECT_TABLE);
+    let relation = s.relation().filter(|_| s.objtype == ObjectType::OBJECT_TABLE);
     let Some((relation, table)) = relation.and_then(|r| Some((r, one(r, cx)?))) else {
         return Ddl::Alone;
     };
+    // A reference table has no parts that ONLY could leave out.
+    if !relation.inh && !table.is_reference() {
+        return Ddl::Alone;
+    }
     let mut all = Commands::default();
     for command in s.cmds() {
         let Node::AlterTableCmd(c) = command else { return Ddl::Alone };
@@ -249,9 +284,11 @@ fn alter_table(s: &nodes::AlterTableStmt, cx: Context<'_>) -> Ddl {
     let mut each = stay(vec![table.group], cx);
     if let Some(columns) = &all.key {
         // One that is added beside others cannot be added to the parent ONLY.
-        let Some(text) = with_only(relation, cx).filter(|_| s.cmds().len() == 1) else {
-            return Ddl::Alone;
+        let text = match table.is_reference() {
+            true => Some(each.texts[0].clone()),
+            false => with_only(relation, cx),
         };
+        let Some(text) = text.filter(|_| s.cmds().len() == 1) else { return Ddl::Alone };
         each.texts = vec![text];
         if !columns.is_empty() {
             let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
@@ -294,6 +331,7 @@ fn add_command(c: &nodes::AlterTableCmd, cx: Context<'_>, all: &mut Commands) ->
                     all.new = true;
                     return reads_alike(new.raw_expr()).then_some(());
                 }
+                ConstrType::CONSTR_FOREIGN if refers_alike(new, cx) => all.new = true,
                 ConstrType::CONSTR_UNIQUE => all.key = Some(Vec::new()),
                 ConstrType::CONSTR_PRIMARY => {
                     let keys = new.keys().iter().filter_map(Node::as_str).map(str::to_owned);
@@ -302,6 +340,7 @@ fn add_command(c: &nodes::AlterTableCmd, cx: Context<'_>, all: &mut Commands) ->
                 _ => return None,
             }
         }
+        Alter::AT_DropConstraint if c.name() == Some(MARK) => return None,
         Alter::AT_ValidateConstraint
         | Alter::AT_DropConstraint
         | Alter::AT_SetStatistics
@@ -340,7 +379,7 @@ fn add_column(column: &nodes::ColumnDef, cx: Context<'_>) -> Option<bool> {
 }
 
 /// Whether an expression is read alike on every node: no literal of it means the moment.
-fn reads_alike(expression: Node<'_>) -> bool {
+pub fn reads_alike(expression: Node<'_>) -> bool {
     let moment = |n: Node<'_>| {
         let Node::A_Const(c) = n else { return false };
         let Some(ConstValue::String(s)) = c.val() else { return false };

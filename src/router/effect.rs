@@ -112,7 +112,7 @@ fn finds_catalog_first(cx: Context<'_>) -> bool {
 /// Whether reading a relation calls nothing that somebody has made.
 fn is_known(rv: &nodes::RangeVar, named: &Named, cx: Context<'_>) -> bool {
     match named {
-        Named::Distributed(table) => is_plain(table, cx),
+        Named::Distributed(table) | Named::Reference(table) => is_plain(table, cx),
         Named::Leaf(shard) => {
             let schema = cx.names.schema;
             let named = schema.tables_named(rv.relname().unwrap_or_default());

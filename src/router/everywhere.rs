@@ -2,7 +2,9 @@
 //! all of them, or a refusal.
 
 use pg_raw_parse::Node;
-use pg_raw_parse::raw::{DropBehavior, ObjectType, PublicationObjSpecType, ReindexObjectType};
+use pg_raw_parse::raw::{
+    AlterTableType as Alter, DropBehavior, ObjectType, PublicationObjSpecType, ReindexObjectType,
+};
 
 use super::context::{Context, is_temporary, refused, refused_only};
 use super::ddl;
@@ -51,6 +53,16 @@ fn of_reached(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
                 advice(node),
             ),
         },
+        Reached::Reference(_) if matches!(node, Node::CommentStmt(_)) => return None,
+        // Owner, row security and policies are brought from the home node.
+        Reached::Reference(_) if is_access(node) => Kind::Ddl(Ddl::Alone),
+        Reached::Reference(table) => match ddl::of(node, cx).and_then(Ddl::on_each) {
+            Some(ddl) => Kind::Ddl(ddl),
+            None => refused(
+                format!("this statement on the reference table \"{table}\" is not supported"),
+                advice(node),
+            ),
+        },
         Reached::Index(index) => match ddl::drop_index(node, cx) {
             Some(ddl) => Kind::Ddl(ddl),
             None => refused(
@@ -74,6 +86,25 @@ fn of_reached(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
              name in several schemas: write the schema before the table's name.",
         ),
     })
+}
+
+/// Whether a statement on a table says who may do what with it, and nothing else.
+fn is_access(node: Node<'_>) -> bool {
+    let access = |c: Node<'_>| {
+        matches!(c, Node::AlterTableCmd(c) if matches!(
+            c.subtype,
+            Alter::AT_ChangeOwner
+                | Alter::AT_EnableRowSecurity
+                | Alter::AT_DisableRowSecurity
+                | Alter::AT_ForceRowSecurity
+                | Alter::AT_NoForceRowSecurity
+        ))
+    };
+    match node {
+        Node::AlterTableStmt(s) => s.cmds().iter().all(access),
+        Node::DropStmt(d) => d.remove_type == ObjectType::OBJECT_POLICY,
+        _ => false,
+    }
 }
 
 /// What else can be done. Only what leaves rows and definitions alone may be done on one node after another.

@@ -23,6 +23,7 @@ mod facts;
 mod functions;
 mod hidden;
 mod make;
+mod mark;
 mod named;
 mod node_bound;
 mod objects;
@@ -32,6 +33,7 @@ pub mod plan;
 mod proof;
 mod query;
 mod reading;
+mod reference;
 mod rewrite;
 mod rights;
 mod route;
@@ -42,6 +44,7 @@ mod silent;
 mod steady;
 mod tables;
 mod traces;
+mod unordered;
 mod utility;
 mod whole_rows;
 mod writes;
@@ -52,6 +55,7 @@ pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,
     tables_changed,
 };
+pub use mark::{MARK as REFERENCE_MARK, named as reference_named};
 pub use objects::only_restarts;
 pub use place::{blank_ended, unreadable};
 pub use reading::{READING, changes_reading, reads_alike};

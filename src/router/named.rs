@@ -1,6 +1,7 @@
 //! What of the cluster's own a utility statement reaches.
 
-use pg_raw_parse::Node;
+use pg_raw_parse::raw::AlterTableType as Alter;
+use pg_raw_parse::{Node, nodes};
 
 use super::context::Context;
 use super::facts::Facts;
@@ -15,6 +16,8 @@ pub enum Reached {
     Nothing,
     /// A distributed table, by its name.
     Table(String),
+    /// A reference table.
+    Reference(String),
     /// An index of one.
     Index(String),
     /// A sequence of one.
@@ -34,6 +37,7 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
     for written in &found.relations {
         match of_relation(written, names) {
             Reached::Nothing => {}
+            Reached::Reference(_) if refers(node, names) => {}
             reached => return reached,
         }
     }
@@ -45,7 +49,7 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
         if let Some(shard) = tables.leaf {
             return Reached::Ours(format!("shard_{shard}"));
         }
-        if tables.distributed {
+        if tables.distributed || tables.reference {
             let text = cx.own_text();
             let name = in_code(text, names, &[]).or_else(|| names_a_table(text, names.schema));
             return Reached::Table(name.unwrap_or_default());
@@ -56,6 +60,25 @@ pub fn reached(node: Node<'_>, cx: Context<'_>) -> Reached {
         return in_code(text, names, &parameters(node)).map_or(Reached::Nothing, Reached::Table);
     }
     Reached::Nothing
+}
+
+/// The statement makes a local table, or gives one a constraint: what it says of a reference table is a foreign
+/// key, which the home node can check by what it has.
+fn refers(node: Node<'_>, names: Names<'_>) -> bool {
+    let local = |rv: Option<&nodes::RangeVar>| {
+        rv.is_some_and(|rv| matches!(names.look_up(rv), Named::Local))
+    };
+    match node {
+        Node::CreateStmt(s) => s.inh_relations().is_empty() && local(s.relation()),
+        Node::AlterTableStmt(s) => {
+            let adds = |c: Node<'_>| {
+                matches!(c, Node::AlterTableCmd(c)
+                    if matches!(c.subtype, Alter::AT_AddConstraint | Alter::AT_AddColumn))
+            };
+            local(s.relation()) && s.cmds().iter().all(adds)
+        }
+        _ => false,
+    }
 }
 
 fn of_relation(written: &Written, names: Names<'_>) -> Reached {
@@ -72,6 +95,7 @@ fn of_relation(written: &Written, names: Names<'_>) -> Reached {
     }
     match names.look_up_name(schema, name) {
         Named::Distributed(table) => return Reached::Table(table.name.clone()),
+        Named::Reference(table) => return Reached::Reference(table.name.clone()),
         Named::Leaf(shard) => return Reached::Ours(format!("shard_{shard}")),
         Named::Unclear(name) => return Reached::Unclear(name),
         Named::Local => {}

@@ -40,12 +40,30 @@ pub enum Merge {
     Fold(Box<[Fold]>),
     /// The nodes change rows: how many they are together, and all that they return.
     Changes { returns: bool },
+    /// The nodes change the same rows of a reference table, and say the same.
+    Alike(Arc<Alike>),
     /// Each node inserts rows of its own: how many they are together, and what they return as if one had.
     Rows(Arc<Parts>),
     /// COPY FROM STDIN: each node is given its rows of the client's data, and tells how many they are.
     CopyIn(Arc<CopyIn>),
     /// COPY TO STDOUT: all data, with one head and one end.
     CopyOut(Arc<CopyOut>),
+}
+
+/// A change of a reference table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alike {
+    pub returns: bool,
+    pub table: Reference,
+}
+
+/// A reference table that is to be changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// Quoted and qualified.
+    pub quoted: String,
+    /// It has dates or times: a text such as 'now' would not be the same on every node.
+    pub has_times: bool,
 }
 
 /// Which rows of an INSERT each node gets.
@@ -70,6 +88,8 @@ pub struct CopyIn {
     /// What each node is sent; `None`: the client's own text.
     pub text: Option<String>,
     pub form: Form,
+    /// The table is a reference table: every node is given all rows.
+    pub reference: Option<Reference>,
 }
 
 /// What is known of a COPY TO STDOUT.
@@ -132,6 +152,15 @@ pub enum Count {
 }
 
 impl Merge {
+    /// The reference table that it changes.
+    pub fn reference(&self) -> Option<&Reference> {
+        match self {
+            Self::Alike(alike) => Some(&alike.table),
+            Self::CopyIn(copy) => copy.reference.as_ref(),
+            _ => None,
+        }
+    }
+
     /// What each node is sent, if not the client's own text.
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -141,6 +170,7 @@ impl Merge {
             Self::Concat
             | Self::Combine(_)
             | Self::Fold(_)
+            | Self::Alike(_)
             | Self::Changes { .. }
             | Self::Rows(_) => None,
         }
@@ -223,6 +253,15 @@ pub enum Shards {
 }
 
 impl Ddl {
+    /// Carried out by each node, within transaction blocks and without; `None`: it cannot be.
+    #[must_use]
+    pub fn on_each(self) -> Option<Self> {
+        match self {
+            Self::Alone => None,
+            Self::Each(each) | Self::Either(each) => Some(Self::Each(each)),
+        }
+    }
+
     /// What each node is sent within a transaction.
     pub fn each(&self) -> Option<&OnEach> {
         match self {

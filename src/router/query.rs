@@ -12,7 +12,7 @@ use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
 use super::scope::Named;
 use super::steady::{Steady, unsteady};
 use super::tables::Tables;
-use super::{combine, rewrite, whole_rows, writes};
+use super::{combine, reference, rewrite, whole_rows, writes};
 use crate::sql::tree::{Recurse, walk};
 
 /// Where SELECT, INSERT, UPDATE, DELETE or MERGE runs, whose facts the context has.
@@ -75,8 +75,8 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
     if let Some(kind) = tables.hidden.take() {
         return Ok(kind);
     }
-    if !tables.distributed {
-        return Ok(without_distributed(node, tables.local, cx));
+    if let Some(kind) = without_shards(node, &tables, cx) {
+        return Ok(kind);
     }
     match bound(cx) {
         Some(Bound::Refused(kind)) => return Ok(*kind),
@@ -129,6 +129,18 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
             "Use INSERT ... ON CONFLICT.",
         )),
     }
+}
+
+/// Of a statement that changes a reference table, or uses no distributed one; `None`: it is neither.
+fn without_shards(node: Node<'_>, tables: &Tables, cx: Context<'_>) -> Option<Kind> {
+    if let Some(table) = &tables.changed {
+        return Some(reference::change(node, table, tables, cx));
+    }
+    if !tables.distributed {
+        let local = tables.local || tables.reference && reference::is_of_home(cx);
+        return Some(without_distributed(node, local, cx));
+    }
+    (tables.reference && cx.facts.locks_rows).then(reference::refused_lock)
 }
 
 /// A statement on local tables, or on none.
@@ -343,7 +355,7 @@ fn are_of(c: &nodes::ColumnRef, s: &nodes::SelectStmt, cx: Context<'_>, types: &
         });
     }
     let columns = cx.facts.relations.iter().flat_map(|r| match &r.named {
-        Named::Distributed(t) => &t.columns[..],
+        Named::Distributed(t) | Named::Reference(t) => &t.columns[..],
         _ => &[],
     });
     let mut named = columns.filter(|c| Some(c.name.as_str()) == name).peekable();

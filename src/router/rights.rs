@@ -97,7 +97,9 @@ fn relations(g: &nodes::GrantStmt, cx: Context<'_>) -> Kind {
             return of_a_shard();
         }
         let may_be_distributed = match cx.names.look_up(table) {
-            Named::Distributed(_) | Named::Leaf(_) | Named::Unclear(_) => true,
+            Named::Distributed(_) | Named::Reference(_) | Named::Leaf(_) | Named::Unclear(_) => {
+                true
+            }
             Named::Local => cx.names.is_among(schema, name, cluster.sequences()),
         };
         if may_be_distributed && cx.names.temporary && schema.is_none() {
@@ -143,7 +145,7 @@ fn of_a_shard() -> Kind {
 /// A policy of a distributed table; one of another may name a distributed table.
 fn policy(table: Option<&nodes::RangeVar>, cx: Context<'_>) -> Option<Kind> {
     match cx.names.look_up(table?) {
-        Named::Distributed(_) => Some(Kind::Ddl(Ddl::Alone)),
+        Named::Distributed(_) | Named::Reference(_) => Some(Kind::Ddl(Ddl::Alone)),
         Named::Unclear(_) if !cx.names.temporary => Some(Kind::Ddl(Ddl::Alone)),
         Named::Leaf(_) => Some(of_a_shard()),
         Named::Unclear(_) | Named::Local => None,

@@ -59,6 +59,9 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
                 Merge::CopyIn(_) => vec!["Each node gets its own of the rows".to_owned()],
                 Merge::CopyOut(_) => vec!["The data of every node".to_owned()],
                 Merge::Changes { .. } => vec!["Every node changes its rows".to_owned(), as_it_is()],
+                Merge::Alike(_) => {
+                    vec!["Every node, which has the whole table".to_owned(), as_it_is()]
+                }
                 Merge::Fold(_) => vec![not("Fold"), as_it_is()],
                 Merge::Ordered(o) => {
                     let each = o.text.as_ref();

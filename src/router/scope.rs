@@ -13,11 +13,22 @@ use crate::topology::{DistributedTable, Schema, ShardId};
 #[derive(Debug, Clone)]
 pub enum Named {
     Distributed(Arc<DistributedTable>),
+    /// A reference table, which every node has in full.
+    Reference(Arc<DistributedTable>),
     /// A leaf, addressed by its shard's schema.
     Leaf(ShardId),
     Local,
     /// Could be a distributed table or one that hides it.
     Unclear(String),
+}
+
+impl Named {
+    fn of(table: &Arc<DistributedTable>) -> Self {
+        match table.is_reference() {
+            true => Self::Reference(table.clone()),
+            false => Self::Distributed(table.clone()),
+        }
+    }
 }
 
 /// How names are looked up in this session.
@@ -63,7 +74,7 @@ impl Names<'_> {
                     return if group.is_some_and(has) { Named::Leaf(shard) } else { Named::Local };
                 }
                 match self.schema.table_by_name(schema, name) {
-                    Some(t) => Named::Distributed(t.clone()),
+                    Some(t) => Named::of(t),
                     None => Named::Local,
                 }
             }
@@ -101,7 +112,7 @@ impl Names<'_> {
                 return Named::Unclear(name.to_owned());
             }
             if let Some(t) = self.schema.table_by_name(schema, name) {
-                return Named::Distributed(t.clone());
+                return Named::of(t);
             }
         }
         Named::Local

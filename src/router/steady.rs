@@ -1,6 +1,7 @@
 //! What in a statement would not give the same on every node.
 
 use super::context::Context;
+use super::unordered::unordered;
 
 /// What a statement may call that goes to several nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,5 +28,8 @@ pub fn unsteady(allowed: Steady, cx: Context<'_>) -> Option<String> {
             _ => None,
         })
     };
-    of_call.or_else(|| cx.facts.own_answer.map(str::to_owned)).or_else(of_column)
+    of_call
+        .or_else(|| cx.facts.own_answer.map(str::to_owned))
+        .or_else(of_column)
+        .or_else(|| unordered(cx).map(str::to_owned))
 }

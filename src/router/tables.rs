@@ -1,12 +1,14 @@
 //! Which tables a query names, taken together.
 
+use std::sync::Arc;
+
 use pg_raw_parse::Node;
 
 use super::facts::Facts;
 use super::hidden;
 use super::plan::Kind;
 use super::scope::{Named, Names};
-use crate::topology::ShardId;
+use crate::topology::{DistributedTable, ShardId};
 
 /// What tables a query names.
 #[derive(Debug, Default)]
@@ -15,6 +17,10 @@ pub struct Tables {
     /// References to distributed tables.
     pub references: usize,
     pub local: bool,
+    /// It names a reference table.
+    pub reference: bool,
+    /// The reference table that it changes.
+    pub changed: Option<Arc<DistributedTable>>,
     pub leaf: Option<ShardId>,
     pub several_leaves: bool,
     pub unclear: Option<String>,
@@ -35,6 +41,12 @@ impl Tables {
                     }
                     t.distributed = true;
                     t.references += 1;
+                }
+                Named::Reference(table) => {
+                    t.reference = true;
+                    if relation.is_target {
+                        t.changed = Some(table.clone());
+                    }
                 }
                 Named::Leaf(shard) => {
                     t.several_leaves |= t.leaf.is_some_and(|s| s != *shard);

@@ -11,7 +11,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::context::{Context, is_temporary, refused};
 use super::plan::{Control, Ddl, Kind, PREPARE, Traces};
 use super::reading::{changes_reading, reads_alike};
-use super::{ddl, everywhere, hidden, rights, traces};
+use super::{ddl, everywhere, hidden, mark, rights, traces};
 use crate::topology::leaf_schema;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -294,9 +294,23 @@ fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Node::CreateStmt(c) if is_hashed(c) && !cx.names.schema.is_plain() => {
             Some(Kind::Ddl(ddl::create_table(c, cx)))
         }
+        Node::CreateStmt(c) if mark::is_marked(c) && !cx.names.schema.is_plain() => {
+            Some(ddl::create_reference(c, cx).map_or_else(refused_reference, Kind::Ddl))
+        }
+        Node::AlterTableStmt(a) if mark::marks(a, cx) => Some(refused(
+            "a table does not become a reference table by this constraint",
+            "SELECT create_reference_table('its name').",
+        )),
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_SCHEMA => Some(drop_schema(d, cx)),
         _ => everywhere::place(node, cx),
     }
+}
+
+fn refused_reference() -> Kind {
+    refused(
+        "a reference table of this form cannot be created",
+        "Create a plain table, and then SELECT create_reference_table('its name').",
+    )
 }
 
 /// PARTITION BY HASH

@@ -59,7 +59,7 @@ type Tables<'a> = BTreeMap<&'a str, Option<&'a str>>;
 
 fn tables<'a>(facts: &'a Facts<'_>) -> Tables<'a> {
     let distributed = facts.relations.iter().filter_map(|r| match &r.named {
-        Named::Distributed(table) => Some((r.node, table)),
+        Named::Distributed(table) | Named::Reference(table) => Some((r.node, table)),
         _ => None,
     });
     let named = distributed.map(|(rv, table)| match rv.alias() {
@@ -93,7 +93,7 @@ fn meant<'a>(c: &'a nodes::ColumnRef, tables: &Tables<'_>) -> Option<Meant<'a>> 
 fn names_of_columns<'a>(facts: &'a Facts<'_>) -> BTreeSet<&'a str> {
     let mut names = BTreeSet::new();
     for relation in &facts.relations {
-        if let Named::Distributed(table) = &relation.named {
+        if let Named::Distributed(table) | Named::Reference(table) = &relation.named {
             names.extend(table.columns.iter().map(|c| c.name.as_str()));
             let alias = relation.node.alias().into_iter();
             names.extend(alias.flat_map(|a| a.colnames().iter()).filter_map(Node::as_str));

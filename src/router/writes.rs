@@ -18,7 +18,7 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
     let Some(rv) = i.relation() else { return Kind::Home };
     let table = match cx.names.look_up(rv) {
         Named::Distributed(t) => t,
-        Named::Leaf(_) | Named::Local | Named::Unclear(_) => {
+        Named::Reference(_) | Named::Leaf(_) | Named::Local | Named::Unclear(_) => {
             return refused(
                 "INSERT into a local table from a distributed one is not supported",
                 "Read the rows first and insert them then.",
@@ -33,7 +33,7 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
             "Leave the identity column out of the statement.",
         );
     }
-    if i.with_clause().is_some() || tables.references > 1 || tables.local {
+    if i.with_clause().is_some() || tables.references > 1 || tables.local || tables.reference {
         return refused("INSERT with a query on a distributed table is not supported", plain);
     }
     let Node::SelectStmt(source) = i.select_stmt() else {

@@ -8,7 +8,9 @@ use super::gathering::{Asked, PLAIN_BIND, Told};
 use super::link::{Done, Expect, Fate, Reply};
 use super::participants::concerns_all;
 use super::request::{Request, Segment};
-use super::several::{aborted, ddl, effect_over_nodes, gathered, not_alone, window};
+use super::several::{
+    aborted, ddl, effect_over_nodes, gathered, not_alone, refuses_moments, window,
+};
 use super::simple::controls;
 use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
@@ -147,6 +149,13 @@ impl Session {
         let places = group.map(|group| (group, spread.nodes()));
         spread.splitting =
             places.and_then(|places| Splitting::of(&plan, places, Protocol::Extended, env));
+        if let Kind::Every { merge, .. } = &plan.kind
+            && let Some(table) = merge.reference()
+        {
+            let bind = frontend::bind_of(batch.bind().unwrap_or(&PLAIN_BIND))?;
+            refuses_moments(table, &statement.text, Some(&bind))?;
+            spread.holds_first(table);
+        }
         spread.behind = batch.behind;
         spread.ready = ready;
         match self.spread_over(group, spread, env, io)? {
@@ -308,6 +317,7 @@ impl Session {
         // A write returns all its rows at once, if any.
         let (returns, changes) = match merge {
             Some(Merge::Changes { returns }) => (*returns, true),
+            Some(Merge::Alike(alike)) => (alike.returns, true),
             Some(Merge::Rows(parts)) => (parts.returns, true),
             Some(Merge::CopyIn(_) | Merge::CopyOut(_)) => (false, false),
             Some(_) => (true, false),

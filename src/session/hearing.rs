@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::request::Request;
-use super::spread::{How, Spread};
+use super::spread::{Held, How, Spread};
 use super::told::Told;
 use super::{Io, Session};
 use crate::commit::Act;
@@ -59,10 +59,7 @@ impl Session {
                 told.into_iter().for_each(|told| told.extend(Told::of_row(body)));
                 Ok(())
             }
-            (b'C', How::Merged(answer)) => {
-                answer.completed(body);
-                Ok(())
-            }
+            (b'C', How::Merged(answer)) => answer.completed(body),
             (b'C', How::Same(tag)) => {
                 *tag = body.to_vec();
                 Ok(())
@@ -86,6 +83,12 @@ impl Session {
     pub(super) fn next_round(&mut self) {
         let over = self.spread.as_mut().filter(|s| !s.failed && s.is_over());
         let Some(spread) = over else { return };
+        if let Some(held) = spread.held.take() {
+            let Held { request, how, splitting } = *held;
+            (spread.request, spread.how, spread.splitting) = (request, how, splitting);
+            (spread.said, spread.heard, spread.first_alone) = (0, 0, false);
+            return;
+        }
         let How::Gathered(gathering) = &spread.how else { return };
         let Some(last) = spread.nodes.last().copied() else { return };
         match gathering.last() {

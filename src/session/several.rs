@@ -15,9 +15,10 @@ use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
-use crate::router::plan::{Combine, Control, Count, Effect, Kind, Merge, OnEach, Plan};
+use crate::router::plan::{Combine, Control, Count, Effect, Kind, Merge, OnEach, Plan, Reference};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{Report, Status};
+use crate::wire::frontend::Bind;
 
 impl Session {
     /// Carries out a query that concerns several nodes, or DDL; `None`: it is neither.
@@ -41,6 +42,10 @@ impl Session {
                 };
                 spread.and_then(|mut spread| {
                     spread.splitting = Splitting::of(plan, (*group, nodes), Protocol::Simple, env);
+                    if let Some(table) = merge.reference() {
+                        refuses_moments(table, text, None)?;
+                        spread.holds_first(table);
+                    }
                     self.spread_over(Some(*group), spread, env, io)
                 })
             }
@@ -276,9 +281,33 @@ fn text_spread(
 /// pgshunt's own, whatever it calls.
 pub(super) fn effect_over_nodes(plan: &Plan, merge: &Merge) -> Effect {
     match merge {
-        Merge::Changes { .. } | Merge::Rows(_) | Merge::CopyIn(_) => plan.effect,
+        Merge::Alike(_) | Merge::Changes { .. } | Merge::Rows(_) | Merge::CopyIn(_) => plan.effect,
         _ => plan.effect.min(Effect::Locks),
     }
+}
+
+/// Refuses a change of a reference table by what stands for the moment at which a node reads it.
+///
+/// # Errors
+/// The text, or a parameter that is sent as text, has such a word.
+pub(super) fn refuses_moments(
+    table: &Reference,
+    text: &[u8],
+    bind: Option<&Bind<'_>>,
+) -> Result<(), Report> {
+    let parameters = bind.into_iter().flat_map(|b| (0..b.count()).filter_map(|n| b.param(n)));
+    let texts = parameters.filter(|p| !p.binary).filter_map(|p| p.value);
+    if !table.has_times || !std::iter::once(text).chain(texts).any(says_moment) {
+        return Ok(());
+    }
+    Err(Report::error("0A000", format!("a change of the reference table {} with 'now', 'today', 'tomorrow' or 'yesterday' is not supported", table.quoted))
+        .hint("Each node would have its own value. Compute it first and pass it as a parameter."))
+}
+
+fn says_moment(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 4] = [b"now", b"today", b"tomorrow", b"yesterday"];
+    let is_part = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
+    text.split(|b| !is_part(b)).any(|word| WORDS.iter().any(|w| word.eq_ignore_ascii_case(w)))
 }
 
 pub(super) fn not_alone() -> Report {

@@ -228,6 +228,14 @@ impl Splitting {
         let Self { splitter, parts, first, routes, group, .. } = self;
         let Some(group) = routes.group(*group) else { return Ok(()) };
         while let Some(piece) = splitter.piece()? {
+            if group.is_reference() {
+                for part in parts.iter_mut() {
+                    part.take(&piece);
+                    part.writes = true;
+                }
+                first.get_or_insert(0);
+                continue;
+            }
             let to = match piece.to {
                 To::All => {
                     parts.iter_mut().for_each(|p| p.take(&piece));

@@ -17,6 +17,8 @@
 
 use std::sync::Arc;
 
+use postgres_protocol::escape::escape_literal;
+
 use super::block::OwnBlock;
 use super::gathering::Gathering;
 use super::link::{Expect, Fate, Reply};
@@ -26,7 +28,7 @@ use super::splitting::Splitting;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
-use crate::router::plan::{Effect, Plan};
+use crate::router::plan::{Effect, Plan, Reference};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
@@ -54,6 +56,14 @@ pub(super) enum How {
     Refused(Report),
 }
 
+/// A change of a reference table, which waits until the participants keep others from changing it.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub request: Request,
+    pub how: How,
+    pub splitting: Option<Box<Splitting>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Spread {
     /// In the order in which they are heard.
@@ -66,6 +76,8 @@ pub(super) struct Spread {
     pub heard: usize,
     pub request: Request,
     pub how: How,
+    /// What all are sent when they have carried out the request.
+    pub held: Option<Box<Held>>,
     /// It is COPY FROM STDIN.
     pub splitting: Option<Box<Splitting>>,
     step: Step,
@@ -110,6 +122,7 @@ impl Spread {
             request,
             how,
             step: Step::ToSay,
+            held: None,
             splitting: None,
             first_alone: false,
             effect: Effect::Reads,
@@ -126,6 +139,21 @@ impl Spread {
             in_block: false,
             notified: false,
         }
+    }
+
+    /// It changes a reference table: first all keep others from doing so, one after the other, until the
+    /// transaction ends. The home node is the first, and knows whether there is another node since.
+    pub fn holds_first(&mut self, table: &Reference) {
+        let text =
+            format!("SELECT pgshunt.hold({}, {})", escape_literal(&table.quoted), self.nodes.len());
+        let plan = Arc::new(Plan::nothing());
+        let hold = Request::Text { plan, text: text.into_bytes(), controls: None };
+        self.held = Some(Box::new(Held {
+            request: std::mem::replace(&mut self.request, hold),
+            how: std::mem::replace(&mut self.how, How::Nothing),
+            splitting: self.splitting.take(),
+        }));
+        self.first_alone = true;
     }
 
     /// All that it needs, sooner or later.

@@ -19,6 +19,8 @@ pub struct Around {
     pub with_policies: Arc<[(String, String)]>,
     /// Generated columns of distributed tables: schema, table and column.
     pub generated: Arc<[(String, String, String)]>,
+    /// Defaults of reference tables: schema, table, column, and the expression as SQL.
+    pub defaults: Arc<[(String, String, String, String)]>,
     /// Distributed tables with a trigger that fires once for a statement that inserts.
     pub with_statement_triggers: Arc<[(String, String)]>,
     /// Somebody has made an operator or a cast that may do more than compute.

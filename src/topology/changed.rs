@@ -59,6 +59,16 @@ impl RoutingTable {
             indexes.extend(t.indexes.iter().map(|i| (t.schema.clone(), i.clone())));
             sequences.extend(t.sequences.iter().map(|s| (t.schema.clone(), s.clone())));
         }
+        // What a reference table's defaults are now is not looked at: they count as unknown.
+        let unknown = changed.values().flatten().filter(|t| t.key_columns.is_empty());
+        let unknown = unknown.flat_map(|t| {
+            let default = |c: &ColumnRow| {
+                (t.schema.clone(), t.name.clone(), c.name.clone(), "unknown()".to_owned())
+            };
+            t.columns.iter().map(default)
+        });
+        let defaults = unknown.chain(facts.around.defaults.iter().cloned()).collect();
+        facts.around.defaults = defaults;
         facts.around.indexes = indexes.into();
         facts.around.sequences = sequences.into();
         // What it uses now is not looked at.

@@ -114,11 +114,16 @@ pub struct Shard {
 pub struct Group {
     pub id: GroupId,
     pub key_types: Vec<KeyType>,
-    /// Index = remainder; length = modulus.
+    /// Index = remainder; length = modulus. Empty: its tables are reference tables.
     pub shards: Vec<Shard>,
 }
 
 impl Group {
+    /// Its tables are reference tables, which every node has in full.
+    pub fn is_reference(&self) -> bool {
+        self.shards.is_empty()
+    }
+
     /// The shard that holds rows whose partition hash is `row_hash`
     /// (`compute_partition_hash_value` in PostgreSQL's partbounds.c, modulo the shard count).
     pub fn shard_of_hash(&self, row_hash: u64) -> &Shard {
@@ -312,8 +317,13 @@ impl RoutingTable {
         Some(next.with_plain())
     }
 
-    /// The nodes that serve at least one shard of the group, ascending and without repeats.
+    /// The nodes that serve at least one shard of the group, ascending and without repeats; all nodes for
+    /// reference tables, the home node first.
     pub fn nodes_of(&self, group: GroupId) -> Vec<NodeId> {
+        if self.groups.get(&group).is_some_and(Group::is_reference) {
+            let others = self.nodes.keys().filter(|n| **n != self.home);
+            return std::iter::once(&self.home).chain(others).copied().collect();
+        }
         let mut nodes: Vec<_> = self
             .groups
             .get(&group)

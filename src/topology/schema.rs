@@ -17,7 +17,8 @@ pub struct ColumnRow {
     pub type_oid: u32,
 }
 
-/// A distributed table as statements see it.
+/// A distributed table as statements see it; or a reference table, which has no distribution columns and whose
+/// group has no shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DistributedTable {
     pub id: TableId,
@@ -27,6 +28,13 @@ pub struct DistributedTable {
     /// Distribution columns, in partition-key order.
     pub key_columns: Vec<String>,
     pub columns: Vec<ColumnRow>,
+}
+
+impl DistributedTable {
+    /// It is a reference table, which every node has in full.
+    pub fn is_reference(&self) -> bool {
+        self.key_columns.is_empty()
+    }
 }
 
 /// Equal for two schemas only if every text has the same plan by either.
@@ -181,6 +189,18 @@ impl Schema {
     /// Whether a distributed table has row security policies.
     pub fn has_policies(&self, schema: &str, name: &str) -> bool {
         pairs(&self.facts.around.with_policies).any(|p| p == (schema, name))
+    }
+
+    /// The columns of a reference table that have a default, and its expression.
+    pub fn defaults<'a>(
+        &'a self,
+        table: &'a DistributedTable,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let of_table = |(schema, name, _, _): &&(String, String, String, String)| {
+            *schema == table.schema && *name == table.name
+        };
+        let all = self.facts.around.defaults.iter().filter(of_table);
+        all.map(|(_, _, column, expression)| (column.as_str(), expression.as_str()))
     }
 
     /// Whether a column of a distributed table is computed from others.

@@ -268,6 +268,21 @@ pub fn put_bare(out: &mut Vec<u8>, tag: u8) {
     put(out, tag, |_| {});
 }
 
+/// The answer of a function that returns void, but for what completes it.
+pub fn put_void(out: &mut Vec<u8>, name: &str) {
+    /// The number of `void`, its length, and no type modifier.
+    const VOID: [u8; 10] = [0, 0, 0x08, 0xe6, 0, 4, 0xff, 0xff, 0xff, 0xff];
+    put(out, b'T', |b| {
+        b.extend_from_slice(&1_u16.to_be_bytes());
+        b.extend_from_slice(name.as_bytes());
+        b.push(0);
+        b.extend_from_slice(&[0; 6]);
+        b.extend_from_slice(&VOID);
+        b.extend_from_slice(&[0; 2]);
+    });
+    put_data_row(out, [Some(&b""[..])].into_iter());
+}
+
 /// A DataRow of text values.
 pub fn put_data_row<'a>(
     out: &mut Vec<u8>,

@@ -44,6 +44,7 @@ mod logins;
 mod moves;
 mod program;
 mod protocol;
+mod reference;
 mod routing;
 mod sessions;
 mod support;

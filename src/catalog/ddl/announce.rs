@@ -54,7 +54,11 @@ pub async fn enter(
         .hint("COMMIT first."));
     }
     let warning = stands_alone(&client, login, (&new.schema, &new.name)).await?;
-    let shard_count = shard_count(&client, new.shard_count.as_deref()).await?;
+    // A reference table has no shards.
+    let shard_count = match key_types.is_empty() {
+        true => 0,
+        false => shard_count(&client, new.shard_count.as_deref()).await?,
+    };
     let routes = store.routes().load();
     let tx = client.transaction().await?;
     // Of a table that has gone: its name was free.

@@ -30,6 +30,7 @@ mod create;
 mod error;
 mod everywhere;
 mod objects;
+mod reference;
 mod role_change;
 mod roles;
 mod sequence;
@@ -51,8 +52,10 @@ pub use error::DdlError;
 pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
 pub(super) use objects::{Which, bring_built_in, bring_database, bring_parameters};
+pub(super) use reference::bring as bring_reference;
 pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};
+pub(super) use stay::readiness;
 pub use stay::{Stay, forget_lost};
 
 use super::Store;
@@ -99,6 +102,9 @@ impl From<DbError> for Notice {
 pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, DdlError> {
     let statement = request.statement()?;
     let _permit = store.permit().await?;
+    if matches!(statement, Statement::Reference { .. }) {
+        stay::ready(store).await?;
+    }
     let all = Everywhere::begin(store).await?;
     let sessions = all.sessions();
     let done = carry_out(all, request, statement).await;
@@ -127,6 +133,7 @@ async fn carry_out(
     let mut all = match statement {
         Statement::CreateTable { table } => create::table(all, by, &table).await?,
         Statement::CreateLocal => create::local(all, by).await?,
+        Statement::Reference { table } => reference::adopt(all, by, &table).await?,
         Statement::RestartSequence { sequence } => sequence::restart(all, by, &sequence).await?,
         Statement::DropTable { tables, cascade, .. } => {
             change::drop_tables(all, by, &tables, cascade).await?

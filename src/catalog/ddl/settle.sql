@@ -14,7 +14,9 @@ DECLARE
     leaf record;
     head text;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = parent AND relkind = 'p') THEN
+    -- A reference table has no shards, and bears its mark.
+    IF NOT EXISTS (SELECT FROM pg_class WHERE oid = parent AND (relkind = 'p' OR relkind = 'r' AND EXISTS (
+            SELECT FROM pg_constraint WHERE conrelid = parent AND contype = 'c' AND conname = 'pgshunt_reference'))) THEN
         RETURN;
     END IF;
     IF NOT (SELECT r.rolsuper FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner WHERE c.oid = parent) THEN

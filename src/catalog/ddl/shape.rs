@@ -137,7 +137,25 @@ pub struct Shape {
 
 impl Shape {
     pub async fn read<C: GenericClient + Sync>(client: &C, oid: u32) -> Result<Self, DdlError> {
-        let row = client.query_one(TABLE, &[&oid]).await?;
+        Self::read_as(client, oid, "p").await
+    }
+
+    /// Of a reference table, or one that is to be one.
+    pub async fn of_reference<C: GenericClient + Sync>(
+        client: &C,
+        oid: u32,
+    ) -> Result<Self, DdlError> {
+        Self::read_as(client, oid, "r").await
+    }
+
+    async fn read_as<C: GenericClient + Sync>(
+        client: &C,
+        oid: u32,
+        kind: &str,
+    ) -> Result<Self, DdlError> {
+        let row = client.query_opt(TABLE, &[&oid, &kind]).await?.ok_or_else(|| {
+            DdlError::new("42809", "the relation is not a table that can be on all nodes")
+        })?;
         let mut shape = Self {
             oid,
             schema: row.try_get(0)?,
@@ -293,12 +311,11 @@ impl Shape {
         }
         let elements: Vec<&str> =
             self.column_clauses.iter().chain(&self.constraints).map(String::as_str).collect();
-        statements.push(format!(
-            "CREATE TABLE {} ({}) PARTITION BY {}",
-            self.quoted(),
-            elements.join(", "),
-            self.partition_key
-        ));
+        let table = format!("CREATE TABLE {} ({})", self.quoted(), elements.join(", "));
+        statements.push(match self.partition_key.as_str() {
+            "" => table,
+            key => format!("{table} PARTITION BY {key}"),
+        });
         if !self.column_settings.is_empty() {
             statements.push(format!(
                 "ALTER TABLE {} {}",
@@ -421,14 +438,18 @@ fn sequence(row: &Row) -> Result<Sequence, DdlError> {
 }
 
 const TABLE: &str = "\
-SELECT n.nspname::text, c.relname::text, pg_get_partkeydef(c.oid),
+SELECT n.nspname::text, c.relname::text, coalesce(pg_get_partkeydef(c.oid), ''),
   CASE WHEN c.relpersistence <> 'p' THEN 'another persistence than permanent'
     WHEN EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal)
       THEN (SELECT concat('the trigger ', quote_ident(min(tgname::text))) FROM pg_trigger
         WHERE tgrelid = c.oid AND NOT tgisinternal)
-    WHEN EXISTS (SELECT FROM pg_constraint WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
-      THEN (SELECT concat('the foreign key ', quote_ident(min(conname::text))) FROM pg_constraint
-        WHERE c.oid IN (conrelid, confrelid) AND contype = 'f')
+    -- One that refers to a reference table is the other table's, and each node can check it.
+    WHEN EXISTS (SELECT FROM pg_constraint f
+        WHERE (c.oid = conrelid OR c.oid = confrelid AND c.relkind = 'p') AND contype = 'f' AND (c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_constraint m
+          WHERE m.conrelid = f.confrelid AND m.contype = 'c' AND m.conname = 'pgshunt_reference')))
+      THEN (SELECT concat('the foreign key ', quote_ident(min(conname::text))) FROM pg_constraint f
+        WHERE (c.oid = conrelid OR c.oid = confrelid AND c.relkind = 'p') AND contype = 'f' AND (c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_constraint m
+          WHERE m.conrelid = f.confrelid AND m.contype = 'c' AND m.conname = 'pgshunt_reference')))
     WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a parent'
     WHEN c.reltablespace <> 0 THEN 'a tablespace'
     -- A default that draws from somebody else's sequence: it exists here only, or collides.
@@ -442,7 +463,7 @@ SELECT n.nspname::text, c.relname::text, pg_get_partkeydef(c.oid),
           AND o.refclassid = 'pg_class'::regclass AND o.refobjid = c.oid AND o.deptype IN ('a', 'i')))
       THEN 'a default from a sequence it does not own'
   END
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1 AND c.relkind = 'p'";
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1 AND c.relkind::text = $2";
 
 const KEY: &str = "\
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), a.atttypid,
@@ -474,7 +495,7 @@ WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum"
 
 const CONSTRAINTS: &str = "\
 SELECT format('CONSTRAINT %I %s', conname, pg_get_constraintdef(oid))
-FROM pg_constraint WHERE conrelid = $1 AND contype IN ('p', 'u', 'x', 'c') ORDER BY contype, conname";
+FROM pg_constraint WHERE conrelid = $1 AND contype IN ('p', 'u', 'x', 'c', 'f') ORDER BY contype, conname";
 
 const INDEXES: &str = "\
 SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i

@@ -11,7 +11,7 @@ use pg_raw_parse::nodes::{
 use super::DdlError;
 use super::access_change::AccessChange;
 use super::role_change::RoleChange;
-use crate::router::only_restarts;
+use crate::router::{only_restarts, reference_named};
 use crate::sql::tree::{self, Unparsed};
 
 /// A table or index as the client wrote it, folded.
@@ -39,6 +39,10 @@ pub enum Statement {
     },
     /// A table of the home node's, called like a distributed one.
     CreateLocal,
+    /// A table of the home node's is to be on all nodes, with its rows.
+    Reference {
+        table: Name,
+    },
     /// ALTER SEQUENCE ... RESTART, and nothing else.
     RestartSequence {
         sequence: Name,
@@ -75,6 +79,7 @@ impl Statement {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::CreateTable { .. } | Self::CreateLocal => "CREATE TABLE",
+            Self::Reference { .. } => "SELECT 1",
             Self::RestartSequence { .. } => "ALTER SEQUENCE",
             Self::DropTable { .. } => "DROP TABLE",
             Self::Truncate { .. } => "TRUNCATE TABLE",
@@ -114,6 +119,14 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
     }
     match first {
         Node::CreateStmt(s) => create_table(s),
+        Node::SelectStmt(s) => {
+            let name = reference_named(s).ok_or_else(broken)?;
+            let (schema, name) = name.ok_or_else(|| {
+                DdlError::new("42602", "invalid name syntax")
+                    .hint("create_reference_table('schema.table')")
+            })?;
+            Ok(Statement::Reference { table: Name { schema, name } })
+        }
         Node::DropStmt(s) => drop(s),
         Node::TruncateStmt(s) => Ok(Statement::Truncate {
             tables: range_vars(s.relations())?,
@@ -181,9 +194,11 @@ fn create_table(s: &nodes::CreateStmt) -> Result<Statement, DdlError> {
 fn constraint(c: &nodes::Constraint) -> Result<(), DdlError> {
     if c.contype == ConstrType::CONSTR_FOREIGN {
         return Err(DdlError::unsupported(
-            "foreign keys on distributed tables are not supported yet",
+            "a foreign key of a distributed table can refer to a reference table only, without ON DELETE and ON \
+             UPDATE actions",
         )
-        .hint("Leave the REFERENCES clause away; rows of one key value live on one node."));
+        .detail("The rows of other tables may be on another node.")
+        .hint("SELECT create_reference_table('the other table'), or leave the REFERENCES clause away."));
     }
     if c.indexspace().is_some() {
         return Err(DdlError::unsupported(

@@ -48,8 +48,8 @@ impl Stay {
         let _permit = store.permit().await?;
         let home = Peer::begin(store, store.routes().load().home().clone()).await?;
         lock_shared(&home).await?;
-        let routes = store.reload().await?;
-        try_join_all(routes.nodes().map(|n| make_ready(store, n))).await?;
+        store.reload().await?;
+        ready(store).await?;
         let (ask, asked) = mpsc::channel(1);
         let noted = Arc::<Mutex<Noted>>::default();
         tokio::spawn(hold(store.clone(), home, asked, noted.clone()));
@@ -182,7 +182,9 @@ pub async fn forget_lost(store: &Store) -> Result<bool, DdlError> {
 const GONE: &str = "\
 DELETE FROM pgshunt.tables t WHERE t.table_id = ANY($1)
   AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE n.nspname = t.schema_name AND c.relname = t.table_name AND c.relkind = 'p')
+    WHERE n.nspname = t.schema_name AND c.relname = t.table_name AND c.relkind = CASE (
+      SELECT shard_count FROM pgshunt.colocation_groups g WHERE g.group_id = t.group_id)
+      WHEN 0 THEN 'r' ELSE 'p' END)
   AND NOT EXISTS (SELECT FROM pg_prepared_xacts
     WHERE database = current_database() AND starts_with(gid, $2))";
 
@@ -217,26 +219,40 @@ async fn hold_groups(home: &Peer, groups: &[GroupId]) -> Result<(), DdlError> {
     home.run("RELEASE SAVEPOINT held").await
 }
 
-/// Makes on a node what a client's DDL needs there, as this version has it.
+/// Makes on all nodes what a client's DDL, and changes of reference tables, need there.
+pub(super) async fn ready(store: &Store) -> Result<(), DdlError> {
+    let routes = store.routes().load();
+    try_join_all(routes.nodes().map(|n| make_ready(store, n))).await?;
+    Ok(())
+}
+
+/// The same on one node, as this version has it.
 async fn make_ready(store: &Store, node: &Arc<Node>) -> Result<(), DdlError> {
     const SAYS: &str =
         "SELECT obj_description(to_regprocedure('pgshunt.settle(regclass)'), 'pg_proc') = $1";
-    let functions = include_str!("settle.sql")
-        .replace("{parts}", trust::PARTS.trim_start_matches("WITH "))
-        .replace("{trusted}", trust::TRUSTED)
-        .replace("$1", "parent")
-        + include_str!("make_shards.sql");
-    let version: String = Sha256::digest(&functions).iter().map(|b| format!("{b:02x}")).collect();
+    let (version, sql) = readiness();
     let client = store.connector().connect(node).await?;
     let known: Option<bool> = client.query_one(SAYS, &[&version]).await?.try_get(0)?;
     if known == Some(true) {
         return Ok(());
     }
+    client.batch_execute(&sql).await.map_err(|e| DdlError::from(e).on_node(&node.name))
+}
+
+/// What tells this version of it from others, and the statements that make it.
+pub fn readiness() -> (String, String) {
+    let functions = include_str!("settle.sql")
+        .replace("{parts}", trust::PARTS.trim_start_matches("WITH "))
+        .replace("{trusted}", trust::TRUSTED)
+        .replace("$1", "parent")
+        + include_str!("make_shards.sql")
+        + include_str!("hold.sql");
+    let version: String = Sha256::digest(&functions).iter().map(|b| format!("{b:02x}")).collect();
     let ours = must_be_ours(&["pgshunt".into()]);
     let sql = format!(
         "SELECT pg_advisory_xact_lock(hashtextextended('pgshunt.node', 0)); \
          CREATE SCHEMA IF NOT EXISTS pgshunt; {ours}; GRANT USAGE ON SCHEMA pgshunt TO PUBLIC; {functions}; \
          COMMENT ON FUNCTION pgshunt.settle(regclass) IS '{version}'"
     );
-    client.batch_execute(&sql).await.map_err(|e| DdlError::from(e).on_node(&node.name))
+    (version, sql)
 }

@@ -7,7 +7,7 @@ use pg_raw_parse::raw::{A_Expr_Kind, BoolExprType, JoinType, SubLinkType};
 use pg_raw_parse::{Node, nodes};
 
 use super::settle::{Equalities, Equality, Member};
-use super::{Goal, MAX_DEPTH, Outcome, Prover, refuse};
+use super::{Gives, Goal, MAX_DEPTH, Outcome, Prover, refuse};
 use crate::router::constant::constant;
 use crate::router::scope::{Column, Level, Named, TableRef, columns_of};
 use crate::sql::tree::{Recurse, walk};
@@ -39,6 +39,11 @@ impl<'a> Prover<'a> {
                     nullable: false,
                     table,
                 });
+            }
+            // Every node has the same rows of it.
+            Named::Reference(table) => {
+                let columns = table.columns.iter().map(|c| c.name.clone()).collect();
+                self.push_query(Gives::Constant(Some(columns)), name, rv.alias(), level);
             }
             Named::Leaf(_) | Named::Local => {
                 self.found.local.get_or_insert_with(|| name.to_owned());

@@ -16,7 +16,7 @@ type Columns = &'static [(&'static str, u32)];
 
 /// The distributed tables: group, schema and name, columns with their types' OIDs; the first ones are
 /// the distribution columns.
-const TABLES: [(i32, &str, Columns); 9] = [
+const TABLES: [(i32, &str, Columns); 10] = [
     (1, "public.orders", &[("tenant", 23), ("id", 20), ("total", 1700), ("note", 25)]),
     (1, "public.items", &[("tenant", 23), ("order_id", 20), ("sku", 25), ("n", 23)]),
     (2, "public.people", &[("email", 25), ("name", 25), ("born", 1082)]),
@@ -26,10 +26,11 @@ const TABLES: [(i32, &str, Columns); 9] = [
     (6, "public.tags", &[("tag", 1043), ("mood", 16_500)]),
     (7, "public.small", &[("id", 21), ("v", 25)]),
     (7, "app.small", &[("id", 21), ("v", 25)]),
+    (8, "public.countries", &[("code", 25), ("name", 25), ("tax", 1700), ("added", 1184)]),
 ];
 
 /// The colocation groups: key types and number of shards.
-const GROUPS: [(i32, &[KeyType], u32); 7] = [
+const GROUPS: [(i32, &[KeyType], u32); 8] = [
     (1, &[KeyType::Int4], 4),
     (2, &[KeyType::Text], 4),
     (3, &[KeyType::Uuid], 4),
@@ -37,6 +38,7 @@ const GROUPS: [(i32, &[KeyType], u32); 7] = [
     (5, &[KeyType::Int4], 3),
     (6, &[KeyType::Varchar], 4),
     (7, &[KeyType::Int2], 2),
+    (8, &[], 0),
 ];
 
 /// Functions the server came with: immutable or stable ones that are plain, ...
@@ -145,6 +147,11 @@ fn around() -> Around {
         roles_schemas: vec!["alice".to_owned()].into(),
         needs_others: true,
         with_policies: pairs(&["public.docs"]),
+        defaults: [("tax", "0.2"), ("added", "now()")]
+            .map(|(column, default)| {
+                ("public".into(), "countries".into(), column.into(), default.into())
+            })
+            .into(),
         generated: vec![("public".into(), "docs".into(), "body".into())].into(),
         with_statement_triggers: pairs(&["app.visits"]),
         own_operators: false,

@@ -86,6 +86,10 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             let rows = if *returns { ", rows concatenated" } else { "" };
             vec![format!("every node of group {group}, changes counted{rows}")]
         }
+        Kind::Every { group, merge: Merge::Alike(alike) } => {
+            let rows = if alike.returns { ", rows of the first" } else { "" };
+            vec![format!("every node of group {group} alike{rows}, {} held", alike.table.quoted)]
+        }
         Kind::Every { group, merge: Merge::CopyIn(copy) } => {
             let text = copy.text.as_deref();
             let text = text.map(|t| format!(", as {t}")).unwrap_or_default();
