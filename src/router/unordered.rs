@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use pg_raw_parse::raw::SubLinkType;
+use pg_raw_parse::raw::{SetOperation, SubLinkType};
 use pg_raw_parse::{Node, nodes};
 
 use super::context::Context;
@@ -23,6 +23,7 @@ pub fn unordered(cx: Context<'_>) -> Option<&'static str> {
         .collect();
     let is_read = |r: &&Relation<'_>| matches!(r.named, Named::Reference(_)) && !r.is_target;
     cx.facts.relations.iter().find(is_read)?;
+    let values = Values::of(cx);
     let mut exists = HashSet::new();
     let mut selects = Vec::new();
     walk::<()>(root, |n| {
@@ -53,9 +54,65 @@ pub fn unordered(cx: Context<'_>) -> Option<&'static str> {
         if distributed || !reference {
             return None;
         }
-        picks(s, exists.contains(&std::ptr::from_ref(s)), cx)
+        picks(s, exists.contains(&std::ptr::from_ref(s)), cx).or_else(|| values.differ(s))
     })
 }
+
+/// What the values of a statement's reference tables are like.
+struct Values {
+    /// Some have a floating-point type, whose sums depend on the order.
+    floats: bool,
+    /// Values that are equal may look different (1.0 and 1.00), and they are to be stored.
+    equals_are_stored: bool,
+}
+
+impl Values {
+    fn of(cx: Context<'_>) -> Self {
+        /// Types of which equal values are the same.
+        const SAME: [u32; 15] =
+            [16, 17, 18, 19, 20, 21, 23, 25, 26, 1043, 1082, 1083, 1114, 1184, 2950];
+        const FIRST_OWN: u32 = 16_384;
+        let all = || {
+            cx.facts.relations.iter().filter_map(|r| match &r.named {
+                Named::Reference(table) => Some((table, r.is_target)),
+                _ => None,
+            })
+        };
+        let types = || all().flat_map(|(table, _)| table.columns.iter().map(|c| c.type_oid));
+        let float = |oid: u32| matches!(oid, 700 | 701) || oid >= FIRST_OWN;
+        Self {
+            floats: types().any(float),
+            equals_are_stored: all().any(|(_, is_target)| is_target)
+                && types().any(|oid| !SAME.contains(&oid)),
+        }
+    }
+
+    /// What of a SELECT's own may give other values on another node.
+    fn differ(&self, s: &nodes::SelectStmt) -> Option<&'static str> {
+        let mut found = None;
+        walk::<()>(s.into(), |n| {
+            if let Node::FuncCall(f) = n {
+                let name = name_of(f).map_or("", |(_, name)| name);
+                let column = matches!(f.args().get(0), Some(Node::ColumnRef(_)));
+                match name {
+                    "sum" | "avg" if self.floats || !column => {
+                        found = Some(
+                            "a sum over a reference table that may be of floating-point numbers",
+                        );
+                    }
+                    "min" | "max" if self.equals_are_stored => found = Some(EQUALS),
+                    _ => {}
+                }
+            }
+            Recurse::yes()
+        });
+        let joins = s.op != SetOperation::SETOP_NONE && !s.all;
+        let groups = joins || !s.group_clause().is_empty() || !s.distinct_clause().is_empty();
+        found.or((self.equals_are_stored && groups).then_some(EQUALS))
+    }
+}
+
+const EQUALS: &str = "one of several equal values of a reference table";
 
 /// What of a SELECT's own sees its rows in an order.
 fn picks(s: &nodes::SelectStmt, in_exists: bool, cx: Context<'_>) -> Option<&'static str> {

@@ -527,6 +527,41 @@ async fn a_node_that_is_added_misses_no_row() {
 }
 
 #[tokio::test]
+async fn only_who_may_change_a_table_keeps_others_from_it() {
+    let (p, c) = shop().await;
+    for sql in [
+        "CREATE ROLE reader LOGIN PASSWORD 'p'",
+        "CREATE ROLE writer LOGIN PASSWORD 'p'",
+        "GRANT SELECT ON countries TO reader",
+        "GRANT INSERT ON countries TO writer",
+        "CREATE TABLE plain (a int)",
+        "GRANT INSERT ON plain TO writer",
+    ] {
+        c.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    for (role, table, held) in
+        [("reader", "countries", "0"), ("writer", "countries", "1"), ("writer", "plain", "0")]
+    {
+        let direct = connect_as(p.nodes.nodes[0].port(), DATABASE, role, "p").await.unwrap();
+        direct.batch_execute(&format!("BEGIN; SELECT pgshunt.hold('{table}', 3)")).await.unwrap();
+        let locks = format!(
+            "SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND mode LIKE 'ShareRow%'"
+        );
+        assert_eq!(texts(&direct, &locks).await, [held], "{role} of {table}");
+        direct.batch_execute("ROLLBACK").await.unwrap();
+    }
+    let reader = connect_as(p.port(), DATABASE, "reader", "p").await.unwrap();
+    let e = reader.batch_execute("DELETE FROM countries").await.unwrap_err();
+    assert_eq!(e.code().unwrap().code(), "42501");
+    let writer = connect_as(p.port(), DATABASE, "writer", "p").await.unwrap();
+    writer
+        .batch_execute("INSERT INTO countries (code, name) VALUES ('dk', 'Denmark')")
+        .await
+        .unwrap();
+    everywhere(&p, 3, "SELECT count(*) FROM countries", &["4"]).await;
+}
+
+#[tokio::test]
 async fn nothing_of_an_owners_runs_as_the_service_role_when_a_table_becomes_one() {
     let (p, c) = shop().await;
     for sql in [

@@ -8,7 +8,8 @@ DECLARE
     caller name := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
     there bigint;
 BEGIN
-    IF EXISTS (SELECT FROM pg_class WHERE oid = reference AND relkind = 'r')
+    IF EXISTS (SELECT FROM pg_class c JOIN pg_constraint m ON m.conrelid = c.oid AND m.contype = 'c'
+                AND m.conname = 'pgshunt_reference' WHERE c.oid = reference AND c.relkind = 'r')
             AND (has_table_privilege(caller, reference, 'INSERT, UPDATE, DELETE, TRUNCATE')
                 OR has_any_column_privilege(caller, reference, 'INSERT, UPDATE')) THEN
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', reference);
