@@ -7,8 +7,8 @@ use tokio_postgres::Client;
 
 use super::ddl::{
     DdlError, Everywhere, Peer, Shape, Which, bring_access, bring_built_in, bring_database,
-    bring_parameters, bring_reference, bring_roles, make_parent, readiness, recover_node,
-    sequence_stride,
+    bring_enums, bring_parameters, bring_reference, bring_roles, give_enums, make_parent,
+    readiness, recover_node, sequence_stride,
 };
 use super::{Store, raise_epoch};
 use crate::backend::control::ConnectError;
@@ -188,14 +188,9 @@ pub async fn add(
     let stride = sequence_stride(&all.home.client).await?;
     if let Some(peer) = all.others.last() {
         let (home, new) = (&*all.home.client, &*peer.client);
-        let done = async {
-            bring_roles(home, new).await?;
-            bring_database(home, new, Which::All).await?;
-            bring_parameters(home, new).await?;
-            bring_built_in(home, new, Which::All).await
-        };
-        done.await.map_err(|e| e.on_node(name))?;
+        bring_common(home, new).await.map_err(|e| e.on_node(name))?;
         bring_tables(&all, peer, stride).await?;
+        give_enums(home, new).await.map_err(|e| e.on_node(name))?;
     }
     all.home
         .client
@@ -240,6 +235,15 @@ async fn bring_tables(all: &Everywhere, peer: &Peer, stride: i64) -> Result<(), 
         done.await.map_err(|e| e.on_node(&peer.node.name))?;
     }
     Ok(())
+}
+
+/// Gives a new node what tables need besides themselves.
+async fn bring_common(home: &Client, new: &Client) -> Result<(), DdlError> {
+    bring_roles(home, new).await?;
+    bring_database(home, new, Which::All).await?;
+    bring_parameters(home, new).await?;
+    bring_built_in(home, new, Which::All).await?;
+    bring_enums(home, new).await
 }
 
 /// Why there was no connection to a server that is to be a node: what it answered, or what we could not do.

@@ -8,7 +8,7 @@ use super::ending::End;
 use super::relay::Client;
 use crate::catalog::ddl::{DdlError, DdlRequest, Notice};
 use crate::moves;
-use crate::router::tables_changed;
+use crate::router::{functions_changed, tables_changed};
 use crate::session::{Ddl, Io};
 use crate::telemetry::ClientState;
 use crate::topology::{GroupId, NewTable, TableId};
@@ -132,6 +132,8 @@ impl Client {
             while self.wait_aside(|cx| end.as_mut().poll(cx)).await?.arrived.is_none() {}
         }
         tables_changed();
+        // Those of an extension, perhaps.
+        functions_changed();
         self.worker.shared.moments.tables_may_have_changed();
         let mut none = Vec::new();
         let to_server = match &mut self.server {

@@ -11,6 +11,7 @@ use pg_raw_parse::raw::{AlterTableType as Alter, ConstrType, ObjectType};
 use pg_raw_parse::{ConstValue, Node, nodes};
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 
+use super::built_in::is_built_in;
 use super::context::Context;
 use super::functions::name_of;
 use super::mark::MARK;
@@ -34,7 +35,8 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
             Some(Ddl::Each(OnEach { shards: Shards::Used(group), ..stay(Vec::new(), cx) }.into()))
         }
         Node::IndexStmt(s) => {
-            Some(create_index(s, cx).map_or(Ddl::Alone, |e| Ddl::Either(e.into())))
+            let own = s.relation().and_then(|r| one(r, cx)).is_some_and(|t| has_own_types(&t));
+            Some(create_index(s, cx).map_or(Ddl::Alone, |e| either(e, own)))
         }
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_TABLE => Some(drop_tables(d, cx)),
         Node::DropStmt(d) if d.remove_type == ObjectType::OBJECT_POLICY => Some(Ddl::Alone),
@@ -42,11 +44,25 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
     }
 }
 
+/// `only`: `catalog::ddl` does not know it, or would evaluate with pgshunt's rights what a plain role may have made.
+fn either(each: OnEach, only: bool) -> Ddl {
+    if only { Ddl::Each(each.into()) } else { Ddl::Either(each.into()) }
+}
+
+/// A column of it has a type that not every server comes with.
+fn has_own_types(table: &DistributedTable) -> bool {
+    /// `FirstNormalObjectId` of PostgreSQL's access/transam.h.
+    const FIRST_OWN: u32 = 16_384;
+    table.columns.iter().any(|c| c.type_oid >= FIRST_OWN)
+}
+
 /// The text as it is; the shards of these groups stay where they are.
-fn stay(groups: Vec<GroupId>, cx: Context<'_>) -> OnEach {
+pub fn stay(groups: Vec<GroupId>, cx: Context<'_>) -> OnEach {
     OnEach {
         texts: vec![String::from_utf8_lossy(cx.own_text()).into_owned()],
         own: 0,
+        only: None,
+        others: None,
         shards: Shards::Stay(groups.into()),
         outcome: Outcome::Same,
     }
@@ -88,19 +104,21 @@ fn groups(tables: &[std::sync::Arc<DistributedTable>]) -> Vec<GroupId> {
     groups
 }
 
-/// The text with ONLY before the table's name, if that is what the grammar makes of it.
-fn with_only(relation: &nodes::RangeVar, cx: Context<'_>) -> Option<String> {
+/// The text with ONLY before the table's name, if that is what the grammar makes of it, and how many characters
+/// stand before it.
+fn with_only(relation: &nodes::RangeVar, cx: Context<'_>) -> Option<(String, usize)> {
     let text = std::str::from_utf8(cx.text).ok()?;
     let at = usize::try_from(relation.location).ok()?;
     let (from, to) = cx.span;
-    let text = format!("{}ONLY {}", text.get(from..at)?, text.get(at..to)?);
+    let before = text.get(from..at)?;
+    let text = format!("{before}ONLY {}", text.get(at..to)?);
     let parsed = tree::parse(&text).ok()?;
     let relation = match parsed.stmts().next()? {
         Node::IndexStmt(s) => s.relation()?,
         Node::AlterTableStmt(s) => s.relation()?,
         _ => return None,
     };
-    (!relation.inh).then_some(text)
+    (!relation.inh).then(|| (text, before.chars().count()))
 }
 
 fn create_index(s: &nodes::IndexStmt, cx: Context<'_>) -> Option<OnEach> {
@@ -108,8 +126,9 @@ fn create_index(s: &nodes::IndexStmt, cx: Context<'_>) -> Option<OnEach> {
     let table = one(relation, cx)?;
     let params = s.index_params().iter();
     let alike = params.map(|p| p.expr()).chain([s.where_clause()]).all(|e| reads_alike(e));
-    let text = with_only(relation, cx).filter(|_| alike)?;
-    let each = OnEach { texts: vec![text], ..stay(vec![table.group], cx) };
+    let (text, before) = with_only(relation, cx).filter(|_| alike)?;
+    let group = vec![table.group];
+    let each = OnEach { texts: vec![text], only: Some(before), ..stay(group, cx) };
     Some(each.settled(&table))
 }
 
@@ -135,10 +154,13 @@ fn drop_tables(d: &nodes::DropStmt, cx: Context<'_>) -> Ddl {
 
 /// How CREATE TABLE .. PARTITION BY HASH is carried out.
 pub fn create_table(s: &nodes::CreateStmt, cx: Context<'_>) -> Ddl {
+    let own = |n: Node<'_>| {
+        let Node::ColumnDef(c) = n else { return false };
+        c.type_name().is_none_or(|t| !is_built_in(t))
+    };
     match create_within(s, cx) {
         // `catalog::ddl` knows no foreign keys.
-        Some(each) if has_foreign_keys(s) => Ddl::Each(each.into()),
-        Some(each) => Ddl::Either(each.into()),
+        Some(each) => either(each, has_foreign_keys(s) || s.table_elts().iter().any(own)),
         None => Ddl::Alone,
     }
 }
@@ -246,7 +268,7 @@ fn rename(s: &nodes::RenameStmt, cx: Context<'_>) -> Ddl {
     let Some(table) = table else { return Ddl::Alone };
     match s.rename_type {
         ObjectType::OBJECT_COLUMN => {
-            Ddl::Either(stay(vec![table.group], cx).settled(&table).into())
+            either(stay(vec![table.group], cx).settled(&table), has_own_types(&table))
         }
         ObjectType::OBJECT_TABCONSTRAINT if s.subname() == Some(MARK) => Ddl::Alone,
         ObjectType::OBJECT_TABCONSTRAINT => {
@@ -284,12 +306,13 @@ fn alter_table(s: &nodes::AlterTableStmt, cx: Context<'_>) -> Ddl {
     let mut each = stay(vec![table.group], cx);
     if let Some(columns) = &all.key {
         // One that is added beside others cannot be added to the parent ONLY.
-        let text = match table.is_reference() {
-            true => Some(each.texts[0].clone()),
-            false => with_only(relation, cx),
+        let only = match table.is_reference() {
+            true => Some((each.texts[0].clone(), None)),
+            false => with_only(relation, cx).map(|(text, before)| (text, Some(before))),
         };
-        let Some(text) = text.filter(|_| s.cmds().len() == 1) else { return Ddl::Alone };
-        each.texts = vec![text];
+        let only = only.filter(|_| s.cmds().len() == 1);
+        let Some((text, before)) = only else { return Ddl::Alone };
+        (each.texts, each.only) = (vec![text], before);
         if !columns.is_empty() {
             let name = format!("{}.{}", ident(&table.schema), ident(&table.name));
             let each_one = |c: &String| format!("ALTER COLUMN {} SET NOT NULL", ident(c));
@@ -298,8 +321,7 @@ fn alter_table(s: &nodes::AlterTableStmt, cx: Context<'_>) -> Ddl {
             each.own = 1;
         }
     }
-    let each = each.settled(&table).into();
-    if all.new { Ddl::Each(each) } else { Ddl::Either(each) }
+    either(each.settled(&table), all.new || has_own_types(&table))
 }
 
 /// `None`: it is left to `catalog::ddl`, which refuses what it does not know.
@@ -361,7 +383,7 @@ fn add_column(column: &nodes::ColumnDef, cx: Context<'_>) -> Option<bool> {
     if ty.names().iter().filter_map(|n| n.sval()).any(|n| SERIALS.contains(&n)) {
         return None;
     }
-    let mut new = false;
+    let mut new = !is_built_in(ty);
     for c in column.constraints() {
         let Node::Constraint(c) = c else { return None };
         match c.contype {

@@ -7,11 +7,11 @@ use pg_raw_parse::raw::{
 };
 
 use super::context::{Context, is_temporary, refused, refused_only};
-use super::ddl;
 use super::named::{Reached, reached};
 use super::objects::only_restarts;
 use super::plan::{Ddl, Kind};
 use super::scope::Named;
+use super::{ddl, maintain, shared};
 use crate::topology::leaf_schema;
 
 /// Where the statement runs; `None`: it is about the home node's own.
@@ -21,7 +21,8 @@ pub fn place(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     {
         return Some(refused_only(&name));
     }
-    takes_names(node, cx).or_else(|| reaches_unnamed(node, cx)).or_else(|| of_reached(node, cx))
+    let found = takes_names(node, cx).or_else(|| reaches_unnamed(node, cx));
+    found.or_else(|| shared::of(node, cx)).or_else(|| of_reached(node, cx))
 }
 
 /// The distributed table that `ONLY` is said of.
@@ -46,9 +47,10 @@ fn of_reached(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Reached::Sequence(_) if matches!(node, Node::AlterSeqStmt(s) if only_restarts(s)) => {
             Kind::Ddl(Ddl::Alone)
         }
-        Reached::Table(table) => match ddl::of(node, cx) {
-            Some(ddl) => Kind::Ddl(ddl),
-            None => refused(
+        Reached::Table(table) => match (maintain::of(node, cx), ddl::of(node, cx)) {
+            (Some(kind), _) => kind,
+            (None, Some(ddl)) => Kind::Ddl(ddl),
+            (None, None) => refused(
                 format!("this statement on the distributed table \"{table}\" is not supported"),
                 advice(node),
             ),
@@ -56,16 +58,20 @@ fn of_reached(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
         Reached::Reference(_) if matches!(node, Node::CommentStmt(_)) => return None,
         // Owner, row security and policies are brought from the home node.
         Reached::Reference(_) if is_access(node) => Kind::Ddl(Ddl::Alone),
-        Reached::Reference(table) => match ddl::of(node, cx).and_then(Ddl::on_each) {
-            Some(ddl) => Kind::Ddl(ddl),
-            None => refused(
-                format!("this statement on the reference table \"{table}\" is not supported"),
-                advice(node),
-            ),
-        },
-        Reached::Index(index) => match ddl::drop_index(node, cx) {
-            Some(ddl) => Kind::Ddl(ddl),
-            None => refused(
+        Reached::Reference(table) => {
+            match (maintain::of(node, cx), ddl::of(node, cx).and_then(Ddl::on_each)) {
+                (Some(kind), _) => kind,
+                (None, Some(ddl)) => Kind::Ddl(ddl),
+                (None, None) => refused(
+                    format!("this statement on the reference table \"{table}\" is not supported"),
+                    advice(node),
+                ),
+            }
+        }
+        Reached::Index(index) => match (maintain::of(node, cx), ddl::drop_index(node, cx)) {
+            (Some(kind), _) => kind,
+            (None, Some(ddl)) => Kind::Ddl(ddl),
+            (None, None) => refused(
                 format!(
                     "this statement on \"{index}\", an index of a distributed table, is not supported"
                 ),
@@ -110,9 +116,6 @@ fn is_access(node: Node<'_>) -> bool {
 /// What else can be done. Only what leaves rows and definitions alone may be done on one node after another.
 fn advice(node: Node<'_>) -> &'static str {
     match node {
-        Node::VacuumStmt(_) | Node::ClusterStmt(_) | Node::ReindexStmt(_) => {
-            "Run it on each node directly: it changes neither rows nor definitions."
-        }
         Node::ViewStmt(_)
         | Node::CreateTableAsStmt(_)
         | Node::RefreshMatViewStmt(_)
@@ -210,24 +213,17 @@ pub fn reaches_unnamed(node: Node<'_>, cx: Context<'_>) -> Option<Kind> {
     let holds = |schema: &str| cluster.tables().any(|t| t.schema == schema);
     let no = |what: &str, hint: &str| Some(refused(what, hint));
     match node {
-        Node::VacuumStmt(v) if v.rels().is_empty() => no(
-            "VACUUM and ANALYZE of all tables would reach the home node only",
-            "Name the tables; for distributed ones, run it on each node directly.",
-        ),
-        Node::ClusterStmt(c) if c.relation().is_none() => no(
-            "CLUSTER of all tables would reach the home node only",
-            "Name the tables; for distributed ones, run it on each node directly.",
-        ),
-        Node::ReindexStmt(r)
-            if r.kind == ReindexObjectType::REINDEX_OBJECT_DATABASE
-                || r.kind == ReindexObjectType::REINDEX_OBJECT_SCHEMA
-                    && r.name().is_some_and(holds) =>
-        {
-            no(
-                "REINDEX of a schema or database with distributed tables would reach the home node only",
-                "Name the tables; for distributed ones, run it on each node directly.",
-            )
+        Node::VacuumStmt(v) if v.rels().is_empty() => maintain::of(node, cx),
+        Node::ClusterStmt(c) if c.relation().is_none() => maintain::of(node, cx),
+        Node::ReindexStmt(r) if r.kind == ReindexObjectType::REINDEX_OBJECT_SCHEMA => {
+            r.name().is_some_and(holds).then(|| {
+                refused(
+                    "REINDEX of a schema with distributed tables is not supported",
+                    "Their shards are in schemas of their own. Name the tables, or the database.",
+                )
+            })
         }
+        Node::ReindexStmt(r) if r.relation().is_none() => maintain::of(node, cx),
         Node::CreatePublicationStmt(p)
             if p.for_all_tables || p.pubobjects().iter().any(|o| publishes(o, holds)) =>
         {

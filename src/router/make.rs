@@ -3,7 +3,7 @@
 use pg_raw_parse::Node;
 
 use super::constant::Literals;
-use super::context::{Context, refused};
+use super::context::Context;
 use super::facts::Facts;
 use super::functions::Functions;
 use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement};
@@ -73,6 +73,7 @@ fn parse_and_plan(
         used: Vec::new(),
         signalled: Vec::new(),
         keys: Vec::new(),
+        is_open: false,
     };
     for raw in tree.iter() {
         let start = usize::try_from(raw.stmt_location).unwrap_or(0);
@@ -98,6 +99,8 @@ struct Making<'a> {
     signalled: Vec<KeySource>,
     /// The keys of the statements behind the first.
     keys: Vec<Key>,
+    /// What the next statement means is known only when those before it have been carried out.
+    is_open: bool,
 }
 
 impl Making<'_> {
@@ -120,7 +123,13 @@ impl Making<'_> {
         let before = std::mem::replace(&mut plan.kind, Kind::Any);
         let several = if first && matches!(kind, Kind::Keys { .. }) { node } else { Node::None };
         plan.rows = super::writes::several_rows(several, cx);
-        plan.kind = if first { kind } else { join(before, kind, &mut self.keys) };
+        let is_open = self.is_open;
+        self.is_open |= matches!(kind, Kind::Ddl(_));
+        plan.kind = match kind {
+            kind if first => kind,
+            Kind::Refused(_) if is_open => Kind::Apart,
+            kind => join(before, kind, &mut self.keys),
+        };
         self.read_behind(&control);
         self.plan.statements.push(Statement { control, span });
     }
@@ -139,8 +148,9 @@ impl Making<'_> {
                 self.names.temporary |= traces.pin.is_some();
                 self.names.path = None;
             }
-            _ => {}
+            _ => return,
         }
+        self.is_open = true;
     }
 
     fn end(mut self) -> (Plan, bool) {
@@ -224,8 +234,8 @@ fn too_deep() -> Report {
         .hint("Split the statement, or use a list or an array in place of so many operators.")
 }
 
-/// The kind of several statements in one text: they must share one place. The keys of those behind
-/// the first are put into `keys`.
+/// The kind of several statements in one text: they share one place, or are carried out one after the
+/// other. The keys of those behind the first are put into `keys`.
 fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
     match (a, b) {
         (Kind::Refused(r), _) | (_, Kind::Refused(r)) => Kind::Refused(r),
@@ -236,11 +246,7 @@ fn join(a: Kind, b: Kind, keys: &mut Vec<Key>) -> Kind {
             keys.extend(more);
             Kind::Keys { group, keys: first }
         }
-        (Kind::Ddl(_), _) | (_, Kind::Ddl(_)) => refused(
-            "a statement that changes every node must be a query of its own",
-            "Send the statements one by one; each is atomic over all nodes by itself.",
-        ),
-        _ => refused("the statements of this text go to different places", "Send them one by one."),
+        _ => Kind::Apart,
     }
 }
 

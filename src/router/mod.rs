@@ -10,6 +10,7 @@
 
 pub mod analysis;
 mod analyze;
+mod built_in;
 mod cache;
 mod combine;
 mod constant;
@@ -22,6 +23,7 @@ mod everywhere;
 mod facts;
 mod functions;
 mod hidden;
+mod maintain;
 mod make;
 mod mark;
 mod named;
@@ -39,6 +41,7 @@ mod rights;
 mod route;
 mod scope;
 mod set_config;
+mod shared;
 mod signals;
 mod silent;
 mod steady;

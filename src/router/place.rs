@@ -116,7 +116,7 @@ pub fn place(kind: &Kind, values: &dyn Values, routes: &RoutingTable) -> Result<
         Kind::Home | Kind::Ddl(_) => {
             Ok(Place::Node { node: routes.home().id, touches: Vec::new() })
         }
-        Kind::Any => Ok(Place::Any),
+        Kind::Any | Kind::Apart => Ok(Place::Any),
         Kind::Refused(report) => Err((**report).clone()),
     }
 }

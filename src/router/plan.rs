@@ -203,6 +203,9 @@ pub enum Kind {
     Any,
     /// DDL of what is on all nodes.
     Ddl(Ddl),
+    /// Several statements, one after the other: they have no place in common, or what a later one means
+    /// is known only when those before it have been carried out.
+    Apart,
     /// Not at all.
     Refused(Box<Report>),
 }
@@ -216,6 +219,16 @@ pub enum Ddl {
     Each(Box<OnEach>),
     /// Within a transaction by each node, else by pgshunt.
     Either(Box<OnEach>),
+    /// By each node for itself: VACUUM and its kin.
+    Maintain(Box<Maintain>),
+}
+
+/// What changes neither rows nor definitions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintain {
+    pub text: String,
+    /// Not within a transaction block, and what PostgreSQL calls it when it says so.
+    pub alone: Option<&'static str>,
 }
 
 /// What each node is sent of a DDL statement.
@@ -224,6 +237,10 @@ pub struct OnEach {
     /// Statements, and which of them is the client's: the others are pgshunt's own.
     pub texts: Vec<String>,
     pub own: usize,
+    /// So many characters of the client's statement stand before the word ONLY, which is not its own.
+    pub only: Option<usize>,
+    /// What the others are sent in its place, when the home node has carried it out.
+    pub others: Option<String>,
     pub shards: Shards,
     pub outcome: Outcome,
 }
@@ -258,6 +275,7 @@ impl Ddl {
     pub fn on_each(self) -> Option<Self> {
         match self {
             Self::Alone => None,
+            Self::Maintain(maintain) => Some(Self::Maintain(maintain)),
             Self::Each(each) | Self::Either(each) => Some(Self::Each(each)),
         }
     }
@@ -265,7 +283,7 @@ impl Ddl {
     /// What each node is sent within a transaction.
     pub fn each(&self) -> Option<&OnEach> {
         match self {
-            Self::Alone => None,
+            Self::Alone | Self::Maintain(_) => None,
             Self::Each(each) | Self::Either(each) => Some(each),
         }
     }

@@ -44,7 +44,7 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
         }
         Kind::Leaf(shard) => vec![format!("The node of shard {shard}")],
         Kind::Home => vec!["The home node".to_owned()],
-        Kind::Any => vec!["Any node".to_owned()],
+        Kind::Any | Kind::Apart => vec!["Any node".to_owned()],
         Kind::Ddl(_) => vec!["Every node, as DDL".to_owned()],
         Kind::Refused(report) => {
             let hint = report.hint.iter().map(|hint| format!("  Hint: {hint}"));

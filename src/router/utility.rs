@@ -11,7 +11,7 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 use super::context::{Context, is_temporary, refused};
 use super::plan::{Control, Ddl, Kind, PREPARE, Traces};
 use super::reading::{changes_reading, reads_alike};
-use super::{ddl, everywhere, hidden, mark, rights, traces};
+use super::{ddl, everywhere, hidden, mark, rights, shared, traces};
 use crate::topology::leaf_schema;
 
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -439,6 +439,9 @@ fn drop_schema(d: &nodes::DropStmt, cx: Context<'_>) -> Kind {
             format!("schema \"{schema}\" holds distributed tables"),
             "Drop the tables first.",
         ),
-        None => everywhere::reaches_unnamed(Node::DropStmt(d), cx).unwrap_or(Kind::Home),
+        None => {
+            let unnamed = everywhere::reaches_unnamed(Node::DropStmt(d), cx);
+            unnamed.or_else(|| shared::of(Node::DropStmt(d), cx)).unwrap_or(Kind::Home)
+        }
     }
 }

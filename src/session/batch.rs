@@ -18,7 +18,7 @@ use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement, rows};
 use crate::merge::{Answer, Window};
 use crate::router::place::{BindValues, NoValues, Place};
-use crate::router::plan::{Control, Kind, Merge, Plan};
+use crate::router::plan::{Control, Ddl as Way, Kind, Merge, Plan};
 use crate::topology::GroupId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend;
@@ -177,7 +177,12 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<bool, Stop> {
-        let Some(each) = self.within_block(plan) else {
+        let maintain = match &plan.kind {
+            Kind::Ddl(Way::Maintain(maintain)) => Some(maintain),
+            _ => None,
+        };
+        let each = self.within_block(plan);
+        if maintain.is_none() && each.is_none() {
             if !ready {
                 return Err(Report::error(
                     "0A000",
@@ -190,12 +195,17 @@ impl Session {
                 Some(need) => need,
                 None => Need::Ddl(Box::new(ddl(&statement.text, batch.before, batch.behind))),
             }));
-        };
+        }
         let answers = |spread: &mut Spread| {
             spread.answered = batch.messages.len().saturating_sub(1);
             (spread.before, spread.behind, spread.ready) = (batch.before, batch.behind, ready);
         };
-        match self.ddl_over_all(each, plan, answers, env, io)? {
+        let need = match (maintain, each) {
+            (Some(maintain), _) => self.maintain(maintain, plan, answers, env, io)?,
+            (None, Some(each)) => self.ddl_over_all(each, plan, answers, env, io)?,
+            (None, None) => None,
+        };
+        match need {
             Some(need) => Err(Stop::Wait(need)),
             None => {
                 self.count(plan);

@@ -1,6 +1,7 @@
 //! What a session counts for the figures of its database.
 
 use super::{Io, Session};
+use crate::router::plan::{Control, Kind, Plan};
 use crate::wire::backend::Report;
 use crate::wire::blame::{Blame, Errors};
 
@@ -25,7 +26,21 @@ pub struct Counters {
 impl Session {
     /// Answers with an error of ours.
     pub(super) fn tell(&mut self, report: &Report, io: &mut Io<'_>) {
-        self.counters.errors.count(Blame::of_ours(&report.sqlstate));
+        self.note_error(Blame::of_ours(&report.sqlstate));
         report.put(io.client);
+    }
+
+    /// A statement has begun.
+    pub(super) fn count(&mut self, plan: &Plan) {
+        if let Some(Control::Vacate(database)) = plan.single() {
+            self.vacate = Some(database.clone());
+        }
+        self.counters.statements += 1;
+        match &plan.kind {
+            Kind::Keys { .. } | Kind::Leaf(_) => self.counters.shard += 1,
+            Kind::Every { .. } => self.counters.every += 1,
+            Kind::Home | Kind::Any | Kind::Apart | Kind::Ddl(_) => self.counters.home += 1,
+            Kind::Refused(_) => {}
+        }
     }
 }

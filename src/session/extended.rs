@@ -237,6 +237,7 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         let refused = self.refuses_execute(&plan).or_else(|| self.refuses_over_nodes(&plan));
+        let refused = refused.or_else(|| self.begins_late(&plan, &statement.text));
         if let Some(report) = refused {
             return Err(report.into());
         }

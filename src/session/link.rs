@@ -114,6 +114,8 @@ pub enum Reply {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
     Forward,
+    /// Like Forward without ReadyForQuery: more statements of the client's text follow.
+    Statement,
     /// pgshunt slipped the request in; an error of it is the error of the client's request.
     Swallow,
     /// pgshunt tidies up behind itself; that cannot fail.
@@ -207,7 +209,8 @@ impl Expect {
 
     /// Whether an answer without a meaning of its own is the client's.
     pub fn passes(&self) -> bool {
-        matches!(self.fate, Fate::Forward | Fate::Before | Fate::Outside) && !self.is_ours_now()
+        use Fate::{Before, Forward, Outside, Statement};
+        matches!(self.fate, Forward | Statement | Before | Outside) && !self.is_ours_now()
     }
 }
 

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Io, Need, Session};
 use crate::router::plan::{Control, Plan};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
 /// A notification, as the shared connection has heard it.
@@ -245,7 +245,7 @@ impl Session {
             self.hand_over_mail(io);
         }
         if keeps_ready {
-            backend::put_ready(io.client, self.status);
+            self.put_ready(io);
         }
     }
 

@@ -250,6 +250,7 @@ impl Session {
             && self.spread.is_none()
             && self.changes.is_none()
             && self.own_block == OwnBlock::No
+            && self.script.is_none()
             && self.pending.is_empty()
             && !self.skipping
             && !self.waits_for_fence()
@@ -278,6 +279,7 @@ impl Session {
             status,
             begin,
             own_block: _,
+            script: _,
             unspoilable,
             opened,
             begin_text,

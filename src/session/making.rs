@@ -6,8 +6,9 @@
 //!
 //! Every other statement is over with its first step.
 
+use super::places::PutIn;
 use super::told::{self, Told};
-use crate::router::plan::Outcome;
+use crate::router::plan::{OnEach, Outcome};
 use crate::topology::{GroupId, NewTable, NodeId, TableId};
 
 /// How far CREATE TABLE has come.
@@ -32,10 +33,14 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Making {
     outcome: Outcome,
+    /// What each is sent besides the client's own words.
+    pub put_in: PutIn,
     /// What the first participant has told of the table.
     pub told: Vec<Told>,
-    /// Those that follow when the table is announced.
+    /// Those that follow when the table is announced, or the first has carried its statement out.
     pub others: Vec<NodeId>,
+    /// What they are sent then, if not what the first was.
+    for_others: Option<String>,
     /// Those that have the table.
     have: Vec<NodeId>,
     step: Step,
@@ -43,8 +48,18 @@ pub(super) struct Making {
 }
 
 impl Making {
-    pub fn new(outcome: Outcome, others: Vec<NodeId>) -> Self {
-        Self { outcome, told: Vec::new(), others, have: Vec::new(), step: Step::First, made: None }
+    /// `others`: follow when the first has carried it out.
+    pub fn new(each: &OnEach, put_in: PutIn, others: Vec<NodeId>) -> Self {
+        Self {
+            outcome: each.outcome.clone(),
+            put_in,
+            told: Vec::new(),
+            others,
+            for_others: each.others.clone(),
+            have: Vec::new(),
+            step: Step::First,
+            made: None,
+        }
     }
 
     /// Whether what a participant says is of interest: all others say the same as the first.
@@ -55,6 +70,11 @@ impl Making {
     /// All have carried out their step: what the next one is.
     pub fn next(&mut self) -> Next {
         match (self.step, &self.outcome) {
+            (Step::First, Outcome::Same) if !self.others.is_empty() => {
+                self.step = Step::Others;
+                let text = self.for_others.take().unwrap_or_default();
+                Next::Runs(std::mem::take(&mut self.others), text)
+            }
             (Step::First, Outcome::Made { .. }) if told::new_table(&self.told).is_some() => {
                 self.step = Step::Announced;
                 Next::Waits

@@ -44,6 +44,7 @@ mod hearing;
 mod link;
 mod listening;
 mod luggage;
+mod maintain;
 mod making;
 mod moments;
 mod names;
@@ -54,6 +55,7 @@ mod own_block;
 mod participants;
 mod patience;
 mod pending;
+mod places;
 mod portals;
 mod prelude;
 mod prepared;
@@ -67,6 +69,7 @@ mod residue;
 mod retry;
 mod rows;
 mod schema;
+mod script;
 mod sequences;
 mod settings;
 mod several;
@@ -86,7 +89,6 @@ use std::time::Instant;
 use crate::gate::machine::Gate;
 use crate::router::Planner;
 use crate::router::analysis::{Analysed, Order};
-use crate::router::plan::{Control, Kind, Plan};
 use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId, TableId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
@@ -226,6 +228,8 @@ pub struct Session {
     begin: Vec<u8>,
     /// Whether the open block is one that the client does not know of.
     own_block: OwnBlock,
+    /// The text whose statements are carried out one after the other.
+    script: Option<Box<script::Script>>,
     /// The failed transaction, which has no node, cannot be begun on one.
     unspoilable: bool,
     /// The BEGIN that was sent late, to be sent again if the transaction must begin elsewhere.
@@ -284,6 +288,7 @@ impl Session {
             status: Status::Idle,
             begin: Vec::new(),
             own_block: OwnBlock::No,
+            script: None,
             unspoilable: false,
             opened: Vec::new(),
             begin_text: Vec::new(),
@@ -368,6 +373,7 @@ impl Session {
             && self.spread.is_none()
             && self.changes.is_none()
             && self.own_block == OwnBlock::No
+            && self.script.is_none()
             && self.links().all(|l| l.is_free() && !l.ending)
     }
     /// The statement under way is being cancelled, as it waits in a circle over several nodes.
@@ -441,7 +447,7 @@ impl Session {
         }
         let begins = self.begin_unit(header.tag);
         let flow = match header.tag {
-            b'Q' | b'F' if self.own_block != OwnBlock::No => {
+            b'Q' | b'F' if self.own_block != OwnBlock::No && self.script.is_none() => {
                 self.refuse_amid_own_block(io);
                 Flow::Done
             }
@@ -583,18 +589,5 @@ impl Session {
         self.pending_bytes = 0;
         self.portals.clear();
         self.counters.transactions += 1;
-    }
-
-    fn count(&mut self, plan: &Plan) {
-        if let Some(Control::Vacate(database)) = plan.single() {
-            self.vacate = Some(database.clone());
-        }
-        self.counters.statements += 1;
-        match &plan.kind {
-            Kind::Keys { .. } | Kind::Leaf(_) => self.counters.shard += 1,
-            Kind::Every { .. } => self.counters.every += 1,
-            Kind::Home | Kind::Any | Kind::Ddl(_) => self.counters.home += 1,
-            Kind::Refused(_) => {}
-        }
     }
 }

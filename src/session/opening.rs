@@ -12,7 +12,7 @@
 use super::link::{Expect, Fate, Link, Reply};
 use super::settings::{are_in_force, steps};
 use super::{Io, Session};
-use crate::wire::backend::{self, Status, report_field};
+use crate::wire::backend::{Status, report_field};
 use crate::wire::blame::Blame;
 use crate::wire::{frame, frontend};
 
@@ -122,14 +122,14 @@ impl Session {
             self.undo(&e.undo);
         }
         let code = report_field(error, b'C').unwrap_or_default();
-        self.counters.errors.count(Blame::of_node(code));
+        self.note_error(Blame::of_node(code));
         frame::put(io.client, b'E', |b| b.extend_from_slice(error));
         if self.status == Status::Transaction {
             self.status = Status::Failed;
         }
         let synced = self.tidy_sync(io);
         if query || synced {
-            backend::put_ready(io.client, self.status);
+            self.put_ready(io);
         } else {
             self.skipping = true;
         }

@@ -100,6 +100,25 @@ impl Session {
         self.carry_on(io);
     }
 
+    /// Whatever was open has ended. COMMIT and ROLLBACK have said how already.
+    pub(super) fn block_ended(&mut self, failed: bool) {
+        if failed {
+            self.settings.rollback();
+            self.channels.rollback();
+        } else {
+            self.settings.commit();
+            self.channels.commit();
+        }
+        self.end_portals();
+        self.epoch = None;
+        self.opened.clear();
+        self.begin_text.clear();
+        self.own_block = OwnBlock::No;
+        self.prelude.clear();
+        self.movable = false;
+        self.deadlocked = false;
+    }
+
     /// Whether a participant may stand prepared that this session does not end.
     pub fn take_left_prepared(&mut self) -> bool {
         std::mem::take(&mut self.left_prepared)

@@ -96,7 +96,7 @@ impl Session {
             let group = kinds().find_map(|kind| match kind {
                 Kind::Keys { group, .. } | Kind::Every { group, .. } => Some(*group),
                 Kind::Leaf(shard) => routes.shard(*shard).map(|s| s.group),
-                Kind::Home | Kind::Any | Kind::Ddl(_) | Kind::Refused(_) => None,
+                Kind::Home | Kind::Any | Kind::Apart | Kind::Ddl(_) | Kind::Refused(_) => None,
             });
             self.node()
                 .or_else(|| group.and_then(|g| routes.nodes_of(g).first().copied()))

@@ -7,7 +7,7 @@
 use super::link::{Expect, Fate, Reply};
 use super::prepared::server_name;
 use super::{Io, Pending, Session};
-use crate::wire::backend::{self, Report, Status, report_field_at};
+use crate::wire::backend::{Report, Status, report_field_at};
 use crate::wire::frontend;
 
 /// A statement that fails in any PostgreSQL when it is parsed, whatever the session's state; in a
@@ -19,6 +19,7 @@ impl Session {
     pub fn refuse(&mut self, tag: u8, report: Report, io: &mut Io<'_>) {
         self.retry.give_up(tag);
         match tag {
+            b'Q' if self.script.is_some() => self.refuse_script(report, io),
             b'Q' | b'F' => self.refuse_query(report, Fate::Refuse, io),
             _ => self.refuse_message(tag, report, io),
         }
@@ -46,7 +47,7 @@ impl Session {
                 if self.status == Status::Transaction {
                     self.status = Status::Failed;
                 }
-                backend::put_ready(io.client, self.status);
+                self.put_ready(io);
                 self.links_mut().filter(|l| !l.started).for_each(|l| l.let_go = true);
             }
         }

@@ -308,6 +308,9 @@ impl Session {
         if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
             self.retry.disarm();
         }
+        if passes && ends_statement && self.holds_end(h.tag, tag, body) {
+            return Keep::Drop;
+        }
         match tag {
             Some(tag) if passes => Keep::Tag(tag),
             _ if passes => Keep::Forward,
@@ -374,9 +377,11 @@ impl Session {
             }
         }
         self.status = status;
-        if front.fate == Fate::Rest {
+        let goes_on = self.script.is_some() && matches!(front.fate, Fate::Statement | Fate::After);
+        if goes_on || front.fate == Fate::Rest {
             if status == Status::Idle {
                 self.transaction_ended();
+                let _ = goes_on && self.keeps_ready();
             }
             return Keep::Drop;
         }
@@ -393,25 +398,6 @@ impl Session {
         Keep::Forward
     }
 
-    /// Whatever was open has ended. COMMIT and ROLLBACK have said how already.
-    pub(super) fn block_ended(&mut self, failed: bool) {
-        if failed {
-            self.settings.rollback();
-            self.channels.rollback();
-        } else {
-            self.settings.commit();
-            self.channels.commit();
-        }
-        self.end_portals();
-        self.epoch = None;
-        self.opened.clear();
-        self.begin_text.clear();
-        self.own_block = OwnBlock::No;
-        self.prelude.clear();
-        self.movable = false;
-        self.deadlocked = false;
-    }
-
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let keep = self.hears_error(body, env, io);
         let blame = match &keep {
@@ -419,7 +405,7 @@ impl Session {
             Keep::Replace(report) => Blame::of_ours(&report.sqlstate),
             _ => Blame::of_node(report_field(body, b'C').unwrap_or_default()),
         };
-        self.counters.errors.count(blame);
+        self.note_error(blame);
         keep
     }
 
@@ -475,6 +461,7 @@ impl Session {
             }
             Fate::Refuse(report) | Fate::Insist(report) => Keep::Replace(report.clone()),
             Fate::Forward
+            | Fate::Statement
             | Fate::Swallow
             | Fate::Outside
             | Fate::Before
@@ -485,8 +472,7 @@ impl Session {
                 if self.spread.is_none() && self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                let reworded = self.in_clients_words(body).or_else(|| self.in_clients_lines(body));
-                if let Some(body) = reworded.or_else(|| self.unexpected_in_copy(body)) {
+                if let Some(body) = self.as_client_reads(body) {
                     Keep::Reword(body)
                 } else if let Some(report) =
                     self.unknown_value(body).or_else(|| self.only_at_home(body))
@@ -510,12 +496,13 @@ impl Session {
                 let behind = behind.map(|d| vec![d.clone()]).unwrap_or_default();
                 self.failed_half_way(&behind);
             }
+            let fate = self.fate_of_text();
             let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
                 return keep;
             };
             if let Fate::Refuse(_) | Fate::Insist(_) = front.fate {
                 // The ReadyForQuery behind it is the client's.
-                front.fate = Fate::Forward;
+                front.fate = fate;
             }
             return keep;
         }

@@ -30,6 +30,8 @@ struct Unit {
     epoch: Option<Epoch>,
     /// How many of its answers the client has.
     answered: usize,
+    /// A part of it has been carried out on several nodes.
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -63,12 +65,22 @@ impl Retry {
         self.muted
     }
 
+    /// A statement of the segment under way has been carried out on several nodes, and they have forgotten it.
+    pub fn went_over(&mut self) {
+        self.unit.over = true;
+    }
+
+    pub fn has_gone_over(&self) -> bool {
+        self.unit.recording && self.unit.over
+    }
+
     fn start(&mut self, epoch: Option<Epoch>) {
         self.unit.kept.clear();
         self.unit.recording = true;
         self.unit.armed = true;
         self.unit.epoch = epoch;
         self.unit.answered = self.muted;
+        self.unit.over = false;
     }
 
     /// The message with which a request was to begin was not taken: the one before is the latest.

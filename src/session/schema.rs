@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::link::Done;
 use super::making::{Making, Next};
+use super::places::PutIn;
 use super::request::Request;
 use super::spread::{How, Spread};
 use super::told::{self, Told};
@@ -21,7 +22,10 @@ use super::{Env, Io, Need, Session};
 use crate::router::Planner;
 use crate::router::plan::{Control, Ddl, Effect, Kind, OnEach, Outcome, Plan, Shards};
 use crate::topology::{ChangedTable, GroupId, NewTable, NodeId, RoutingTable, TableId};
-use crate::wire::backend::{self, Report, Status};
+use crate::wire::backend::{Report, Status};
+
+/// Stands between the texts that a node is sent at once.
+const BETWEEN: &str = "\n; ";
 
 type Tables = BTreeMap<TableId, Option<ChangedTable>>;
 
@@ -67,9 +71,12 @@ impl Session {
             let message = report.message;
             Report::error(
                 "0A000",
-                format!("the table would not be the same on every node: {message}"),
+                format!("it would not be the same on every node: {message}"),
             )
-            .hint("Types, functions and sequences are on the home node only. Use built-in ones.")
+            .hint(
+                "Schemas, enums and extensions that are made through pgshunt are on every node; functions, \
+                 sequences and other types are on the home node only.",
+            )
         })
     }
 
@@ -87,6 +94,9 @@ impl Session {
 
     /// Whether DDL that pgshunt carries out alone may start.
     pub(super) fn ddl_allowed(&mut self, plan: &Plan) -> Result<Option<Need>, Report> {
+        if matches!(plan.kind, Kind::Ddl(Ddl::Maintain(_))) {
+            return Ok(None);
+        }
         if let Some(link) = &mut self.link {
             if !link.is_quiet() {
                 return Ok(Some(Need::Quiet));
@@ -147,18 +157,16 @@ impl Session {
             own.ours = false;
         }
         let controls = (all.len() > 1).then_some(all);
-        let text = each.texts.join("\n; ").into_bytes();
+        let text = each.texts.join(BETWEEN).into_bytes();
         let request = Request::Text { plan: plan.clone(), text, controls };
         let mut nodes: Vec<NodeId> = env.routes.nodes().map(|n| n.id).collect();
         // What all would refuse is told by the home node.
         nodes.sort_by_key(|n| *n != env.routes.home().id);
-        let others = match each.outcome {
-            Outcome::Made { .. } => nodes.split_off(1),
-            _ => Vec::new(),
-        };
+        let later = matches!(each.outcome, Outcome::Made { .. }) || each.others.is_some();
+        let others = if later { nodes.split_off(1) } else { Vec::new() };
         let mut spread = Spread::new(nodes, request, How::Same(Vec::new()));
         spread.effect = if group.is_some() { Effect::Locks } else { Effect::Unknown };
-        spread.making = Some(Box::new(Making::new(each.outcome.clone(), others)));
+        spread.making = Some(Box::new(Making::new(each, PutIn::of(each, BETWEEN), others)));
         spread.first_alone = true;
         Ok((group, spread))
     }
@@ -300,7 +308,7 @@ impl Session {
         let keeps_ready = self.changes.take().is_some_and(|c| c.keeps_ready);
         if keeps_ready && !self.waits_for_fence() {
             self.hand_over_mail(io);
-            backend::put_ready(io.client, self.status);
+            self.put_ready(io);
         }
     }
 }

@@ -15,7 +15,9 @@ use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
-use crate::router::plan::{Combine, Control, Count, Effect, Kind, Merge, OnEach, Plan, Reference};
+use crate::router::plan::{
+    Combine, Control, Count, Ddl as Way, Effect, Kind, Merge, OnEach, Plan, Reference,
+};
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frontend::Bind;
@@ -48,6 +50,9 @@ impl Session {
                     }
                     self.spread_over(Some(*group), spread, env, io)
                 })
+            }
+            (_, Kind::Ddl(Way::Maintain(maintain))) => {
+                self.maintain(maintain, plan, |_| {}, env, io)
             }
             (_, Kind::Ddl(_)) => match self.within_block(plan) {
                 Some(each) => self.ddl_over_all(each, plan, |_| {}, env, io),
@@ -106,7 +111,7 @@ impl Session {
     }
 
     /// The text says something to the transaction itself, which has several participants.
-    fn concerns_several(&self, plan: &Plan) -> bool {
+    pub(super) fn concerns_several(&self, plan: &Plan) -> bool {
         self.may_be_several()
             && self.participants().len() > 1
             && plan.statements.iter().any(is_concerned)
@@ -115,7 +120,8 @@ impl Session {
     /// Why a text that concerns all participants of the transaction cannot be carried out on several,
     /// if so.
     pub(super) fn refuses_over_nodes(&self, plan: &Plan) -> Option<Report> {
-        let own = plan.single().filter(|_| self.own_block != OwnBlock::No);
+        let own = self.own_block != OwnBlock::No && self.script.is_none();
+        let own = plan.single().filter(|_| own);
         if let Some(report) = own.and_then(refused_in_own_block) {
             return Some(report);
         }
@@ -130,15 +136,22 @@ impl Session {
             Some(Control::CommitAndChain) if self.status != Status::Failed => Some(
                 not_over_nodes("AND CHAIN is").hint("End the transaction and begin another one."),
             ),
-            Some(_) => None,
-            None => Some(
-                not_over_nodes(
-                    "several statements in one text, of which one ends the transaction or sets \
-                     something, are",
-                )
-                .hint("Send them one by one."),
-            ),
+            _ => None,
         }
+    }
+
+    /// BEGIN with an isolation level behind a read of several nodes in one segment: it would come too late, and no
+    /// node knows that.
+    pub(super) fn begins_late(&self, plan: &Plan, text: &[u8]) -> Option<Report> {
+        let begins = self.status == Status::Idle && plan.single() == Some(&Control::Begin);
+        let level = || text.windows(9).any(|w| w.eq_ignore_ascii_case(b"isolation"));
+        (begins && self.retry.has_gone_over() && level()).then(|| {
+            Report::error(
+                "0A000",
+                "BEGIN with an isolation level cannot follow a statement on several nodes without Sync",
+            )
+            .hint("Send Sync before it.")
+        })
     }
 
     /// A statement that each participant carries out alike: the transaction's end, a savepoint, SET.
@@ -315,7 +328,7 @@ pub(super) fn not_alone() -> Report {
         .hint("Send Sync before and after it, and execute it once (leave pipeline mode).")
 }
 
-fn is_concerned(s: &crate::router::plan::Statement) -> bool {
+pub(super) fn is_concerned(s: &crate::router::plan::Statement) -> bool {
     concerns_all(&s.control) || s.control == Control::PrepareTransaction
 }
 

@@ -1,5 +1,7 @@
 //! The simple query protocol: one text, one or several statements, one ReadyForQuery.
 
+use std::sync::Arc;
+
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::participants::effect_of;
@@ -38,6 +40,14 @@ impl Session {
                 return Flow::Done;
             }
         };
+        match self.script {
+            Some(_) => self.go_on_with_script(text, env, io),
+            None => self.query_text(text, env, io),
+        }
+    }
+
+    /// Carries out a text, or the statement of one that is under way.
+    pub(super) fn query_text(&mut self, text: &[u8], env: &mut Env<'_>, io: &mut Io<'_>) -> Flow {
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
@@ -51,6 +61,12 @@ impl Session {
         };
         let plan = planned.plan.clone();
         let place = place_of(&plan, &planned.literals, env.routes);
+        if self.goes_apart(&plan, &place) {
+            return match self.begin_script(&plan, |n| planned.span(n), io) {
+                Some(flow) => flow,
+                None => self.go_on_with_script(text, env, io),
+            };
+        }
         let mut place = place.map(|place| self.at_pin(&plan, place));
         let mut fails = false;
         if let Some(failed) = self.place_to_fail() {
@@ -72,14 +88,6 @@ impl Session {
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Flow::Wait(Need::Quiet);
         }
-        if plan.statements.len() > 1 && plan.kind != Kind::Any && self.settings.path_is_open() {
-            let report = Report::error(
-                "0A000",
-                "several statements in one text are not supported after a change of search_path",
-            );
-            let report = report.hint("Send them one by one, or COMMIT first.");
-            return self.refuse_text(&plan, report, io);
-        }
         if let Some(report) = self.refuses_execute(&plan) {
             return self.refuse_text(&plan, report, io);
         }
@@ -98,20 +106,33 @@ impl Session {
         if let Some(flow) = self.control_all(&plan, text, &controls, env, io) {
             return flow;
         }
-        let place = match place {
-            Ok(place) => place,
-            Err(report) => return self.refuse_text(&plan, report, io),
-        };
-        match self.listen_first(&plan) {
+        match place {
+            Ok(place) => self.send_text(&plan, place, fails, (text, controls), env, io),
+            Err(report) => self.refuse_text(&plan, report, io),
+        }
+    }
+
+    /// Gets a text to where it is carried out. `fails`: it is to be refused by a failed transaction's node.
+    fn send_text(
+        &mut self,
+        plan: &Arc<Plan>,
+        place: Place,
+        fails: bool,
+        (text, controls): (&[u8], Option<Vec<Done>>),
+        env: &mut Env<'_>,
+        io: &mut Io<'_>,
+    ) -> Flow {
+        let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
+        match self.listen_first(plan) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => return self.refuse_text(&plan, report, io),
+            Err(report) => return self.refuse_text(plan, report, io),
         }
-        if !fails && let Some(flow) = self.query_all(&plan, &place, text, &controls, env, io) {
+        if !fails && let Some(flow) = self.query_all(plan, &place, text, &controls, env, io) {
             return flow;
         }
-        self.looks_for_drawn(&plan, env);
-        match self.refuses_to_prepare(&plan, &place, env) {
+        self.looks_for_drawn(plan, env);
+        match self.refuses_to_prepare(plan, &place, env) {
             Ok(None) => {}
             Ok(Some(report)) => {
                 self.refuse_and_roll_back(report, io);
@@ -119,25 +140,25 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
-        match self.ensure(&place, effect_of(&plan), env, io) {
+        match self.ensure(&place, effect_of(plan), env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
-            Err(report) => return self.refuse_text(&plan, report, io),
+            Err(report) => return self.refuse_text(plan, report, io),
         }
-        if busy && self.must_forget(&plan) {
+        if busy && self.must_forget(plan) {
             return Flow::Wait(Need::Quiet);
         }
-        if let Some(need) = self.fence_first(&plan) {
+        if let Some(need) = self.fence_first(plan) {
             return Flow::Wait(need);
         }
-        self.count(&plan);
+        self.count(plan);
         self.begin_on_link(io);
         if self.is_spoiling() {
             return Flow::Wait(Need::Quiet);
         }
         self.retry.sent_under(env.routes.epoch);
-        self.movable &= may_move(&plan);
-        self.put_text(&plan, text, controls, Fate::Forward, io);
+        self.movable &= may_move(plan);
+        self.put_text(plan, text, controls, self.fate_of_text(), io);
         Flow::Done
     }
 
@@ -232,7 +253,7 @@ impl Session {
         let Some(tag) = self.virtual_control(control, text) else { return false };
         self.forget_portal(b"");
         backend::put_command_complete(io.client, tag);
-        backend::put_ready(io.client, self.status);
+        self.put_ready(io);
         true
     }
 

@@ -276,6 +276,8 @@ impl Session {
         self.retry.disarm();
         self.movable = false;
         spread.in_block = self.status != Status::Idle;
+        // The answer to a text is complete when its last statement's is.
+        spread.ready &= self.script.is_none();
         if spread.writes() {
             self.open_own_block();
         }
@@ -404,7 +406,7 @@ impl Session {
         }
         if self.part_fails() {
             let code = backend::report_field(error, b'C').unwrap_or_default();
-            self.counters.errors.count(crate::wire::blame::Blame::of_node(code));
+            self.note_error(crate::wire::blame::Blame::of_node(code));
             frame::put(io.client, b'E', |b| b.extend_from_slice(error));
         }
         self.tidy_sync(io);
@@ -489,11 +491,15 @@ impl Session {
 
     /// All have been heard: what completes the statement's answer.
     fn complete(&mut self, spread: &mut Spread, io: &mut Io<'_>) {
+        let out = match self.script.as_mut().and_then(|s| s.held()) {
+            Some(held) => held,
+            None => &mut *io.client,
+        };
         let completed = match &mut spread.how {
             _ if spread.failed => Ok(()),
-            How::Merged(answer) => answer.finish(io.client),
+            How::Merged(answer) => answer.finish(out),
             How::Same(tag) => {
-                frame::put(io.client, b'C', |b| b.extend_from_slice(tag));
+                frame::put(out, b'C', |b| b.extend_from_slice(tag));
                 Ok(())
             }
             How::Nothing => Ok(()),
@@ -567,7 +573,8 @@ impl Session {
             }
             backend::put_ready(io.client, self.status);
         } else {
-            self.skipping |= spread.failed;
+            self.skipping |= spread.failed && self.script.is_none();
+            self.retry.went_over();
         }
     }
 }

@@ -25,7 +25,6 @@ const KNOWN: &[(&str, &str)] = &[
     ("session/relay.rs", "server"),
     ("session/relay.rs", "inspect"),
     ("session/relay.rs", "hears_error"),
-    ("session/simple.rs", "query"),
 ];
 
 struct Function {

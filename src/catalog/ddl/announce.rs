@@ -118,7 +118,11 @@ pub async fn tell(
         let of_node = async {
             if !node.is_home {
                 copy_all(&home, &client).await?;
-                bring_schema(&home, &client, &new.schema).await?;
+                match bring_schema(&home, &client, &new.schema).await {
+                    // The client's transaction has made it, on all nodes.
+                    Err(e) if e.sqlstate == "3F000" => {}
+                    brought => brought?,
+                }
             }
             let own: Vec<_> = placed.iter().filter(|p| p.node == node.id).collect();
             let ids: Vec<i32> = own.iter().map(|p| p.id).collect();

@@ -51,7 +51,9 @@ pub(super) use create::{parent as make_parent, stride as sequence_stride};
 pub use error::DdlError;
 pub(super) use everywhere::recover_node;
 pub use everywhere::{Everywhere, Peer, Recovered, recover};
-pub(super) use objects::{Which, bring_built_in, bring_database, bring_parameters};
+pub(super) use objects::{
+    Which, bring_built_in, bring_database, bring_enums, bring_parameters, give_enums,
+};
 pub(super) use reference::bring as bring_reference;
 pub(super) use roles::bring_all as bring_roles;
 pub use shape::{Sequence, Shape};

@@ -111,6 +111,58 @@ pub(in crate::catalog) async fn bring_schema(
     Ok(node.batch_execute(&sql.join("; ")).await?)
 }
 
+/// Does [`bring_schema`] for those of both nodes that have come to differ.
+pub(super) async fn align_schemas(home: &Client, node: &Client) -> Result<(), DdlError> {
+    const SCHEMAS: &str = "\
+        SELECT nspname::text, pg_get_userbyid(nspowner)::text, nspacl::text FROM pg_namespace \
+        WHERE nspname !~ '^(pg_|shard_[0-9]+$)' AND nspname NOT IN ('pgshunt', 'information_schema')";
+    let read = async |client: &Client| -> Result<Vec<(String, String, Option<String>)>, DdlError> {
+        let rows = client.query(SCHEMAS, &[]).await?;
+        rows.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?))).collect()
+    };
+    let (wanted, there) = (read(home).await?, read(node).await?);
+    let on_both = |w: &&(String, String, Option<String>)| there.iter().any(|t| t.0 == w.0);
+    for (schema, ..) in wanted.iter().filter(on_both).filter(|w| !there.contains(w)) {
+        bring_schema(home, node, schema).await?;
+    }
+    Ok(())
+}
+
+/// Makes the enums of the home node on a new one, as the service role's own until [`give_enums`]: so nobody else can
+/// have anything to do with them before the tables that use them are made.
+pub(in crate::catalog) async fn bring_enums(home: &Client, node: &Client) -> Result<(), DdlError> {
+    for row in home.query(ENUMS, &[]).await? {
+        let (schema, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let labels: Vec<String> = row.try_get(3)?;
+        bring_schema(home, node, &schema).await?;
+        let called = format!("{}.{}", ident(&schema), ident(&name));
+        let labels: Vec<String> = labels.iter().map(|l| literal(l)).collect();
+        let sql = format!("CREATE TYPE {called} AS ENUM ({})", labels.join(", "));
+        node.batch_execute(&sql).await?;
+    }
+    Ok(())
+}
+
+/// Gives them their owners.
+pub(in crate::catalog) async fn give_enums(home: &Client, node: &Client) -> Result<(), DdlError> {
+    for row in home.query(ENUMS, &[]).await? {
+        let (schema, name, owner): (String, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let called = format!("{}.{}", ident(&schema), ident(&name));
+        node.batch_execute(&format!("ALTER TYPE {called} OWNER TO {}", ident(&owner))).await?;
+    }
+    Ok(())
+}
+
+/// Schema, name, owner, labels. What an extension has made comes with it.
+const ENUMS: &str = "\
+SELECT n.nspname::text, t.typname::text, pg_get_userbyid(t.typowner)::text,
+  ARRAY(SELECT enumlabel::text FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY enumsortorder)
+FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+WHERE t.typtype = 'e' AND n.nspname !~ '^pg_' AND NOT EXISTS (SELECT FROM pg_depend d
+  WHERE d.classid = 'pg_type'::regclass AND d.objid = t.oid AND d.deptype = 'e')
+ORDER BY t.oid";
+
 /// Which objects of a kind are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::catalog) enum Which {

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::everywhere::lock_shared;
+use super::objects::align_schemas;
 use super::{DdlError, Peer, no_move, trust};
 use crate::catalog::reserved::must_be_ours;
 use crate::catalog::{Store, raise_epoch};
@@ -222,16 +223,20 @@ async fn hold_groups(home: &Peer, groups: &[GroupId]) -> Result<(), DdlError> {
 /// Makes on all nodes what a client's DDL, and changes of reference tables, need there.
 pub(super) async fn ready(store: &Store) -> Result<(), DdlError> {
     let routes = store.routes().load();
-    try_join_all(routes.nodes().map(|n| make_ready(store, n))).await?;
+    try_join_all(routes.nodes().map(|n| make_ready(store, routes.home(), n))).await?;
     Ok(())
 }
 
 /// The same on one node, as this version has it.
-async fn make_ready(store: &Store, node: &Arc<Node>) -> Result<(), DdlError> {
+async fn make_ready(store: &Store, home: &Arc<Node>, node: &Arc<Node>) -> Result<(), DdlError> {
     const SAYS: &str =
         "SELECT obj_description(to_regprocedure('pgshunt.settle(regclass)'), 'pg_proc') = $1";
     let (version, sql) = readiness();
     let client = store.connector().connect(node).await?;
+    if !node.is_home {
+        let home = store.connector().connect(home).await?;
+        align_schemas(&home, &client).await.map_err(|e| e.on_node(&node.name))?;
+    }
     let known: Option<bool> = client.query_one(SAYS, &[&version]).await?.try_get(0)?;
     if known == Some(true) {
         return Ok(());
@@ -243,7 +248,7 @@ async fn make_ready(store: &Store, node: &Arc<Node>) -> Result<(), DdlError> {
 pub fn readiness() -> (String, String) {
     let functions = include_str!("settle.sql")
         .replace("{parts}", trust::PARTS.trim_start_matches("WITH "))
-        .replace("{trusted}", trust::TRUSTED)
+        .replace("{trusted}", &format!("({} OR {})", trust::TRUSTED, trust::NAMES_ONLY))
         .replace("$1", "parent")
         + include_str!("make_shards.sql")
         + include_str!("hold.sql");

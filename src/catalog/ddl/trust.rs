@@ -100,6 +100,16 @@ coalesce((SELECT r.rolsuper FROM pg_roles r WHERE r.oid = CASE d.refclassid
   WHEN 'pg_collation'::regclass THEN (SELECT collowner FROM pg_collation WHERE oid = d.refobjid)
   END), false)";
 
+/// Whether `d.refobjid` is an enum, or an array of one, that no plain role has written a cast for: who has made it has
+/// written names, and nothing that runs. Only for what is asked on a node of a statement that the client's own role
+/// has carried out there: of a text that pgshunt prints and reads with its own rights nobody knows which casts it
+/// would find elsewhere.
+pub(super) const NAMES_ONLY: &str = "\
+d.refclassid = 'pg_type'::regclass AND EXISTS (SELECT FROM pg_type t LEFT JOIN pg_type e ON e.oid = t.typelem
+  WHERE t.oid = d.refobjid AND (t.typtype = 'e' OR e.typtype = 'e' AND t.typinput = 'array_in'::regproc)
+    AND NOT EXISTS (SELECT FROM pg_cast w JOIN pg_proc f ON f.oid = w.castfunc JOIN pg_roles r ON r.oid = f.proowner
+      WHERE (w.castsource IN (t.oid, e.oid) OR w.casttarget IN (t.oid, e.oid)) AND NOT r.rolsuper))";
+
 /// Indexes, defaults, constraints and policies depend on what they call, and so does the table itself.
 pub(super) const PARTS: &str = "\
 WITH parts (classid, objid) AS (

@@ -102,6 +102,11 @@ pub fn tell(plan: &Plan) -> Vec<String> {
         }
         Kind::Home => vec!["home".to_owned()],
         Kind::Any => vec!["any node".to_owned()],
+        Kind::Apart => vec!["one after the other".to_owned()],
+        Kind::Ddl(Ddl::Maintain(maintain)) => {
+            let alone = if maintain.alone.is_some() { ", not in a block" } else { "" };
+            vec![format!("each node for itself{alone}")]
+        }
         Kind::Ddl(Ddl::Alone) => vec!["DDL on all nodes".to_owned()],
         Kind::Ddl(Ddl::Each(each)) => vec![format!("DDL by each node: {}", each.texts.join("; "))],
         Kind::Ddl(Ddl::Either(each)) => {

@@ -3,6 +3,7 @@
 
 use crate::support::*;
 
+mod casts;
 mod completed;
 mod consoles;
 mod floods;

@@ -3,22 +3,24 @@
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use crate::support::*;
 use pgshunt::backend::control::Connector;
 use pgshunt::catalog::Store;
 use pgshunt::catalog::ddl::{self, DdlError, DdlRequest, Outcome};
 use pgshunt::catalog::nodes;
 use tokio_postgres::Client;
 
-use crate::support::*;
-
 mod blocks;
 mod crash;
 mod effects;
+mod maintenance;
 mod names;
 mod outcomes;
 mod recovery;
 mod rights;
 mod roles;
+mod shared;
+mod texts;
 
 /// Some nodes, their catalog, and a role `alice` that may create tables at home.
 struct Cluster {
@@ -69,7 +71,6 @@ impl Cluster {
     async fn refused(&self, sql: &str) -> DdlError {
         self.run_as("alice", sql).await.map(|o| panic!("{sql}: {o:?}")).unwrap_err()
     }
-
     /// What one query says on every node.
     async fn on_each<T>(&self, sql: &str) -> Vec<T>
     where
@@ -125,7 +126,6 @@ async fn a_table_is_made_on_all_nodes_and_spread() {
     assert_eq!(leaves[0], format!("shard_1.t {}, shard_4.t {}", bound(0), bound(3)));
     assert_eq!(leaves[1], format!("shard_2.t {}", bound(1)));
     assert_eq!(leaves[2], format!("shard_3.t {}", bound(2)));
-
     // Every row has exactly one node that takes it.
     for id in 1..=50 {
         let mut taken = 0;

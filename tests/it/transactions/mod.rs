@@ -177,13 +177,28 @@ async fn what_would_not_be_exact_is_refused() {
         assert_eq!(fails(&client, &give).await, "0A000", "{level}");
         run(&client, &["ROLLBACK"]).await;
     }
-    for end in ["PREPARE TRANSACTION 'x'", "COMMIT AND CHAIN", "SELECT 1; COMMIT"] {
+    for end in ["PREPARE TRANSACTION 'x'", "COMMIT AND CHAIN"] {
         run(&client, &["BEGIN", &take, &give]).await;
         assert_eq!(fails(&client, end).await, "0A000", "{end}");
         run(&client, &["ROLLBACK"]).await;
     }
-    // Without a transaction block the end of one would come too early.
-    assert_eq!(fails(&client, &format!("{take}; {give}")).await, "0A000");
+    assert_eq!(b.audit().await, (TOTAL, 0));
+}
+
+/// A text of several statements ends a transaction on all its nodes, or is one.
+#[tokio::test]
+async fn a_text_over_nodes_counts_on_both_or_on_neither() {
+    let b = Bank::open().await;
+    let client = b.p.client().await;
+    let (take, give) = (adds(b.near, -30), adds(b.far, 30));
+    run(&client, &["BEGIN", &take, &give, "SELECT 1; COMMIT"]).await;
+    assert_eq!((b.of(b.near).await, b.of(b.far).await), (70, 130));
+    run(&client, &[&format!("{take}; {give}")]).await;
+    assert_eq!((b.of(b.near).await, b.of(b.far).await), (40, 160));
+    assert_eq!(fails(&client, &format!("{take}; {give}; SELECT 1/0")).await, "22012");
+    // The transaction is at one node when a text ends it and goes on at the other.
+    run(&client, &["BEGIN", &take, &format!("COMMIT; {give}")]).await;
+    assert_eq!((b.of(b.near).await, b.of(b.far).await), (10, 190));
     assert_eq!(b.audit().await, (TOTAL, 0));
 }
 
