@@ -24,6 +24,7 @@ pub mod net;
 pub mod pool;
 pub mod router;
 pub mod session;
+pub mod sight;
 pub mod sql;
 pub mod telemetry;
 pub mod topology;

@@ -9,6 +9,7 @@ use pgshunt::gate::machine::Gate;
 use pgshunt::hash::KeyType;
 use pgshunt::router::Planner;
 use pgshunt::session::{Env, Facts, Flow, Io, Lender, Moments, Session};
+use pgshunt::sight::Sights;
 use pgshunt::topology::{
     ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow, PlacementState,
     RoutingTable, Rows, ShardId, ShardRow, TableId, TableRow,
@@ -73,6 +74,7 @@ pub struct World {
     gate: Gate,
     planner: Planner,
     moments: Moments,
+    sights: Arc<Sights>,
     session: Session,
     client: Vec<u8>,
     server: Vec<u8>,
@@ -97,6 +99,7 @@ impl World {
             gate: Gate::default(),
             planner: Planner::default(),
             moments: Moments::default(),
+            sights: Arc::default(),
             session: Session::new(1, &[]),
             client: Vec::new(),
             server: Vec::new(),
@@ -119,6 +122,7 @@ impl World {
             max_session: 1 << 20,
             max_message: 1 << 20,
             moments: &self.moments,
+            sights: Some(&self.sights),
         };
         let mut io = Io { client: &mut self.client, server: &mut self.server };
         while let Some(header) = frame::header(messages).expect("well-formed") {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::config::units;
 use crate::config::{
-    Auth, ClientTls, Cluster, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Server, Tls,
+    Auth, ClientTls, Cluster, Config, Limits, Log, LogFormat, Moves, NodeTls, Pool, Read, Server,
+    Tls,
 };
 
 /// Where a key's value is, and how it is written.
@@ -87,6 +88,7 @@ const KEYS: &[Key] = &[
     live("pool.server_lifetime", Time(|c| &mut c.pool.server_lifetime)),
     live("pool.server_round_robin", Flag(|c| &mut c.pool.server_round_robin)),
     live("pool.size", Count(|c| &mut c.pool.size)),
+    live("read.one_instant", Flag(|c| &mut c.read.one_instant)),
     fixed("server.listen", Shown(|c| c.server.listen.to_string())),
     fixed("server.metrics_listen", Shown(metrics)),
     live("server.shutdown_timeout", Time(|c| &mut c.server.shutdown_timeout)),
@@ -242,6 +244,7 @@ fn defaults() -> Config {
         },
         pool: Pool::default(),
         limits: Limits::default(),
+        read: Read::default(),
         moves: Moves::default(),
         log: Log::default(),
     }

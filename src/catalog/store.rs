@@ -14,6 +14,7 @@ use super::steward::{GivenUp, Permit, Steward};
 use crate::backend::control::{ConnectError, Connector, words};
 use crate::config::ClusterNode;
 use crate::hash::KeyType;
+use crate::sight::Sights;
 use crate::topology::hidden::Hidden;
 use crate::topology::{
     BuildError, ColumnRow, Epoch, GroupId, GroupRow, Node, NodeId, PlacementRole, PlacementRow,
@@ -44,6 +45,7 @@ pub struct Store {
     routes: Arc<Routes>,
     steward: Steward,
     leftovers: Notify,
+    sights: Arc<Sights>,
 }
 
 impl Store {
@@ -74,6 +76,8 @@ impl Store {
             }
         };
         let home = table.home().as_ref().clone();
+        let sights = Arc::<Sights>::default();
+        sights.starts(table.nodes().map(|n| n.id));
         Ok(Self {
             connector,
             home,
@@ -81,12 +85,18 @@ impl Store {
             routes: Arc::new(Routes::new(table)),
             steward: Steward::default(),
             leftovers: Notify::new(),
+            sights,
         })
     }
 
     /// Told when a client's transaction may have been left prepared on a node.
     pub fn leftovers(&self) -> &Notify {
         &self.leftovers
+    }
+
+    /// Who reads several nodes, and who is to commit on them.
+    pub fn sights(&self) -> &Arc<Sights> {
+        &self.sights
     }
 
     pub fn routes(&self) -> &Arc<Routes> {

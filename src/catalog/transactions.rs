@@ -97,10 +97,15 @@ pub async fn recover(store: &Store) -> Recovered {
     let mut nodes = Nodes { store, known: BTreeMap::new() };
     let mut done = Recovered::default();
     let routes = store.routes().load();
+    let lost = store.sights().lost();
     for node in routes.nodes() {
+        let before = done.left;
         if let Err(error) = recover_node(&mut nodes, node, &mut done).await {
             tracing::warn!(node = %node.name, %error, "transactions are not recovered there yet");
             done.left += 1;
+        }
+        if done.left == before {
+            store.sights().recovered(node.id, &lost);
         }
     }
     done

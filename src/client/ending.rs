@@ -118,15 +118,16 @@ impl Client {
     /// Takes its connections from the session: those on which a statement is under way. Closing the
     /// others ends the transaction, whatever state it was in.
     fn take_servers(&mut self) -> Vec<Leased> {
-        if self.parts.session.is_committing() {
-            self.worker.shared.store.leftovers().notify_one();
-        }
+        let committing = self.parts.session.is_committing();
         let mut left = Vec::new();
         while self.parts.session.is_linked() {
             let waiting = self.parts.session.is_waiting_for_link();
             if let (Some(conn), true) = (self.unlink(), waiting) {
                 left.push(conn);
             }
+        }
+        if committing {
+            self.worker.shared.store.leftovers().notify_one();
         }
         left.extend(self.server.take());
         left.append(&mut self.resting);

@@ -31,6 +31,7 @@ mod replication;
 mod reported;
 mod roles;
 pub mod shared;
+mod sight;
 mod threshold;
 pub mod worker;
 

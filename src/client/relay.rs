@@ -210,6 +210,10 @@ impl Client {
                     Ok(true)
                 }
                 Some(Need::Gate) => self.hold().await.map(|()| true),
+                Some(Need::Sight(held)) => self.take_turns(&held).await.map(|()| true),
+                None | Some(Need::Quiet) if self.parts.session.awaits().is_some() => {
+                    Box::pin(self.see()).await.map(|()| true)
+                }
                 // Boxed, so that who never has one does not carry its size.
                 Some(Need::Ddl(ddl)) => Box::pin(self.ddl(*ddl)).await.map(|()| true),
                 Some(Need::Stay(groups, drops)) => {

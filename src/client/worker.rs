@@ -141,6 +141,7 @@ impl Worker {
             max_session: config.limits.max_session,
             max_message: config.limits.max_message,
             moments: &self.shared.moments,
+            sights: config.read.one_instant.then(|| self.shared.store.sights()),
         };
         let result = f(&mut env);
         self.act(decide);

@@ -119,6 +119,11 @@ impl Commit {
         }
     }
 
+    /// Those whose changes the decision is about, if they are several: all of them are prepared by then.
+    pub fn writers(&self) -> &[NodeId] {
+        &self.prepared
+    }
+
     /// The decider has told its transaction's id.
     pub fn knows(&mut self, xid: u64) {
         self.xid = Some(xid);

@@ -35,6 +35,8 @@ pub struct Config {
     pub pool: Pool,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub read: Read,
     #[serde(default, rename = "move")]
     pub moves: Moves,
     #[serde(default)]
@@ -293,6 +295,20 @@ impl Default for Limits {
             max_session: 32 << 20,
             login_timeout: Duration::from_secs(30),
         }
+    }
+}
+
+/// Reads over several nodes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Read {
+    /// They see all nodes at one instant, for which commits wait. Otherwise each node has its own.
+    pub one_instant: bool,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self { one_instant: true }
     }
 }
 

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::{LocalError, LocalNode, NodeOptions, PASSWORD, SUPERUSER};
-use crate::config::{Auth, Cluster, ClusterNode, Config, Limits, Log, Moves, Pool, Server, Tls};
+use crate::config::{
+    Auth, Cluster, ClusterNode, Config, Limits, Log, Moves, Pool, Read, Server, Tls,
+};
 
 /// The cluster's database: there from the start on every node.
 pub const DATABASE: &str = "app";
@@ -79,6 +81,7 @@ fn config(nodes: impl Iterator<Item = ClusterNode>) -> Config {
         },
         pool: Pool::default(),
         limits: Limits::default(),
+        read: Read::default(),
         moves: Moves::default(),
         log: Log::default(),
     }

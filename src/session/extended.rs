@@ -299,6 +299,9 @@ impl Session {
             self.put_own_behind("ROLLBACK", io);
             return Err(report.into());
         }
+        if let Some(need) = self.commits_now(&plan, env) {
+            return Err(Stop::Wait(need));
+        }
         let effect = effect_of(&plan);
         if let Some(need) = self.ensure(&place, effect, env, io)? {
             return Err(Stop::Wait(need));
@@ -509,6 +512,9 @@ impl Session {
     }
 
     fn sync(&mut self, env: &mut Env<'_>, io: &mut Io<'_>) -> Result<(), Stop> {
+        if let Some(need) = self.commits_segment(env) {
+            return Err(Stop::Wait(need));
+        }
         if !self.skipping && !self.pending.is_empty() {
             if self.link.is_none() && self.answer_virtual(io) {
                 self.finish_sync(io);

@@ -13,6 +13,9 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Flow {
+        if let Some(need) = self.commits_alone(env) {
+            return Flow::Wait(need);
+        }
         let place = Place::Node { node: env.routes.home().id, touches: Vec::new() };
         match self.ensure(&place, Effect::Unknown, env, io) {
             Ok(None) => {}

@@ -20,10 +20,12 @@ impl Session {
         if spread.failed {
             return;
         }
+        let again = spread.binds_again();
         if let How::Gathered(gathering) = &mut spread.how {
             let of_statement = tag == b't' || std::mem::take(&mut spread.of_statement);
             spread.of_statement = tag == b't';
-            match gathering.hears((tag, body), of_statement, spread.heard == 0, io.client) {
+            let first = spread.heard == 0 && !again;
+            match gathering.hears((tag, body), of_statement, first, io.client) {
                 Ok(answered) => spread.answered += answered,
                 Err(report) => {
                     self.tell(&report, io);
@@ -32,8 +34,9 @@ impl Session {
             }
             return;
         }
-        let first = spread.is_first() && !spread.silent;
-        let mut shown = first && matches!(tag, b'1' | b'2' | b'3' | b'n');
+        let first = spread.is_first() && !spread.silent && !spread.binds_again();
+        let asked = first && !spread.plain;
+        let mut shown = asked && matches!(tag, b'1' | b'2' | b'3' | b'n');
         let mut body_shown = Cow::Borrowed(body);
         let outcome = match (tag, &mut spread.how) {
             (b't', _) => {

@@ -29,6 +29,7 @@ mod analysed;
 mod apply;
 mod batch;
 mod behind;
+mod binding;
 mod block;
 mod columns;
 mod copied;
@@ -43,11 +44,13 @@ mod gathering;
 mod hearing;
 mod link;
 mod listening;
+mod losing;
 mod luggage;
 mod maintain;
 mod making;
 mod moments;
 mod names;
+mod need;
 mod opening;
 mod order;
 mod owed;
@@ -73,6 +76,7 @@ mod script;
 mod sequences;
 mod settings;
 mod several;
+mod sight;
 mod simple;
 mod splitting;
 mod spread;
@@ -88,8 +92,9 @@ use std::time::Instant;
 
 use crate::gate::machine::Gate;
 use crate::router::Planner;
-use crate::router::analysis::{Analysed, Order};
-use crate::topology::{Epoch, GroupId, NodeId, RoutingTable, ShardId, TableId};
+use crate::router::analysis::Analysed;
+use crate::sight::Sights;
+use crate::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame::Header;
 use crate::wire::{ProtocolError, frontend};
@@ -103,6 +108,7 @@ use link::{Link, Undo};
 pub use listening::Notification;
 pub use luggage::Luggage;
 pub use moments::Moments;
+pub use need::{Ddl, Need};
 pub use patience::{Limit, Limits};
 pub use prepared::StatementId;
 use reach::Entrance;
@@ -110,6 +116,7 @@ use refusing::FAILING;
 use reported::Reported;
 pub use sequences::{Drawn, Followed};
 pub use settings::{are_in_force, reset_sql};
+pub use sight::{Awaited, unended};
 pub use splitting::Onto;
 pub use statement::Statement;
 
@@ -126,6 +133,8 @@ pub struct Env<'a> {
     /// The same of one message, and of a row of COPY data (`limits.max_message`).
     pub max_message: usize,
     pub moments: &'a Moments,
+    /// While reads over several nodes are to see one instant (`read.one_instant`).
+    pub sights: Option<&'a Arc<Sights>>,
 }
 
 /// Who has idle connections at hand, so that a session that needs one gets it while it decides.
@@ -152,40 +161,6 @@ pub enum Flow {
     Wait(Need),
     /// The client said goodbye.
     Terminate,
-}
-
-#[derive(Debug)]
-pub enum Need {
-    /// A server connection to this node: then [`Session::linked`].
-    Lease(NodeId),
-    /// The gate is closed for what the message touches.
-    Gate,
-    /// Everything outstanding must be answered first.
-    Quiet,
-    /// The text is too long to be analysed here: then [`Session::analysed`].
-    Analysis(Box<Order>),
-    /// The connection to this node, which rests, must be taken in hand: [`Session::turn_to`].
-    Turn(NodeId),
-    /// DDL that changes all nodes, carried out outside of the session: then [`Session::ddl_done`].
-    Ddl(Box<Ddl>),
-    /// The shards of these groups must not move until the transaction has ended, in which these tables may be
-    /// dropped: then [`Session::stays`].
-    Stay(Vec<GroupId>, Vec<TableId>),
-    /// What the last transaction has changed must be what everybody goes by: then [`Session::published`].
-    Publish,
-    /// The shared connection must listen to these: then [`Session::listening`].
-    Listen(Vec<String>),
-    /// All notifications sent so far must have been posted: then [`Session::fenced`].
-    Fence,
-}
-
-/// DDL that changes all nodes.
-#[derive(Debug)]
-pub struct Ddl {
-    pub sql: String,
-    /// What answers the client's messages before the command tag, and behind it.
-    pub before: Vec<u8>,
-    pub behind: Vec<u8>,
 }
 
 /// A message of the extended protocol whose place is not known yet.
@@ -462,10 +437,13 @@ impl Session {
             b'P' | b'B' | b'D' | b'E' | b'C' | b'H' | b'S' => {
                 self.extended(header.tag, body, env, io)
             }
-            b'd' | b'c' | b'f' => {
-                self.copy_data(header.tag, body, io);
-                Flow::Done
-            }
+            b'd' | b'c' | b'f' => match self.commits_segment(env).filter(|_| header.tag == b'c') {
+                Some(need) => Flow::Wait(need),
+                None => {
+                    self.copy_data(header.tag, body, io);
+                    Flow::Done
+                }
+            },
             b'F' => self.function_call(body, env, io),
             b'X' => Flow::Terminate,
             _ => return Err(ProtocolError("invalid frontend message type")),

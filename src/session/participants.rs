@@ -90,18 +90,25 @@ impl Session {
         if self.spread.is_some() {
             return self.go_on(io);
         }
-        let sound = |l: &&mut Link| l.is_open() && l.status != Status::Failed && l.is_quiet();
-        let fails = self.fails_all();
-        if let Some(link) = self.link.as_mut().filter(|l| fails && sound(l)) {
-            frontend::put_query(io.server, b"ROLLBACK");
-            link.push(Expect::new(Reply::Query, Fate::Tidy));
-            link.ending = true;
+        if self.gives_up(io) {
             return;
         }
         self.tidy_link(io);
         if self.status == Status::Failed {
             self.fail_on_node(io);
         }
+    }
+
+    /// Rolls back what is in hand of a transaction that has failed on another participant. False: it has not,
+    /// or goes on.
+    pub(super) fn gives_up(&mut self, io: &mut Io<'_>) -> bool {
+        let sound = |l: &&mut Link| l.is_open() && l.status != Status::Failed && l.is_quiet();
+        let fails = self.fails_all();
+        let Some(link) = self.link.as_mut().filter(|l| fails && sound(l)) else { return false };
+        frontend::put_query(io.server, b"ROLLBACK");
+        link.push(Expect::new(Reply::Query, Fate::Tidy));
+        link.ending = true;
+        true
     }
 
     /// The transaction has failed on one participant and cannot go back to a savepoint: the others, and
@@ -119,6 +126,8 @@ impl Session {
             self.take_back_names(io);
             self.ask_what_is_behind(io);
             self.ask_what_is_left(io);
+        } else if self.spread.as_ref().is_some_and(|s| s.has_failed_to_bind()) {
+            self.go_on(io);
         }
         self.end_own_block(io);
     }

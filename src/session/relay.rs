@@ -303,6 +303,7 @@ impl Session {
         }
         if part {
             self.hears_part(h.tag, body, io);
+            self.part_bound(io);
             return Keep::Drop;
         }
         if passes && !matches!(h.tag, b'1' | b'2' | b'3' | b't' | b'T' | b'n') {
@@ -529,7 +530,8 @@ impl Session {
         }
         // A Sync of ours ends the segment for the server; the client's is still to come.
         let ours = |e: &super::Expect| matches!(e.fate, Fate::Tidy | Fate::Rest);
-        let synced = link.expects.front().is_some_and(|e| !ours(e));
+        let unbound = self.spread.as_ref().is_some_and(|s| s.ready && s.has_failed_to_bind());
+        let synced = unbound || link.expects.front().is_some_and(|e| !ours(e));
         let ends = !link.expects.is_empty();
         self.skipping |= !synced && self.own_block != OwnBlock::Over;
         if let Some(id) = self.stale.take_if(|_| ends) {

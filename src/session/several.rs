@@ -202,7 +202,7 @@ impl Session {
     pub(super) fn spread_over(
         &mut self,
         group: Option<GroupId>,
-        spread: Spread,
+        mut spread: Spread,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
@@ -218,6 +218,9 @@ impl Session {
         }
         let nodes: Vec<NodeId> = spread.participants().collect();
         if let Some(need) = self.ensure_all(group, &nodes, env, io)? {
+            return Ok(Some(need));
+        }
+        if let Some(need) = self.look_first(&mut spread, env)? {
             return Ok(Some(need));
         }
         self.begin_spread(spread, io);

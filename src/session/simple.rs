@@ -140,6 +140,9 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
+        if let Some(need) = self.commits_now(plan, env) {
+            return Flow::Wait(need);
+        }
         match self.ensure(&place, effect_of(plan), env, io) {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use postgres_protocol::escape::escape_literal;
 
+use super::binding::Sight;
 use super::block::OwnBlock;
 use super::gathering::Gathering;
 use super::link::{Expect, Fate, Reply};
@@ -29,13 +30,14 @@ use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
 use crate::router::plan::{Effect, Plan, Reference};
+use crate::sight::Ending;
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
 
 /// How far the act of a transaction's end that is next has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     ToSay,
     Said,
     Failed,
@@ -80,7 +82,7 @@ pub(super) struct Spread {
     pub held: Option<Box<Held>>,
     /// It is COPY FROM STDIN.
     pub splitting: Option<Box<Splitting>>,
-    step: Step,
+    pub step: Step,
     /// The first participant carries it out before the others: who else does so waits for locks there, and
     /// not for one on each node.
     pub first_alone: bool,
@@ -90,6 +92,12 @@ pub(super) struct Spread {
     pub making: Option<Box<Making>>,
     /// Answers to the client's messages before the statement's own, for the first error not to repeat.
     pub answered: usize,
+    /// How it comes to read all nodes at one instant.
+    pub sight: Sight,
+    /// While a transaction of several writers is being decided: reads of several nodes wait for it.
+    pub ending: Option<Ending>,
+    /// It is a query of the simple protocol that the nodes are sent by the extended one.
+    pub plain: bool,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
     pub hide_parse: bool,
     /// The client asked for no RowDescription of the portal.
@@ -107,7 +115,7 @@ pub(super) struct Spread {
     /// The client has read an error.
     pub failed: bool,
     /// A transaction block was open when it began.
-    in_block: bool,
+    pub in_block: bool,
     /// A participant that has committed has sent notifications.
     notified: bool,
 }
@@ -128,6 +136,9 @@ impl Spread {
             effect: Effect::Reads,
             making: None,
             answered: 0,
+            sight: Sight::Own,
+            ending: None,
+            plain: false,
             hide_parse: false,
             hide_describe: false,
             silent: false,
@@ -191,7 +202,7 @@ impl Spread {
         self.request = Request::Ending { commit, plan: Arc::new(plan), controls: None };
     }
 
-    fn is_to_say(&self) -> bool {
+    pub fn is_to_say(&self) -> bool {
         match &self.request {
             Request::Ending { commit, .. } => self.step == Step::ToSay && commit.next().is_some(),
             _ => self.said < self.nodes.len() && !self.waits_for_first(),
@@ -225,7 +236,7 @@ impl Spread {
     }
 
     /// What it does is done, for all that the client will read.
-    fn is_decided(&self) -> bool {
+    pub fn is_decided(&self) -> bool {
         matches!(&self.request, Request::Ending { commit, .. } if commit.is_decided())
     }
 
@@ -294,9 +305,10 @@ impl Session {
     pub(super) fn go_on(&mut self, io: &mut Io<'_>) {
         self.feed(io);
         let Some(spread) = self.spread.as_mut().filter(|s| s.is_to_say()) else { return };
-        if self.link.as_ref().map(|l| l.node) != spread.wants() {
+        if self.link.as_ref().map(|l| l.node) != spread.wants() || spread.awaits().is_some() {
             return;
         }
+        let (goes_on, binds) = (spread.goes_on(), spread.is_binding());
         spread.said += 1;
         let all_said = spread.said == spread.nodes.len();
         // What COPY writes is known when rows are handed over.
@@ -329,8 +341,10 @@ impl Session {
             }
             Request::Ending { .. } | Request::Each(_) => {}
             Request::Segment { plan, frames, replies, controls } => {
-                self.before_sequences(&plan, io);
-                self.uses_tables(&plan);
+                if !goes_on {
+                    self.before_sequences(&plan, io);
+                    self.uses_tables(&plan);
+                }
                 io.server.extend_from_slice(&frames);
                 let Some(link) = &mut self.link else { return };
                 for reply in replies {
@@ -342,120 +356,13 @@ impl Session {
                     }
                     link.push(e);
                 }
+                // It is asked to answer what it has bound.
+                link.flushed |= binds;
             }
         }
         if all_said {
             crate::failpoint::hit("spread:said");
         }
-    }
-
-    /// The client has read why the statement has failed: what the others answer is of no use.
-    pub(super) fn fails(&mut self) {
-        let goes_back = self.prelude.has_savepoint();
-        let in_hand = self.node();
-        let Some(spread) = &mut self.spread else { return };
-        if spread.splits() {
-            return spread.copy_fails(in_hand);
-        }
-        spread.failed = true;
-        if matches!(spread.request, Request::Ending { .. }) {
-            return;
-        }
-        let keeps = spread.in_block && (goes_back || matches!(spread.how, How::Same(_)));
-        let rest = spread.nodes.split_off((spread.heard + 1).min(spread.nodes.len()));
-        let said = spread.said.saturating_sub(spread.heard + 1);
-        for (n, node) in rest.into_iter().enumerate() {
-            let Some(link) = self.resting.iter_mut().find(|l| l.node == node) else { continue };
-            let was_said = n < said;
-            if keeps || link.residue.why_kept().is_some() {
-                // A savepoint may bring it back: it is heard to its end, if it was told to begin.
-                if was_said {
-                    spread.nodes.push(node);
-                }
-            } else if was_said || link.is_open() {
-                link.abandoned = true;
-            } else {
-                link.let_go = true;
-            }
-        }
-        spread.said = spread.nodes.len();
-    }
-
-    /// An error of the participant that is heard. True: it is the client's.
-    pub(super) fn part_fails(&mut self) -> bool {
-        let Some(spread) = &mut self.spread else { return false };
-        if let Request::Ending { commit, .. } = &spread.request {
-            // Behind the decision, and behind the first error, nothing is the client's any more.
-            let told = commit.is_decided() || commit.is_undone();
-            spread.step = Step::Failed;
-            spread.failed |= !told;
-            return !told;
-        }
-        let told = spread.failed;
-        self.fails();
-        !told
-    }
-
-    /// The participant in hand could not begin its transaction: `error` is the body of its message.
-    pub(super) fn part_cannot_begin(&mut self, error: &[u8], io: &mut Io<'_>) {
-        let Some(link) = &mut self.link else { return };
-        link.opening = false;
-        link.facts.applied = None;
-        for e in link.take_skipped() {
-            link.undo(&e.undo);
-        }
-        if self.part_fails() {
-            let code = backend::report_field(error, b'C').unwrap_or_default();
-            self.note_error(crate::wire::blame::Blame::of_node(code));
-            frame::put(io.client, b'E', |b| b.extend_from_slice(error));
-        }
-        self.tidy_sync(io);
-        self.roll_back(io);
-        self.forget_part(io);
-    }
-
-    /// The connection of the participant that is heard has broken off. True: outside of a transaction
-    /// block the session goes on without it ([`Session::lose_part`]).
-    pub fn part_lost(&mut self, report: &Report, io: &mut Io<'_>) -> bool {
-        let survives = self.may_lose_part();
-        if survives && self.part_fails() {
-            self.tell(report, io);
-        }
-        survives
-    }
-
-    /// Nothing is on the connection of the participant that is heard which the session cannot do
-    /// without.
-    pub(super) fn may_lose_part(&self) -> bool {
-        self.spread.as_ref().is_some_and(|s| !s.in_block || s.is_decided())
-            && self.link.as_ref().is_some_and(|l| l.residue.why_kept().is_none())
-    }
-
-    /// Rows are being read from several nodes: of no use to a client that has gone.
-    pub fn reads_from_several(&self) -> bool {
-        let reads = |s: &Spread| matches!(s.how, How::Merged(_) | How::Gathered(_)) && !s.writes();
-        self.spread.as_deref().is_some_and(reads)
-    }
-
-    /// Goes on without the connection in hand.
-    pub fn lose_part(&mut self, io: &mut Io<'_>) {
-        self.broken = None;
-        self.take_link();
-        self.forget_part(io);
-    }
-
-    /// The participant whose turn it is takes no part any more.
-    fn forget_part(&mut self, io: &mut Io<'_>) {
-        let Some(spread) = &mut self.spread else { return };
-        if let Request::Ending { commit, .. } = &mut spread.request {
-            commit.failed();
-            spread.step = Step::ToSay;
-        } else if spread.heard < spread.nodes.len() {
-            let node = spread.nodes.remove(spread.heard);
-            spread.said = spread.said.saturating_sub(1);
-            spread.splitting.iter_mut().for_each(|s| s.forgets(node));
-        }
-        self.carry_on(io);
     }
 
     /// What comes next, which may be for the participant in hand.
@@ -541,12 +448,15 @@ impl Session {
         }
         if let Request::Ending { commit, .. } = &spread.request {
             self.left_prepared |= commit.has_left();
+            if let Some(ending) = spread.ending.take().filter(|_| !commit.has_left()) {
+                ending.over();
+            }
         }
         let open = !ended && self.links().any(super::Link::is_open);
         if open {
             let failed = spread.failed || self.links().any(|l| l.status == Status::Failed);
             self.status = if failed { Status::Failed } else { Status::Transaction };
-            if failed {
+            if failed && !self.gives_up(io) {
                 self.fail_on_node(io);
             }
         } else if spread.in_block && !ends {

@@ -95,6 +95,8 @@ fn traffic(out: &mut Page, registry: &Registry) {
     }
 
     out.histogram("pgshunt_hold_seconds", "Time statements were held by a gate.", &s.hold);
+    let waited = "Time that commits and reads over several nodes waited for one another.";
+    out.histogram("pgshunt_sight_wait_seconds", waited, &s.sight);
     out.histogram("pgshunt_wait_seconds", "Time spent waiting for a server connection.", &s.wait);
     out.histogram("pgshunt_route_seconds", "Time from statement to plan and shard.", &s.route);
     out.histogram("pgshunt_query_seconds", "Time a node took to answer.", &s.query);

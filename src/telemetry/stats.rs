@@ -225,6 +225,8 @@ figures! {
     histograms {
         /// Held by a gate.
         hold,
+        /// Waited as a commit for reads over several nodes that were looking, or the other way round.
+        sight,
         /// Waited for a server connection.
         wait,
         /// From the statement's bytes to its plan and shard.

@@ -7,13 +7,14 @@ mod schema;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use pgshunt::gate::machine::{Effect, Gate, HoldId, Scope};
 use pgshunt::router::Planner;
 use pgshunt::router::{Function, Functions};
-use pgshunt::session::{Ddl, Env, Facts, Flow, Io, Moments, Need, Notification, Session};
+use pgshunt::session::{Awaited, Ddl, Env, Facts, Flow, Io, Moments, Need, Notification, Session};
+use pgshunt::sight::Sights;
 use pgshunt::topology::{Epoch, NodeId, RoutingTable, ShardId};
 use pgshunt::wire::backend::{Report, Status, put_command_complete, put_ready};
 use pgshunt::wire::frame;
@@ -42,6 +43,9 @@ pub struct World {
     planner: Planner,
     max_prepared: usize,
     moments: Moments,
+    sights: Arc<Sights>,
+    /// Reads of all nodes see one instant.
+    looks: bool,
     idle: BTreeMap<NodeId, Vec<Facts>>,
     clients: BTreeMap<String, Client>,
     current: String,
@@ -83,6 +87,8 @@ impl World {
             planner: Planner::new(Functions::new(builtin)),
             max_prepared: 100,
             moments: Moments::default(),
+            sights: Arc::default(),
+            looks: false,
             idle: BTreeMap::new(),
             clients: BTreeMap::new(),
             current: "C".into(),
@@ -130,6 +136,12 @@ impl World {
                 self.current = (*who).to_owned();
                 let id = self.clients.len() as u64 + 1;
                 self.clients.insert((*who).to_owned(), Client::new(id, &startup));
+            }
+            ["one_instant"] => self.looks = true,
+            // Commits that wait for looks go by, as they have waited long enough.
+            ["gone", "by"] => {
+                let later = Instant::now() + Duration::from_secs(60);
+                self.sights.commits(later).expect("no look lasts a minute");
             }
             ["max_prepared", n] => self.max_prepared = n.parse().unwrap(),
             // The shard is served elsewhere from now on.
@@ -346,7 +358,7 @@ impl World {
         self.follow();
         let need = self.take_messages();
         let released = self.follow();
-        if self.hears() {
+        if self.hears() || self.sees() {
             return true;
         }
         if self.meets_ddl(&need) {
@@ -386,6 +398,7 @@ impl World {
             }
             Some(Need::Stay(..) | Need::Publish | Need::Fence) => None,
             Some(Need::Gate) => Some("held by the gate"),
+            Some(Need::Sight(_)) => Some("held by a look"),
             Some(Need::Quiet) => Some(QUIET),
             None => None,
         };
@@ -396,6 +409,21 @@ impl World {
             }
         }
         released && (waits == Some(QUIET) || !self.client().again.is_empty())
+    }
+
+    /// Gives the statement under way the look, or the leave to decide, that it awaits.
+    fn sees(&mut self) -> bool {
+        let Some(awaited) = self.client().session.awaits() else { return false };
+        let (sights, now) = (self.sights.clone(), Instant::now());
+        self.with_session(|session, _, io| match awaited {
+            Awaited::Look { nodes, tries } => {
+                session.looks(sights.look(&nodes, tries, now).expect("nobody commits"), io);
+            }
+            Awaited::Decision(writers) => {
+                session.decides(sights.decides(&writers, now).expect("nobody looks"), io);
+            }
+        });
+        true
     }
 
     fn take_messages(&mut self) -> Option<Need> {
@@ -484,6 +512,7 @@ impl World {
             max_session: 1 << 20,
             max_message: 1 << 20,
             moments: &self.moments,
+            sights: self.looks.then_some(&self.sights),
         };
         f(&mut client.session, &mut env, &mut Io { client: &mut out, server: &mut to_node });
         self.gate.settle(&mut self.gate_effects);

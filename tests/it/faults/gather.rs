@@ -158,13 +158,15 @@ async fn whose_client_ends_runs_on_nowhere_and_holds_no_gate() {
 #[tokio::test]
 async fn an_error_of_one_node_ends_it_on_the_others() {
     let (p, mut wire) = two_nodes().await;
-    let locks = lock(&p.nodes.nodes[1]).await;
+    // The other node has bound the statement, and waits for the lock of a row when it executes it.
+    let holder = connect(p.nodes.nodes[1].port()).await;
+    holder.batch_execute("BEGIN; UPDATE t SET id = id").await.unwrap();
     // It fails where the row is, which is not where the lock is.
     let on_home = "SELECT min(id) FROM t WHERE tableoid::regclass::text LIKE 'shard_%'";
     let id: i32 = value(&connect(p.nodes.nodes[0].port()).await, on_home).await;
-    assert_eq!(wire.ask(&format!("SELECT 1 / (id - {id}) FROM t")).await, "TE22012Z");
+    assert_eq!(wire.ask(&format!("SELECT 1 / (id - {id}) FROM t FOR UPDATE")).await, "TE22012Z");
     wait_for_running(&p, [0, 0]).await;
-    drop(locks);
+    drop(holder);
     assert_eq!(wire.ask("SELECT count(*) FROM t").await, "TDCZ");
 }
 

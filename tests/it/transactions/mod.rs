@@ -1,6 +1,7 @@
 //! Transactions that use several nodes: all of one counts, or nothing of it.
 
 mod crash;
+mod instant;
 mod reads;
 
 use tokio_postgres::Client;
