@@ -10,7 +10,7 @@ use super::constant::{Literals, Slot};
 use super::functions::Functions;
 use super::make::{make, unread};
 use super::plan::Plan;
-use super::scope::Speech;
+use super::scope::{Sees, Speech};
 use crate::sql::size::{self, Size};
 use crate::topology::{RoutingTable, Schema, SchemaEpoch};
 use crate::wire::backend::Report;
@@ -33,6 +33,7 @@ pub struct Under {
     temporary: bool,
     foreign_text: bool,
     local_code: bool,
+    sees: Sees,
 }
 
 impl Under {
@@ -44,6 +45,7 @@ impl Under {
             temporary: speech.temporary,
             foreign_text: speech.foreign_text,
             local_code: speech.local_code,
+            sees: speech.sees,
         }
     }
 }
@@ -106,6 +108,7 @@ impl Order {
             temporary: under.temporary,
             foreign_text: under.foreign_text,
             local_code: under.local_code,
+            sees: under.sees,
         };
         let (plan, _) = make(&self.text, &self.schema, &self.functions, speech, &Unlexed);
         Analysed { text: self.text, under: self.under, plan: Arc::new(plan) }

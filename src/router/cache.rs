@@ -10,7 +10,7 @@ use super::functions::Functions;
 use super::make::make;
 use super::place::{Given, Values};
 use super::plan::Plan;
-use super::scope::Speech;
+use super::scope::{Sees, Speech};
 use crate::sql::lexer::{Comments, Lexer, Literal, LiteralClass};
 use crate::topology::{RoutingTable, Schema, SchemaEpoch};
 
@@ -261,6 +261,8 @@ fn key(out: &mut Vec<u8>, text: &[u8], of: Of, schema: &Schema, speech: Speech<'
         speech.foreign_text,
         speech.local_code,
         schema.is_plain(),
+        speech.sees == Sees::Dump,
+        speech.sees == Sees::Shards,
         of == Of::Shape,
     ];
     out.push(flags.into_iter().fold(0, |all, flag| all << 1 | u8::from(flag)));

@@ -29,11 +29,7 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
             let tables = distributed(s.relations().iter(), cx);
             Some(tables.map_or(Ddl::Alone, |t| Ddl::Either(stay(groups(&t), cx).into())))
         }
-        Node::LockStmt(s) => {
-            let tables = distributed(s.relations().iter(), cx)?;
-            let [group] = groups(&tables)[..] else { return None };
-            Some(Ddl::Each(OnEach { shards: Shards::Used(group), ..stay(Vec::new(), cx) }.into()))
-        }
+        Node::LockStmt(s) => lock(s, cx),
         Node::IndexStmt(s) => {
             let own = s.relation().and_then(|r| one(r, cx)).is_some_and(|t| has_own_types(&t));
             Some(create_index(s, cx).map_or(Ddl::Alone, |e| either(e, own)))
@@ -66,6 +62,44 @@ pub fn stay(groups: Vec<GroupId>, cx: Context<'_>) -> OnEach {
         shards: Shards::Stay(groups.into()),
         outcome: Outcome::Same,
     }
+}
+
+/// Tables of the home node's own among them are locked there only.
+fn lock(s: &nodes::LockStmt, cx: Context<'_>) -> Option<Ddl> {
+    const MODES: [&str; 8] = [
+        "ACCESS SHARE",
+        "ROW SHARE",
+        "ROW EXCLUSIVE",
+        "SHARE UPDATE EXCLUSIVE",
+        "SHARE",
+        "SHARE ROW EXCLUSIVE",
+        "EXCLUSIVE",
+        "ACCESS EXCLUSIVE",
+    ];
+    /// What is stronger keeps a shard from being attached to a node whose leaf would not be locked.
+    const LETS_SHARDS_MOVE: i32 = 3;
+    let mut tables = Vec::new();
+    let mut mixed = false;
+    for n in s.relations() {
+        let Node::RangeVar(rv) = n else { return None };
+        match cx.names.look_up(rv) {
+            Named::Distributed(table) if rv.inh => tables.push(table),
+            Named::Local => mixed = true,
+            _ => return None,
+        }
+    }
+    let group = match groups(&tables)[..] {
+        [group] => group,
+        [group, ..] if s.mode <= LETS_SHARDS_MOVE => group,
+        _ => return None,
+    };
+    let name =
+        |t: &std::sync::Arc<DistributedTable>| format!("{}.{}", ident(&t.schema), ident(&t.name));
+    let names: Vec<String> = tables.iter().map(name).collect();
+    let mode = MODES.get(usize::try_from(s.mode - 1).ok()?)?;
+    let nowait = if s.nowait { " NOWAIT" } else { "" };
+    let others = mixed.then(|| format!("LOCK TABLE {} IN {mode} MODE{nowait}", names.join(", ")));
+    Some(Ddl::Each(OnEach { shards: Shards::Used(group), others, ..stay(Vec::new(), cx) }.into()))
 }
 
 impl OnEach {

@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::functions::Functions;
 use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement};
 use super::scope::{Names, Speech};
-use super::{analyze, copying, draws, effect, named, rights, signals, tables, traces};
+use super::{analyze, catalogs, copying, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::Schema;
 use crate::wire::backend::Report;
@@ -62,6 +62,7 @@ fn parse_and_plan(
         temporary: speech.temporary,
         foreign_text: speech.foreign_text,
         local_code: speech.local_code,
+        sees: speech.sees,
     };
     let mut making = Making {
         text,
@@ -114,7 +115,11 @@ impl Making<'_> {
         self.by_shape &= has_shape(node) && !facts.calls(&["set_config", "setval"]);
         tables::used(node, &facts, &mut self.used);
         self.signalled.extend(signals::signalled(cx));
+        let local = matches!(kind, Kind::Home | Kind::Any);
+        let instead = if local { catalogs::instead(cx) } else { Vec::new() };
+        self.by_shape &= instead.is_empty();
         let plan = &mut self.plan;
+        plan.instead.extend(instead);
         plan.draws |= draws::may_draw(node, &facts);
         plan.asks |= draws::asks(node, cx);
         plan.effect = plan.effect.max(effect::of(node, cx));

@@ -480,6 +480,16 @@ pub struct Plan {
     pub copies_in: bool,
     /// It is an INSERT of several rows, and nothing else.
     pub rows: Option<SeveralRows>,
+    /// What the server reads in place of parts of the text.
+    pub instead: Vec<Instead>,
+}
+
+/// What stands in place of a part of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instead {
+    pub at: usize,
+    pub end: usize,
+    pub text: String,
 }
 
 impl Plan {
@@ -506,7 +516,8 @@ impl Plan {
             _ => 0,
         };
         let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();
-        let rest = size_of_val(self.statements.as_slice()) + size_of_val(&*self.signals);
+        let instead: usize = self.instead.iter().map(|i| i.text.len() + 48).sum();
+        let rest = size_of_val(self.statements.as_slice()) + size_of_val(&*self.signals) + instead;
         size_of::<Self>() + rest + keys + tables
     }
 
@@ -522,6 +533,7 @@ impl Plan {
             signals: Box::default(),
             copies_in: false,
             rows: None,
+            instead: Vec::new(),
         }
     }
 

@@ -44,6 +44,19 @@ pub struct Names<'a> {
     pub foreign_text: bool,
     /// The session says of code that puts its SQL together that it uses no distributed table.
     pub local_code: bool,
+    pub sees: Sees,
+}
+
+/// What the catalogs show to a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sees {
+    /// Its tables, and nothing that they consist of.
+    #[default]
+    Tables,
+    /// The same, distributed ones as plain ones: for pg_dump.
+    Dump,
+    /// All that is there.
+    Shards,
 }
 
 /// What a session's past says about names and literals. A plan holds only under the same.
@@ -54,6 +67,7 @@ pub struct Speech<'a> {
     pub temporary: bool,
     pub foreign_text: bool,
     pub local_code: bool,
+    pub sees: Sees,
 }
 
 impl Names<'_> {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Io, Need, Session};
-use crate::router::plan::{Control, Plan};
+use crate::router::plan::{Control, Plan, Statement};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
 
@@ -136,21 +136,25 @@ fn reads_channels(plan: &Plan) -> bool {
     plan.statements.iter().any(|s| matches!(&s.control, Control::Leaves(t) if t.channels))
 }
 
-/// The text as the server gets it: each LISTEN as UNLISTEN, EXPLAIN (ROUTE) as what tells the route.
+/// The text as the server gets it: each LISTEN as UNLISTEN, EXPLAIN (ROUTE) as what tells the route, catalogs as the
+/// client is to see them.
 pub(super) fn sent<'a>(plan: &Plan, text: &'a [u8]) -> Cow<'a, [u8]> {
-    let mut out = Cow::Borrowed(text);
-    for s in plan.statements.iter().rev() {
-        match &s.control {
-            Control::Listen { at, .. } if *at <= text.len() => {
-                out.to_mut().splice(at..at, *b"UN");
-            }
-            Control::Route { sql } if s.span.1 <= text.len() => {
-                out.to_mut().splice(s.span.0..s.span.1, sql.bytes());
-            }
-            _ => {}
-        }
+    let of_control = |s: &Statement| match &s.control {
+        Control::Listen { at, .. } => Some((*at, *at, b"UN".to_vec())),
+        Control::Route { sql } => Some((s.span.0, s.span.1, sql.clone().into_bytes())),
+        _ => None,
+    };
+    let catalogs = plan.instead.iter().map(|i| (i.at, i.end, i.text.clone().into_bytes()));
+    let mut all: Vec<_> = plan.statements.iter().filter_map(of_control).chain(catalogs).collect();
+    if all.is_empty() {
+        return Cow::Borrowed(text);
     }
-    out
+    all.sort_unstable();
+    let mut out = text.to_vec();
+    for (at, end, instead) in all.into_iter().rev().filter(|(_, end, _)| *end <= text.len()) {
+        out.splice(at..end, instead);
+    }
+    Cow::Owned(out)
 }
 
 impl Session {

@@ -14,6 +14,7 @@ use super::link::{Expect, Fate, Link, Reply};
 use super::reach::newer_placement;
 use super::{Env, Facts, Io, Need, Session};
 use crate::gate::machine::{Entry, Touch};
+use crate::router::Sees;
 use crate::router::place::Place;
 use crate::router::plan::{Control, Effect, Plan, Statement};
 use crate::topology::{GroupId, NodeId, Shard};
@@ -215,7 +216,8 @@ impl Session {
         if self.status == Status::Failed || !joins {
             return Err(self.other_node(env, node));
         }
-        if self.prelude.is_lost() {
+        // What pg_dump executes sets nothing.
+        if self.prelude.is_lost() && self.settings.sees() != Sees::Dump {
             return Err(self.other_node(env, node).detail(
                 "A statement of the transaction may have set parameters by a function, which only \
                  the node that ran it knows.",
@@ -246,6 +248,11 @@ impl Session {
                 .any(|word| memchr::memmem::find(&lower, word).is_some())
         };
         let mut settings = self.settings.current().iter();
+        let only_reads = |s: &str| s.to_ascii_lowercase().contains("read only");
+        if self.settings.sees() == Sees::Dump && self.prelude.steps().any(only_reads) {
+            // Each node's part is of one moment, as pg_dump's own jobs would be without pgshunt.
+            return false;
+        }
         says(&self.begin_text)
             || says(&self.begin)
             || self.prelude.steps().any(|s| says(s.as_bytes()))

@@ -14,6 +14,7 @@ impl Session {
             temporary: self.may_have_temporary() || self.is_path_open(),
             foreign_text: self.settings.foreign_text(),
             local_code: self.settings.local_code(),
+            sees: self.settings.sees(),
         }
     }
 

@@ -131,7 +131,13 @@ impl Session {
         env: &Env<'_>,
     ) -> Result<(Option<GroupId>, Spread), Result<Need, Report>> {
         let group = match &each.shards {
-            Shards::Used(group) => Some(*group),
+            Shards::Used(group) => {
+                // A dump that is not known as one would be without the rows.
+                if let Some(report) = self.refuses_snapshot() {
+                    return Err(Err(report));
+                }
+                Some(*group)
+            }
             Shards::Stay(groups) => {
                 let changes = self.changes.get_or_insert_default();
                 if let Some(report) = changes.refused.take() {

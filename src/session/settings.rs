@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::link::{Setting, Settings};
 use crate::router::plan::Control;
-use crate::router::reads_alike;
+use crate::router::{Sees, reads_alike};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SessionSettings {
@@ -143,16 +143,30 @@ impl SessionSettings {
 
     /// `pgshunt.dynamic_sql` is `local`.
     pub fn local_code(&self) -> bool {
-        const NAME: &str = "pgshunt.dynamic_sql";
+        self.says("pgshunt.dynamic_sql", &["local"])
+    }
+
+    /// What the catalogs show: all with `pgshunt.show_shards`, and to pg_dump plain tables.
+    pub fn sees(&self) -> Sees {
+        let dumps = |s: &Startup| s.name == "application_name" && s.value() == "pg_dump";
+        match self.says("pgshunt.show_shards", &["on", "true", "yes"]) {
+            true => Sees::Shards,
+            false if self.base.iter().any(dumps) => Sees::Dump,
+            false => Sees::Tables,
+        }
+    }
+
+    /// Whether a parameter of pgshunt's own was last given one of these words.
+    fn says(&self, name: &str, one_of: &[&str]) -> bool {
         let list = self.open.as_ref().map_or(&self.committed, |o| &*o.now.list);
         // As it was set, or as set_config() would set what the server says of it.
         let says = |text: &str| {
             let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-            words.any(|w| w.eq_ignore_ascii_case("local"))
+            words.any(|w| one_of.iter().any(|o| w.eq_ignore_ascii_case(o)))
         };
-        match list.iter().find(|s| s.name == NAME) {
+        match list.iter().find(|s| s.name == name) {
             Some(set) => says(&set.sql),
-            None => self.base.iter().any(|s| s.name == NAME && says(s.value())),
+            None => self.base.iter().any(|s| s.name == name && says(s.value())),
         }
     }
 

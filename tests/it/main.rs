@@ -34,6 +34,7 @@ mod databases;
 mod ddl;
 mod demo;
 mod differential;
+mod dump;
 mod faults;
 mod hash;
 mod import;

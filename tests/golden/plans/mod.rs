@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use pgshunt::router::place::{Given, NoValues, Values};
 use pgshunt::router::plan::{KeySource, Kind, Plan};
-use pgshunt::router::{Planner, Speech};
+use pgshunt::router::{Planner, Sees, Speech};
 use pgshunt::topology::RoutingTable;
 
 use cluster::{Database, functions, routes};
@@ -94,6 +94,7 @@ impl World {
             temporary: self.temporary,
             foreign_text: self.foreign_text,
             local_code: self.local_code,
+            sees: Sees::default(),
         }
     }
 
