@@ -4,7 +4,9 @@
 //! cannot combine exactly it does not combine: the statement is refused before a row is sent.
 
 mod answer;
+mod collection;
 mod copied;
+mod gathered;
 mod order;
 mod relation;
 mod rows;
@@ -15,7 +17,7 @@ use crate::wire::backend::Report;
 
 pub use answer::Answer;
 pub use copied::{DECIDING, Share};
-pub use relation::Relation;
+pub use gathered::{Gather, Gathered};
 pub use sorted::{MOST, Window};
 
 /// A column of a RowDescription, as far as merging needs it.

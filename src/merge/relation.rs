@@ -11,16 +11,14 @@ use super::{Column, malformed, type_name};
 use crate::router::plan::{Combine, GAP, RELATION, STAR, SUM};
 use crate::wire::backend::Report;
 
-/// What is kept of the rows of one statement, in bytes. The node needs six times as much for them.
-const MOST: usize = 16 << 20;
-
 #[derive(Debug)]
 pub struct Relation {
     types: Vec<u32>,
     names: Vec<String>,
     arrays: Vec<Array>,
     rows: u32,
-    bytes: usize,
+    /// What has been kept of its rows.
+    pub bytes: usize,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -46,17 +44,21 @@ impl Relation {
         Ok(Self { types, names, arrays, rows: 0, bytes: 0 })
     }
 
-    /// Whether another node's rows have these columns too.
-    pub fn is_of(&self, columns: &[Column]) -> bool {
-        self.types.iter().copied().eq(columns.iter().map(|c| c.type_oid))
+    /// The types of its columns.
+    pub fn columns(&self) -> impl Iterator<Item = u32> {
+        self.types.iter().copied()
     }
 
-    /// A DataRow of any node.
+    /// How many columns it has.
+    pub fn width(&self) -> usize {
+        self.types.len()
+    }
+
+    /// A row of any node.
     ///
     /// # Errors
-    /// There are too many rows.
-    pub fn row(&mut self, body: &[u8]) -> Result<(), Report> {
-        let row = crate::wire::backend::data_row(body).ok_or_else(malformed)?;
+    /// It has another number of columns.
+    pub fn row(&mut self, row: &[Option<&[u8]>]) -> Result<(), Report> {
         if row.len() != self.arrays.len() {
             return Err(malformed());
         }
@@ -65,15 +67,17 @@ impl Relation {
             array.elements.extend_from_slice(&len.to_be_bytes());
             array.elements.extend_from_slice(value.unwrap_or_default());
             array.has_null |= value.is_none();
+            self.bytes += 4 + value.map_or(0, <[u8]>::len);
         }
         self.rows += 1;
-        self.bytes += body.len();
-        if self.bytes > MOST {
-            return Err(Report::error("54000", "the rows of several nodes are too many for one")
-                .detail(format!("They take more than {} MB.", MOST >> 20))
-                .hint("Let the statement read fewer rows, or group by the distribution column."));
-        }
         Ok(())
+    }
+
+    /// Its rows in SQL, with its first parameter behind so many others.
+    pub fn rows(&self, parameters: usize) -> String {
+        let array = |n| format!("pg_catalog.unnest(${})", parameters + n);
+        let arrays: Vec<_> = (1..=self.types.len()).map(array).collect();
+        format!("SELECT * FROM ROWS FROM ({})", arrays.join(", "))
     }
 
     /// The last statement, whose own parameters are so many.
@@ -83,12 +87,10 @@ impl Relation {
         let all = (1..=star).map(|n| format!("s{n}"));
         let all = all.chain((1..=fixed).map(|n| format!("f{n}")));
         let all = all.collect::<Vec<_>>().join(", ");
-        let array = |n| format!("pg_catalog.unnest(${})", parameters + n);
-        let arrays: Vec<_> = (1..=total).map(array).collect();
         let relation = format!(
-            "((SELECT * FROM ({}) AS t LIMIT 0) UNION ALL SELECT * FROM ROWS FROM ({})) AS p({all})",
+            "((SELECT * FROM ({}) AS t LIMIT 0) UNION ALL {}) AS p({all})",
             combine.partial,
-            arrays.join(", ")
+            self.rows(parameters)
         );
         let mut text = String::with_capacity(combine.last.len() + relation.len());
         let name = |gap: &'static str| gap.strip_prefix(GAP).unwrap_or(gap);
@@ -211,7 +213,6 @@ const ARRAYS: [(u32, u32); 55] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::backend::put_data_row;
 
     fn relation(types: &[u32]) -> Relation {
         let column = |oid: &u32| Column { type_oid: *oid, binary: true };
@@ -224,11 +225,10 @@ mod tests {
         let mut r = relation(&[23, 25]);
         assert_eq!(r.values().next().unwrap(), [[0; 8], [0, 0, 0, 23, 0, 0, 0, 0]].concat()[..12]);
         for row in [[Some(&[0, 0, 0, 7][..]), Some(b"a")], [Some(&[0, 0, 0, 8]), None]] {
-            let mut out = Vec::new();
-            put_data_row(&mut out, row.into_iter());
-            r.row(&out[5..]).unwrap();
+            r.row(&row).unwrap();
         }
-        assert!(r.row(b"\0\x01\xff\xff\xff\xff").is_err(), "another number of columns");
+        assert_eq!(r.bytes, 2 * (4 + 4) + (4 + 1) + 4);
+        assert!(r.row(&[None]).is_err(), "another number of columns");
         let values: Vec<_> = r.values().collect();
         let head = |null, oid| [0, 0, 0, 1, 0, 0, 0, null, 0, 0, 0, oid, 0, 0, 0, 2, 0, 0, 0, 1];
         assert_eq!(

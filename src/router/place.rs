@@ -110,7 +110,18 @@ pub fn place(kind: &Kind, values: &dyn Values, routes: &RoutingTable) -> Result<
             Ok(Place::Node { node: shard.node, touches: vec![touch(shard)] })
         }
         Kind::Every { group, merge } => {
-            let nodes = routes.nodes_of(*group);
+            let mut nodes = routes.nodes_of(*group);
+            if !merge.others().is_empty() {
+                nodes.extend(merge.others().iter().flat_map(|g| routes.nodes_of(*g)));
+                nodes.sort_unstable();
+                nodes.dedup();
+            }
+            if kind.names_local() {
+                // What is the home node's alone is there, and the last step with it.
+                let home = routes.home().id;
+                nodes.retain(|n| *n != home);
+                nodes.insert(0, home);
+            }
             Ok(Place::Every { group: *group, nodes, merge: merge.clone() })
         }
         Kind::Home | Kind::Ddl(_) => {

@@ -8,6 +8,10 @@ use crate::copy::Form;
 use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
+mod collect;
+
+pub use collect::{Collect, Collected, Piece};
+
 /// Where one value of a distribution key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
@@ -36,6 +40,8 @@ pub enum Merge {
     Ordered(Arc<Ordered>),
     /// One node makes the answer of what all of them send.
     Combine(Arc<Combine>),
+    /// One node carries out the client's own statement, over the rows that all of them send.
+    Collect(Arc<Collect>),
     /// One row; each column is folded over the nodes.
     Fold(Box<[Fold]>),
     /// The nodes change rows: how many they are together, and all that they return.
@@ -161,6 +167,14 @@ impl Merge {
         }
     }
 
+    /// The colocation groups that it reads besides the plan's own.
+    pub fn others(&self) -> &[GroupId] {
+        match self {
+            Self::Collect(collect) => &collect.others,
+            _ => &[],
+        }
+    }
+
     /// What each node is sent, if not the client's own text.
     pub fn text(&self) -> Option<&str> {
         match self {
@@ -169,6 +183,7 @@ impl Merge {
             Self::CopyOut(out) => out.text.as_deref(),
             Self::Concat
             | Self::Combine(_)
+            | Self::Collect(_)
             | Self::Fold(_)
             | Self::Alike(_)
             | Self::Changes { .. }
@@ -267,6 +282,17 @@ pub enum Shards {
     Stay(Box<[GroupId]>),
     /// Those of this group are used, as by a query.
     Used(GroupId),
+}
+
+impl Kind {
+    /// Only the home node knows all tables that it names.
+    pub fn names_local(&self) -> bool {
+        match self {
+            Self::Home => true,
+            Self::Every { merge: Merge::Collect(collect), .. } => collect.at_home,
+            _ => false,
+        }
+    }
 }
 
 impl Ddl {
@@ -495,7 +521,10 @@ pub struct Instead {
 impl Plan {
     /// Whether it holds for other texts that differ in their literals only.
     pub fn is_of_shape(&self) -> bool {
-        !matches!(&self.kind, Kind::Every { merge: Merge::Ordered(_) | Merge::Combine(_), .. })
+        !matches!(
+            &self.kind,
+            Kind::Every { merge: Merge::Ordered(_) | Merge::Combine(_) | Merge::Collect(_), .. }
+        )
     }
 
     /// The control of the only statement, when there is exactly one.
@@ -512,6 +541,7 @@ impl Plan {
             Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
             Kind::Ddl(ddl) => ddl.each().map_or(0, |e| e.texts.iter().map(|t| t.len() + 128).sum()),
             Kind::Every { merge: Merge::Combine(c), .. } => c.partial.len() + c.last.len(),
+            Kind::Every { merge: Merge::Collect(c), .. } => c.weight(),
             Kind::Every { merge, .. } => merge.text().map_or(0, str::len),
             _ => 0,
         };

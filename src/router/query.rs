@@ -12,8 +12,9 @@ use super::proof::{Breaks, Compared, Found, Gives, Outcome, Prover};
 use super::scope::Named;
 use super::steady::{Steady, unsteady};
 use super::tables::Tables;
-use super::{combine, reference, rewrite, whole_rows, writes};
+use super::{collect, combine, reference, rewrite, whole_rows, writes};
 use crate::sql::tree::{Recurse, walk};
+use crate::wire::backend::Report;
 
 /// Where SELECT, INSERT, UPDATE, DELETE or MERGE runs, whose facts the context has.
 pub fn place(node: Node<'_>, cx: Context<'_>) -> Kind {
@@ -92,13 +93,10 @@ fn route(node: Node<'_>, cx: Context<'_>, compared: &mut Compared) -> Outcome<Ki
         return Ok(kind);
     }
     match node {
-        Node::SelectStmt(s) => {
-            let mut prover = Prover::new(cx);
-            prover.select(s)?;
-            let mut found = std::mem::take(&mut prover.found);
-            *compared = std::mem::take(&mut found.compared);
-            Ok(of_select(s, found, cx))
-        }
+        Node::SelectStmt(s) => Ok(match proven(s, cx, compared).unwrap_or_else(Kind::Refused) {
+            Kind::Refused(why) => collected(*why, cx),
+            kind => kind,
+        }),
         Node::InsertStmt(i) => Ok(writes::insert(i, cx, &tables)),
         Node::UpdateStmt(u) => {
             let Some(target) = u.relation() else { return Ok(Kind::Home) };
@@ -141,6 +139,35 @@ fn without_shards(node: Node<'_>, tables: &Tables, cx: Context<'_>) -> Option<Ki
         return Some(without_distributed(node, local, cx));
     }
     (tables.reference && cx.facts.locks_rows).then(reference::refused_lock)
+}
+
+/// Where a query runs that is refused for `why`, as long as its rows stay where they are.
+fn collected(why: Report, cx: Context<'_>) -> Kind {
+    match collect::collected(cx) {
+        Ok((group, collect)) => Kind::Every { group, merge: Merge::Collect(collect.into()) },
+        Err(what) => {
+            let detail = format!("Nor are its rows collected on one node: {what}.");
+            Kind::Refused(Box::new(Report { detail: Some(detail), ..why }))
+        }
+    }
+}
+
+/// Where a query's rows of distributed tables are, each of one node's.
+fn proven(s: &nodes::SelectStmt, cx: Context<'_>, compared: &mut Compared) -> Outcome<Kind> {
+    let mut prover = Prover::new(cx);
+    prover.select(s)?;
+    let mut found = std::mem::take(&mut prover.found);
+    *compared = std::mem::take(&mut found.compared);
+    Ok(of_select(s, found, cx))
+}
+
+/// Why a query's rows are collected on one node: what its parts on several would lack.
+pub fn why_collected(query: Node<'_>, cx: Context<'_>) -> String {
+    let Node::SelectStmt(s) = query else { return "it is no SELECT".to_owned() };
+    match proven(s, cx, &mut Compared::default()) {
+        Ok(Kind::Refused(why)) | Err(why) => why.message,
+        Ok(_) => String::new(),
+    }
 }
 
 /// A statement on local tables, or on none.

@@ -5,7 +5,7 @@ use pg_raw_parse::{Node, nodes};
 
 use super::context::{Context, refused};
 use super::plan::{Control, Key, KeySource, Kind, Merge};
-use super::query::{self, why_not_as_it_is};
+use super::query::{self, why_collected, why_not_as_it_is};
 
 /// What EXPLAIN with the option ROUTE is; `None`: it has no such option.
 pub fn explained(e: &nodes::ExplainStmt, cx: Context<'_>) -> Option<(Kind, Control)> {
@@ -67,6 +67,14 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
                     let each = o.text.as_ref();
                     let each = each.map_or_else(as_it_is, |text| format!("  Each node: {text}"));
                     vec![not("Ordered"), each]
+                }
+                Merge::Collect(c) => {
+                    let one = if c.at_home { "The home node" } else { "One node" };
+                    vec![
+                        format!("Collect (not Concat: {})", why_collected(query, cx)),
+                        format!("  Each node: {}", c.partial),
+                        format!("  {one}: {}", c.statement()),
+                    ]
                 }
                 Merge::Combine(c) => vec![
                     not("Combine"),

@@ -9,14 +9,14 @@ use super::link::{Done, Expect, Fate, Reply};
 use super::participants::concerns_all;
 use super::request::{Request, Segment};
 use super::several::{
-    aborted, ddl, effect_over_nodes, gathered, not_alone, refuses_moments, window,
+    aborted, ddl, effect_over_nodes, gathered, groups_of, not_alone, refuses_moments, window,
 };
 use super::simple::controls;
 use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::stop::Stop;
 use super::{Env, Io, Need, Pending, Session, Statement, rows};
-use crate::merge::{Answer, Window};
+use crate::merge::{Answer, Gather, Window};
 use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Ddl as Way, Kind, Merge, Plan};
 use crate::topology::GroupId;
@@ -54,7 +54,9 @@ impl Session {
         }
         let need = match place {
             Place::Every { .. } if self.status == Status::Failed => Err(aborted()),
-            Place::Every { group, nodes, .. } => self.ensure_all(Some(*group), nodes, env, io),
+            Place::Every { group, nodes, merge } => {
+                self.ensure_all(&groups_of(*group, merge), nodes, env, io)
+            }
             _ if matches!(plan.kind, Kind::Ddl(_)) && self.within_block(plan).is_none() => {
                 self.ddl_allowed(plan)
             }
@@ -139,14 +141,14 @@ impl Session {
             return Err(not_alone().into());
         }
         let mut batch = self.batch(&statement, &plan, &place)?;
-        if matches!(plan.kind, Kind::Every { merge: Merge::Combine(_), .. }) {
+        if takes_types(&plan) {
             self.learn_types(&statement, &batch, io)?;
         }
         if matches!(plan.kind, Kind::Ddl(_)) {
             return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
-        let (group, mut spread) = self.batch_spread(&mut batch, place, &statement, &plan)?;
-        let places = group.map(|group| (group, spread.nodes()));
+        let (groups, mut spread) = self.batch_spread(&mut batch, place, &statement, &plan)?;
+        let places = groups.first().map(|group| (*group, spread.nodes()));
         spread.splitting =
             places.and_then(|places| Splitting::of(&plan, places, Protocol::Extended, env));
         if let Kind::Every { merge, .. } = &plan.kind
@@ -158,7 +160,7 @@ impl Session {
         }
         spread.behind = batch.behind;
         spread.ready = ready;
-        match self.spread_over(group, spread, env, io)? {
+        match self.spread_over(&groups, spread, env, io)? {
             Some(need) => Err(Stop::Wait(need)),
             None => {
                 self.count(&plan);
@@ -238,14 +240,15 @@ impl Session {
         place: Place,
         statement: &Statement,
         plan: &Arc<Plan>,
-    ) -> Result<(Option<GroupId>, Spread), Stop> {
+    ) -> Result<(Vec<GroupId>, Spread), Stop> {
         let spans = |n: usize| plan.statements.get(n).map_or((0, 0), |s| s.span);
         let done = controls(plan, &statement.text, spans);
         Ok(match place {
-            Place::Every { group, nodes, merge: Merge::Combine(combine) } => {
-                (Some(group), gathered(&combine, plan, batch.asked(statement), nodes)?)
-            }
             Place::Every { group, nodes, merge } => {
+                let groups = groups_of(group, &merge);
+                if let Some(gather) = Gather::of(&merge) {
+                    return Ok((groups, gathered(gather, plan, batch.asked(statement), nodes)?));
+                }
                 let (window, binary) = batch.window(statement, &merge)?;
                 let request = batch.request(statement, plan, &merge, done.map(Rc::from))?;
                 let effect = effect_over_nodes(plan, &merge);
@@ -254,7 +257,7 @@ impl Session {
                 spread.effect = effect;
                 spread.hide_parse = !batch.parsed;
                 spread.hide_describe = !batch.described;
-                (Some(group), spread)
+                (groups, spread)
             }
             Place::Any | Place::Node { .. } => {
                 let control = plan.single().unwrap_or(&Control::None);
@@ -269,7 +272,7 @@ impl Session {
                     spread.answered = batch.messages.len().saturating_sub(1);
                     spread.before = std::mem::take(&mut batch.before);
                 }
-                (None, spread)
+                (Vec::new(), spread)
             }
         })
     }
@@ -394,6 +397,15 @@ impl Session {
             .hint("Execute it without a row limit (a fetch size)."));
         }
         Ok(batch)
+    }
+}
+
+/// The types of a statement's parameters must be declared where it is sent in other words.
+fn takes_types(plan: &Plan) -> bool {
+    match &plan.kind {
+        Kind::Every { merge: Merge::Combine(_), .. } => true,
+        Kind::Every { merge: Merge::Collect(collect), .. } => collect.takes_parameters,
+        _ => false,
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! ```text
 //!   each node:  Parse and Describe (the client's own text)      whose errors and columns are the client's
-//!               Parse, Bind, Describe, Execute (its part), Sync  rows in binary: merge::Relation
+//!               Parse, Bind, Describe, Execute (its part), Sync  rows in binary: merge::Gathered
 //!   one node:   Parse, Bind, Describe, Execute (the last), Sync  rows as the client wants them
 //! ```
+//!
+//! What is collected ([`Gather::Collect`]) the first node alone describes, and it carries out the last step:
+//! it may be the only one that knows all tables of the statement.
 
 use std::sync::Arc;
 
 use super::request::{Request, Segment};
-use crate::merge::{Answer, Column, Relation, columns, differ, malformed, names};
-use crate::router::plan::{Combine, Plan};
+use crate::merge::{Answer, Column, Gather, Gathered, columns, differ, malformed, names};
+use crate::router::plan::Plan;
+use crate::topology::NodeId;
 use crate::wire::backend::{self, Report};
 use crate::wire::{frame, frontend};
 
@@ -52,34 +56,70 @@ pub(super) const PLAIN_BIND: [u8; 6] = [0; 6];
 
 #[derive(Debug)]
 pub(super) struct Gathering {
-    combine: Arc<Combine>,
+    gather: Gather,
     plan: Arc<Plan>,
     asked: Asked,
     /// The bodies of ParameterDescription and RowDescription of the client's own statement.
     parameters: Vec<u8>,
     columns: Option<Vec<u8>>,
-    relation: Option<Relation>,
+    rows: Option<Gathered>,
 }
 
 impl Gathering {
-    pub fn new(combine: Arc<Combine>, plan: Arc<Plan>, asked: Asked) -> Self {
-        Self { combine, plan, asked, parameters: Vec::new(), columns: None, relation: None }
+    pub fn new(gather: Gather, plan: Arc<Plan>, asked: Asked) -> Self {
+        Self { gather, plan, asked, parameters: Vec::new(), columns: None, rows: None }
     }
 
-    /// What each node is sent.
+    /// What so many nodes are sent.
     ///
     /// # Errors
     /// The client's Bind is malformed.
-    pub fn part(&self) -> Result<Request, Report> {
+    pub fn parts(&self, nodes: usize) -> Result<Request, Report> {
+        let first = self.part(true)?;
+        if !self.first_only() {
+            return Ok(first);
+        }
+        let others = (1..nodes).map(|_| self.part(false));
+        let all = std::iter::once(Ok(first)).chain(others);
+        Ok(Request::Each(all.collect::<Result<_, Report>>()?))
+    }
+
+    /// What a node is sent. `describes`: it is asked about the client's own statement too.
+    fn part(&self, describes: bool) -> Result<Request, Report> {
         let Asked { text, types, bind, .. } = &self.asked;
         let mut segment = Segment::new();
-        segment.parse(text, types);
-        segment.describe(b'S');
-        segment.parse(self.combine.partial.as_bytes(), types);
+        if describes {
+            segment.parse(text, types);
+            segment.describe(b'S');
+        }
+        let (types, bind) = match self.gather.takes_parameters() {
+            true => (types.as_slice(), bind.as_slice()),
+            false => (&[][..], &PLAIN_BIND[..]),
+        };
+        segment.parse(self.gather.partial().as_bytes(), types);
         segment.bind(&frontend::bind_of(bind)?.with_more(std::iter::empty(), &[0, 1]));
         segment.describe(b'P');
         segment.execute(0);
         Ok(segment.request(&self.plan, None))
+    }
+
+    /// The first node describes the statement, and carries out the last step.
+    fn first_only(&self) -> bool {
+        matches!(self.gather, Gather::Collect(_))
+    }
+
+    /// Which of the nodes carries out the last step.
+    pub fn ends_at<'n>(&self, nodes: &'n [NodeId]) -> Option<&'n NodeId> {
+        if self.first_only() { nodes.first() } else { nodes.last() }
+    }
+
+    /// The client's own statement has been described: what comes behind is of pgshunt's making.
+    pub fn is_described(&self) -> bool {
+        self.columns.is_some()
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// A message of a node about its part; `first`: it is heard before all others. Gives how many of its
@@ -99,15 +139,15 @@ impl Gathering {
             b'T' if of_statement && first => self.columns = Some(body.to_vec()),
             b'T' if !of_statement => {
                 let told = columns(body).ok_or_else(malformed)?;
-                match &self.relation {
-                    None => self.relation = Some(Relation::new(&told, names(body))?),
-                    Some(relation) if relation.is_of(&told) => {}
+                match &self.rows {
+                    None => self.rows = Some(self.gather.rows(&told, names(body))?),
+                    Some(rows) if rows.are_of(&told) => {}
                     Some(_) => return Err(differ()),
                 }
             }
             b'2' if first => return self.tell(out),
-            b'D' => match &mut self.relation {
-                Some(relation) => relation.row(body)?,
+            b'D' => match &mut self.rows {
+                Some(rows) => rows.row(body)?,
                 None => return Err(malformed()),
             },
             _ => {}
@@ -154,22 +194,36 @@ impl Gathering {
     /// What the one node is sent, and how its rows become the client's.
     ///
     /// # Errors
-    /// No node has told its columns.
+    /// No node has told its columns, or the client has sent another number of parameters than there are.
     pub fn last(&self) -> Result<(Request, Answer), Report> {
-        let relation = self.relation.as_ref().ok_or_else(malformed)?;
+        let rows = self.rows.as_ref().ok_or_else(malformed)?;
         let bind = frontend::bind_of(&self.asked.bind)?;
         let parameters = bind.count();
-        let text = relation.statement(&self.combine, parameters);
+        self.has_parameters(parameters)?;
+        let text = rows.statement(&self.gather, parameters);
         let mut types = self.asked.types.clone();
         types.resize(4 * parameters, 0);
-        types.extend(relation.types().flat_map(u32::to_be_bytes));
+        types.extend(rows.types().into_iter().flat_map(u32::to_be_bytes));
         let mut segment = Segment::new();
         segment.parse(text.as_bytes(), &types);
-        segment.bind(&bind.with_more(relation.values(), bind.results()));
+        segment.bind(&bind.with_more(rows.values(), bind.results()));
         segment.describe(b'P');
         segment.execute(0);
         let described = self.in_formats().and_then(|body| columns(&body));
         let wanted: Vec<Column> = described.ok_or_else(malformed)?;
         Ok((segment.request(&self.plan, None), Answer::of_last(self.asked.limit, wanted)))
+    }
+
+    /// Those behind the statement's own are the rows'. PostgreSQL words it so.
+    fn has_parameters(&self, sent: usize) -> Result<(), Report> {
+        let count = self.parameters.first_chunk::<2>().ok_or_else(malformed)?;
+        let wanted = usize::from(u16::from_be_bytes(*count));
+        if sent == wanted {
+            return Ok(());
+        }
+        let what = format!(
+            "bind message supplies {sent} parameters, but prepared statement \"\" requires {wanted}"
+        );
+        Err(Report::error("08P01", what))
     }
 }

@@ -7,7 +7,8 @@ use super::spread::{Held, How, Spread};
 use super::told::Told;
 use super::{Io, Session};
 use crate::commit::Act;
-use crate::wire::{backend, frame};
+use crate::wire::backend::{self, Report};
+use crate::wire::frame;
 
 impl Session {
     /// A message of the participant that is heard, but for errors and ReadyForQuery.
@@ -82,7 +83,7 @@ impl Session {
         }
     }
 
-    /// All have sent the rows of which one of them, the last, makes the answer: it is asked for it.
+    /// All have sent the rows of which one of them makes the answer: it is asked for it.
     pub(super) fn next_round(&mut self) {
         let over = self.spread.as_mut().filter(|s| !s.failed && s.is_over());
         let Some(spread) = over else { return };
@@ -93,9 +94,14 @@ impl Session {
             return;
         }
         let How::Gathered(gathering) = &spread.how else { return };
-        let Some(last) = spread.nodes.last().copied() else { return };
+        let Some(last) = gathering.ends_at(&spread.nodes).copied() else { return };
         match gathering.last() {
             Ok((request, answer)) => {
+                let link = self.link.iter_mut().chain(&mut self.resting).find(|l| l.node == last);
+                if let Some(link) = link.filter(|_| spread.in_block) {
+                    // What a local table calls is not known.
+                    link.effect = link.effect.max(gathering.plan().effect);
+                }
                 spread.request = request;
                 spread.how = How::Merged(answer.into());
                 spread.earlier = std::mem::replace(&mut spread.nodes, vec![last]);
@@ -104,6 +110,33 @@ impl Session {
             }
             Err(report) => spread.how = How::Refused(report),
         }
+    }
+}
+
+impl Session {
+    /// An error about a text that pgshunt has made of the client's: a place in it is none of the client's.
+    /// What makes sense as the client has written it, and makes none over gathered rows (`parses`), is not
+    /// supported: GROUP BY a primary key, say.
+    pub(super) fn of_gathered(&self, parses: bool, body: &[u8]) -> Option<Result<Vec<u8>, Report>> {
+        let spread = self.spread.as_deref()?;
+        let made = match &spread.how {
+            How::Gathered(gathering) => gathering.is_described(),
+            _ => spread.silent,
+        };
+        if !made {
+            return None;
+        }
+        let field = |code| backend::report_field(body, code).unwrap_or_default();
+        let sqlstate = field(b'C');
+        if parses && spread.silent && sqlstate.starts_with(b"42") && sqlstate != b"42501" {
+            let what = "this statement is not supported over rows of several nodes";
+            let why = String::from_utf8_lossy(field(b'M')).into_owned();
+            return Some(Err(Report::error("0A000", what).detail(why).hint(
+                "Add an equality on the distribution column, or name all columns in GROUP BY.",
+            )));
+        }
+        let place = backend::report_field_at(body, b'P')?;
+        Some(Ok([body.get(..place.start - 1)?, body.get(place.end + 1..)?].concat()))
     }
 }
 

@@ -37,6 +37,6 @@ impl Session {
         // Statistics that are not kept are no loss: nobody is prepared for them.
         spread.effect = Effect::Locks;
         answers(&mut spread);
-        self.spread_over(None, spread, env, io)
+        self.spread_over(&[], spread, env, io)
     }
 }

@@ -272,11 +272,11 @@ impl Session {
         }
     }
 
-    /// Gets connections to all these nodes, and through the gate; `Ok(None)`: they are there, and
+    /// Gets connections to all these nodes, and through the gate to these colocation groups; `Ok(None)`: they are there, and
     /// nothing is under way.
     pub(super) fn ensure_all(
         &mut self,
-        group: Option<GroupId>,
+        groups: &[GroupId],
         nodes: &[NodeId],
         env: &mut Env<'_>,
         io: &mut Io<'_>,
@@ -284,8 +284,7 @@ impl Session {
         if let Some(report) = self.aborted_for_good() {
             return Err(report);
         }
-        let touch = group.map(Touch::Group);
-        let closed = touch.is_some_and(|t| env.gate.would_hold(t));
+        let closed = groups.iter().any(|g| env.gate.would_hold(Touch::Group(*g)));
         if self.link.is_none() && closed {
             return Ok(Some(Need::Gate));
         }
@@ -312,7 +311,7 @@ impl Session {
             (Some(node), _) => return self.enlist(node, env, io).map(Some),
             (None, Some(node)) => {
                 // What all participants are told they are told whatever state they are in.
-                if group.is_some() {
+                if !groups.is_empty() {
                     self.may_span(node, env)?;
                     if self.is_own_transaction() && !self.has_only_read() {
                         return Ok(Some(self.make_own_block(io)));
@@ -325,15 +324,18 @@ impl Session {
             }
             (None, None) => {}
         }
-        let Some(touch) = touch else { return Ok(None) };
-        let shards = group.and_then(|g| env.routes.group(g)).map_or(&[][..], |g| &g.shards);
+        if groups.is_empty() {
+            return Ok(None);
+        }
+        let shards = groups.iter().filter_map(|g| env.routes.group(*g)).flat_map(|g| &g.shards);
         let touched = |s: &Shard| Touch::Shard { group: s.group, shard: s.id, node: s.node };
-        let shards: Vec<_> = shards.iter().map(touched).collect();
+        let shards: Vec<_> = shards.map(touched).collect();
         if let Some(report) = newer_placement(self.epoch, &shards, env.routes) {
             return Err(report);
         }
         let Some(entrance) = &mut self.entrance else { return Ok(Some(Need::Quiet)) };
-        if entrance.enter(touch, env.gate) == Entry::Held {
+        let mut touches = groups.iter().map(|g| Touch::Group(*g));
+        if touches.any(|touch| entrance.enter(touch, env.gate) == Entry::Held) {
             self.links_mut().filter(|l| !l.started).for_each(|l| l.let_go = true);
             return Ok(Some(Need::Gate));
         }

@@ -89,7 +89,7 @@ impl Session {
         if let Some(place) = self.place_to_fail() {
             return place;
         }
-        let node = if kinds().any(|kind| *kind == Kind::Home) {
+        let node = if kinds().any(Kind::names_local) {
             // No other node knows its tables.
             routes.home().id
         } else {

@@ -436,6 +436,7 @@ impl Session {
             return Keep::Drop;
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
+        let parses = front.reply == Reply::Parse;
         let silent = front.fate == Fate::Part && !self.part_fails();
         let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
             return Keep::Forward;
@@ -473,7 +474,9 @@ impl Session {
                 if self.spread.is_none() && self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }
-                if let Some(body) = self.as_client_reads(body) {
+                if let Some(told) = self.of_gathered(parses, body) {
+                    told.map_or_else(|report| Keep::Replace(Box::new(report)), Keep::Reword)
+                } else if let Some(body) = self.as_client_reads(body) {
                     Keep::Reword(body)
                 } else if let Some(report) =
                     self.unknown_value(body).or_else(|| self.only_at_home(body))

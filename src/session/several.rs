@@ -13,10 +13,10 @@ use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
-use crate::merge::{Answer, Window};
+use crate::merge::{Answer, Gather, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
 use crate::router::plan::{
-    Combine, Control, Count, Ddl as Way, Effect, Kind, Merge, OnEach, Plan, Reference,
+    Control, Count, Ddl as Way, Effect, Kind, Merge, OnEach, Plan, Reference,
 };
 use crate::topology::{GroupId, NodeId};
 use crate::wire::backend::{Report, Status};
@@ -36,11 +36,9 @@ impl Session {
         let outcome = match (place, &plan.kind) {
             (Place::Every { group, nodes, merge }, _) => {
                 self.forget_portal(b"");
-                let spread = match merge {
-                    Merge::Combine(combine) => {
-                        gathered(combine, plan, Asked::of_query(text), nodes.clone())
-                    }
-                    _ => text_spread(plan, nodes, merge, text, controls),
+                let spread = match Gather::of(merge) {
+                    Some(gather) => gathered(gather, plan, Asked::of_query(text), nodes.clone()),
+                    None => text_spread(plan, nodes, merge, text, controls),
                 };
                 spread.and_then(|mut spread| {
                     spread.splitting = Splitting::of(plan, (*group, nodes), Protocol::Simple, env);
@@ -48,7 +46,7 @@ impl Session {
                         refuses_moments(table, text, None)?;
                         spread.holds_first(table);
                     }
-                    self.spread_over(Some(*group), spread, env, io)
+                    self.spread_over(&groups_of(*group, merge), spread, env, io)
                 })
             }
             (_, Kind::Ddl(Way::Maintain(maintain))) => {
@@ -96,7 +94,7 @@ impl Session {
             (Some(report), _) => Err(report),
             (None, Some(control)) => {
                 let spread = self.control_spread(control, plan, text, controls);
-                self.spread_over(None, spread, env, io)
+                self.spread_over(&[], spread, env, io)
             }
             (None, None) => return None,
         };
@@ -195,18 +193,18 @@ impl Session {
             Err(first) => return first.map(Some),
         };
         answers(&mut spread);
-        self.spread_over(group, spread, env, io)
+        self.spread_over(group.as_slice(), spread, env, io)
     }
 
     /// Begins with a statement on several nodes when all of them are there.
     pub(super) fn spread_over(
         &mut self,
-        group: Option<GroupId>,
+        groups: &[GroupId],
         mut spread: Spread,
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
-        if group.is_some() && self.status == Status::Failed {
+        if !groups.is_empty() && self.status == Status::Failed {
             // Unless what is under way ends the transaction.
             return match self.is_waiting_for_link() {
                 true => Ok(Some(Need::Quiet)),
@@ -217,7 +215,7 @@ impl Session {
             return Err(report);
         }
         let nodes: Vec<NodeId> = spread.participants().collect();
-        if let Some(need) = self.ensure_all(group, &nodes, env, io)? {
+        if let Some(need) = self.ensure_all(groups, &nodes, env, io)? {
             return Ok(Some(need));
         }
         if let Some(need) = self.look_first(&mut spread, env)? {
@@ -230,14 +228,19 @@ impl Session {
 
 /// A statement that all nodes carry out a part of, and one of them the rest.
 pub(super) fn gathered(
-    combine: &Arc<Combine>,
+    gather: Gather,
     plan: &Arc<Plan>,
     asked: Asked,
     nodes: Vec<NodeId>,
 ) -> Result<Spread, Report> {
-    let gathering = Gathering::new(combine.clone(), plan.clone(), asked);
-    let request = gathering.part()?;
+    let gathering = Gathering::new(gather, plan.clone(), asked);
+    let request = gathering.parts(nodes.len())?;
     Ok(Spread::new(nodes, request, How::Gathered(gathering.into())))
+}
+
+/// The colocation groups that a statement on every node of one reads.
+pub(super) fn groups_of(group: GroupId, merge: &Merge) -> Vec<GroupId> {
+    std::iter::once(group).chain(merge.others().iter().copied()).collect()
 }
 
 /// Which rows of those that the nodes have the client gets.

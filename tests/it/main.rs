@@ -28,6 +28,7 @@ mod attacks;
 mod check;
 mod cli;
 mod clients;
+mod collect;
 mod console;
 mod copy;
 mod databases;

@@ -78,6 +78,17 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             format!("each is sent {}", c.partial),
             format!("and one {}", c.last),
         ],
+        Kind::Every { group, merge: Merge::Collect(c) } => {
+            let others = c.others.iter().map(|g| format!(" and {g}")).collect::<String>();
+            let one = if c.at_home { "at home" } else { "on one" };
+            let mut lines = vec![
+                format!("every node of group {group}{others}, collected {one}"),
+                format!("each is sent {}", c.partial),
+                format!("and one {}", c.statement()),
+            ];
+            lines.extend(c.takes_parameters.then(|| "each takes parameters".to_owned()));
+            lines
+        }
         Kind::Every { group, merge: Merge::Fold(folds) } => {
             vec![format!("every node of group {group}, folded: {folds:?}")]
         }

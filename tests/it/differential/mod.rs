@@ -12,9 +12,11 @@ mod pair;
 mod pipelined;
 mod schema;
 mod search;
+mod tpch;
 pub mod wire;
 
 use pair::Pair;
+use schema::distribute;
 
 use crate::support::*;
 
@@ -47,6 +49,11 @@ async fn generated_statements() {
 #[tokio::test]
 async fn generated_reads() {
     with_pair(search::run_reads).await;
+}
+
+#[tokio::test]
+async fn generated_joins_and_sub_selects() {
+    with_pair(search::run_across).await;
 }
 
 #[tokio::test]

@@ -65,7 +65,8 @@ pub fn create(pair: &mut Pair) {
     fill(pair);
 }
 
-fn distribute(pair: &mut Pair, table: &str, columns: &str, key: &str) {
+/// A table that is distributed through pgshunt, and has as many leaves on the plain server.
+pub fn distribute(pair: &mut Pair, table: &str, columns: &str, key: &str) {
     pair.both(&format!("CREATE TABLE {table} ({columns}) PARTITION BY HASH ({key})"));
     for r in 0..SHARDS {
         let leaf = table.trim_matches('"').replace(['.', ' '], "_");

@@ -34,6 +34,12 @@ pub fn run_reads(pair: &mut Pair) {
     search(pair, READS, reads_of);
 }
 
+/// Queries whose tables meet on no key.
+pub fn run_across(pair: &mut Pair) {
+    schema::create_collated(pair);
+    search(pair, READS, across_of);
+}
+
 fn search(pair: &mut Pair, usual: usize, batch_of: impl Fn(&mut Generator) -> Vec<Step>) {
     let seed = setting("PGSHUNT_DIFF_SEED", SEED);
     let statements = setting("PGSHUNT_DIFF_STATEMENTS", usual);
@@ -128,11 +134,20 @@ fn batch_of(generator: &mut Generator) -> Vec<Step> {
 
 /// Reads of one session, some of them in a transaction that has written.
 fn reads_of(generator: &mut Generator) -> Vec<Step> {
+    read_by(generator, Generator::read)
+}
+
+/// The same, of tables that meet on no key.
+fn across_of(generator: &mut Generator) -> Vec<Step> {
+    read_by(generator, Generator::across)
+}
+
+fn read_by(generator: &mut Generator, read: impl Fn(&mut Generator) -> Step) -> Vec<Step> {
     generator.new_session();
     let mut steps = Vec::new();
     while steps.len() < BATCH {
         if !generator.chance(15) {
-            steps.push(generator.read());
+            steps.push(read(generator));
             continue;
         }
         steps.push(Step::new("BEGIN"));
@@ -140,7 +155,7 @@ fn reads_of(generator: &mut Generator) -> Vec<Step> {
             let (key, value) = (generator.below(12), generator.below(5));
             let sql = format!("INSERT INTO i4 (k, v, s) VALUES ({key}, {value}, 's{value}')");
             steps.push(Step::new(sql));
-            steps.push(generator.read());
+            steps.push(read(generator));
         }
         steps.push(Step::new(if generator.chance(50) { "COMMIT" } else { "ROLLBACK" }));
     }

@@ -4,6 +4,7 @@
 //! whose result depends on the order of rows. What has a name that hides another, a literal in an
 //! odd spelling or a key in an odd place comes up far more often than anybody would write it.
 
+mod across;
 mod literals;
 mod reads;
 mod writes;

@@ -1,0 +1,186 @@
+//! What one node makes the answer of: rows of all of them, within a bound.
+
+use std::sync::Arc;
+
+use super::collection::Collection;
+use super::relation::Relation;
+use super::{Column, malformed};
+use crate::router::plan::{Collect, Combine, Merge};
+use crate::wire::backend::{Report, data_row};
+
+/// What is kept of the rows of one statement, in bytes. The node needs six times as much for them.
+const MOST: usize = 16 << 20;
+
+/// How one node makes the answer.
+#[derive(Debug, Clone)]
+pub enum Gather {
+    Combine(Arc<Combine>),
+    Collect(Arc<Collect>),
+}
+
+impl Gather {
+    /// `None`: the answer is made of the nodes' answers as they come.
+    pub fn of(merge: &Merge) -> Option<Self> {
+        match merge {
+            Merge::Combine(combine) => Some(Self::Combine(combine.clone())),
+            Merge::Collect(collect) => Some(Self::Collect(collect.clone())),
+            Merge::Concat
+            | Merge::Ordered(_)
+            | Merge::Fold(_)
+            | Merge::Alike(_)
+            | Merge::Changes { .. }
+            | Merge::Rows(_)
+            | Merge::CopyIn(_)
+            | Merge::CopyOut(_) => None,
+        }
+    }
+
+    /// What each node is sent.
+    pub fn partial(&self) -> &str {
+        match self {
+            Self::Combine(combine) => &combine.partial,
+            Self::Collect(collect) => &collect.partial,
+        }
+    }
+
+    /// The client's parameters stand in what each node is sent.
+    pub fn takes_parameters(&self) -> bool {
+        match self {
+            Self::Combine(_) => true,
+            Self::Collect(collect) => collect.takes_parameters,
+        }
+    }
+
+    /// For rows of columns with these names.
+    ///
+    /// # Errors
+    /// A type is not carried from node to node.
+    pub fn rows(&self, columns: &[Column], names: Vec<String>) -> Result<Gathered, Report> {
+        Ok(match self {
+            Self::Combine(_) => Gathered::One(Relation::new(columns, names)?),
+            Self::Collect(collect) => Gathered::Tables(Collection::new(collect, columns)?),
+        })
+    }
+}
+
+/// The rows.
+#[derive(Debug)]
+pub enum Gathered {
+    One(Relation),
+    Tables(Collection),
+}
+
+impl Gathered {
+    /// Whether another node's rows have these columns too.
+    pub fn are_of(&self, columns: &[Column]) -> bool {
+        match self {
+            Self::One(relation) => relation.columns().eq(columns.iter().map(|c| c.type_oid)),
+            Self::Tables(tables) => tables.is_of(columns),
+        }
+    }
+
+    /// A DataRow of any node.
+    ///
+    /// # Errors
+    /// There are too many rows.
+    pub fn row(&mut self, body: &[u8]) -> Result<(), Report> {
+        let row = data_row(body).ok_or_else(malformed)?;
+        let bytes = match self {
+            Self::One(relation) => relation.row(&row).map(|()| relation.bytes)?,
+            Self::Tables(tables) => tables.row(&row).map(|()| tables.bytes())?,
+        };
+        if bytes > MOST { Err(self.too_many()) } else { Ok(()) }
+    }
+
+    fn too_many(&self) -> Report {
+        let report = Report::error("54000", "the rows of several nodes are too many for one");
+        let most = MOST >> 20;
+        match self {
+            Self::One(_) => report
+                .detail(format!("They take more than {most} MB."))
+                .hint("Let the statement read fewer rows, or group by the distribution column."),
+            Self::Tables(tables) => {
+                let (name, bytes) = tables.largest().unwrap_or_default();
+                report
+                    .detail(format!(
+                        "They take more than {most} MB, {bytes} bytes of them of table \"{name}\"."
+                    ))
+                    .hint(format!(
+                        "Add conditions on \"{name}\", name fewer of its columns, or join on the distribution column."
+                    ))
+            }
+        }
+    }
+
+    /// The last statement, whose own parameters are so many.
+    pub fn statement(&self, gather: &Gather, parameters: usize) -> String {
+        match (self, gather) {
+            (Self::One(relation), Gather::Combine(combine)) => {
+                relation.statement(combine, parameters)
+            }
+            (Self::Tables(tables), Gather::Collect(collect)) => {
+                tables.statement(collect, parameters)
+            }
+            // Rows are made by what they are for.
+            (Self::One(_), Gather::Collect(_)) | (Self::Tables(_), Gather::Combine(_)) => {
+                String::new()
+            }
+        }
+    }
+
+    fn relations(&self) -> Vec<&Relation> {
+        match self {
+            Self::One(relation) => vec![relation],
+            Self::Tables(tables) => tables.relations().collect(),
+        }
+    }
+
+    /// The types of the last statement's further parameters.
+    pub fn types(&self) -> Vec<u32> {
+        self.relations().into_iter().flat_map(Relation::types).collect()
+    }
+
+    /// Their values, in binary format.
+    pub fn values(&self) -> impl Iterator<Item = Vec<u8>> {
+        self.relations().into_iter().flat_map(Relation::values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::plan::Collected;
+    use crate::wire::backend::put_data_row;
+
+    #[test]
+    fn rows_are_kept_up_to_a_bound_and_the_largest_table_is_named() {
+        let table =
+            |name: &str| Collected { name: name.into(), columns: 1, nothing: String::new() };
+        let collect = Collect {
+            tables: [table("small"), table("large")].into(),
+            partial: String::new(),
+            takes_parameters: false,
+            last: [].into(),
+            at_home: false,
+            others: [].into(),
+        };
+        let column = |type_oid| Column { type_oid, binary: true };
+        let gather = Gather::Collect(Arc::new(collect));
+        let mut rows = gather.rows(&[column(23), column(25), column(25)], Vec::new()).unwrap();
+        let value = vec![b'x'; 4 << 20];
+        let mut add = |number: u8| {
+            let mut out = Vec::new();
+            let mut row = [Some(&[0, 0, 0, number][..]), None, None];
+            row[usize::from(number)] = Some(&value);
+            put_data_row(&mut out, row.into_iter());
+            rows.row(&out[5..])
+        };
+        for number in [2, 1, 2] {
+            add(number).unwrap();
+        }
+        let report = add(2).unwrap_err();
+        assert_eq!(report.sqlstate, "54000");
+        assert!(report.detail.unwrap().contains("12582924 bytes of them of table \"large\""));
+        assert!(report.hint.unwrap().contains("\"large\""));
+    }
+}
