@@ -897,7 +897,7 @@ E CREATE UNIQUE INDEX ON i4 (v)
 ? ALTER TABLE i4 ALTER COLUMN v SET DEFAULT plus_one(1)
 ? ALTER TABLE i4 ALTER COLUMN v SET DEFAULT nextval('lseq')
 ? ALTER TABLE i4 DROP COLUMN k
-= DROP TYPE mood
+? DROP TYPE mood
 = ALTER TABLE i2 DROP COLUMN v
 = INSERT INTO i2 VALUES (5, 1.5)
 = ALTER TABLE i2 ADD COLUMN z int DEFAULT 4
@@ -915,8 +915,8 @@ E SELECT * FROM i2 WHERE k = 5
 = SELECT a.k, b.v FROM i4 a JOIN i8 b ON a.v = b.v
 = SELECT a.k, l.s FROM i4 a JOIN loc l ON l.k = a.v WHERE l.v > 0
 = SELECT l.id FROM loc l WHERE l.k NOT IN (SELECT k FROM i4 WHERE k IS NOT NULL)
-= SELECT a.*, b.* FROM i4 a FULL JOIN i4b b ON a.v = b.w
-= SELECT * FROM i4 NATURAL FULL JOIN i4b
+= SELECT a.k, a.s, b.* FROM i4 a FULL JOIN i4b b ON a.v = b.w
+= SELECT * FROM i8 NATURAL FULL JOIN i4b
 = {int4=2} SELECT a.k FROM i4 a JOIN tx t ON t.v = a.v WHERE a.v > $1
 = {?int4=2, text=s1} SELECT a.k FROM i4 a JOIN tx t ON t.v = a.v WHERE a.v > $1 AND t.s = $2
 = {int4/b=2} SELECT a.k FROM i4 a JOIN loc l ON l.k = a.v WHERE a.v > $1
