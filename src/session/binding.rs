@@ -1,5 +1,7 @@
 //! How far a read of several nodes has come to see all of them at one instant ([`super::sight`]).
 
+use std::collections::VecDeque;
+
 use super::request::Request;
 use crate::sight::Look;
 use crate::wire::{frame, frontend};
@@ -32,6 +34,18 @@ pub(super) struct Binding {
 
 /// A segment up to its Execute, its Bind alone, and what follows. `Err`: it is none that can be cut.
 pub(super) fn cut(request: Request) -> Result<(Request, Request, Request), Request> {
+    if let Request::Each(all) = &request {
+        // One for each node.
+        let cuts: Option<Vec<_>> = all.iter().cloned().map(|one| cut(one).ok()).collect();
+        let Some(cuts) = cuts else { return Err(request) };
+        let (mut first, mut bind, mut rest) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        for (f, b, r) in cuts {
+            first.push_back(f);
+            bind.push_back(b);
+            rest.push_back(r);
+        }
+        return Ok((Request::Each(first), Request::Each(bind), Request::Each(rest)));
+    }
     let Request::Segment { plan, frames, mut replies, controls } = request else {
         return Err(request);
     };

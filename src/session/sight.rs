@@ -41,8 +41,8 @@ impl Spread {
     fn is_to_look(&self) -> bool {
         let bound = match &self.request {
             Request::Text { controls, .. } => controls.is_none(),
-            Request::Segment { .. } => true,
-            Request::Ending { .. } | Request::Each(_) => false,
+            Request::Segment { .. } | Request::Each(_) => true,
+            Request::Ending { .. } => false,
         };
         let reads = match &self.how {
             How::Merged(answer) => !answer.copies_out(),

@@ -37,7 +37,7 @@ async fn follows(client: Client, table: &str, [cause, effect]: [i32; 2], over: A
 
 /// The sum of all accounts, by one of several ways.
 async fn total(client: &Client, way: u64) -> i64 {
-    match way % 4 {
+    match way % 5 {
         0 => texts(client, "SELECT sum(v) FROM accounts").await[0].parse().unwrap(),
         1 => {
             let sql = "SELECT sum(v)::int8 FROM accounts WHERE v > $1";
@@ -45,6 +45,12 @@ async fn total(client: &Client, way: u64) -> i64 {
         }
         2 => {
             let rows = texts(client, "SELECT v FROM accounts ORDER BY v").await;
+            rows.iter().map(|v| v.parse::<i64>().unwrap()).sum()
+        }
+        // What one node computes of all nodes' rows.
+        3 => {
+            let sql = "SELECT v FROM accounts INTERSECT ALL SELECT v FROM accounts";
+            let rows = texts(client, sql).await;
             rows.iter().map(|v| v.parse::<i64>().unwrap()).sum()
         }
         // A row for each value, which one node makes of all nodes' rows.
