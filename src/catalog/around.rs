@@ -1,14 +1,25 @@
 //! What there is around the distributed tables at home that the router must know of: read with the rest of
 //! the routing table.
 
+use std::sync::Arc;
+
 use tokio_postgres::Transaction;
 
-use crate::topology::Around;
+use crate::topology::{Around, ColumnDefault};
 
 /// Reads it, in the transaction that reads the catalog.
 pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres::Error> {
     let pairs = async |sql: &str| -> Result<Vec<(String, String)>, tokio_postgres::Error> {
         tx.query(sql, &[]).await?.iter().map(|r| Ok((r.try_get(0)?, r.try_get(1)?))).collect()
+    };
+    let defaults = async |sql: &str| -> Result<Arc<[ColumnDefault]>, tokio_postgres::Error> {
+        let rows = tx.query(sql, &[]).await?;
+        let read = |r: &tokio_postgres::Row| {
+            let (schema, table) = (r.try_get(0)?, r.try_get(1)?);
+            let (column, expression) = (r.try_get(2)?, r.try_get(3)?);
+            Ok(ColumnDefault { schema, table, column, expression })
+        };
+        rows.iter().map(read).collect()
     };
     let schemas = tx.query(ROLES_SCHEMAS, &[]).await?;
     Ok(Around {
@@ -31,6 +42,8 @@ pub(super) async fn read(tx: &Transaction<'_>) -> Result<Around, tokio_postgres:
             .iter()
             .map(|r| Ok((r.try_get(0)?, r.try_get(1)?, r.try_get(2)?, r.try_get(3)?)))
             .collect::<Result<_, tokio_postgres::Error>>()?,
+        key_defaults: defaults(KEY_DEFAULTS).await?,
+        timed_defaults: defaults(TIMED_DEFAULTS).await?,
         own_operators: tx.query_one(OWN_OPERATORS, &[]).await?.try_get(0)?,
     })
 }
@@ -114,6 +127,37 @@ FROM pgshunt.tables t JOIN pgshunt.colocation_groups g ON g.group_id = t.group_i
     AND a.attgenerated = ''
   LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 WHERE d.oid IS NOT NULL OR a.attidentity <> ''";
+
+/// Of an identity column it is what PostgreSQL would draw from its sequence.
+const KEY_DEFAULTS: &str = "\
+SELECT n.nspname::text, c.relname::text, a.attname::text, CASE WHEN a.attidentity = ''
+  THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+  ELSE pg_catalog.format('pg_catalog.nextval(%L::pg_catalog.regclass)', pg_catalog.format('%I.%I', sn.nspname, s.relname))
+  END
+FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY (t.key_columns) AND a.attgenerated = '' AND a.attidentity <> 'a'
+  LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+  LEFT JOIN pg_catalog.pg_depend x ON x.refclassid = 'pg_catalog.pg_class'::regclass AND x.refobjid = c.oid
+    AND x.refobjsubid = a.attnum AND x.classid = x.refclassid AND x.deptype = 'i' AND a.attidentity <> ''
+  LEFT JOIN pg_catalog.pg_class s ON s.oid = x.objid AND s.relkind = 'S'
+  LEFT JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+WHERE a.attidentity = '' AND d.oid IS NOT NULL OR s.oid IS NOT NULL
+ORDER BY c.oid, a.attnum";
+
+/// Defaults that call `now()`, `transaction_timestamp()` or `statement_timestamp()`, or are CURRENT_DATE and
+/// the like. Only names that are found without a path are written without their schema.
+const TIMED_DEFAULTS: &str = "\
+SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+FROM pgshunt.tables t
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
+  JOIN pg_catalog.pg_attrdef d ON d.adrelid = c.oid
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.adnum AND a.attgenerated = ''
+    AND NOT a.attisdropped
+WHERE d.adbin::text ~ ':funcid (1299|2647|2648) |SQLVALUEFUNCTION'
+ORDER BY c.oid, a.attnum";
 
 /// Whether an operator or a cast may do more than compute. Only functions in C that are declared free of
 /// effects are believed: SQL and procedural languages may call anything, whatever is declared, and so may

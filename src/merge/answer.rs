@@ -14,6 +14,21 @@ use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
 use crate::wire::frame;
 
+/// Which rows the client gets at once, and which are kept for its portal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// None are kept: what is beyond the limit is left out.
+    #[default]
+    Nothing,
+    /// What is beyond the limit is kept.
+    Rest,
+    /// All are kept: the portal is bound only.
+    All,
+}
+
+/// The most that is kept for a portal, in bytes.
+const MOST_HELD: usize = 32 << 20;
+
 #[derive(Debug)]
 pub struct Answer {
     merge: Merge,
@@ -22,6 +37,9 @@ pub struct Answer {
     window: Window,
     sorted: Option<Sorted>,
     returned: Option<Returned>,
+    hold: Hold,
+    held: Vec<Vec<u8>>,
+    held_bytes: usize,
     /// The columns are known beforehand.
     last: bool,
     columns: Option<Vec<Column>>,
@@ -58,6 +76,9 @@ impl Answer {
             window,
             sorted,
             returned,
+            hold: Hold::Nothing,
+            held: Vec::new(),
+            held_bytes: 0,
             last: false,
             skipped: 0,
             columns: None,
@@ -81,9 +102,28 @@ impl Answer {
         }
     }
 
+    /// Rows are kept for a portal.
+    #[must_use]
+    pub fn holding(self, hold: Hold) -> Self {
+        Self { hold, ..self }
+    }
+
+    fn holds(&self) -> bool {
+        self.hold != Hold::Nothing
+    }
+
+    /// The rows that are kept for the portal, each as it is sent, and the first word of the command tag.
+    pub fn take_held(&mut self) -> Option<(Vec<Vec<u8>>, String)> {
+        let verb = self.verb.clone();
+        self.holds().then(|| (std::mem::take(&mut self.held), verb))
+    }
+
     /// Rows are looked at, and not the client's as they are.
     pub fn folds(&self) -> bool {
-        self.sorted.is_some() || self.returned.is_some() || matches!(self.merge, Merge::Fold(_))
+        self.holds()
+            || self.sorted.is_some()
+            || self.returned.is_some()
+            || matches!(self.merge, Merge::Fold(_))
     }
 
     /// A row begins that would be the client's as it is; false: it has had as many as it wants.
@@ -95,7 +135,8 @@ impl Answer {
             self.skipped += 1;
             return false;
         }
-        let takes = (self.limit == 0 || self.rows < self.limit)
+        let limited = self.limit > 0 && !self.holds();
+        let takes = (!limited || self.rows < self.limit)
             && self.window.most.is_none_or(|most| self.rows < most);
         self.rows += u64::from(takes);
         takes
@@ -158,7 +199,13 @@ impl Answer {
         if let Some(returned) = &mut self.returned {
             return returned.row(body);
         }
-        let Merge::Fold(folds) = &self.merge else { return Err(malformed()) };
+        let Merge::Fold(folds) = &self.merge else {
+            return match self.holds() {
+                true if self.takes_row() => self.keep(body),
+                true => Ok(()),
+                false => Err(malformed()),
+            };
+        };
         let columns = self.columns.as_ref().ok_or_else(malformed)?;
         let row =
             backend::data_row(body).filter(|r| r.len() == folds.len()).ok_or_else(malformed)?;
@@ -170,6 +217,22 @@ impl Answer {
             .map(|((a, b), (&how, &column))| fold(how, column, a, b).map_err(refused))
             .collect::<Result<Vec<_>, _>>()?;
         self.folded = Some(merged);
+        Ok(())
+    }
+
+    /// Keeps a row for the portal.
+    fn keep(&mut self, body: &[u8]) -> Result<(), Report> {
+        self.held_bytes += body.len() + size_of::<Vec<u8>>();
+        if self.held_bytes > MOST_HELD {
+            return Err(Report::error(
+                "54000",
+                "the rows of this portal over several nodes are too many",
+            )
+            .hint("Read them without a row limit (a fetch size), or fewer of them at a time."));
+        }
+        let mut row = Vec::with_capacity(body.len() + frame::HEADER);
+        frame::put(&mut row, b'D', |b| b.extend_from_slice(body));
+        self.held.push(row);
         Ok(())
     }
 
@@ -209,13 +272,29 @@ impl Answer {
     /// # Errors
     /// Rows cannot be put in order. Nothing has been written then that completes it.
     pub fn finish(&mut self, out: &mut Vec<u8>) -> Result<(), Report> {
+        let mut whole = Vec::new();
+        let rows = if self.holds() { &mut whole } else { &mut *out };
         if let Some(sorted) = &mut self.sorted {
-            let limit = Some(self.limit).filter(|limit| *limit > 0);
-            self.rows = sorted.write(self.window, limit, out)?;
+            let limit = Some(self.limit).filter(|limit| *limit > 0 && self.hold == Hold::Nothing);
+            self.rows = sorted.write(self.window, limit, rows)?;
         }
         if let Some(row) = &self.folded {
-            backend::put_data_row(out, row.iter().map(|v| v.as_deref()));
+            backend::put_data_row(rows, row.iter().map(|v| v.as_deref()));
             self.rows = 1;
+        }
+        if self.holds() {
+            let mut left = whole.as_slice();
+            while let Ok(Some(head)) = frame::header(left) {
+                let Some((row, rest)) = left.split_at_checked(head.len) else { break };
+                self.keep(row.get(frame::HEADER..).unwrap_or_default())?;
+                left = rest;
+            }
+            if self.hold == Hold::All {
+                return Ok(());
+            }
+            let most = usize::try_from(self.limit).unwrap_or(usize::MAX).min(self.held.len());
+            self.held.drain(..most).for_each(|row| out.extend(row));
+            self.rows = most as u64;
         }
         if let Some(returned) = &mut self.returned {
             returned.write(out);
@@ -227,9 +306,10 @@ impl Answer {
             }
             backend::put_bare(out, b'c');
         }
+        let inserts = self.verb == "INSERT" && !matches!(self.merge, Merge::CopyIn(_));
         if let Some(tag) = &self.alike {
             frame::put(out, b'C', |b| b.extend_from_slice(tag));
-        } else if let Merge::Rows(_) = self.merge {
+        } else if inserts || matches!(self.merge, Merge::Rows(_)) {
             backend::put_command_complete(out, &format!("INSERT 0 {}", self.changed));
         } else if let Merge::Changes { .. } | Merge::CopyIn(_) | Merge::CopyOut(_) = self.merge {
             backend::put_command_complete(out, &format!("{} {}", self.verb, self.changed));

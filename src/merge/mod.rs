@@ -15,7 +15,7 @@ mod sorted;
 use crate::router::plan::Fold;
 use crate::wire::backend::Report;
 
-pub use answer::Answer;
+pub use answer::{Answer, Hold};
 pub use copied::{DECIDING, Share};
 pub use gathered::{Gather, Gathered};
 pub use sorted::{MOST, Window};

@@ -87,6 +87,10 @@ fn refuses(query: Node<'_>, cx: Context<'_>) -> Refused<()> {
     if facts.changes_rows || facts.into.is_some() || facts.executes {
         return no("a query that writes");
     }
+    // A constant in its place would be no function.
+    if facts.times.in_from {
+        return no("the time in FROM");
+    }
     for call in &facts.calls {
         let Some(name) = call.builtin() else { return no("a function of one's own") };
         let once = cx.functions.is_steady(name) || is_of_the_statement(name);

@@ -34,6 +34,13 @@ impl<'a> Context<'a> {
         self.names.schema.has_several_nodes()
     }
 
+    /// Whether a name that PostgreSQL writes without a schema, since it is its own, is found as its own in the
+    /// client's text.
+    pub fn finds_own_names(&self) -> bool {
+        let later = |path: &[String]| path.iter().any(|s| s == "pg_catalog");
+        !self.names.temporary && !self.names.foreign_text && !self.names.path.is_none_or(later)
+    }
+
     /// Whether any table is distributed.
     pub fn distributes(&self) -> bool {
         self.names.schema.distributes()

@@ -206,6 +206,7 @@ fn condition(c: &nodes::CopyStmt, cx: Context<'_>) -> Told<()> {
     let facts = Facts::of(c.where_clause(), cx.names, cx.functions);
     let steady = |name: Option<&str>| name.is_some_and(|n| cx.functions.is_steady(n));
     let unsteady = facts.own_answer.is_some()
+        || !facts.times.places.is_empty()
         || facts.calls.iter().any(|call| !steady(call.builtin()))
         || !facts.relations.is_empty()
         || !facts.types.iter().all(|t| is_shared_type(t));

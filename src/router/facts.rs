@@ -1,12 +1,14 @@
 //! What a query is made of, collected by one walk over its tree. Whatever is decided about the query reads
 //! from here; only [`super::proof`] looks at the tree again, for what stands above what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use pg_raw_parse::raw::SQLValueFunctionOp;
 use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::functions::{Functions, name_of};
 use super::scope::{Named, Names};
+use crate::sql::times::{is_of_statement, is_time};
 use crate::sql::tree::children;
 
 /// A call of a function by its name.
@@ -66,6 +68,20 @@ pub struct Facts<'a> {
     pub own_answer: Option<&'static str>,
     /// There is more in it than constants and set_config(..., true).
     pub computes: bool,
+    pub times: TimeCalls,
+}
+
+/// The calls in a query whose value is a time of the transaction or the statement (`sql::times`).
+#[derive(Default)]
+pub struct TimeCalls {
+    /// Where they stand in the text.
+    pub places: BTreeSet<i32>,
+    /// One tells the statement's time.
+    pub of_statement: bool,
+    /// A column of the result, or of a sub-select, is called like one.
+    pub named: bool,
+    /// One stands in FROM, where no constant can.
+    pub in_from: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -235,7 +251,14 @@ impl<'a> Walk<'a, '_> {
             Node::FuncCall(f) => self.call(f),
             Node::TypeName(t) => found.types.push(t),
             Node::ColumnRef(c) => found.columns.push(c),
-            Node::ResTarget(t) => found.expanded.extend(column(t.val())),
+            Node::ResTarget(t) => {
+                found.expanded.extend(column(t.val()));
+                found.times.named |= t.name().is_none() && is_named_like_time(t.val());
+            }
+            Node::RangeFunction(f) => found.times.in_from |= calls_time(f),
+            Node::SQLValueFunction(f) if tells_time(f.op) => {
+                found.times.places.insert(f.location);
+            }
             Node::RowExpr(r) => found.expanded.extend(r.args().iter().filter_map(column)),
             Node::NullTest(t) => found.converted.extend(column(t.arg())),
             Node::A_Indirection(i) => found.converted.extend(column(i.arg())),
@@ -270,6 +293,11 @@ impl<'a> Walk<'a, '_> {
             && name.is_some_and(|n| self.functions.is_builtin(n));
         if name.is_some_and(|n| CONVERTING.contains(&n) && self.functions.is_builtin(n)) {
             self.found.converted.extend(f.args().iter().filter_map(column));
+        }
+        if is_builtin && is_time_call(f) {
+            let times = &mut self.found.times;
+            times.places.insert(f.location);
+            times.of_statement |= name.is_some_and(is_of_statement);
         }
         self.found.calls.push(Call { node: f, schema, name, is_builtin });
     }
@@ -322,12 +350,65 @@ fn computes(node: Node<'_>) -> bool {
 /// What each node would answer for itself.
 fn own_answer(node: Node<'_>) -> Option<&'static str> {
     match node {
-        Node::SQLValueFunction(_) => Some("CURRENT_DATE, CURRENT_USER and the like"),
+        Node::SQLValueFunction(f) if f.op == SQLValueFunctionOp::SVFOP_CURRENT_SCHEMA => {
+            Some("CURRENT_SCHEMA")
+        }
         Node::RangeTableSample(_) => Some("TABLESAMPLE"),
         Node::CurrentOfExpr(_) => Some("WHERE CURRENT OF"),
         Node::JsonArrayAgg(_) | Node::JsonObjectAgg(_) => Some("a JSON aggregate"),
         _ => None,
     }
+}
+
+/// CURRENT_DATE, LOCALTIME and the like. The others tell the session's roles and its database, on every node
+/// alike.
+fn tells_time(op: SQLValueFunctionOp::Type) -> bool {
+    use SQLValueFunctionOp as Op;
+    matches!(
+        op,
+        Op::SVFOP_CURRENT_DATE
+            | Op::SVFOP_CURRENT_TIME
+            | Op::SVFOP_CURRENT_TIME_N
+            | Op::SVFOP_CURRENT_TIMESTAMP
+            | Op::SVFOP_CURRENT_TIMESTAMP_N
+            | Op::SVFOP_LOCALTIME
+            | Op::SVFOP_LOCALTIME_N
+            | Op::SVFOP_LOCALTIMESTAMP
+            | Op::SVFOP_LOCALTIMESTAMP_N
+    )
+}
+
+/// Whether a function is called that tells the time, if it is PostgreSQL's own.
+pub fn is_time_call(f: &nodes::FuncCall) -> bool {
+    f.args().is_empty() && !f.agg_star && name_of(f).is_some_and(|(_, name)| is_time(name))
+}
+
+/// Whether a column without a name of its own gets that of a call that tells the time (`FigureColname`).
+fn is_named_like_time(mut value: Node<'_>) -> bool {
+    loop {
+        value = match value {
+            Node::TypeCast(c) => c.arg(),
+            Node::CollateClause(c) => c.arg(),
+            Node::A_Indirection(i) => i.arg(),
+            Node::CaseExpr(c) => c.defresult(),
+            Node::FuncCall(f) => return is_time_call(f),
+            Node::SQLValueFunction(f) => return tells_time(f.op),
+            _ => return false,
+        }
+    }
+}
+
+/// Whether a function in FROM tells the time.
+fn calls_time(f: &nodes::RangeFunction) -> bool {
+    let is_time = |n: Node<'_>| match n {
+        Node::FuncCall(f) => is_time_call(f),
+        Node::SQLValueFunction(f) => tells_time(f.op),
+        _ => false,
+    };
+    f.functions().iter().any(|item| match item {
+        Node::NodeList(item) => item.get(0).is_some_and(is_time),
+        item => is_time(item),
+    })
 }
 
 /// Whether a call of set_config() says that the value is for the transaction.

@@ -42,7 +42,7 @@ impl Functions {
         let mut known = [(); 6].map(|()| HashSet::new());
         for f in all {
             let [builtin, stable, steady, aggregates, sets, free] = &mut known;
-            let differs = differs_by_node(&f.name);
+            let differs = differs_by_node(&f.name) && !is_of_the_login(&f.name);
             if f.stable && !reads_values_of_any_type(&f.name) {
                 stable.insert(f.name.clone());
             }
@@ -204,6 +204,11 @@ fn differs_by_node(name: &str) -> bool {
                 | "currval"
                 | "age"
         )
+}
+
+/// Functions that say the same of a session on every node, although others of such names do not.
+fn is_of_the_login(name: &str) -> bool {
+    matches!(name, "current_database" | "current_user" | "session_user" | "current_role" | "user")
 }
 
 /// The pin of session advisory locks. A statement that takes one and then fails keeps it.

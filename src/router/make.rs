@@ -6,7 +6,7 @@ use super::constant::Literals;
 use super::context::Context;
 use super::facts::Facts;
 use super::functions::Functions;
-use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement};
+use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement, TimesTold};
 use super::scope::{Names, Speech};
 use super::{analyze, catalogs, copying, draws, effect, named, rights, signals, tables, traces};
 use crate::sql::tree::{self, Unparsed};
@@ -128,6 +128,9 @@ impl Making<'_> {
         let before = std::mem::replace(&mut plan.kind, Kind::Any);
         let several = if first && matches!(kind, Kind::Keys { .. }) { node } else { Node::None };
         plan.rows = super::writes::several_rows(several, cx);
+        let alone = first && matches!(kind, Kind::Refused(_));
+        plan.computed = alone.then(|| super::computed::of(node, cx)).flatten().map(Into::into);
+        plan.times = add_times(plan.times.take(), times_told(node, cx));
         let is_open = self.is_open;
         self.is_open |= matches!(kind, Kind::Ddl(_));
         plan.kind = match kind {
@@ -168,6 +171,42 @@ impl Making<'_> {
         let by_shape = self.by_shape && self.plan.is_of_shape();
         (Plan { tables, signals, ..self.plan }, by_shape)
     }
+}
+
+/// The calls in a statement that tell the time when it is carried out. What PREPARE or CREATE VIEW keeps is
+/// carried out later.
+fn times_told(node: Node<'_>, cx: Context<'_>) -> Option<TimesTold> {
+    let now = matches!(
+        node,
+        Node::SelectStmt(_)
+            | Node::InsertStmt(_)
+            | Node::UpdateStmt(_)
+            | Node::DeleteStmt(_)
+            | Node::MergeStmt(_)
+            | Node::DeclareCursorStmt(_)
+    );
+    let times = &cx.facts.times;
+    let left = super::defaults::left_to(node, cx);
+    (now && (!times.places.is_empty() || left.is_some())).then(|| TimesTold {
+        calls: times.places.len(),
+        of_statement: times.of_statement || left.as_ref().is_some_and(|l| l.of_statement),
+        named: times.named,
+        defaults: left.map(|l| l.defaults.into()),
+    })
+}
+
+/// Those of several statements in one text.
+fn add_times(a: Option<TimesTold>, b: Option<TimesTold>) -> Option<TimesTold> {
+    let (a, b) = match (a, b) {
+        (Some(a), Some(b)) => (a, b),
+        (a, b) => return a.or(b),
+    };
+    Some(TimesTold {
+        calls: a.calls + b.calls,
+        of_statement: a.of_statement || b.of_statement,
+        named: a.named || b.named,
+        defaults: None,
+    })
 }
 
 /// Whether texts that differ in their literals only may have one plan.

@@ -15,10 +15,12 @@ mod cache;
 mod catalogs;
 mod collect;
 mod combine;
+mod computed;
 mod constant;
 mod context;
 mod copying;
 mod ddl;
+mod defaults;
 mod draws;
 mod effect;
 mod everywhere;
@@ -56,7 +58,10 @@ mod utility;
 mod whole_rows;
 mod writes;
 
+pub use crate::sql::answer::{Answer, Value, Written};
 pub use crate::sql::rows::Rows;
+pub use crate::sql::times;
+pub use crate::sql::wanted::{Wanted, parameters};
 pub use cache::{Literals, Planned, Planner};
 pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::copy::Form;
+use crate::sql::defaults::Defaults;
+use crate::sql::wanted::Wanted;
 use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
@@ -86,6 +88,19 @@ pub struct SeveralRows {
     pub returns: bool,
     /// What in it the nodes would not agree on.
     pub unsteady: Option<String>,
+}
+
+/// The calls in a text that tell the transaction's time or the statement's (`sql::times`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimesTold {
+    /// How many there are.
+    pub calls: usize,
+    /// One tells the statement's time.
+    pub of_statement: bool,
+    /// A column of a result is called like one.
+    pub named: bool,
+    /// Of an INSERT: columns that it leaves to defaults which tell the time.
+    pub defaults: Option<Arc<Defaults>>,
 }
 
 /// What is known of a COPY FROM STDIN.
@@ -506,6 +521,10 @@ pub struct Plan {
     pub copies_in: bool,
     /// It is an INSERT of several rows, and nothing else.
     pub rows: Option<SeveralRows>,
+    /// It is an INSERT, refused as it is, which can be carried out when this is computed.
+    pub computed: Option<Arc<Wanted>>,
+    /// It is a query that tells the transaction's time.
+    pub times: Option<TimesTold>,
     /// What the server reads in place of parts of the text.
     pub instead: Vec<Instead>,
 }
@@ -563,6 +582,8 @@ impl Plan {
             signals: Box::default(),
             copies_in: false,
             rows: None,
+            computed: None,
+            times: None,
             instead: Vec::new(),
         }
     }

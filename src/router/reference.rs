@@ -13,7 +13,7 @@ use pg_raw_parse::Node;
 use postgres_protocol::escape::escape_identifier as ident;
 
 use super::context::{Context, refused};
-use super::facts::Facts;
+use super::facts::{Facts, is_time_call};
 use super::node_bound::{Bound, bound, is_shared_type};
 use super::plan::{Alike, Kind, Merge, Reference};
 use super::scope::Named;
@@ -102,7 +102,15 @@ pub fn change(
         },
         _ => None,
     };
-    if let Some(what) = picks.map(str::to_owned).or_else(|| unsteady(Steady::Everywhere, cx)) {
+    // Every copy must have one value, also where a row is changed through another node's clock.
+    let timed = || {
+        let call = cx.facts.calls.iter().find(|c| c.is_builtin && is_time_call(c.node));
+        let named = call.and_then(|c| c.name).map(|name| format!("function {name}"));
+        let times = !cx.facts.times.places.is_empty();
+        named.or_else(|| times.then(|| "CURRENT_DATE and the like".to_owned()))
+    };
+    let unlike = picks.map(str::to_owned).or_else(timed);
+    if let Some(what) = unlike.or_else(|| unsteady(Steady::Everywhere, cx)) {
         return no(table, &what);
     }
     let given = given(node, table);
@@ -192,6 +200,7 @@ fn is_alike(expression: &str, cx: Context<'_>) -> bool {
     let facts = Facts::of(query, cx.names, cx.functions);
     let steady = |name: Option<&str>| name.is_some_and(|n| cx.functions.is_steady(n));
     facts.own_answer.is_none()
+        && facts.times.places.is_empty()
         && super::ddl::reads_alike(query)
         && facts.calls.iter().all(|call| steady(call.builtin()))
         && facts.relations.is_empty()

@@ -3,9 +3,11 @@
 
 use pg_raw_parse::{Node, nodes};
 
+use super::computed;
 use super::context::{Context, refused};
 use super::plan::{Control, Key, KeySource, Kind, Merge};
 use super::query::{self, why_collected, why_not_as_it_is};
+use crate::sql::wanted::Wanted;
 
 /// What EXPLAIN with the option ROUTE is; `None`: it has no such option.
 pub fn explained(e: &nodes::ExplainStmt, cx: Context<'_>) -> Option<(Kind, Control)> {
@@ -47,6 +49,14 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
         Kind::Any | Kind::Apart => vec!["Any node".to_owned()],
         Kind::Ddl(_) => vec!["Every node, as DDL".to_owned()],
         Kind::Refused(report) => {
+            if let Some(wanted) = computed::of(query, cx) {
+                let what = match wanted {
+                    Wanted::Keys(_) => "its distribution columns have",
+                    Wanted::Rows(_) => "the rows of its query have",
+                };
+                let when = format!("when {what} been computed on one");
+                return vec![format!("Each node gets its own of the rows, {when}")];
+            }
             let hint = report.hint.iter().map(|hint| format!("  Hint: {hint}"));
             std::iter::once(format!("Refused: {}", report.message)).chain(hint).collect()
         }

@@ -1,6 +1,7 @@
 //! What in a statement would not give the same on every node.
 
 use super::context::Context;
+use super::facts::{Call, is_time_call};
 use super::unordered::unordered;
 
 /// What a statement may call that goes to several nodes.
@@ -12,9 +13,14 @@ pub enum Steady {
     ByRow,
 }
 
-/// The first thing that the nodes would not agree on.
+/// The first thing that the nodes would not agree on. What tells the transaction's time is none: they are
+/// sent that of one of them (`Plan::times`).
 pub fn unsteady(allowed: Steady, cx: Context<'_>) -> Option<String> {
-    let of_call = cx.facts.calls.iter().find_map(|call| {
+    if cx.facts.times.in_from {
+        return Some("the time in FROM".to_owned());
+    }
+    let told = |call: &&Call<'_>| !(call.is_builtin && is_time_call(call.node));
+    let of_call = cx.facts.calls.iter().filter(told).find_map(|call| {
         let name = call.name.unwrap_or("?");
         let by_row = allowed == Steady::ByRow && cx.functions.is_of_the_row(name);
         (!by_row && !cx.functions.is_steady(name)).then(|| format!("function {name}"))

@@ -2,12 +2,13 @@
 
 use pg_raw_parse::list::NodeList;
 use pg_raw_parse::raw::OverridingKind;
-use pg_raw_parse::{Node, nodes};
+use pg_raw_parse::{ConstValue, Node, nodes};
 
+use super::computed::given;
 use super::constant::constant;
 use super::context::{Context, refused};
 use super::plan::{Key, KeySource, Kind, Merge, SeveralRows};
-use super::proof::{Compared, Found, Outcome, Prover};
+use super::proof::{Compared, Found, Gives, Outcome, Prover};
 use super::scope::Named;
 use super::steady::{Steady, unsteady};
 use super::tables::Tables;
@@ -33,12 +34,15 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
             "Leave the identity column out of the statement.",
         );
     }
-    if i.with_clause().is_some() || tables.references > 1 || tables.local || tables.reference {
-        return refused("INSERT with a query on a distributed table is not supported", plain);
-    }
     let Node::SelectStmt(source) = i.select_stmt() else {
         return refused("INSERT ... DEFAULT VALUES leaves the distribution column open", plain);
     };
+    if let Some(kind) = of_no_rows(i, source, &table).or_else(|| colocated(i, source, &table, cx)) {
+        return kind;
+    }
+    if i.with_clause().is_some() || tables.references > 1 || tables.local || tables.reference {
+        return refused("INSERT with a query on a distributed table is not supported", plain);
+    }
     if source.values_lists().is_empty() {
         return refused("INSERT ... SELECT into a distributed table is not supported", plain);
     }
@@ -77,6 +81,63 @@ pub fn insert(i: &nodes::InsertStmt, cx: Context<'_>, tables: &Tables) -> Kind {
         }
     }
     Kind::Keys { group: table.group, keys: keys.into() }
+}
+
+/// `INSERT INTO t SELECT .. WHERE false`, which any node carries out.
+fn of_no_rows(
+    i: &nodes::InsertStmt,
+    source: &nodes::SelectStmt,
+    table: &DistributedTable,
+) -> Option<Kind> {
+    let Node::A_Const(c) = source.where_clause() else { return None };
+    let never =
+        matches!(c.val(), Some(ConstValue::Boolean(false))) && source.from_clause().is_empty();
+    let key: Key = table.key_columns.iter().map(|_| KeySource::Null).collect();
+    let kind = Kind::Keys { group: table.group, keys: [key].into() };
+    (never && i.with_clause().is_none()).then_some(kind)
+}
+
+/// An INSERT of a query's rows that are all where they are to be inserted: each node inserts those of its own.
+fn colocated(
+    i: &nodes::InsertStmt,
+    source: &nodes::SelectStmt,
+    table: &DistributedTable,
+    cx: Context<'_>,
+) -> Option<Kind> {
+    let limits = !matches!((source.limit_count(), source.limit_offset()), (Node::None, Node::None));
+    let returns = i.returning_clause().is_some();
+    // What is returned would come in the query's order.
+    let ordered = returns && !source.sort_clause().is_empty();
+    let plain = source.values_lists().is_empty() && source.into_clause().is_none();
+    if limits || ordered || !plain || i.with_clause().is_some() || cx.facts.locks_rows {
+        return None;
+    }
+    let mut prover = Prover::by_rows(cx);
+    let Gives::Rows(Some(outputs)) = prover.select(source).ok()? else { return None };
+    let Found { unproven: None, mixed: None, local: None, group, .. } = prover.found else {
+        return None;
+    };
+    let given = given(i, table, outputs.len())?;
+    let stays = |(part, key): (usize, &String)| {
+        let at = given.iter().position(|c| c == key);
+        at.and_then(|at| outputs.get(at)).is_some_and(|o| o.1 == Some(part))
+    };
+    let all = group == Some(table.group) && table.key_columns.iter().enumerate().all(stays);
+    let steady = all && unsteady(Steady::Everywhere, cx).is_none();
+    let changed = |t: &&nodes::ResTarget| !is_itself(t, "excluded");
+    let keeps = i
+        .on_conflict_clause()
+        .is_none_or(|c| sets_key(c.target_list().iter().filter(changed), table).is_none());
+    if !(all && keeps) {
+        return None;
+    }
+    let mut by_values = Prover::new(cx);
+    by_values.select(source).ok()?;
+    if let Found { unproven: None, keys, .. } = by_values.found {
+        return Some(Kind::Keys { group: table.group, keys: keys.into() });
+    }
+    let merge = Merge::Changes { returns };
+    steady.then_some(Kind::Every { group: table.group, merge })
 }
 
 /// An INSERT of several rows by VALUES.

@@ -44,12 +44,14 @@ impl Session {
                 self.settings.commit();
                 self.channels.commit();
                 self.prelude.clear();
+                self.clock.time = None;
                 self.epoch = None;
             }
             Control::RollbackAndChain => {
                 self.settings.rollback();
                 self.channels.rollback();
                 self.prelude.clear();
+                self.clock.time = None;
                 self.epoch = None;
             }
             Control::Savepoint(name) => {

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::block::OwnBlock;
 use super::gathering::{Asked, PLAIN_BIND, Told};
 use super::link::{Done, Expect, Fate, Reply};
 use super::participants::concerns_all;
@@ -15,8 +16,9 @@ use super::simple::controls;
 use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::stop::Stop;
+use super::timing;
 use super::{Env, Io, Need, Pending, Session, Statement, rows};
-use crate::merge::{Answer, Gather, Window};
+use crate::merge::{Answer, Gather, Hold, Window};
 use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Ddl as Way, Kind, Merge, Plan};
 use crate::topology::GroupId;
@@ -85,6 +87,18 @@ impl Session {
         }
     }
 
+    /// A portal that is only bound now, within a transaction, has its rows read now: they are those of this moment.
+    fn opens_portal(&self, place: &Place) -> bool {
+        let reads = |merge: &Merge| {
+            !matches!(
+                merge,
+                Merge::Changes { .. } | Merge::Rows(_) | Merge::CopyIn(_) | Merge::CopyOut(_)
+            )
+        };
+        let begun = self.status != Status::Idle && self.own_block == OwnBlock::No;
+        begun && matches!(place, Place::Every { merge, .. } if reads(merge))
+    }
+
     /// Sends what is pending where it belongs, before a Flush or a Query.
     pub(super) fn cut_pending(
         &mut self,
@@ -133,14 +147,23 @@ impl Session {
         let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
         let binds = count(|p| matches!(p, Pending::Bind { .. }));
         let executes = count(|p| matches!(p, Pending::Execute { .. }));
-        if executes == 0 && binds == 1 && !matches!(plan.kind, Kind::Ddl(_)) {
+        let opens = executes == 0 && binds == 1 && self.opens_portal(&place);
+        if executes == 0 && binds == 1 && !opens && !matches!(plan.kind, Kind::Ddl(_)) {
             // Only to be described, which any one node can do.
             return Ok(false);
         }
-        if binds > 1 || executes != 1 {
+        if binds > 1 || executes != 1 && !opens {
             return Err(not_alone().into());
         }
         let mut batch = self.batch(&statement, &plan, &place)?;
+        batch.hold = match (opens, batch.limit > 0 && self.status != Status::Idle) {
+            (true, _) => {
+                batch.executes(&place);
+                Hold::All
+            }
+            (false, true) => Hold::Rest,
+            (false, false) => Hold::Nothing,
+        };
         if takes_types(&plan) {
             self.learn_types(&statement, &batch, io)?;
         }
@@ -148,6 +171,7 @@ impl Session {
             return self.carry_out_ddl(&statement, &plan, batch, ready, env, io);
         }
         let (groups, mut spread) = self.batch_spread(&mut batch, place, &statement, &plan)?;
+        spread.portal = std::mem::take(&mut batch.portal);
         let places = groups.first().map(|group| (*group, spread.nodes()));
         spread.splitting =
             places.and_then(|places| Splitting::of(&plan, places, Protocol::Extended, env));
@@ -250,11 +274,15 @@ impl Session {
                     return Ok((groups, gathered(gather, plan, batch.asked(statement), nodes)?));
                 }
                 let (window, binary) = batch.window(statement, &merge)?;
-                let request = batch.request(statement, plan, &merge, done.map(Rc::from))?;
+                let (times, text) = timing::found(plan, &statement.text)?;
+                let told = (statement, &*text);
+                let request = batch.request(told, plan, &merge, done.map(Rc::from))?;
                 let effect = effect_over_nodes(plan, &merge);
-                let how = How::Merged(Answer::new(merge, batch.limit, window, binary).into());
+                let answer = Answer::new(merge, batch.limit, window, binary);
+                let how = How::Merged(answer.holding(batch.hold).into());
                 let mut spread = Spread::new(nodes, request, how);
                 spread.effect = effect;
+                spread.times = times;
                 spread.hide_parse = !batch.parsed;
                 spread.hide_describe = !batch.described;
                 (groups, spread)
@@ -340,13 +368,13 @@ impl Session {
         let mut executed = false;
         for p in &self.pending {
             match p {
-                Pending::Parse { statement: s, .. } if s.id == statement.id && !executed => {
+                Pending::Parse { statement: s, .. } if statement.is_for(s) && !executed => {
                     batch.parsed = true;
                     backend::put_bare(&mut batch.before, b'1');
                     batch.messages.push(Message::Parse);
                 }
                 Pending::DescribeStatement { statement: s, .. }
-                    if s.id == statement.id && !matches!(plan.kind, Kind::Ddl(_)) && !executed =>
+                    if statement.is_for(s) && !matches!(plan.kind, Kind::Ddl(_)) && !executed =>
                 {
                     crate::wire::frame::put(&mut batch.before, b't', |b| {
                         b.extend_from_slice(&[0, 0])
@@ -366,7 +394,8 @@ impl Session {
                 | Pending::DescribeStatement { .. }
                 | Pending::ClosePortal { .. }
                 | Pending::Ours { .. } => return Err(not_alone()),
-                Pending::Bind { rest, .. } => {
+                Pending::Bind { portal, rest, .. } => {
+                    batch.portal.clone_from(portal);
                     backend::put_bare(&mut batch.before, b'2');
                     batch.messages.push(Message::Bind(rest.clone()));
                 }
@@ -378,21 +407,17 @@ impl Session {
                 }
                 Pending::Execute { limit, .. } => {
                     executed = true;
-                    // Folding needs the columns' types, whether the client asks for them or not.
-                    if matches!(merge, Some(Merge::Fold(_))) && !batch.described {
-                        batch.messages.push(Message::Describe(b'P'));
-                    }
                     if returns {
                         batch.limit = u64::try_from(*limit).unwrap_or(0);
                     }
-                    batch.messages.push(Message::Execute);
+                    batch.executes(place);
                 }
             }
         }
-        if batch.limit > 0 && (changes || self.status != Status::Idle) {
+        if batch.limit > 0 && changes {
             return Err(Report::error(
                 "0A000",
-                "a statement that goes to every node cannot be executed row by row in a transaction",
+                "a statement that changes rows on several nodes cannot be executed row by row",
             )
             .hint("Execute it without a row limit (a fetch size)."));
         }
@@ -425,12 +450,24 @@ struct Batch {
     described: bool,
     /// The row limit of Execute; 0: none.
     limit: u64,
+    /// The client's portal, and which rows are kept for it.
+    portal: Vec<u8>,
+    hold: Hold,
     /// What answers the messages before Execute where no node does, and behind it.
     before: Vec<u8>,
     behind: Vec<u8>,
 }
 
 impl Batch {
+    /// The portal is executed.
+    fn executes(&mut self, place: &Place) {
+        // Folding needs the columns' types, whether the client asks for them or not.
+        if matches!(place, Place::Every { merge: Merge::Fold(_), .. }) && !self.described {
+            self.messages.push(Message::Describe(b'P'));
+        }
+        self.messages.push(Message::Execute);
+    }
+
     fn bind(&self) -> Option<&[u8]> {
         self.messages.iter().find_map(|m| match m {
             Message::Bind(rest) => Some(rest.as_slice()),
@@ -454,6 +491,7 @@ impl Batch {
             bind: self.bind().unwrap_or(&PLAIN_BIND).to_vec(),
             told: told.collect(),
             limit: self.limit,
+            hold: self.hold,
         }
     }
 
@@ -478,13 +516,13 @@ impl Batch {
     /// What each node is sent.
     fn request(
         &self,
-        statement: &Statement,
+        (statement, text): (&Statement, &[u8]),
         plan: &Arc<Plan>,
         merge: &Merge,
         done: Option<Rc<[Done]>>,
     ) -> Result<Request, Stop> {
         let Merge::Rows(parts) = merge else {
-            let text = merge.text().map_or(&statement.text[..], str::as_bytes);
+            let text = merge.text().map_or(text, str::as_bytes);
             let segment = self.segment(text, &statement.types(), None);
             return Ok(match merge {
                 // Sync comes behind the data.
@@ -505,7 +543,9 @@ impl Batch {
         let request = |part: rows::Part| {
             self.segment(&part.text, &part.types, Some(&part.bind)).request(plan, done.clone())
         };
-        Ok(Request::Each(rows::bound(statement, &bind, parts)?.into_iter().map(request).collect()))
+        Ok(Request::Each(
+            rows::bound((statement, text), &bind, parts)?.into_iter().map(request).collect(),
+        ))
     }
 
     /// As each node gets it: with the unnamed statement, which is prepared anew.

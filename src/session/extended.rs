@@ -119,7 +119,7 @@ impl Session {
         }
         self.cut_batch(env, io)?;
         let plan = self.plan_text(p.text, env)?;
-        if let Kind::Refused(report) = &plan.kind {
+        if let (Kind::Refused(report), None) = (&plan.kind, &plan.computed) {
             return Err((**report).clone().into());
         }
         if let Some(report) = self.refuses_execute(&plan) {
@@ -231,7 +231,18 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         self.cut_batch(env, io)?;
-        let statement = self.statement(b.statement)?;
+        let mut statement = self.statement(b.statement)?;
+        let fails = self.place_to_fail().is_some() && !self.computing.has_failed();
+        let instead = match fails {
+            true => None,
+            false => self.computed_statement(&statement, &b, env, io)?,
+        };
+        let mut b = b;
+        if let Some(instead) = &instead {
+            statement = instead.statement.clone();
+            let portal = std::mem::replace(&mut b, frontend::bind_of(&instead.rest)?).portal;
+            b.portal = portal;
+        }
         let plan = self.fresh_plan(&statement, env)?;
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Err(Stop::Wait(Need::Quiet));
@@ -303,6 +314,9 @@ impl Session {
             return Err(Stop::Wait(need));
         }
         let effect = effect_of(&plan);
+        if let Some(need) = self.ask_clock(&plan, &place, &statement.text, io)? {
+            return Err(Stop::Wait(need));
+        }
         if let Some(need) = self.ensure(&place, effect, env, io)? {
             return Err(Stop::Wait(need));
         }
@@ -313,7 +327,10 @@ impl Session {
         self.compare_columns(&statement, b.statement.is_empty(), env, io)?;
         self.count(&plan);
         self.movable &= may_move(&plan) && b.param(0).is_none();
-        self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io);
+        match self.statement_in_time(&statement, &place) {
+            Some(timed) => self.emit_bind(b.portal, &timed, b"", b.rest, env, io),
+            None => self.emit_bind(b.portal, &statement, b.statement, b.rest, env, io),
+        }
         Ok(())
     }
 
@@ -417,6 +434,11 @@ impl Session {
     ) -> Result<(), Stop> {
         if let Some(report) = self.refuses_portal(portal) {
             return Err(report.into());
+        }
+        if self.pending.is_empty()
+            && let Some(answer) = self.fetch_held(portal, limit)
+        {
+            return self.ours(answer, Undo::default(), io);
         }
         self.turn_to_portal(portal, env, io)?;
         if self.pending.is_empty()

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 
 use super::request::{Request, Segment};
-use crate::merge::{Answer, Column, Gather, Gathered, columns, differ, malformed, names};
+use crate::merge::{Answer, Column, Gather, Gathered, Hold, columns, differ, malformed, names};
 use crate::router::plan::Plan;
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report};
@@ -41,13 +41,21 @@ pub(super) struct Asked {
     pub told: Vec<Told>,
     /// The row limit of Execute; 0: none.
     pub limit: u64,
+    pub hold: Hold,
 }
 
 impl Asked {
     /// A query of the simple protocol.
     pub fn of_query(text: &[u8]) -> Self {
         let (types, bind) = (Vec::new(), PLAIN_BIND.to_vec());
-        Self { text: text.to_vec(), types, bind, told: vec![Told::Portal], limit: 0 }
+        Self {
+            text: text.to_vec(),
+            types,
+            bind,
+            told: vec![Told::Portal],
+            limit: 0,
+            hold: Hold::Nothing,
+        }
     }
 }
 
@@ -211,7 +219,10 @@ impl Gathering {
         segment.execute(0);
         let described = self.in_formats().and_then(|body| columns(&body));
         let wanted: Vec<Column> = described.ok_or_else(malformed)?;
-        Ok((segment.request(&self.plan, None), Answer::of_last(self.asked.limit, wanted)))
+        Ok((
+            segment.request(&self.plan, None),
+            Answer::of_last(self.asked.limit, wanted).holding(self.asked.hold),
+        ))
     }
 
     /// Those behind the statement's own are the rows'. PostgreSQL words it so.

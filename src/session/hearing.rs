@@ -58,6 +58,10 @@ impl Session {
                 Ok(())
             }
             (b'D', How::Merged(answer)) => answer.row(body),
+            (b'D', How::Timed(_)) => {
+                spread.is_told(body);
+                return;
+            }
             (b'D', How::Same(_)) => {
                 let told = spread.making.as_mut().map(|m| &mut m.told);
                 told.into_iter().for_each(|told| told.extend(Told::of_row(body)));
@@ -87,6 +91,11 @@ impl Session {
     pub(super) fn next_round(&mut self) {
         let over = self.spread.as_mut().filter(|s| !s.failed && s.is_over());
         let Some(spread) = over else { return };
+        if matches!(spread.how, How::Timed(_)) {
+            self.clock.time = spread.goes_on_in_time();
+            spread.looks_in_time();
+            return;
+        }
         if let Some(held) = spread.held.take() {
             let Held { request, how, splitting } = *held;
             (spread.request, spread.how, spread.splitting) = (request, how, splitting);

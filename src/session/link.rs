@@ -104,6 +104,8 @@ pub enum Reply {
     Check,
     /// The same, of the other question.
     Behind,
+    /// The same, of the question that the client's statement waits for.
+    Answer,
     /// Nothing: these bytes are the client's as soon as it is their turn.
     Ours(Vec<u8>),
     /// Nothing: the client ended its part of a COPY here.
@@ -122,6 +124,8 @@ pub enum Fate {
     Tidy,
     /// Part of the question what a transaction has left behind.
     Check,
+    /// Part of the question that the client's statement waits for; an error is the statement's.
+    Asked,
     /// pgshunt compares the columns with those that the client goes by; an error is the client's.
     Columns,
     /// The request was made to fail; this is the error the client reads.
@@ -200,6 +204,11 @@ impl Expect {
 
     pub fn forward(reply: Reply) -> Self {
         Self::new(reply, Fate::Forward)
+    }
+
+    /// Its rows answer a question of pgshunt's own.
+    pub fn is_question(&self) -> bool {
+        matches!(self.reply, Reply::Check | Reply::Behind | Reply::Answer)
     }
 
     /// The answers that come now belong to a statement of pgshunt's within the client's text.

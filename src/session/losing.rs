@@ -99,7 +99,8 @@ impl Session {
 
     /// Rows are being read from several nodes: of no use to a client that has gone.
     pub fn reads_from_several(&self) -> bool {
-        let reads = |s: &Spread| matches!(s.how, How::Merged(_) | How::Gathered(_)) && !s.writes();
+        let rows = |s: &Spread| matches!(s.how, How::Merged(_) | How::Gathered(_) | How::Timed(_));
+        let reads = |s: &Spread| rows(s) && !s.writes();
         self.spread.as_deref().is_some_and(reads)
     }
 

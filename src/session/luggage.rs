@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::behind::Question;
 use super::block::OwnBlock;
+use super::clock::Clock;
 use super::columns::Columns;
 use super::link::{Facts, Link};
 use super::listening::Channels;
@@ -249,6 +250,7 @@ impl Session {
             && self.resting.is_empty()
             && self.spread.is_none()
             && self.changes.is_none()
+            && !self.holds_rows()
             && self.own_block == OwnBlock::No
             && self.script.is_none()
             && self.pending.is_empty()
@@ -284,6 +286,9 @@ impl Session {
             opened,
             begin_text,
             prelude,
+            // The participant that goes along.
+            clock: _,
+            computing: _,
             movable,
             skipping: _,
             statements,
@@ -352,6 +357,9 @@ impl Session {
         session.prepares_listing = luggage.prepares_listing;
         (session.link, session.entrance) =
             luggage.link.map(|held| held.unpack(client, env)).unzip();
+        if session.status == Status::Transaction {
+            session.clock = session.node().map(Clock::of).unwrap_or_default();
+        }
         for Named { name, statement } in luggage.statements {
             let statement = statement.unpack(&session, env);
             session.statements.insert(&name, statement);
@@ -360,7 +368,7 @@ impl Session {
         for (Named { name, statement }, left_behind) in luggage.portals {
             let statement = statement.unpack(&session, env);
             let node = session.node().filter(|_| !left_behind);
-            session.portals.insert(&name, Portal { statement, node, left_behind });
+            session.portals.insert(&name, Portal { statement, node, left_behind, held: None });
         }
         session
     }

@@ -31,7 +31,9 @@ mod batch;
 mod behind;
 mod binding;
 mod block;
+mod clock;
 mod columns;
+mod computing;
 mod copied;
 mod copying;
 mod counters;
@@ -82,6 +84,7 @@ mod splitting;
 mod spread;
 mod statement;
 mod stop;
+mod timing;
 mod told;
 mod two_phase;
 
@@ -212,6 +215,8 @@ pub struct Session {
     /// BEGIN as the open transaction began, for nodes that take part later; empty: not known.
     begin_text: Vec<u8>,
     prelude: prelude::Prelude,
+    clock: clock::Clock,
+    computing: computing::Computing,
     /// What the open transaction has done so far, its prelude, could as well be done on another node.
     movable: bool,
     /// In the extended protocol after an error: everything up to Sync is discarded.
@@ -268,6 +273,8 @@ impl Session {
             opened: Vec::new(),
             begin_text: Vec::new(),
             prelude: prelude::Prelude::default(),
+            clock: clock::Clock::default(),
+            computing: computing::Computing::default(),
             movable: false,
             skipping: false,
             statements: names::Names::default(),
@@ -453,6 +460,7 @@ impl Session {
         }
         match &flow {
             Flow::Done => {
+                self.computing.is_taken();
                 self.retry.record(header.tag, body);
                 self.note_owed(body.len());
             }
@@ -467,14 +475,6 @@ impl Session {
             Flow::Terminate => {}
         }
         Ok(flow)
-    }
-
-    /// Without Sync the server keeps its answers to itself; who waits for them must ask.
-    fn ask_for_answers(&mut self, io: &mut Io<'_>) {
-        if let Some(link) = self.link.as_mut().filter(|l| l.in_segment && !l.flushed) {
-            link.flushed = true;
-            frontend::put_empty(io.server, b'H');
-        }
     }
 
     /// The connection asked for by [`Need::Lease`] is there.

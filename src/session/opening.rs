@@ -9,6 +9,7 @@
 //! not bound to its node yet: it is rolled back and begun on the node that the first statement with
 //! a place names.
 
+use super::clock::Clock;
 use super::link::{Expect, Fate, Link, Reply};
 use super::settings::{are_in_force, steps};
 use super::{Io, Session};
@@ -66,6 +67,7 @@ impl Session {
             if !later {
                 let alone = self.spread.is_none() && self.resting.is_empty();
                 self.movable = link.residue.pinned.is_none() && !spoils && alone;
+                self.clock = Clock::of(link.node);
                 self.opened.clone_from(&self.begin);
                 self.begin_text.clone_from(&self.begin);
                 self.begin.clear();

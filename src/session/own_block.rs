@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 
 use super::block::OwnBlock;
+use super::clock::Clock;
 use super::request::Request;
 use super::spread::{How, Spread};
 use super::{Io, Need, Session};
@@ -51,6 +52,7 @@ impl Session {
         self.put_own_behind("BEGIN", io);
         if let Some(link) = &mut self.link {
             link.begun = true;
+            self.clock = Clock::of(link.node);
         }
         self.end_segment(io);
         Need::Quiet
@@ -115,6 +117,7 @@ impl Session {
         self.begin_text.clear();
         self.own_block = OwnBlock::No;
         self.prelude.clear();
+        self.clock = Clock::default();
         self.movable = false;
         self.deadlocked = false;
     }

@@ -10,6 +10,7 @@ use crate::router::place::Place;
 use crate::router::plan::{Control, Effect, Kind};
 use crate::topology::RoutingTable;
 use crate::wire::backend::{self, Report, Status};
+use crate::wire::frontend;
 
 impl Pending {
     /// The answer, where it is none of the server's.
@@ -42,6 +43,14 @@ impl Pending {
 }
 
 impl Session {
+    /// Without Sync the server keeps its answers to itself; who waits for them must ask.
+    pub(super) fn ask_for_answers(&mut self, io: &mut Io<'_>) {
+        if let Some(link) = self.link.as_mut().filter(|l| l.in_segment && !l.flushed) {
+            link.flushed = true;
+            frontend::put_empty(io.server, b'H');
+        }
+    }
+
     /// What is pending, but for the first `kept`, will never be carried out.
     pub(super) fn forget_pending(&mut self, kept: usize) {
         self.pending_bytes = 0;
@@ -89,7 +98,9 @@ impl Session {
         if let Some(place) = self.place_to_fail() {
             return place;
         }
-        let node = if kinds().any(Kind::names_local) {
+        // What is refused as it is, and parsed all the same, has a part that must be computed first.
+        let at_home = |kind: &Kind| kind.names_local() || matches!(kind, Kind::Refused(_));
+        let node = if kinds().any(at_home) {
             // No other node knows its tables.
             routes.home().id
         } else {

@@ -5,6 +5,7 @@
 //! has not: that of a BEGIN which was answered here is there again when BEGIN has been sent; of the
 //! others nothing can be had any more.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use super::names::Costs;
@@ -13,7 +14,7 @@ use super::{Env, Io, Session, Statement};
 use crate::router::place::Place;
 use crate::router::plan::Control;
 use crate::topology::NodeId;
-use crate::wire::backend::{Report, Status};
+use crate::wire::backend::{self, Report, Status};
 
 #[derive(Debug, Clone)]
 pub(super) struct Portal {
@@ -22,6 +23,32 @@ pub(super) struct Portal {
     pub node: Option<NodeId>,
     /// The transaction has left the node that has it.
     pub left_behind: bool,
+    /// Of a statement over several nodes: what is still to be fetched.
+    pub held: Option<Held>,
+}
+
+/// Rows of several nodes that are kept for a portal, each as it is sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held {
+    pub rows: VecDeque<Vec<u8>>,
+    /// The first word of the command tag.
+    pub verb: String,
+}
+
+impl Held {
+    /// The answer to an Execute with this limit; 0: none.
+    fn fetch(&mut self, limit: i32) -> Vec<u8> {
+        let limit = usize::try_from(limit).unwrap_or(0);
+        let most = if limit == 0 { self.rows.len() } else { limit.min(self.rows.len()) };
+        let mut answer = Vec::new();
+        self.rows.drain(..most).for_each(|row| answer.extend(row));
+        if limit > 0 && most == limit {
+            backend::put_bare(&mut answer, b's');
+        } else {
+            backend::put_command_complete(&mut answer, &format!("{} {most}", self.verb));
+        }
+        answer
+    }
 }
 
 impl Costs for Portal {
@@ -38,7 +65,8 @@ impl Session {
     /// Gives what the portal was before.
     pub(super) fn remember_portal(&mut self, name: &[u8], s: &Rc<Statement>) -> Option<Portal> {
         let node = self.node().filter(|_| self.pending.is_empty());
-        self.portals.insert(name, Portal { statement: s.clone(), node, left_behind: false })
+        self.portals
+            .insert(name, Portal { statement: s.clone(), node, left_behind: false, held: None })
     }
 
     /// Something is said of a portal: its node's connection must be in hand.
@@ -75,6 +103,23 @@ impl Session {
         let name = String::from_utf8_lossy(name);
         let report = || Report::error("42P03", format!("cursor \"{name}\" already exists"));
         (other && there.node.is_some_and(|n| self.holds(n))).then(report)
+    }
+
+    /// A statement over several nodes has left rows for a portal.
+    pub(super) fn hold_rows(&mut self, portal: &[u8], (rows, verb): (Vec<Vec<u8>>, String)) {
+        if let Some(portal) = self.portals.get_mut(portal) {
+            portal.held = Some(Held { rows: rows.into(), verb });
+        }
+    }
+
+    /// The answer to an Execute of a portal whose rows are kept here.
+    pub(super) fn fetch_held(&mut self, portal: &[u8], limit: i32) -> Option<Vec<u8>> {
+        Some(self.portals.get_mut(portal)?.held.as_mut()?.fetch(limit))
+    }
+
+    /// Rows are kept that cannot travel.
+    pub(super) fn holds_rows(&self) -> bool {
+        self.portals.by_age().iter().any(|(_, p)| p.held.is_some())
     }
 
     /// Gives what it was.

@@ -64,6 +64,7 @@ impl Session {
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
     fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
+        let insists = std::mem::take(&mut self.computing.insists);
         self.skipping = true;
         // Behind what only a node could have answered nothing is answered any more.
         let asked = |p: &Pending| {
@@ -90,7 +91,11 @@ impl Session {
                 let Some(link) = &mut self.link else { return };
                 // The server must fail too, or it would commit what came before in this segment.
                 frontend::put_parse(io.server, b"", super::FAILING, b"");
-                let mut e = Expect::new(Reply::Parse, Fate::Refuse(Box::new(report)));
+                let fate = match insists {
+                    true => Fate::Insist,
+                    false => Fate::Refuse,
+                };
+                let mut e = Expect::new(Reply::Parse, fate(Box::new(report)));
                 e.undo.unnamed = Some(link.unnamed.take());
                 link.push(e);
             }

@@ -56,7 +56,7 @@ impl Session {
             let front = link.expects.front();
             let part = self.spread.as_mut().filter(|_| front.is_some_and(|e| e.fate == Fate::Part));
             let asked = h.tag == b'D'
-                && (front.is_some_and(|e| matches!(e.reply, Reply::Check | Reply::Behind))
+                && (front.is_some_and(|e| e.is_question())
                     || part.as_ref().is_some_and(|p| p.folds()))
                 || h.tag == b'N'
                     && h.len <= MAX_INSPECTED
@@ -164,6 +164,7 @@ impl Session {
                 match link.expects.front().map(|e| &e.reply) {
                     Some(Reply::Behind) => self.is_behind(body),
                     Some(Reply::Check) => self.is_left(body),
+                    Some(Reply::Answer) => self.answer_row(body),
                     _ => self.hears_part(h.tag, body, io),
                 }
                 return Keep::Drop;
@@ -208,7 +209,7 @@ impl Session {
             | (Reply::Describe, b'T' | b'n')
             | (Reply::Own { closed: false }, b'C' | b'I')
             | (Reply::Own { closed: true }, b'3')
-            | (Reply::Check | Reply::Behind, b'C')
+            | (Reply::Check | Reply::Behind | Reply::Answer, b'C')
             | (Reply::Execute, b'C' | b'I' | b's') => true,
             (Reply::Query | Reply::Own { .. }, _) | (Reply::Describe, b't') => false,
             _ => {
@@ -217,6 +218,11 @@ impl Session {
                 return Keep::Drop;
             }
         };
+        if front.fate == Fate::Asked && h.tag == b'T' {
+            link.expects.pop_front();
+            self.answer_described(body);
+            return Keep::Drop;
+        }
         let passes = front.passes();
         // What pgshunt has put into the text of a part is not the client's either.
         let part = front.fate == Fate::Part && !front.is_ours_now();
@@ -266,16 +272,9 @@ impl Session {
         }
         if completes {
             let e = link.expects.pop_front();
-            match e.as_ref().map(|e| &e.reply) {
-                Some(Reply::Check) => {
-                    self.know_what_is_left();
-                    return Keep::Drop;
-                }
-                Some(Reply::Behind) => {
-                    self.know_what_is_behind();
-                    return Keep::Drop;
-                }
-                _ => {}
+            if let Some(e) = e.as_ref().filter(|e| e.is_question()) {
+                self.own_answer_ends(&e.reply);
+                return Keep::Drop;
             }
             let told = passes || first;
             if let (true, Some(s)) = (told, e.as_ref().and_then(|e| e.statement.as_ref())) {
@@ -435,6 +434,10 @@ impl Session {
             self.cannot_know_what_is_behind();
             return Keep::Drop;
         }
+        if front.fate == Fate::Asked {
+            self.answer_fails(body);
+            return Keep::Drop;
+        }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let parses = front.reply == Reply::Parse;
         let silent = front.fate == Fate::Part && !self.part_fails();
@@ -470,7 +473,8 @@ impl Session {
             | Fate::After
             | Fate::Columns
             | Fate::Part
-            | Fate::Check => {
+            | Fate::Check
+            | Fate::Asked => {
                 if self.spread.is_none() && self.tries_again(body, env.routes.epoch, io) {
                     return Keep::Drop;
                 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::link::{Done, Reply};
 use crate::commit::Commit;
 use crate::router::plan::Plan;
+use crate::router::times::{self, Times};
 use crate::wire::{frame, frontend};
 
 /// What each participant is sent.
@@ -20,6 +21,40 @@ pub(super) enum Request {
     Segment { plan: Arc<Plan>, frames: Vec<u8>, replies: Vec<Reply>, controls: Option<Rc<[Done]>> },
     /// Another one for each participant in its turn.
     Each(VecDeque<Request>),
+}
+
+impl Request {
+    /// With these times in place of the calls that tell them.
+    #[must_use]
+    pub fn in_time(self, told: &Times, named: bool) -> Self {
+        match self {
+            Self::Text { plan, text, controls } => {
+                Self::Text { plan, text: times::put(&text, told, named), controls }
+            }
+            Self::Segment { plan, frames, replies, controls } => {
+                let frames = parsed_in_time(&frames, told, named);
+                Self::Segment { plan, frames, replies, controls }
+            }
+            request @ (Self::Ending { .. } | Self::Each(_)) => request,
+        }
+    }
+}
+
+/// The same of each Parse among messages of pgshunt's own.
+fn parsed_in_time(mut frames: &[u8], told: &Times, named: bool) -> Vec<u8> {
+    let mut put = Vec::with_capacity(frames.len() + 64);
+    while let Ok(Some(head)) = frame::header(frames) {
+        let Some((message, rest)) = frames.split_at_checked(head.len) else { break };
+        match message.get(frame::HEADER..).map(frontend::parse) {
+            Some(Ok(parse)) if head.tag == b'P' => {
+                let text = times::put(parse.text, told, named);
+                frontend::put_parse(&mut put, parse.name, &text, parse.oids);
+            }
+            _ => put.extend_from_slice(message),
+        }
+        frames = rest;
+    }
+    put
 }
 
 /// Parse, Bind and the like of a statement's own, for a request of the extended protocol.

@@ -34,11 +34,11 @@ pub(super) fn texts(text: &[u8], parts: &Parts) -> Result<Vec<Vec<u8>>, Report> 
 /// # Errors
 /// The rows cannot be told apart, or a parameter without a type stands in several places.
 pub(super) fn bound(
-    statement: &Statement,
+    (statement, text): (&Statement, &[u8]),
     bind: &Bind<'_>,
     parts: &Parts,
 ) -> Result<Vec<Part>, Report> {
-    let found = find(&statement.text, parts)?;
+    let found = find(text, parts)?;
     let mut types = statement.types();
     types.resize(types.len().max(bind.count() * 4), 0);
     let is_open = |n: usize| types.get(4 * n..4 * n + 4) == Some(&[0; 4]);
@@ -65,7 +65,7 @@ pub(super) fn bound(
             }
         }
         Part {
-            text: found.slice(&statement.text, rows),
+            text: found.slice(text, rows),
             types: own,
             bind: bind.with_only(|n| stands.get(n).copied().unwrap_or(true)),
         }

@@ -11,6 +11,7 @@ use super::participants::concerns_all;
 use super::request::Request;
 use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
+use super::timing;
 use super::{Ddl, Env, Flow, Io, Need, Session, rows};
 use crate::commit::{Commit, Part};
 use crate::merge::{Answer, Gather, Window};
@@ -233,9 +234,12 @@ pub(super) fn gathered(
     asked: Asked,
     nodes: Vec<NodeId>,
 ) -> Result<Spread, Report> {
+    let (times, _) = timing::found(plan, &asked.text)?;
     let gathering = Gathering::new(gather, plan.clone(), asked);
     let request = gathering.parts(nodes.len())?;
-    Ok(Spread::new(nodes, request, How::Gathered(gathering.into())))
+    let mut spread = Spread::new(nodes, request, How::Gathered(gathering.into()));
+    spread.times = times;
+    Ok(spread)
 }
 
 /// The colocation groups that a statement on every node of one reads.
@@ -282,6 +286,8 @@ fn text_spread(
     controls: &Option<Vec<Done>>,
 ) -> Result<Spread, Report> {
     let window = window(merge, &NoValues)?;
+    let (times, text) = timing::found(plan, text)?;
+    let text = &*text;
     let request =
         |text: Vec<u8>| Request::Text { plan: plan.clone(), text, controls: controls.clone() };
     let all = match merge {
@@ -293,6 +299,7 @@ fn text_spread(
     let how = How::Merged(Answer::new(merge.clone(), 0, window, false).into());
     let mut spread = Spread::new(nodes.to_vec(), all, how);
     spread.effect = effect_over_nodes(plan, merge);
+    spread.times = times;
     Ok(spread)
 }
 

@@ -47,13 +47,13 @@ impl Spread {
         let reads = match &self.how {
             How::Merged(answer) => !answer.copies_out(),
             How::Gathered(_) => true,
-            How::Same(_) | How::Nothing | How::Refused(_) => false,
+            How::Same(_) | How::Nothing | How::Refused(_) | How::Timed(_) => false,
         };
         bound && reads && self.nodes.len() > 1 && !self.writes()
     }
 
-    /// Binds under this look.
-    fn looks(&mut self, look: Look) {
+    /// Binds under this look, or else under one that it awaits.
+    fn looks(&mut self, look: Option<Look>) {
         if let Request::Text { plan, text, .. } = &self.request {
             self.plain = true;
             let mut segment = Segment::new();
@@ -66,12 +66,19 @@ impl Spread {
         let whole = std::mem::replace(&mut self.request, Request::Each(Default::default()));
         self.request = match cut(whole) {
             Ok((first, bind, rest)) => {
-                let binding = Binding { look: Some(look), tries: 0, again: false, bind, rest };
+                let binding = Binding { look, tries: 0, again: false, bind, rest };
                 self.sight = Sight::Binding(Box::new(binding));
                 first
             }
             Err(whole) => whole,
         };
+    }
+
+    /// The transaction's time, which it tells, is known: a look is awaited, if it needs one.
+    pub fn looks_in_time(&mut self) {
+        if self.looks_later && self.is_to_look() {
+            self.looks(None);
+        }
     }
 
     pub fn is_binding(&self) -> bool {
@@ -159,10 +166,12 @@ impl Session {
         spread: &mut Spread,
         env: &Env<'_>,
     ) -> Result<Option<Need>, Report> {
-        let Some(sights) = env.sights.filter(|_| spread.is_to_look()) else { return Ok(None) };
+        spread.looks_later = env.sights.is_some() && spread.times.is_some();
+        let looks_now = spread.times.is_none() && spread.is_to_look();
+        let Some(sights) = env.sights.filter(|_| looks_now) else { return Ok(None) };
         match sights.look(&spread.nodes, 0, env.now) {
             Ok(look) => {
-                spread.looks(look);
+                spread.looks(Some(look));
                 Ok(None)
             }
             Err(Unseen::Held(held)) => Ok(Some(Need::Sight(held))),
@@ -179,8 +188,11 @@ impl Session {
     pub fn looks(&mut self, look: Look, io: &mut Io<'_>) {
         let Some(spread) = &mut self.spread else { return };
         if let Sight::Binding(binding) = &mut spread.sight {
-            (binding.look, binding.again) = (Some(look), true);
-            spread.request = binding.bind.clone();
+            binding.look = Some(look);
+            if binding.tries > 0 {
+                binding.again = true;
+                spread.request = binding.bind.clone();
+            }
             (spread.said, spread.heard) = (0, 0);
         }
         self.go_on(io);

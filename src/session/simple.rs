@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::clock::Clock;
 use super::link::{Done, Expect, Fate, Reply};
 use super::listening::sent;
 use super::participants::effect_of;
 use super::prelude::is_repeatable;
+use super::stop::Stop;
 use super::{Env, Flow, Io, Need, Session};
 use crate::router::analysis::is_long;
 use crate::router::place::Place;
@@ -51,6 +53,15 @@ impl Session {
         if self.meaning_is_open() {
             return Flow::Wait(Need::Quiet);
         }
+        let computed = match self.computed_text(text, env, io) {
+            Ok(computed) => computed,
+            Err(Stop::Wait(need)) => return Flow::Wait(need),
+            Err(Stop::Refuse(report)) => {
+                self.refuse_query(*report, Fate::Insist, io);
+                return Flow::Done;
+            }
+        };
+        let text = computed.as_deref().unwrap_or(text);
         let planned = if is_long(text) {
             match self.long_plan(text, env) {
                 Ok(plan) => Planned::alone(plan, text),
@@ -60,6 +71,14 @@ impl Session {
             env.planner.plan(text, env.routes, self.speech())
         };
         let plan = planned.plan.clone();
+        // Two statements of one text may be the same, and want values of their own.
+        if computed.is_none()
+            && self.script.is_none()
+            && self.place_to_fail().is_none()
+            && self.begin_computing(&plan, text, &[])
+        {
+            return self.query_text(text, env, io);
+        }
         let place = place_of(&plan, &planned.literals, env.routes);
         if self.goes_apart(&plan, &place) {
             return match self.begin_script(&plan, |n| planned.span(n), io) {
@@ -88,10 +107,8 @@ impl Session {
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Flow::Wait(Need::Quiet);
         }
-        if let Some(report) = self.refuses_execute(&plan) {
-            return self.refuse_text(&plan, report, io);
-        }
-        if let Some(report) = self.fills(&plan, text.len(), env) {
+        let refused = self.refuses_execute(&plan);
+        if let Some(report) = refused.or_else(|| self.fills(&plan, text.len(), env)) {
             return self.refuse_text(&plan, report, io);
         }
         let busy = self.link.as_ref().is_some_and(|l| !l.is_quiet());
@@ -140,6 +157,14 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
+        match self.ask_clock(plan, &place, text, io) {
+            Ok(None) => {}
+            Ok(Some(need)) => return Flow::Wait(need),
+            Err(report) => {
+                self.refuse_query(report, Fate::Insist, io);
+                return Flow::Done;
+            }
+        }
         if let Some(need) = self.commits_now(plan, env) {
             return Flow::Wait(need);
         }
@@ -161,6 +186,8 @@ impl Session {
         }
         self.retry.sent_under(env.routes.epoch);
         self.movable &= may_move(plan);
+        let in_time = self.in_time(plan, &place, text);
+        let text = in_time.as_deref().unwrap_or(text);
         self.put_text(plan, text, controls, self.fate_of_text(), io);
         Flow::Done
     }
@@ -274,6 +301,7 @@ impl Session {
                 self.begin.clear();
                 self.begin.extend_from_slice(text);
                 self.prelude.clear();
+                self.clock = Clock::default();
                 self.status = Status::Transaction;
                 Some(if is_start(text) { "START TRANSACTION" } else { "BEGIN" })
             }

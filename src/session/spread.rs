@@ -21,6 +21,7 @@ use postgres_protocol::escape::escape_literal;
 
 use super::binding::Sight;
 use super::block::OwnBlock;
+use super::clock::Clock;
 use super::gathering::Gathering;
 use super::link::{Expect, Fate, Reply};
 use super::making::Making;
@@ -29,7 +30,8 @@ use super::splitting::Splitting;
 use super::{Io, Session};
 use crate::commit::{Act, Commit};
 use crate::merge::Answer;
-use crate::router::plan::{Effect, Plan, Reference};
+use crate::router::plan::{Effect, Plan, Reference, TimesTold};
+use crate::router::times::Times;
 use crate::sight::Ending;
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
@@ -50,6 +52,8 @@ pub(super) enum How {
     Merged(Box<Answer>),
     /// Rows of which one node then makes the answer.
     Gathered(Box<Gathering>),
+    /// The clock is asked for the transaction's time, and then the statement is carried out.
+    Timed(Box<Later>),
     /// All answer alike: the body of a CommandComplete, once one has come.
     Same(Vec<u8>),
     /// The client has had its answer.
@@ -64,6 +68,14 @@ pub(super) struct Held {
     pub request: Request,
     pub how: How,
     pub splitting: Option<Box<Splitting>>,
+}
+
+/// A statement that waits for the transaction's time.
+#[derive(Debug)]
+pub(super) struct Later {
+    pub nodes: Vec<NodeId>,
+    pub request: Request,
+    pub how: How,
 }
 
 #[derive(Debug)]
@@ -88,6 +100,12 @@ pub(super) struct Spread {
     pub first_alone: bool,
     /// The most that it may do on each node.
     pub effect: Effect,
+    /// The client's portal that it is executed by.
+    pub portal: Vec<u8>,
+    /// It tells the transaction's time.
+    pub times: Option<TimesTold>,
+    /// That time, once it is known.
+    pub time: Option<Times>,
     /// It is DDL: what it does to distributed tables.
     pub making: Option<Box<Making>>,
     /// Answers to the client's messages before the statement's own, for the first error not to repeat.
@@ -96,6 +114,8 @@ pub(super) struct Spread {
     pub sight: Sight,
     /// While a transaction of several writers is being decided: reads of several nodes wait for it.
     pub ending: Option<Ending>,
+    /// It is to see one instant, once the transaction's time is known.
+    pub looks_later: bool,
     /// It is a query of the simple protocol that the nodes are sent by the extended one.
     pub plain: bool,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
@@ -134,10 +154,14 @@ impl Spread {
             splitting: None,
             first_alone: false,
             effect: Effect::Reads,
+            portal: Vec::new(),
+            times: None,
+            time: None,
             making: None,
             answered: 0,
             sight: Sight::Own,
             ending: None,
+            looks_later: false,
             plain: false,
             hide_parse: false,
             hide_describe: false,
@@ -258,7 +282,7 @@ impl Spread {
         let told = self.making.as_ref().is_some_and(|m| m.listens(self.heard));
         let looks = match &self.how {
             How::Merged(answer) => answer.folds(),
-            How::Gathered(_) => true,
+            How::Gathered(_) | How::Timed(_) => true,
             How::Same(_) | How::Nothing | How::Refused(_) => false,
         };
         ends || told || !self.failed && looks
@@ -276,7 +300,9 @@ impl Spread {
                 let listens = self.making.as_ref().is_none_or(|m| m.listens(self.heard));
                 tag == b'N' && self.heard == 0 && listens
             }
-            How::Merged(_) | How::Gathered(_) | How::Nothing | How::Refused(_) => tag == b'N',
+            How::Merged(_) | How::Gathered(_) | How::Timed(_) | How::Nothing | How::Refused(_) => {
+                tag == b'N'
+            }
         }
     }
 }
@@ -289,9 +315,14 @@ impl Session {
         spread.in_block = self.status != Status::Idle;
         // The answer to a text is complete when its last statement's is.
         spread.ready &= self.script.is_none();
+        if !spread.in_block {
+            self.clock = Clock::default();
+        }
         if spread.writes() {
             self.open_own_block();
         }
+        spread.takes_time(&self.clock);
+        spread.looks_in_time();
         // Those of another placement, and of what was refused.
         let needs = |node| spread.participants().any(|n| n == node);
         let unused = |l: &&mut super::Link| !l.started && !needs(l.node);
@@ -312,7 +343,11 @@ impl Session {
         spread.said += 1;
         let all_said = spread.said == spread.nodes.len();
         // What COPY writes is known when rows are handed over.
-        let effect = if spread.splits() { Effect::Locks } else { spread.effect };
+        let effect = match &spread.how {
+            How::Timed(_) => Effect::Reads,
+            _ if spread.splits() => Effect::Locks,
+            _ => spread.effect,
+        };
         let ends = matches!(spread.request, Request::Ending { .. });
         let request = match &mut spread.request {
             Request::Each(left) => match left.pop_front() {
@@ -328,6 +363,11 @@ impl Session {
                 Request::Text { plan: plan.clone(), text, controls }
             }
             request => request.clone(),
+        };
+        let request = match (&spread.time, &spread.times, &spread.how) {
+            (_, _, How::Timed(_)) => request,
+            (Some(time), Some(told), _) => request.in_time(time, told.named),
+            _ => request,
         };
         if !ends {
             self.begin_on_link(io);
@@ -404,7 +444,12 @@ impl Session {
         };
         let completed = match &mut spread.how {
             _ if spread.failed => Ok(()),
-            How::Merged(answer) => answer.finish(out),
+            How::Merged(answer) => {
+                let finished = answer.finish(out);
+                let held = answer.take_held().filter(|_| finished.is_ok());
+                held.into_iter().for_each(|held| self.hold_rows(&spread.portal, held));
+                finished
+            }
             How::Same(tag) => {
                 frame::put(out, b'C', |b| b.extend_from_slice(tag));
                 Ok(())
@@ -412,7 +457,7 @@ impl Session {
             How::Nothing => Ok(()),
             How::Refused(report) => Err(report.clone()),
             // The last of those that were to be heard is gone.
-            How::Gathered(_) => Err(crate::merge::malformed()),
+            How::Gathered(_) | How::Timed(_) => Err(crate::merge::malformed()),
         };
         spread.how = How::Nothing;
         if let Err(report) = completed {

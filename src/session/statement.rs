@@ -32,6 +32,8 @@ pub struct Statement {
     pub plan: Arc<Plan>,
     /// What the plan of a long text holds under; of others there is a cache to ask.
     pub planned_under: Option<Under>,
+    /// It is carried out once, in place of this one of the client's.
+    pub instead_of: Option<StatementId>,
     /// What the client's Parse of it meant.
     pub meant: Meaning,
     /// The client has been told its result's columns and may go by them.
@@ -68,12 +70,23 @@ impl Statement {
             oids: oids.to_vec(),
             plan,
             planned_under: None,
+            instead_of: None,
             meant,
             described: Cell::default(),
             columns: RefCell::default(),
             seen: RefCell::default(),
             told: RefCell::default(),
         }
+    }
+
+    /// What is carried out once in place of a statement of the client's.
+    pub(super) fn instead_of(s: &Self, text: &[u8], types: &[u8], plan: Arc<Plan>) -> Self {
+        Self { instead_of: Some(s.id), ..Self::new(text, types, plan, s.meant) }
+    }
+
+    /// Whether what the client says of this one is said of `s`.
+    pub(super) fn is_for(&self, s: &Self) -> bool {
+        self.id == s.id || self.instead_of == Some(s.id)
     }
 
     /// The same text over another statement is another one.

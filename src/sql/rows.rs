@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::size::{blank_or_comment, token};
+use super::tokens::Tokens;
 
 /// The rows of an INSERT, each from its opening parenthesis to behind the closing one.
 #[derive(Debug, Default)]
@@ -26,28 +26,20 @@ enum State {
 }
 
 impl Rows {
-    /// The rows of the text's VALUES, which are so many, two at least; `None`: they are not found.
+    /// The rows of the text's VALUES, which are so many; `None`: they are not found.
     pub fn of(text: &[u8], count: usize) -> Option<Self> {
         let mut found = Self::default();
-        let (mut at, mut depth, mut escapes) = (0, 0_usize, false);
+        let mut depth = 0_usize;
         let mut state = State::Elsewhere;
-        while let Some(&byte) = text.get(at) {
-            let rest = &text[at..];
-            let skipped = blank_or_comment(rest);
-            if skipped > 0 {
-                at += skipped;
-                continue;
-            }
-            let prefixed = matches!(byte, b'e' | b'E') && rest.get(1) == Some(&b'\'');
-            escapes = prefixed || escapes && byte == b'\'';
-            let len = token(rest, escapes);
-            let word = &rest[..len.min(rest.len())];
-            found.params.extend(parameter(word).map(|n| (at, n)));
+        for span in Tokens::of(text) {
+            let word = &text[span.clone()];
+            let byte = word.first().copied()?;
+            found.params.extend(parameter(word).map(|n| (span.start, n)));
             let whole = found.spans.len() == count;
             state = match (byte, state) {
-                (b'(', State::Wants) if depth == 0 => State::Within(at),
+                (b'(', State::Wants) if depth == 0 => State::Within(span.start),
                 (b')', State::Within(start)) if depth == 1 => {
-                    found.spans.push(start..at + len);
+                    found.spans.push(start..span.end);
                     State::Behind
                 }
                 (_, state) if depth > 0 => state,
@@ -63,9 +55,12 @@ impl Rows {
                 b')' | b']' => depth = depth.checked_sub(1)?,
                 _ => {}
             }
-            at += len;
         }
         (found.spans.len() == count).then_some(found)
+    }
+
+    pub fn spans(&self) -> &[Range<usize>] {
+        &self.spans
     }
 
     /// The text with these of its rows only.

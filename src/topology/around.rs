@@ -23,8 +23,22 @@ pub struct Around {
     pub defaults: Arc<[(String, String, String, String)]>,
     /// Distributed tables with a trigger that fires once for a statement that inserts.
     pub with_statement_triggers: Arc<[(String, String)]>,
+    /// Distribution columns that have a default, or are identity columns.
+    pub key_defaults: Arc<[ColumnDefault]>,
+    /// Columns of distributed tables whose default tells the time.
+    pub timed_defaults: Arc<[ColumnDefault]>,
     /// Somebody has made an operator or a cast that may do more than compute.
     pub own_operators: bool,
+}
+
+/// What a row gets in a column that its INSERT does not name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnDefault {
+    pub schema: String,
+    pub table: String,
+    pub column: String,
+    /// As PostgreSQL writes it, names of other schemas than pg_catalog with their schemas.
+    pub expression: String,
 }
 
 /// As borrowed pairs.

@@ -17,7 +17,7 @@ mod schema;
 /// a leaf that serves no more, or not at this moment. Plan it again on a fresh routing table.
 pub const FENCE_SQLSTATE: &str = "PS001";
 
-pub use around::Around;
+pub use around::{Around, ColumnDefault};
 pub use changed::{ChangedTable, NewTable};
 pub use ids::{Epoch, GroupId, MoveId, NodeId, ShardId, TableId, Touch, leaf_schema};
 pub use routes::Routes;

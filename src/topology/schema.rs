@@ -213,6 +213,24 @@ impl Schema {
         pairs(&self.facts.around.with_statement_triggers).any(|p| p == (schema, name))
     }
 
+    /// What a row gets in a distribution column that its INSERT does not name.
+    pub fn key_default(&self, table: &DistributedTable, column: &str) -> Option<&str> {
+        let mut all = self.facts.around.key_defaults.iter();
+        let of =
+            all.find(|d| d.schema == table.schema && d.table == table.name && d.column == column);
+        of.map(|d| d.expression.as_str())
+    }
+
+    /// The columns of a table whose defaults tell the time, and those.
+    pub fn timed_defaults<'a>(
+        &'a self,
+        table: &'a DistributedTable,
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let all = self.facts.around.timed_defaults.iter();
+        all.filter(|d| d.schema == table.schema && d.table == table.name)
+            .map(|d| (d.column.as_str(), d.expression.as_str()))
+    }
+
     /// Whether operators or casts may do more than compute.
     pub fn has_own_operators(&self) -> bool {
         self.facts.around.own_operators

@@ -160,7 +160,7 @@ async fn a_row_goes_by_the_key_that_is_stored() {
     .unwrap();
     let (code, message) = refused(&c, "INSERT INTO g OVERRIDING USER VALUE VALUES (30, 1)").await;
     assert_eq!(code, "0A000", "{message}");
-    assert_eq!(refused(&c, "INSERT INTO g VALUES (DEFAULT, 1)").await.0, "0A000");
+    c.batch_execute("INSERT INTO g VALUES (DEFAULT, 1)").await.unwrap();
     for k in 30..36 {
         c.batch_execute(&format!("INSERT INTO g OVERRIDING SYSTEM VALUE VALUES ({k}, 1)"))
             .await

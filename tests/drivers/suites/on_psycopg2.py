@@ -126,7 +126,7 @@ def _():
     return seen + [cursor.rowcount, rows(c, "SELECT n FROM p2_items WHERE id = %s", (IDS[5],))]
 
 
-@check("execute_batch over several nodes in one text", refused="0A000")
+@check("execute_batch over several nodes in one text")
 def _():
     c = connect()
     with c.cursor() as cursor:

@@ -154,6 +154,8 @@ fn around() -> Around {
             .into(),
         generated: vec![("public".into(), "docs".into(), "body".into())].into(),
         with_statement_triggers: pairs(&["app.visits"]),
+        key_defaults: [].into(),
+        timed_defaults: [].into(),
         own_operators: false,
     }
 }

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use pgshunt::gate::machine::Touch;
 use pgshunt::router::place::{Place, Values};
-use pgshunt::router::place_of;
 use pgshunt::router::plan::{
     Control, Count, Ddl, Effect, Key, KeySource, Kind, Merge, Ordered, Plan, SortKey, Traces,
 };
+use pgshunt::router::{Wanted, place_of};
 use pgshunt::topology::{GroupId, RoutingTable};
 use pgshunt::wire::backend::Report;
 
@@ -133,6 +133,14 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             Effect::Unknown => "; may do anything",
         };
     }
+    lines.extend(plan.computed.as_deref().map(|wanted| match wanted {
+        Wanted::Keys(_) => "until its distribution columns are computed".to_owned(),
+        Wanted::Rows(_) => "until the rows of its query are computed".to_owned(),
+    }));
+    lines.extend(plan.times.as_ref().map(|told| match &told.defaults {
+        Some(_) => format!("tells the time {} times, and by defaults", told.calls),
+        None => format!("tells the time {} times", told.calls),
+    }));
     let controls: Vec<_> = plan.statements.iter().map(|s| control(&s.control)).collect();
     if controls.iter().any(|c| c != "nothing") {
         lines.push(format!("session: {}", controls.join(", ")));

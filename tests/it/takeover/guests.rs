@@ -141,7 +141,7 @@ async fn an_open_transaction_goes_on_where_it_was() {
         .await
         .unwrap();
     // Refused without a node: it is at rest as if nothing had been asked.
-    setup.batch_execute("INSERT INTO t SELECT 1, 1").await.unwrap_err();
+    setup.batch_execute("UPDATE t SET id = 2").await.unwrap_err();
     let writes = connect(port).await;
     let insert = writes.prepare("INSERT INTO t VALUES ($1, $2)").await.unwrap();
     writes.batch_execute("SET application_name = 'committed'; BEGIN").await.unwrap();

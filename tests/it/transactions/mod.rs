@@ -2,6 +2,7 @@
 
 mod crash;
 mod instant;
+mod portals;
 mod reads;
 
 use tokio_postgres::Client;

@@ -1,6 +1,9 @@
 //! Statements that write on several nodes: as one PostgreSQL would carry them out, whole or not at all.
 
 mod inserts;
+mod keys;
+mod selects;
+mod times;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -52,7 +55,8 @@ async fn total(client: &Client, what: &str) -> i64 {
     does(client, &format!("SELECT {what} FROM t")).await.1[0].parse().unwrap()
 }
 
-/// How many transactions stand prepared on the nodes, or are open there.
+/// How many transactions stand prepared on the nodes, or are open there; not those in which pgshunt reads its
+/// catalog every two seconds.
 async fn left(p: &Proxy) -> i64 {
     let mut left = 0;
     for node in &p.nodes.nodes {
@@ -60,7 +64,7 @@ async fn left(p: &Proxy) -> i64 {
         left += value::<i64>(
             &client,
             "SELECT (SELECT count(*) FROM pg_prepared_xacts) + (SELECT count(*) FROM pg_stat_activity \
-             WHERE state LIKE 'idle in transaction%')",
+             WHERE state LIKE 'idle in transaction%' AND application_name <> 'pgshunt control')",
         )
         .await;
     }
