@@ -135,8 +135,14 @@ async fn fill(home: &Peer, peer: &Peer, shape: &Shape) -> Result<(), DdlError> {
         return Err(DdlError::unsupported("a reference table needs a column"));
     }
     let columns = stored.iter().map(|c| ident(c)).collect::<Vec<_>>().join(", ");
-    let texts: Vec<String> =
-        stored.iter().map(|c| format!("quote_nullable({}::text)", ident(c))).collect();
+    // By the types' output functions: a cast to text may be code of the type's owner.
+    let texts: Vec<String> = stored
+        .iter()
+        .map(|c| ident(c))
+        .map(|c| {
+            format!("CASE WHEN {c} IS NULL THEN 'NULL' ELSE quote_literal(format('%s', {c})) END")
+        })
+        .collect();
     home.run(&format!(
         "DECLARE pgshunt_rows NO SCROLL CURSOR FOR SELECT concat('(', concat_ws(', ', {}), ')') FROM ONLY {table}",
         texts.join(", ")
