@@ -14,6 +14,12 @@ use crate::wire::frame;
 /// How long a client may take to read why its session ends.
 const FAREWELL: Duration = Duration::from_secs(10);
 
+/// How long is waited for a server to hang up before it is cancelled once more: at first, and at most.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long an abandoned statement is cancelled before its connection is closed regardless.
+const ABANDONED: Duration = Duration::from_secs(30);
+
 /// Why a session ends.
 #[derive(Debug)]
 pub(super) enum End {
@@ -160,11 +166,29 @@ impl Drop for Client {
     }
 }
 
-/// Cancels what runs on a connection, of whose answer nobody wants to know any more, and closes it.
-/// Only then is its place in the pool free.
-async fn abandon(conn: Leased, timeout: Duration) {
-    if let Err(e) = crate::backend::login::cancel(&conn.cancel.key, timeout).await {
-        tracing::debug!(error = %e, "cancel of an abandoned statement");
+/// Ends what runs on a connection, of whose answer nobody wants to know any more, and closes it. Only
+/// then is its place in the pool free.
+///
+/// PostgreSQL takes no notice of a cancel that reaches it while it plans or between two messages, so
+/// one is sent again and again until it has hung up.
+async fn abandon(mut conn: Leased, timeout: Duration) {
+    let key = conn.cancel.key.clone();
+    let ends = async {
+        conn.stream.shutdown().await;
+        let mut pause = PAUSES.0;
+        loop {
+            if let Err(e) = crate::backend::login::cancel(&key, timeout).await {
+                tracing::debug!(error = %e, "cancel of an abandoned statement");
+                return;
+            }
+            if tokio::time::timeout(pause, conn.stream.discard(usize::MAX)).await.is_ok() {
+                return;
+            }
+            pause = PAUSES.1.min(pause * 2);
+        }
+    };
+    if tokio::time::timeout(ABANDONED, ends).await.is_err() {
+        tracing::warn!(host = %key.host, port = key.port, pid = key.pid, "takes no cancel");
     }
 }
 

@@ -108,19 +108,21 @@ impl Stream {
     /// would reset the connection, and the last word would be lost with it.
     pub async fn shutdown_heard(&mut self) {
         self.shutdown().await;
-        let mut sink = BytesMut::new();
-        let discard = async {
-            let mut left = LINGER.1;
-            while let Ok(n @ 1..) = self.fill(&mut sink).await {
-                sink.clear();
-                left = left.saturating_sub(n);
-                if left == 0 {
-                    return;
-                }
-            }
-        };
         // A peer that neither reads nor leaves gets no more of our time.
-        let _ = tokio::time::timeout(LINGER.0, discard).await;
+        let _ = tokio::time::timeout(LINGER.0, self.discard(LINGER.1)).await;
+    }
+
+    /// Reads for nobody until the peer has hung up, or more than `limit` bytes have come.
+    pub async fn discard(&mut self, limit: usize) {
+        let mut sink = BytesMut::new();
+        let mut left = limit;
+        while let Ok(n @ 1..) = self.fill(&mut sink).await {
+            sink.clear();
+            left = left.saturating_sub(n);
+            if left == 0 {
+                return;
+            }
+        }
     }
 }
 

@@ -88,3 +88,42 @@ async fn a_cast_of_an_enum_does_not_run_with_pgshunts_rights() {
         assert!(!format!("{e:?}").contains("caught"), "{e:?}");
     }
 }
+
+#[tokio::test]
+async fn a_cast_of_an_enum_does_not_run_when_a_reference_tables_rows_are_brought() {
+    let p = Proxy::start(3, 2).await;
+    let admin = p.client().await;
+    admin.batch_execute("CREATE ROLE alice LOGIN PASSWORD 'secret'").await.unwrap();
+    admin.batch_execute("GRANT CREATE ON SCHEMA public TO alice").await.unwrap();
+    let alice = connect_as(p.port(), DATABASE, "alice", "secret").await.unwrap();
+    // A superuser's table may have a plain role's type.
+    alice.batch_execute("CREATE TYPE mood AS ENUM ('ok', 'bad')").await.unwrap();
+    for text in [
+        "CREATE TABLE early (k int, m mood)",
+        "INSERT INTO early VALUES (1, 'bad'), (2, NULL)",
+        "SELECT create_reference_table('early')",
+        "CREATE TABLE late (k int, m mood)",
+        "INSERT INTO late VALUES (1, 'bad'), (2, NULL)",
+    ] {
+        admin.batch_execute(text).await.unwrap_or_else(|e| panic!("{text}: {e:?}"));
+    }
+    for node in &p.nodes.nodes[..2] {
+        let own = connect_as(node.port(), DATABASE, "alice", "secret").await.unwrap();
+        own.batch_execute(SPY).await.unwrap();
+        own.batch_execute(CAST).await.unwrap();
+    }
+    // It is sprung by who has the rights of a superuser.
+    let sprung = connect(p.nodes.nodes[0].port()).await;
+    let e = sprung.batch_execute("SELECT m::text FROM early").await.unwrap_err();
+    assert!(format!("{e:?}").contains("caught"), "{e:?}");
+    admin.batch_execute("SELECT create_reference_table('late')").await.unwrap();
+    let console = p.console().await;
+    console.does(&format!("ADD NODE node3 '127.0.0.1:{}'", p.nodes.nodes[2].port())).await;
+    for (n, node) in p.nodes.nodes.iter().enumerate() {
+        let direct = connect(node.port()).await;
+        for table in ["early", "late"] {
+            let sql = format!("SELECT format('%s %s', k, m) FROM {table} ORDER BY k");
+            assert_eq!(texts(&direct, &sql).await, ["1 bad", "2 "], "{table} of node {}", n + 1);
+        }
+    }
+}
