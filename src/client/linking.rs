@@ -176,6 +176,10 @@ impl Client {
         let mut conn = match self.borrow(node).await? {
             Ok(conn) => conn,
             Err(refused) => {
+                let away = |r: &Report| r.sqlstate.starts_with("08");
+                if refused.as_ref().is_some_and(away) && self.parts.session.forgoes_snapshot() {
+                    return Ok(());
+                }
                 if let Some(report) = refused {
                     self.refuse_front(report);
                 }

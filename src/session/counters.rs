@@ -27,7 +27,9 @@ impl Session {
     /// Answers with an error of ours.
     pub(super) fn tell(&mut self, report: &Report, io: &mut Io<'_>) {
         self.note_error(Blame::of_ours(&report.sqlstate));
-        report.put(io.client);
+        if !self.snapshot_fails(|| report.clone()) {
+            report.put(io.client);
+        }
     }
 
     /// A statement has begun.

@@ -314,6 +314,9 @@ impl Session {
             return Err(Stop::Wait(need));
         }
         let effect = effect_of(&plan);
+        if let Some(need) = self.take_snapshot_for(&plan, env, io)? {
+            return Err(Stop::Wait(need));
+        }
         if let Some(need) = self.ask_clock(&plan, &place, &statement.text, io)? {
             return Err(Stop::Wait(need));
         }

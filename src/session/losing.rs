@@ -70,7 +70,8 @@ impl Session {
         for e in link.take_skipped() {
             link.undo(&e.undo);
         }
-        if self.part_fails() {
+        let kept = self.snapshot_fails(|| Report::from_node(error));
+        if self.part_fails() && !kept {
             let code = backend::report_field(error, b'C').unwrap_or_default();
             self.note_error(crate::wire::blame::Blame::of_node(code));
             frame::put(io.client, b'E', |b| b.extend_from_slice(error));
@@ -99,7 +100,9 @@ impl Session {
 
     /// Rows are being read from several nodes: of no use to a client that has gone.
     pub fn reads_from_several(&self) -> bool {
-        let rows = |s: &Spread| matches!(s.how, How::Merged(_) | How::Gathered(_) | How::Timed(_));
+        let rows = |s: &Spread| {
+            matches!(s.how, How::Merged(_) | How::Gathered(_) | How::Timed(_) | How::Snapshot)
+        };
         let reads = |s: &Spread| rows(s) && !s.writes();
         self.spread.as_deref().is_some_and(reads)
     }

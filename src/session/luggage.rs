@@ -311,6 +311,8 @@ impl Session {
             told,
             vacate: _,
             counters: _,
+            // Of a transaction that has begun nowhere nothing is taken.
+            snapshot: _,
         } = self;
         Some(Luggage {
             status: *status,

@@ -80,6 +80,7 @@ mod settings;
 mod several;
 mod sight;
 mod simple;
+mod snapshot;
 mod splitting;
 mod spread;
 mod statement;
@@ -194,6 +195,8 @@ pub struct Session {
     spread: Option<Box<spread::Spread>>,
     /// What the open transaction has changed of what is on all nodes.
     changes: Option<Box<schema::Changes>>,
+    /// Whose the open transaction's snapshot is.
+    snapshot: snapshot::Snapshot,
     /// A participant of a transaction that has ended stands prepared.
     left_prepared: bool,
     /// The statement under way is cancelled to end a deadlock over several nodes.
@@ -262,6 +265,7 @@ impl Session {
             room: VecDeque::new(),
             spread: None,
             changes: None,
+            snapshot: snapshot::Snapshot::Own,
             left_prepared: false,
             deadlocked: false,
             entrance: None,

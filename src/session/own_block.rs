@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use super::block::OwnBlock;
 use super::clock::Clock;
 use super::request::Request;
+use super::snapshot::Snapshot;
 use super::spread::{How, Spread};
 use super::{Io, Need, Session};
 use crate::commit::{Commit, Part};
@@ -120,6 +121,7 @@ impl Session {
         self.clock = Clock::default();
         self.movable = false;
         self.deadlocked = false;
+        self.snapshot = Snapshot::Own;
     }
 
     /// Whether a participant may stand prepared that this session does not end.

@@ -226,39 +226,6 @@ impl Session {
         self.refuses_snapshot().map_or(Ok(()), Err)
     }
 
-    /// Why the transaction, which writes or goes on, cannot use several nodes, if that is for its
-    /// isolation level.
-    pub(super) fn refuses_snapshot(&self) -> Option<Report> {
-        self.has_snapshot_of_its_own().then(|| {
-            Report::error(
-                "0A000",
-                "a REPEATABLE READ or SERIALIZABLE transaction cannot use several nodes",
-            )
-            .detail("It would have another snapshot on each of them.")
-            .hint("Use READ COMMITTED, or an equality on the distribution column.")
-        })
-    }
-
-    /// The transaction's isolation level, as far as its texts say, has one snapshot for all of it.
-    fn has_snapshot_of_its_own(&self) -> bool {
-        let says = |text: &[u8]| {
-            let lower = text.to_ascii_lowercase();
-            [&b"serializable"[..], b"repeatable"]
-                .iter()
-                .any(|word| memchr::memmem::find(&lower, word).is_some())
-        };
-        let mut settings = self.settings.current().iter();
-        let only_reads = |s: &str| s.to_ascii_lowercase().contains("read only");
-        if self.settings.sees() == Sees::Dump && self.prelude.steps().any(only_reads) {
-            // Each node's part is of one moment, as pg_dump's own jobs would be without pgshunt.
-            return false;
-        }
-        says(&self.begin_text)
-            || says(&self.begin)
-            || self.prelude.steps().any(|s| says(s.as_bytes()))
-            || settings.any(|s| s.name.ends_with("transaction_isolation") && says(s.sql.as_bytes()))
-    }
-
     /// Where a text goes that has no place of its own, if the session keeps a connection and has another
     /// one in hand: to what is kept for it, which the text may be about.
     pub(super) fn at_pin(&self, plan: &Plan, place: Place) -> Place {

@@ -440,7 +440,8 @@ impl Session {
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let parses = front.reply == Reply::Parse;
-        let silent = front.fate == Fate::Part && !self.part_fails();
+        let part = front.fate == Fate::Part;
+        let silent = part && (self.snapshot_fails(|| Report::from_node(body)) | !self.part_fails());
         let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
             return Keep::Forward;
         };

@@ -212,6 +212,11 @@ impl Session {
                 false => Err(aborted()),
             };
         }
+        if !groups.is_empty()
+            && let Some(need) = self.take_snapshot(env, io)?
+        {
+            return Ok(Some(need));
+        }
         if let Some(report) = self.refuses_snapshot().filter(|_| spread.writes()) {
             return Err(report);
         }

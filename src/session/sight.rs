@@ -47,13 +47,13 @@ impl Spread {
         let reads = match &self.how {
             How::Merged(answer) => !answer.copies_out(),
             How::Gathered(_) => true,
-            How::Same(_) | How::Nothing | How::Refused(_) | How::Timed(_) => false,
+            How::Same(_) | How::Nothing | How::Refused(_) | How::Timed(_) | How::Snapshot => false,
         };
         bound && reads && self.nodes.len() > 1 && !self.writes()
     }
 
     /// Binds under this look, or else under one that it awaits.
-    fn looks(&mut self, look: Option<Look>) {
+    pub fn looks(&mut self, look: Option<Look>) {
         if let Request::Text { plan, text, .. } = &self.request {
             self.plain = true;
             let mut segment = Segment::new();
@@ -219,7 +219,8 @@ impl Session {
         let Some(spread) = self.spread.as_mut().filter(|s| quiet && s.is_binding()) else { return };
         spread.heard += 1;
         if spread.heard == spread.nodes.len() && !spread.has_looked() {
-            let vain = matches!(&spread.sight, Sight::Binding(b) if b.tries > MOST_TRIES);
+            let vain = matches!(&spread.sight, Sight::Binding(b) if b.tries > MOST_TRIES)
+                || matches!(spread.how, How::Snapshot);
             if vain {
                 let report = Report::error(
                     "40001",

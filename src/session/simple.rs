@@ -157,7 +157,11 @@ impl Session {
             }
             Err(need) => return Flow::Wait(need),
         }
-        match self.ask_clock(plan, &place, text, io) {
+        let first = match self.take_snapshot_for(plan, env, io) {
+            Ok(None) => self.ask_clock(plan, &place, text, io),
+            first => first,
+        };
+        match first {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {

@@ -54,6 +54,8 @@ pub(super) enum How {
     Gathered(Box<Gathering>),
     /// The clock is asked for the transaction's time, and then the statement is carried out.
     Timed(Box<Later>),
+    /// The transaction's snapshot is taken on all nodes: the client reads nothing of it.
+    Snapshot,
     /// All answer alike: the body of a CommandComplete, once one has come.
     Same(Vec<u8>),
     /// The client has had its answer.
@@ -283,7 +285,7 @@ impl Spread {
         let looks = match &self.how {
             How::Merged(answer) => answer.folds(),
             How::Gathered(_) | How::Timed(_) => true,
-            How::Same(_) | How::Nothing | How::Refused(_) => false,
+            How::Same(_) | How::Nothing | How::Refused(_) | How::Snapshot => false,
         };
         ends || told || !self.failed && looks
     }
@@ -300,9 +302,12 @@ impl Spread {
                 let listens = self.making.as_ref().is_none_or(|m| m.listens(self.heard));
                 tag == b'N' && self.heard == 0 && listens
             }
-            How::Merged(_) | How::Gathered(_) | How::Timed(_) | How::Nothing | How::Refused(_) => {
-                tag == b'N'
-            }
+            How::Merged(_)
+            | How::Gathered(_)
+            | How::Timed(_)
+            | How::Nothing
+            | How::Refused(_)
+            | How::Snapshot => tag == b'N',
         }
     }
 }
@@ -454,7 +459,7 @@ impl Session {
                 frame::put(out, b'C', |b| b.extend_from_slice(tag));
                 Ok(())
             }
-            How::Nothing => Ok(()),
+            How::Nothing | How::Snapshot => Ok(()),
             How::Refused(report) => Err(report.clone()),
             // The last of those that were to be heard is gone.
             How::Gathered(_) | How::Timed(_) => Err(crate::merge::malformed()),
@@ -469,6 +474,9 @@ impl Session {
     /// All have been heard: what is left of the answer, and the state that the session is in now.
     pub(super) fn conclude(&mut self, io: &mut Io<'_>) {
         let Some(mut spread) = self.spread.take() else { return };
+        if matches!(spread.how, How::Snapshot) {
+            return self.snapshot_taken(&spread, io);
+        }
         spread.splitting = None;
         let ended = matches!(spread.request, Request::Ending { .. });
         let text = matches!(spread.request, Request::Text { .. });

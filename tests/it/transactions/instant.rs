@@ -16,7 +16,7 @@ struct Seen {
 }
 
 /// Carries money between the nodes, there and back, a transaction each time.
-async fn transfers(client: Client, [one, other]: [i32; 2], over: Arc<AtomicBool>) {
+pub async fn transfers(client: Client, [one, other]: [i32; 2], over: Arc<AtomicBool>) {
     let mut amount = 1;
     while !over.load(Ordering::Relaxed) {
         amount = -amount;
