@@ -135,3 +135,22 @@ async fn who_leaves_while_it_is_held_is_not_held_any_more() {
     assert_eq!(wire.ask("SELECT count(*) FROM t").await, "TDCZ");
     assert_eq!(rows(&p).await, 0);
 }
+
+#[tokio::test]
+async fn what_a_killed_client_left_running_ends_though_its_first_cancel_is_swallowed() {
+    let p = narrow().await;
+    let mut wire = Wire::login(p.port()).await;
+    let swallows = "DO $$ BEGIN PERFORM pg_sleep(600); EXCEPTION WHEN query_canceled THEN \
+                    PERFORM pg_sleep(600); END $$";
+    wire.send(&query(swallows)).await;
+    wait_for("the statement", async || {
+        served(&p).await.iter().any(|s| s.1 == "active").then_some(())
+    })
+    .await;
+    let console = p.console().await;
+    let id = console.column("SHOW CLIENTS", "id").await.remove(0);
+    console.does(&format!("KILL_CLIENT {id}")).await;
+    wait_for("its end", async || served(&p).await.is_empty().then_some(())).await;
+    let mut next = Wire::login(p.port()).await;
+    assert_eq!(next.ask("SELECT 1").await, "TDCZ");
+}
