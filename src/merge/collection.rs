@@ -14,17 +14,21 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// Of what the nodes send, which has these columns.
+    /// Of what the nodes send, which has these columns with these type modifiers.
     ///
     /// # Errors
     /// A type is not carried from node to node.
-    pub fn new(collect: &Collect, columns: &[Column]) -> Result<Self, Report> {
-        let mut rest = columns.get(usize::from(collect.tables.len() > 1)..).unwrap_or_default();
+    pub fn new(collect: &Collect, columns: &[Column], modifiers: &[i32]) -> Result<Self, Report> {
+        let numbered = usize::from(collect.tables.len() > 1);
+        let mut rest = columns.get(numbered..).unwrap_or_default();
+        let mut modifiers = modifiers.get(numbered..).unwrap_or_default();
         let mut tables = Vec::with_capacity(collect.tables.len());
         for table in &collect.tables {
             let (own, more) = rest.split_at_checked(table.columns).ok_or_else(malformed)?;
-            tables.push((table.name.clone(), Relation::new(own, Vec::new())?));
-            rest = more;
+            let (of_own, of_more) =
+                modifiers.split_at_checked(table.columns).ok_or_else(malformed)?;
+            tables.push((table.name.clone(), Relation::new(own, Vec::new(), of_own)?));
+            (rest, modifiers) = (more, of_more);
         }
         if rest.is_empty() { Ok(Self { tables }) } else { Err(malformed()) }
     }
@@ -126,7 +130,7 @@ mod tests {
     fn rows_go_to_their_tables() {
         let collect = collect(&[("a", 2), ("b", 1)]);
         let told = columns(&[23, 23, 25, 20]);
-        let mut c = Collection::new(&collect, &told).unwrap();
+        let mut c = Collection::new(&collect, &told, &[-1; 4]).unwrap();
         assert!(c.is_of(&told) && !c.is_of(&columns(&[23, 23, 25, 25])));
         let (one, two) = ([0, 0, 0, 1], [0, 0, 0, 2]);
         c.row(&[Some(&one), Some(b"1234"), Some(b"x"), None]).unwrap();
@@ -143,14 +147,14 @@ mod tests {
             (pg_catalog.unnest($4))) AS b, (SELECT * FROM a WHERE false UNION ALL SELECT * FROM \
             ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)))";
         assert_eq!(c.statement(&collect, 1), wanted);
-        assert!(Collection::new(&collect, &columns(&[23, 23, 25])).is_err());
-        assert!(Collection::new(&collect, &columns(&[23, 23, 25, 20, 20])).is_err());
+        assert!(Collection::new(&collect, &columns(&[23, 23, 25]), &[-1; 3]).is_err());
+        assert!(Collection::new(&collect, &columns(&[23, 23, 25, 20, 20]), &[-1; 5]).is_err());
     }
 
     #[test]
     fn rows_of_one_table_have_no_number() {
         let collect = collect(&[("a", 1)]);
-        let mut c = Collection::new(&collect, &columns(&[25])).unwrap();
+        let mut c = Collection::new(&collect, &columns(&[25]), &[-1]).unwrap();
         c.row(&[Some(b"x")]).unwrap();
         assert_eq!(c.bytes(), 5);
     }

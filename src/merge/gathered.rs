@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::collection::Collection;
+use super::modifier::modifiers;
 use super::relation::Relation;
-use super::{Column, malformed};
+use super::{Column, columns, malformed, names};
 use crate::router::plan::{Collect, Combine, Merge};
 use crate::wire::backend::{Report, data_row};
 
@@ -43,6 +44,14 @@ impl Gather {
         }
     }
 
+    /// What tells the names of a cursor's columns, if its own statement does not stand in the last one.
+    pub fn query(&self) -> Option<&str> {
+        match self {
+            Self::Combine(combine) => combine.cursor.as_ref().map(|c| c.query.as_str()),
+            Self::Collect(_) => None,
+        }
+    }
+
     /// The client's parameters stand in what each node is sent.
     pub fn takes_parameters(&self) -> bool {
         match self {
@@ -51,14 +60,20 @@ impl Gather {
         }
     }
 
-    /// For rows of columns with these names.
+    /// For rows that are described so.
     ///
     /// # Errors
     /// A type is not carried from node to node.
-    pub fn rows(&self, columns: &[Column], names: Vec<String>) -> Result<Gathered, Report> {
+    pub fn rows(&self, description: &[u8]) -> Result<Gathered, Report> {
+        let columns = columns(description).ok_or_else(malformed)?;
+        let modifiers = modifiers(description);
         Ok(match self {
-            Self::Combine(_) => Gathered::One(Relation::new(columns, names)?),
-            Self::Collect(collect) => Gathered::Tables(Collection::new(collect, columns)?),
+            Self::Combine(_) => {
+                Gathered::One(Relation::new(&columns, names(description), &modifiers)?)
+            }
+            Self::Collect(collect) => {
+                Gathered::Tables(Collection::new(collect, &columns, &modifiers)?)
+            }
         })
     }
 }
@@ -112,11 +127,20 @@ impl Gathered {
         }
     }
 
-    /// The last statement, whose own parameters are so many.
-    pub fn statement(&self, gather: &Gather, parameters: usize) -> String {
+    /// The last statement, whose own parameters are so many. `columns`: what those of a cursor are called.
+    pub fn statement(&self, gather: &Gather, parameters: usize, columns: &[String]) -> String {
         match (self, gather) {
             (Self::One(relation), Gather::Combine(combine)) => {
-                relation.statement(combine, parameters)
+                let made = relation.statement(combine, parameters);
+                let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
+                match &combine.cursor {
+                    None => made,
+                    Some(cursor) => {
+                        let columns: Vec<_> = columns.iter().map(quoted).collect();
+                        let columns = columns.join(", ");
+                        format!("{}SELECT * FROM ({made}) AS c({columns})", cursor.head)
+                    }
+                }
             }
             (Self::Tables(tables), Gather::Collect(collect)) => {
                 tables.statement(collect, parameters)
@@ -164,9 +188,14 @@ mod tests {
             at_home: false,
             others: [].into(),
         };
-        let column = |type_oid| Column { type_oid, binary: true };
+        let mut description = vec![0, 3];
+        for oid in [23u32, 25, 25] {
+            description.extend_from_slice(b"c\0\0\0\0\0\0\0");
+            description.extend_from_slice(&oid.to_be_bytes());
+            description.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 1]);
+        }
         let gather = Gather::Collect(Arc::new(collect));
-        let mut rows = gather.rows(&[column(23), column(25), column(25)], Vec::new()).unwrap();
+        let mut rows = gather.rows(&description).unwrap();
         let value = vec![b'x'; 4 << 20];
         let mut add = |number: u8| {
             let mut out = Vec::new();

@@ -7,6 +7,7 @@ mod answer;
 mod collection;
 mod copied;
 mod gathered;
+mod modifier;
 mod order;
 mod relation;
 mod rows;

@@ -7,6 +7,7 @@
 
 use std::fmt::Write;
 
+use super::modifier::type_with;
 use super::{Column, malformed, type_name};
 use crate::router::plan::{Combine, GAP, RELATION, STAR, SUM};
 use crate::wire::backend::Report;
@@ -14,6 +15,8 @@ use crate::wire::backend::Report;
 #[derive(Debug)]
 pub struct Relation {
     types: Vec<u32>,
+    /// Of each column the type as a cast names it, where it has more than its number says.
+    exact: Vec<Option<String>>,
     names: Vec<String>,
     arrays: Vec<Array>,
     rows: u32,
@@ -29,11 +32,11 @@ struct Array {
 }
 
 impl Relation {
-    /// Of columns with these names.
+    /// Of columns with these names and type modifiers.
     ///
     /// # Errors
     /// A type is not carried from node to node.
-    pub fn new(columns: &[Column], names: Vec<String>) -> Result<Self, Report> {
+    pub fn new(columns: &[Column], names: Vec<String>, modifiers: &[i32]) -> Result<Self, Report> {
         let types: Vec<u32> = columns.iter().map(|c| c.type_oid).collect();
         if let Some(oid) = types.iter().find(|oid| array_of(**oid).is_none()) {
             let what = format!("{} is not carried from several nodes to one", type_name(*oid));
@@ -41,7 +44,8 @@ impl Relation {
                 .hint("Cast it to text, or add an equality on the distribution column."));
         }
         let arrays = vec![Array::default(); types.len()];
-        Ok(Self { types, names, arrays, rows: 0, bytes: 0 })
+        let exact = types.iter().zip(modifiers).map(|(oid, m)| type_with(*oid, *m)).collect();
+        Ok(Self { types, exact, names, arrays, rows: 0, bytes: 0 })
     }
 
     /// The types of its columns.
@@ -77,7 +81,17 @@ impl Relation {
     pub fn rows(&self, parameters: usize) -> String {
         let array = |n| format!("pg_catalog.unnest(${})", parameters + n);
         let arrays: Vec<_> = (1..=self.types.len()).map(array).collect();
-        format!("SELECT * FROM ROWS FROM ({})", arrays.join(", "))
+        let rows = format!("ROWS FROM ({})", arrays.join(", "));
+        if self.exact.iter().all(Option::is_none) {
+            return format!("SELECT * FROM {rows}");
+        }
+        let column = |(n, exact): (usize, &Option<String>)| match exact {
+            Some(ty) => format!("u{n}::{ty}"),
+            None => format!("u{n}"),
+        };
+        let columns: Vec<_> = (1..).zip(&self.exact).map(column).collect();
+        let names: Vec<_> = (1..=self.types.len()).map(|n| format!("u{n}")).collect();
+        format!("SELECT {} FROM {rows} AS u({})", columns.join(", "), names.join(", "))
     }
 
     /// The last statement, whose own parameters are so many.
@@ -217,7 +231,8 @@ mod tests {
     fn relation(types: &[u32]) -> Relation {
         let column = |oid: &u32| Column { type_oid: *oid, binary: true };
         let names = (0..types.len()).map(|n| format!("c\"{n}")).collect();
-        Relation::new(&types.iter().map(column).collect::<Vec<_>>(), names).unwrap()
+        let modifiers = vec![-1; types.len()];
+        Relation::new(&types.iter().map(column).collect::<Vec<_>>(), names, &modifiers).unwrap()
     }
 
     #[test]
@@ -238,7 +253,7 @@ mod tests {
         assert_eq!(values[1], [&head(1, 25)[..], &[0, 0, 0, 1, b'a', 255, 255, 255, 255]].concat());
         assert_eq!(r.types().collect::<Vec<_>>(), [1007, 1009]);
         let record = Column { type_oid: 2249, binary: true };
-        assert!(Relation::new(&[record], vec![String::new()]).is_err());
+        assert!(Relation::new(&[record], vec![String::new()], &[-1]).is_err());
     }
 
     #[test]
@@ -247,6 +262,7 @@ mod tests {
             partial: "SELECT *, sum(a) AS f1 FROM t".into(),
             fixed: 2,
             last: format!("SELECT {STAR}, {SUM}1, {SUM}2 FROM {RELATION} WHERE p.f1 = 'pgs_x'"),
+            cursor: None,
         };
         let text = relation(&[23, 20, 1700]).statement(&combine, 1);
         let wanted = "SELECT p.s1 AS \"c\"\"0\", pg_catalog.sum(p.f1)::bigint, pg_catalog.sum(p.f2) FROM \

@@ -2,9 +2,9 @@
 
 use pg_raw_parse::{Node, nodes};
 
-use super::context::{Context, refused};
+use super::context::Context;
 use super::plan::{Control, Ddl, Kind};
-use super::{copying, mark, query, route, traces, utility};
+use super::{copying, cursor, mark, query, route, traces, utility};
 
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
@@ -18,7 +18,7 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         | Node::DeleteStmt(_)
         | Node::MergeStmt(_) => (query::place(node, cx), traces::control(cx)),
         Node::ExplainStmt(e) => explain(e, cx),
-        Node::DeclareCursorStmt(d) => declare(d, cx),
+        Node::DeclareCursorStmt(d) => cursor::declare(d, cx),
         Node::CopyStmt(c) => (copying::place(c, cx), traces::of_query(cx)),
         other => utility::statement(other, cx),
     }
@@ -39,29 +39,6 @@ fn explain(e: &nodes::ExplainStmt, cx: Context<'_>) -> (Kind, Control) {
         "Explain it on a node, or add an equality on the distribution column.",
     );
     (kind, traces::of_query(cx))
-}
-
-fn declare(d: &nodes::DeclareCursorStmt, cx: Context<'_>) -> (Kind, Control) {
-    const CURSOR_OPT_HOLD: i32 = 0x20;
-    let mut left = traces::of(cx);
-    if left.prepared {
-        // It is read by FETCH, and may be so in parts.
-        let kind = refused(
-            "a cursor over pg_prepared_statements is not supported",
-            "Fetch all rows at once.",
-        );
-        return (kind, Control::None);
-    }
-    if d.options & CURSOR_OPT_HOLD != 0 {
-        left.pin = Some("a cursor WITH HOLD");
-    }
-    let kind = query::place_of_part(
-        d.query(),
-        cx,
-        "a cursor over a statement",
-        "Add an equality on the distribution column, or fetch all rows at once.",
-    );
-    (kind, traces::leaves(left))
 }
 
 /// SELECT, INSERT, UPDATE, DELETE or MERGE.

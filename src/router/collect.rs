@@ -165,9 +165,13 @@ impl Table<'_> {
     fn nulls(&self) -> Vec<String> {
         /// The first OID that the server gives to what is made in a database.
         const FIRST_OWN: u32 = 16_384;
+        /// Types with a length, a precision or a scale, which a mere NULL would take from a column.
+        const WITH_MODIFIER: [u32; 10] =
+            [1042, 1043, 1083, 1114, 1184, 1186, 1266, 1560, 1562, 1700];
+        let typed = |oid: u32| oid >= FIRST_OWN || WITH_MODIFIER.contains(&oid);
         let null = |column: &str| {
             let known = self.table.columns.iter().find(|c| c.name == column);
-            match known.is_some_and(|c| c.type_oid >= FIRST_OWN) {
+            match known.is_some_and(|c| typed(c.type_oid)) {
                 // A domain may have no NULL, but none of its values is made so.
                 true => {
                     format!("(SELECT {} FROM {} WHERE false)", quoted(column), self.name())

@@ -100,7 +100,7 @@ fn of_set_operation(s: &SelectStmt) -> Refused<Combine> {
         Some(())
     });
     match (partial, skeleton) {
-        (Some(partial), Some(last)) => Ok(Combine { partial, fixed: 0, last }),
+        (Some(partial), Some(last)) => Ok(Combine { partial, fixed: 0, last, cursor: None }),
         _ => no("this set operation"),
     }
 }
@@ -224,7 +224,7 @@ impl<'a> Builder<'a> {
             self.column("1".to_owned());
         }
         let Some(partial) = self.partial(s) else { return no("this statement") };
-        Ok(Combine { partial, fixed: self.columns.len(), last })
+        Ok(Combine { partial, fixed: self.columns.len(), last, cursor: None })
     }
 
     /// Whether a function call of this sort stands in the query itself.

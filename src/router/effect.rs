@@ -36,6 +36,8 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Effect {
         Node::VariableSetStmt(_)
         | Node::VariableShowStmt(_)
         | Node::DeallocateStmt(_)
+        // What a cursor's query may do is DECLARE's.
+        | Node::FetchStmt(_)
         | Node::ClosePortalStmt(_) => Effect::Reads,
         _ => Effect::Unknown,
     }

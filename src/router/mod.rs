@@ -19,6 +19,7 @@ mod computed;
 mod constant;
 mod context;
 mod copying;
+mod cursor;
 mod ddl;
 mod defaults;
 mod draws;

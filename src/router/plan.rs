@@ -11,8 +11,10 @@ use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
 mod collect;
+mod control;
 
 pub use collect::{Collect, Collected, Piece};
+pub use control::{Control, PREPARE, Traces};
 
 /// Where one value of a distribution key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +157,25 @@ pub struct Combine {
     pub fixed: usize,
     /// What makes the answer of the rows of all nodes, with gaps: [`RELATION`], [`STAR`], [`SUM`].
     pub last: String,
+    /// It is a cursor's.
+    pub cursor: Option<Declared>,
+}
+
+/// DECLARE of a cursor over what one node makes of the rows of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// Up to the query.
+    pub head: String,
+    /// The client's own query, which tells the columns' names.
+    pub query: String,
+}
+
+impl Combine {
+    /// About what it takes of the memory, in bytes.
+    fn weight(&self) -> usize {
+        let cursor = self.cursor.as_ref().map_or(0, |c| c.head.len() + c.query.len());
+        self.partial.len() + self.last.len() + cursor
+    }
 }
 
 /// One item of ORDER BY.
@@ -344,157 +365,6 @@ pub enum Effect {
     Unknown,
 }
 
-/// What a statement does to the session, besides its result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Control {
-    None,
-    /// BEGIN / START TRANSACTION, with whatever options the text has.
-    Begin,
-    Commit,
-    Rollback,
-    /// COMMIT AND CHAIN, ROLLBACK AND CHAIN: another transaction begins at once.
-    CommitAndChain,
-    RollbackAndChain,
-    /// PREPARE TRANSACTION
-    PrepareTransaction,
-    Savepoint(String),
-    /// RELEASE SAVEPOINT
-    Release(String),
-    /// ROLLBACK TO SAVEPOINT: may undo a SET.
-    RollbackTo(String),
-    /// SET LOCAL, SET TRANSACTION, SET CONSTRAINTS: counts until the transaction ends.
-    Local,
-    /// SET LOCAL search_path
-    LocalPath,
-    /// Leaves no trace and reads nothing: a constant, SHOW.
-    Pure,
-    /// SET (not LOCAL) of a parameter, by its canonical name.
-    Set(String),
-    /// SET SESSION CHARACTERISTICS: the parameters it sets, and how each is set alone.
-    SetEach(Box<[(String, String)]>),
-    Reset(String),
-    /// SET LOCAL ... TO DEFAULT
-    ResetLocal(String),
-    ResetAll,
-    /// DISCARD ALL.
-    DiscardAll,
-    /// DEALLOCATE; `None` is ALL.
-    Deallocate(Option<String>),
-    /// Wants a database that nobody is connected to: DROP DATABASE and its like.
-    Vacate(String),
-    /// Leaves something behind on the server connection; the reason SHOW CLIENTS gives.
-    Pin(&'static str),
-    /// The same, and nobody can tell when it is gone: until DISCARD ALL, or for good.
-    Bind(&'static str),
-    /// May leave something behind that the text does not show.
-    Leaves(Arc<Traces>),
-    /// May end what an earlier statement has left behind.
-    Frees,
-    /// DISCARD SEQUENCES
-    DiscardSequences,
-    /// LISTEN, and where the word stands in the text.
-    Listen {
-        channel: String,
-        at: usize,
-    },
-    /// UNLISTEN; `None` is all.
-    Unlisten(Option<String>),
-    /// CREATE FUNCTION and the like: what functions leave behind must be found out anew.
-    ChangesFunctions,
-    /// CREATE TRIGGER, ALTER TABLE and the like: the same of what is behind tables.
-    ChangesTables,
-    /// EXPLAIN (ROUTE), which a node answers by carrying out this instead.
-    Route {
-        sql: String,
-    },
-}
-
-/// The pin of statements that SQL has prepared.
-pub const PREPARE: &str = "PREPARE";
-
-/// Where to look for what a statement may have left behind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traces {
-    /// What it leaves for certain. It binds the session as soon as it is there.
-    #[serde(skip)]
-    pub pin: Option<&'static str>,
-    /// It calls these, which the server did not come with.
-    pub functions: Vec<String>,
-    /// It may set these parameters.
-    pub parameters: Vec<String>,
-    /// It has code of its own (DO).
-    pub code: bool,
-    /// It sends notifications (NOTIFY).
-    pub notifies: bool,
-    /// It asks which channels the session listens to.
-    pub channels: bool,
-    /// It asks which statements the session has prepared.
-    pub prepared: bool,
-    /// It is EXECUTE of the prepared statement of this name.
-    pub executes: Option<String>,
-}
-
-impl Traces {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// It may send notifications.
-    pub fn notifies(&self) -> bool {
-        self.notifies || self.code || !self.functions.is_empty()
-    }
-}
-
-impl Control {
-    /// What a failed transaction still understands.
-    pub fn ends_block(&self) -> bool {
-        matches!(
-            self,
-            Self::Commit
-                | Self::Rollback
-                | Self::CommitAndChain
-                | Self::RollbackAndChain
-                | Self::PrepareTransaction
-                | Self::RollbackTo(_)
-        )
-    }
-
-    /// Whether the texts behind it may mean something else than those before. The end of a
-    /// transaction, or of a part of it, may take such a change back.
-    pub fn changes_reading(&self) -> bool {
-        match self {
-            Self::Set(name) | Self::Reset(name) => super::reading::READING.contains(&name.as_str()),
-            Self::ResetLocal(name) => name == "search_path",
-            Self::ResetAll | Self::DiscardAll | Self::LocalPath | Self::Pin(_) | Self::Bind(_) => {
-                true
-            }
-            Self::Leaves(traces) => traces.pin.is_some() || !traces.parameters.is_empty(),
-            Self::None
-            | Self::Vacate(_)
-            | Self::Begin
-            | Self::Commit
-            | Self::Rollback
-            | Self::CommitAndChain
-            | Self::RollbackAndChain
-            | Self::PrepareTransaction
-            | Self::Savepoint(_)
-            | Self::Release(_)
-            | Self::RollbackTo(_)
-            | Self::Local
-            | Self::Pure
-            | Self::SetEach(_)
-            | Self::Frees
-            | Self::DiscardSequences
-            | Self::Listen { .. }
-            | Self::Unlisten(_)
-            | Self::ChangesFunctions
-            | Self::ChangesTables
-            | Self::Route { .. }
-            | Self::Deallocate(_) => false,
-        }
-    }
-}
-
 /// One statement of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
@@ -554,12 +424,20 @@ impl Plan {
         }
     }
 
+    /// The cursor that its only statement declares.
+    pub fn declares(&self) -> Option<&str> {
+        match self.single() {
+            Some(Control::Leaves(traces)) => traces.declares.as_deref(),
+            _ => None,
+        }
+    }
+
     /// About what it takes of the memory, in bytes.
     pub fn weight(&self) -> usize {
         let keys = match &self.kind {
             Kind::Keys { keys, .. } => keys.iter().map(|k| size_of_val(&**k) + 32).sum(),
             Kind::Ddl(ddl) => ddl.each().map_or(0, |e| e.texts.iter().map(|t| t.len() + 128).sum()),
-            Kind::Every { merge: Merge::Combine(c), .. } => c.partial.len() + c.last.len(),
+            Kind::Every { merge: Merge::Combine(c), .. } => c.weight(),
             Kind::Every { merge: Merge::Collect(c), .. } => c.weight(),
             Kind::Every { merge, .. } => merge.text().map_or(0, str::len),
             _ => 0,

@@ -29,8 +29,11 @@ pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
         Node::DiscardStmt(d) if d.target == DiscardMode::DISCARD_SEQUENCES => {
             (Kind::Any, Control::DiscardSequences)
         }
-        Node::DiscardStmt(_) | Node::ClosePortalStmt(_) => (Kind::Any, Control::Frees),
-        Node::FetchStmt(_) => (Kind::Any, Control::None),
+        Node::DiscardStmt(_) => (Kind::Any, Control::Frees),
+        Node::ClosePortalStmt(c) => (Kind::Any, Control::Close(c.portalname().map(Into::into))),
+        Node::FetchStmt(f) => {
+            (Kind::Any, Control::Fetch(f.portalname().unwrap_or_default().to_owned()))
+        }
         Node::ConstraintsSetStmt(_) => (Kind::Any, Control::Local),
         Node::ListenStmt(l) => (Kind::Any, listen(l, cx)),
         Node::UnlistenStmt(u) => (Kind::Any, Control::Unlisten(u.conditionname().map(Into::into))),

@@ -33,16 +33,19 @@ impl Session {
                 self.begin_text.clear();
                 self.settings.commit();
                 self.channels.commit();
+                self.cursors.commit();
             }
             Control::Rollback => {
                 self.begin_text.clear();
                 self.settings.rollback();
                 self.channels.rollback();
+                self.cursors.rollback();
             }
             // The new transaction has a snapshot of its own.
             Control::CommitAndChain => {
                 self.settings.commit();
                 self.channels.commit();
+                self.cursors.commit();
                 self.prelude.clear();
                 self.clock.time = None;
                 self.epoch = None;
@@ -50,6 +53,7 @@ impl Session {
             Control::RollbackAndChain => {
                 self.settings.rollback();
                 self.channels.rollback();
+                self.cursors.rollback();
                 self.prelude.clear();
                 self.clock.time = None;
                 self.epoch = None;
@@ -57,14 +61,17 @@ impl Session {
             Control::Savepoint(name) => {
                 self.settings.savepoint(name);
                 self.channels.savepoint(name);
+                self.cursors.savepoint(name);
             }
             Control::Release(name) => {
                 self.settings.release(name);
                 self.channels.release(name);
+                self.cursors.release(name);
             }
             Control::RollbackTo(name) => {
                 self.settings.rollback_to(name);
                 self.channels.rollback_to(name);
+                self.cursors.rollback_to(name);
             }
             Control::Set(name) => {
                 self.settings.set(name, sql);
@@ -94,6 +101,7 @@ impl Session {
                 self.channels.discard();
                 self.sequences_discarded();
                 if let Some(link) = &mut self.link {
+                    self.cursors.leave(link.node);
                     link.discarded = true;
                     link.residue.pinned = None;
                     // A library stays loaded, and who knows what else.
@@ -125,6 +133,9 @@ impl Session {
                 self.is_pinned_by(why);
             }
             Control::Leaves(traces) => {
+                if let Some(name) = &traces.declares {
+                    self.has_declared(name, traces.pin.is_some());
+                }
                 if let Some(link) = &mut self.link {
                     // It may hold DDL.
                     link.changes_tables |= traces.code || !traces.functions.is_empty();
@@ -132,6 +143,11 @@ impl Session {
                 self.leaves(traces);
             }
             Control::Frees => self.look_again(),
+            Control::Fetch(_) => {}
+            Control::Close(name) => {
+                self.has_closed(name.as_deref());
+                self.look_again();
+            }
             Control::DiscardSequences => self.sequences_discarded(),
             Control::Listen { channel, .. } => self.channels.listen(channel),
             Control::Unlisten(channel) => {

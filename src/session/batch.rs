@@ -147,7 +147,8 @@ impl Session {
         let count = |what: fn(&Pending) -> bool| self.pending.iter().filter(|&p| what(p)).count();
         let binds = count(|p| matches!(p, Pending::Bind { .. }));
         let executes = count(|p| matches!(p, Pending::Execute { .. }));
-        let opens = executes == 0 && binds == 1 && self.opens_portal(&place);
+        let reads = plan.declares().is_none();
+        let opens = executes == 0 && binds == 1 && reads && self.opens_portal(&place);
         if executes == 0 && binds == 1 && !opens && !matches!(plan.kind, Kind::Ddl(_)) {
             // Only to be described, which any one node can do.
             return Ok(false);
@@ -271,7 +272,9 @@ impl Session {
             Place::Every { group, nodes, merge } => {
                 let groups = groups_of(group, &merge);
                 if let Some(gather) = Gather::of(&merge) {
-                    return Ok((groups, gathered(gather, plan, batch.asked(statement), nodes)?));
+                    let controls = done.map(Rc::from);
+                    let asked = Asked { controls, ..batch.asked(statement) };
+                    return Ok((groups, gathered(gather, plan, asked, nodes)?));
                 }
                 let (window, binary) = batch.window(statement, &merge)?;
                 let (times, text) = timing::found(plan, &statement.text)?;
@@ -490,6 +493,7 @@ impl Batch {
             types: statement.types(),
             bind: self.bind().unwrap_or(&PLAIN_BIND).to_vec(),
             told: told.collect(),
+            controls: None,
             limit: self.limit,
             hold: self.hold,
         }

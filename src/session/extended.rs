@@ -281,7 +281,8 @@ impl Session {
                         Status::Transaction | Status::Failed
                     )
             );
-        if let Some(report) = self.refuses_name(b.portal, &place) {
+        let refused = self.refuses_cursors(&plan, &place);
+        if let Some(report) = refused.or_else(|| self.refuses_name(b.portal, &place)) {
             return Err(report.into());
         }
         if batch || virtual_control {

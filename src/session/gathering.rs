@@ -9,8 +9,10 @@
 //! What is collected ([`Gather::Collect`]) the first node alone describes, and it carries out the last step:
 //! it may be the only one that knows all tables of the statement.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
+use super::link::Done;
 use super::request::{Request, Segment};
 use crate::merge::{Answer, Column, Gather, Gathered, Hold, columns, differ, malformed, names};
 use crate::router::plan::Plan;
@@ -25,8 +27,10 @@ pub(super) enum Told {
     /// ParameterDescription and the columns.
     Statement,
     Bound,
-    /// The columns, in the formats that Bind asks for.
+    /// The columns, in the formats that Bind asks for; or that there are none.
     Portal,
+    /// The same, to a query: that there are none is not said.
+    Columns,
     Closed,
 }
 
@@ -39,6 +43,8 @@ pub(super) struct Asked {
     /// What stands behind the names of its Bind.
     pub bind: Vec<u8>,
     pub told: Vec<Told>,
+    /// What the statement does to the session when it has completed.
+    pub controls: Option<Rc<[Done]>>,
     /// The row limit of Execute; 0: none.
     pub limit: u64,
     pub hold: Hold,
@@ -46,13 +52,14 @@ pub(super) struct Asked {
 
 impl Asked {
     /// A query of the simple protocol.
-    pub fn of_query(text: &[u8]) -> Self {
+    pub fn of_query(text: &[u8], controls: &Option<Vec<Done>>) -> Self {
         let (types, bind) = (Vec::new(), PLAIN_BIND.to_vec());
         Self {
             text: text.to_vec(),
             types,
             bind,
-            told: vec![Told::Portal],
+            told: vec![Told::Columns],
+            controls: controls.clone().map(Into::into),
             limit: 0,
             hold: Hold::Nothing,
         }
@@ -62,20 +69,47 @@ impl Asked {
 /// The Bind of a query without parameters, whose result is text.
 pub(super) const PLAIN_BIND: [u8; 6] = [0; 6];
 
+/// What is known of the columns of the client's own statement.
+#[derive(Debug)]
+enum Described {
+    NotYet,
+    /// The body of RowDescription.
+    Columns(Vec<u8>),
+    /// It returns no rows: it declares a cursor, whose columns have these names.
+    NoColumns(Vec<String>),
+}
+
+/// What the last step's answer is.
+#[derive(Debug)]
+pub(super) enum Last {
+    Rows(Box<Answer>),
+    /// That it was done: a cursor is declared.
+    Done,
+}
+
 #[derive(Debug)]
 pub(super) struct Gathering {
     gather: Gather,
     plan: Arc<Plan>,
     asked: Asked,
-    /// The bodies of ParameterDescription and RowDescription of the client's own statement.
+    /// The body of ParameterDescription of the client's own statement.
     parameters: Vec<u8>,
-    columns: Option<Vec<u8>>,
+    described: Described,
     rows: Option<Gathered>,
 }
 
 impl Gathering {
-    pub fn new(gather: Gather, plan: Arc<Plan>, asked: Asked) -> Self {
-        Self { gather, plan, asked, parameters: Vec::new(), columns: None, rows: None }
+    pub fn new(gather: Gather, plan: Arc<Plan>, mut asked: Asked) -> Self {
+        // A SELECT of such rows does nothing to the session.
+        asked.controls.take_if(|_| plan.declares().is_none());
+        Self {
+            gather,
+            plan,
+            asked,
+            parameters: Vec::new(),
+            described: Described::NotYet,
+            rows: None,
+        }
     }
 
     /// What so many nodes are sent.
@@ -99,6 +133,10 @@ impl Gathering {
         if describes {
             segment.parse(text, types);
             segment.describe(b'S');
+            if let Some(query) = self.gather.query() {
+                segment.parse(query.as_bytes(), types);
+                segment.describe(b'S');
+            }
         }
         let (types, bind) = match self.gather.takes_parameters() {
             true => (types.as_slice(), bind.as_slice()),
@@ -123,7 +161,7 @@ impl Gathering {
 
     /// The client's own statement has been described: what comes behind is of pgshunt's making.
     pub fn is_described(&self) -> bool {
-        self.columns.is_some()
+        !matches!(self.described, Described::NotYet)
     }
 
     pub fn plan(&self) -> &Plan {
@@ -144,11 +182,15 @@ impl Gathering {
     ) -> Result<usize, Report> {
         match tag {
             b't' if first => self.parameters = body.to_vec(),
-            b'T' if of_statement && first => self.columns = Some(body.to_vec()),
+            b'T' if of_statement && first => match &mut self.described {
+                Described::NoColumns(columns) => *columns = names(body),
+                described => *described = Described::Columns(body.to_vec()),
+            },
+            b'n' if of_statement && first => self.described = Described::NoColumns(Vec::new()),
             b'T' if !of_statement => {
                 let told = columns(body).ok_or_else(malformed)?;
                 match &self.rows {
-                    None => self.rows = Some(self.gather.rows(&told, names(body))?),
+                    None => self.rows = Some(self.gather.rows(body)?),
                     Some(rows) if rows.are_of(&told) => {}
                     Some(_) => return Err(differ()),
                 }
@@ -172,21 +214,33 @@ impl Gathering {
                 Told::Closed => backend::put_bare(out, b'3'),
                 Told::Statement => {
                     frame::put(out, b't', |b| b.extend_from_slice(&self.parameters));
-                    let columns = self.columns.as_ref().ok_or_else(malformed)?;
-                    frame::put(out, b'T', |b| b.extend_from_slice(columns));
+                    match &self.described {
+                        Described::Columns(columns) => {
+                            frame::put(out, b'T', |b| b.extend_from_slice(columns));
+                        }
+                        Described::NoColumns(_) => backend::put_bare(out, b'n'),
+                        Described::NotYet => return Err(malformed()),
+                    }
                 }
-                Told::Portal => {
-                    let columns = self.in_formats().ok_or_else(malformed)?;
-                    frame::put(out, b'T', |b| b.extend_from_slice(&columns));
-                }
+                Told::Portal | Told::Columns => match &self.described {
+                    Described::Columns(columns) => {
+                        let columns = self.in_formats(columns).ok_or_else(malformed)?;
+                        frame::put(out, b'T', |b| b.extend_from_slice(&columns));
+                    }
+                    Described::NoColumns(_) if *told == Told::Portal => {
+                        backend::put_bare(out, b'n')
+                    }
+                    Described::NoColumns(_) => {}
+                    Described::NotYet => return Err(malformed()),
+                },
             }
         }
-        Ok(self.asked.told.len())
+        Ok(self.asked.told.iter().filter(|t| **t != Told::Columns).count())
     }
 
     /// The columns' description, with the formats that the client's Bind asks for.
-    fn in_formats(&self) -> Option<Vec<u8>> {
-        let mut body = self.columns.clone()?;
+    fn in_formats(&self, columns: &[u8]) -> Option<Vec<u8>> {
+        let mut body = columns.to_vec();
         let bind = frontend::bind_of(&self.asked.bind).ok()?;
         let count = usize::from(u16::from_be_bytes(*body.first_chunk::<2>()?));
         let mut at = 2;
@@ -199,30 +253,39 @@ impl Gathering {
         Some(body)
     }
 
-    /// What the one node is sent, and how its rows become the client's.
+    /// What the one node is sent, and how its answer becomes the client's.
     ///
     /// # Errors
     /// No node has told its columns, or the client has sent another number of parameters than there are.
-    pub fn last(&self) -> Result<(Request, Answer), Report> {
+    pub fn last(&self) -> Result<(Request, Last), Report> {
         let rows = self.rows.as_ref().ok_or_else(malformed)?;
         let bind = frontend::bind_of(&self.asked.bind)?;
         let parameters = bind.count();
         self.has_parameters(parameters)?;
-        let text = rows.statement(&self.gather, parameters);
+        let names = match &self.described {
+            Described::NoColumns(names) => names.as_slice(),
+            Described::Columns(_) | Described::NotYet => &[],
+        };
+        let text = rows.statement(&self.gather, parameters, names);
         let mut types = self.asked.types.clone();
         types.resize(4 * parameters, 0);
         types.extend(rows.types().into_iter().flat_map(u32::to_be_bytes));
         let mut segment = Segment::new();
         segment.parse(text.as_bytes(), &types);
         segment.bind(&bind.with_more(rows.values(), bind.results()));
-        segment.describe(b'P');
+        let last = match &self.described {
+            Described::Columns(told) => {
+                segment.describe(b'P');
+                let wanted = self.in_formats(told).and_then(|body| columns(&body));
+                let wanted: Vec<Column> = wanted.ok_or_else(malformed)?;
+                let answer = Answer::of_last(self.asked.limit, wanted).holding(self.asked.hold);
+                Last::Rows(answer.into())
+            }
+            Described::NoColumns(_) => Last::Done,
+            Described::NotYet => return Err(malformed()),
+        };
         segment.execute(0);
-        let described = self.in_formats().and_then(|body| columns(&body));
-        let wanted: Vec<Column> = described.ok_or_else(malformed)?;
-        Ok((
-            segment.request(&self.plan, None),
-            Answer::of_last(self.asked.limit, wanted).holding(self.asked.hold),
-        ))
+        Ok((segment.request(&self.plan, self.asked.controls.clone()), last))
     }
 
     /// Those behind the statement's own are the rows'. PostgreSQL words it so.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::gathering::Last;
 use super::request::Request;
 use super::spread::{Held, How, Spread};
 use super::told::Told;
@@ -105,14 +106,17 @@ impl Session {
         let How::Gathered(gathering) = &spread.how else { return };
         let Some(last) = gathering.ends_at(&spread.nodes).copied() else { return };
         match gathering.last() {
-            Ok((request, answer)) => {
+            Ok((request, made)) => {
                 let link = self.link.iter_mut().chain(&mut self.resting).find(|l| l.node == last);
                 if let Some(link) = link.filter(|_| spread.in_block) {
                     // What a local table calls is not known.
                     link.effect = link.effect.max(gathering.plan().effect);
                 }
                 spread.request = request;
-                spread.how = How::Merged(answer.into());
+                spread.how = match made {
+                    Last::Rows(answer) => How::Merged(answer),
+                    Last::Done => How::Same(Vec::new()),
+                };
                 spread.earlier = std::mem::replace(&mut spread.nodes, vec![last]);
                 (spread.said, spread.heard) = (0, 0);
                 spread.silent = true;

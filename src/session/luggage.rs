@@ -15,6 +15,7 @@ use super::behind::Question;
 use super::block::OwnBlock;
 use super::clock::Clock;
 use super::columns::Columns;
+use super::cursors::Cursors;
 use super::link::{Facts, Link};
 use super::listening::Channels;
 use super::moments::Meaning;
@@ -54,6 +55,8 @@ pub struct Luggage {
     statements: Vec<Named>,
     unnamed: Option<Packed>,
     portals: Vec<(Named, bool)>,
+    #[serde(default)]
+    cursors: Cursors,
     told: Reported,
     channels: Channels,
     prepares_listing: bool,
@@ -295,6 +298,7 @@ impl Session {
             unnamed,
             analysed: _,
             portals,
+            cursors,
             pending: _,
             pending_bytes: _,
             prepares_listing,
@@ -331,6 +335,7 @@ impl Session {
                 .into_iter()
                 .map(|(name, p)| (Named::of((name, &p.statement)), p.left_behind))
                 .collect(),
+            cursors: cursors.clone(),
             told: told.clone(),
             channels: channels.clone(),
             prepares_listing: *prepares_listing,
@@ -346,6 +351,7 @@ impl Session {
         session.settings = luggage.settings;
         session.told = luggage.told;
         session.channels = luggage.channels;
+        session.cursors = luggage.cursors;
         session.status = luggage.status;
         session.begin = luggage.begin;
         session.unspoilable = luggage.unspoilable;

@@ -37,6 +37,7 @@ mod computing;
 mod copied;
 mod copying;
 mod counters;
+mod cursors;
 mod emit;
 mod execute;
 mod extended;
@@ -230,6 +231,7 @@ pub struct Session {
     /// (Bind) keeps its place.
     analysed: Option<Analysed>,
     portals: names::Names<portals::Portal>,
+    cursors: cursors::Cursors,
     pending: Vec<Pending>,
     pending_bytes: usize,
     channels: listening::Channels,
@@ -285,6 +287,7 @@ impl Session {
             unnamed: None,
             analysed: None,
             portals: names::Names::default(),
+            cursors: cursors::Cursors::default(),
             pending: Vec::new(),
             pending_bytes: 0,
             channels: listening::Channels::default(),
@@ -535,6 +538,7 @@ impl Session {
         }
         self.broken = None;
         self.leave_portals(node);
+        self.cursors.leave(node);
         facts
     }
 

@@ -102,7 +102,8 @@ impl Session {
         let kept = self.statements.bytes
             + self.portals.bytes
             + self.settings.bytes()
-            + self.channels.bytes();
+            + self.channels.bytes()
+            + self.cursors.bytes();
         (kept + more > env.max_session).then(|| {
             Report::error("54000", "the session has too much to remember")
                 .detail(format!(
@@ -119,7 +120,7 @@ impl Session {
     pub(super) fn fills(&self, plan: &Plan, bytes: usize, env: &Env<'_>) -> Option<Report> {
         let keeps = |c: &Control| match c {
             Control::Set(_) | Control::SetEach(_) | Control::Listen { .. } => true,
-            Control::Leaves(traces) => !traces.parameters.is_empty(),
+            Control::Leaves(traces) => !traces.parameters.is_empty() || traces.declares.is_some(),
             _ => false,
         };
         let keeps = plan.statements.iter().any(|s| keeps(&s.control));

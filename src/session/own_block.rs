@@ -18,8 +18,8 @@ use super::request::Request;
 use super::snapshot::Snapshot;
 use super::spread::{How, Spread};
 use super::{Io, Need, Session};
-use crate::commit::{Commit, Part};
-use crate::router::plan::{Effect, Plan};
+use crate::commit::Commit;
+use crate::router::plan::Plan;
 use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
 
@@ -88,9 +88,7 @@ impl Session {
     /// answer.
     pub(super) fn end_own_block_by(&mut self, mut spread: Spread, io: &mut Io<'_>) {
         self.own_block = OwnBlock::Over;
-        let open = self.links().filter(|l| l.is_open() && !l.ending);
-        let parts: Vec<Part> =
-            open.map(|l| Part { node: l.node, wrote: l.effect > Effect::Locks }).collect();
+        let parts = self.parts();
         let nodes: Vec<NodeId> = parts.iter().map(|p| p.node).collect();
         spread.failed |= self.links().any(|l| l.status == Status::Failed);
         self.begin.clear();
@@ -108,9 +106,11 @@ impl Session {
         if failed {
             self.settings.rollback();
             self.channels.rollback();
+            self.cursors.rollback();
         } else {
             self.settings.commit();
             self.channels.commit();
+            self.cursors.commit();
         }
         self.end_portals();
         self.epoch = None;

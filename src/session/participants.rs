@@ -229,6 +229,7 @@ impl Session {
     /// Where a text goes that has no place of its own, if the session keeps a connection and has another
     /// one in hand: to what is kept for it, which the text may be about.
     pub(super) fn at_pin(&self, plan: &Plan, place: Place) -> Place {
+        let place = self.at_cursors(plan, place);
         let kept = || self.links().find(|l| l.residue.pinned.is_some()).map(|l| l.node);
         let of_all = |s: &Statement| concerns_all(&s.control) || s.control == Control::Begin;
         match place {
@@ -339,7 +340,8 @@ pub(super) fn concerns_all(control: &Control) -> bool {
         | Control::SetEach(_)
         | Control::Reset(_)
         | Control::ResetLocal(_)
-        | Control::ResetAll => true,
+        | Control::ResetAll
+        | Control::Close(None) => true,
         Control::None
         | Control::Begin
         | Control::PrepareTransaction
@@ -351,6 +353,8 @@ pub(super) fn concerns_all(control: &Control) -> bool {
         | Control::Bind(_)
         | Control::Leaves(_)
         | Control::Frees
+        | Control::Fetch(_)
+        | Control::Close(Some(_))
         | Control::DiscardSequences
         | Control::Listen { .. }
         | Control::Unlisten(_)

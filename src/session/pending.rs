@@ -78,14 +78,20 @@ impl Session {
     }
 
     fn pending_place(&self, routes: &RoutingTable) -> Place {
-        self.parsing_place(routes, || {
+        let plans = || {
             self.pending.iter().filter_map(|p| match p {
                 Pending::Parse { statement, .. }
                 | Pending::DescribeStatement { statement, .. }
-                | Pending::Bind { statement, .. } => Some(&statement.plan.kind),
+                | Pending::Bind { statement, .. } => Some(&statement.plan),
                 _ => None,
             })
-        })
+        };
+        // What FETCH returns only the node knows that has the cursor.
+        let of_cursor = plans().find_map(|plan| self.cursor_nodes(plan).next());
+        match of_cursor.filter(|_| self.place_to_fail().is_none()) {
+            Some(node) => Place::Node { node, touches: Vec::new() },
+            None => self.parsing_place(routes, || plans().map(|plan| &plan.kind)),
+        }
     }
 
     /// A place that knows the tables of all these: any node of the group does, since the parents

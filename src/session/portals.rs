@@ -79,7 +79,7 @@ impl Session {
         if self.resting.is_empty() {
             return Ok(());
         }
-        let Some(node) = self.portal(name).and_then(|p| p.node) else { return Ok(()) };
+        let Some(node) = self.cursor_node(name) else { return Ok(()) };
         if self.node() == Some(node) || !self.holds(node) {
             return Ok(());
         }

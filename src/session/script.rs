@@ -94,6 +94,7 @@ impl Session {
                 || matches!(plan.kind, Kind::Keys { .. }) && place.is_err()
                 || plan.kind != Kind::Any && self.settings.path_is_open()
                 || self.concerns_several(plan)
+                || place.as_ref().is_ok_and(|place| self.has_cursors_elsewhere(plan, place))
                 || self.leaves_open(plan, place))
     }
 

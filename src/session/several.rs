@@ -13,7 +13,7 @@ use super::splitting::{Protocol, Splitting};
 use super::spread::{How, Spread};
 use super::timing;
 use super::{Ddl, Env, Flow, Io, Need, Session, rows};
-use crate::commit::{Commit, Part};
+use crate::commit::Commit;
 use crate::merge::{Answer, Gather, Window};
 use crate::router::place::{Given, NoValues, Place, Values};
 use crate::router::plan::{
@@ -38,7 +38,9 @@ impl Session {
             (Place::Every { group, nodes, merge }, _) => {
                 self.forget_portal(b"");
                 let spread = match Gather::of(merge) {
-                    Some(gather) => gathered(gather, plan, Asked::of_query(text), nodes.clone()),
+                    Some(gather) => {
+                        gathered(gather, plan, Asked::of_query(text, controls), nodes.clone())
+                    }
                     None => text_spread(plan, nodes, merge, text, controls),
                 };
                 spread.and_then(|mut spread| {
@@ -128,6 +130,7 @@ impl Session {
             return None;
         }
         match plan.single() {
+            Some(Control::Commit) => self.refuses_to_fill(),
             Some(Control::PrepareTransaction) => {
                 Some(not_over_nodes("PREPARE TRANSACTION is").hint("Use COMMIT."))
             }
@@ -166,9 +169,7 @@ impl Session {
         let failed = self.status == Status::Failed;
         let request = match control {
             Control::Commit if !failed => {
-                let open = self.links().filter(|l| l.is_open());
-                let parts = open.map(|l| Part { node: l.node, wrote: l.effect > Effect::Locks });
-                Request::Ending { commit: Commit::new(parts.collect()), plan, controls }
+                Request::Ending { commit: Commit::new(self.parts()), plan, controls }
             }
             // Those that have not failed would commit.
             Control::Commit => Request::Text { plan, text: b"ROLLBACK".to_vec(), controls },

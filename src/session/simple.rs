@@ -107,7 +107,7 @@ impl Session {
         if self.begins_behind(&plan) || self.deallocates_open(&plan) {
             return Flow::Wait(Need::Quiet);
         }
-        let refused = self.refuses_execute(&plan);
+        let refused = self.refuses_names(&plan, place.as_ref().unwrap_or(&Place::Any));
         if let Some(report) = refused.or_else(|| self.fills(&plan, text.len(), env)) {
             return self.refuse_text(&plan, report, io);
         }

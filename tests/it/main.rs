@@ -31,6 +31,7 @@ mod clients;
 mod collect;
 mod console;
 mod copy;
+mod cursors;
 mod databases;
 mod ddl;
 mod demo;

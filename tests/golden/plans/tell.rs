@@ -73,11 +73,14 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             vec![format!("every node of group {group}, rows concatenated")]
         }
         Kind::Every { group, merge: Merge::Ordered(o) } => ordered(*group, o),
-        Kind::Every { group, merge: Merge::Combine(c) } => vec![
-            format!("every node of group {group}, combined on one"),
-            format!("each is sent {}", c.partial),
-            format!("and one {}", c.last),
-        ],
+        Kind::Every { group, merge: Merge::Combine(c) } => {
+            let declare = c.cursor.as_ref().map_or("", |cursor| &cursor.head);
+            vec![
+                format!("every node of group {group}, combined on one"),
+                format!("each is sent {}", c.partial),
+                format!("and one {declare}{}", c.last),
+            ]
+        }
         Kind::Every { group, merge: Merge::Collect(c) } => {
             let others = c.others.iter().map(|g| format!(" and {g}")).collect::<String>();
             let one = if c.at_home { "at home" } else { "on one" };
@@ -218,6 +221,7 @@ fn left(traces: &Traces) -> String {
     if !traces.parameters.is_empty() {
         found.push(list("parameters:", &traces.parameters).into());
     }
+    found.extend(traces.declares.iter().map(|name| format!("the cursor {name}").into()));
     found.extend(traces.executes.iter().map(|name| format!("what {name} does").into()));
     for (is_so, what) in [
         (traces.code, "what code does"),

@@ -57,6 +57,11 @@ async fn generated_joins_and_sub_selects() {
 }
 
 #[tokio::test]
+async fn generated_cursors() {
+    with_pair(search::run_cursors).await;
+}
+
+#[tokio::test]
 async fn pipelined_statements() {
     with_pair(pipelined::run).await;
 }

@@ -40,6 +40,15 @@ pub fn run_across(pair: &mut Pair) {
     search(pair, READS, across_of);
 }
 
+/// Cursors over both kinds of reads.
+pub fn run_cursors(pair: &mut Pair) {
+    schema::create_collated(pair);
+    search(pair, READS, |generator| {
+        generator.new_session();
+        (0..3).flat_map(|_| generator.cursors()).collect()
+    });
+}
+
 fn search(pair: &mut Pair, usual: usize, batch_of: impl Fn(&mut Generator) -> Vec<Step>) {
     let seed = setting("PGSHUNT_DIFF_SEED", SEED);
     let statements = setting("PGSHUNT_DIFF_STATEMENTS", usual);

@@ -5,6 +5,7 @@
 //! odd spelling or a key in an odd place comes up far more often than anybody would write it.
 
 mod across;
+mod cursors;
 mod literals;
 mod reads;
 mod writes;
