@@ -4,13 +4,13 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::block::OwnBlock;
+use super::block::{OwnBlock, aborted};
 use super::gathering::{Asked, PLAIN_BIND, Told};
 use super::link::{Done, Expect, Fate, Reply};
 use super::participants::concerns_all;
 use super::request::{Request, Segment};
 use super::several::{
-    aborted, ddl, effect_over_nodes, gathered, groups_of, not_alone, refuses_moments, window,
+    ddl, effect_over_nodes, gathered, groups_of, not_alone, refuses_moments, window,
 };
 use super::simple::controls;
 use super::splitting::{Protocol, Splitting};

@@ -1,4 +1,6 @@
-//! Whose the open transaction block is.
+//! Whose the open transaction block is, and what is told in one that has failed.
+
+use crate::wire::backend::Report;
 
 /// Whether the block that is open on the nodes is one that the client does not know of
 /// ([`super::own_block`]).
@@ -11,4 +13,12 @@ pub(super) enum OwnBlock {
     Open,
     /// The request has ended. As soon as nothing is under way the block does.
     Over,
+}
+
+/// What is told whatever comes in a transaction that has failed, as PostgreSQL words it.
+pub(super) fn aborted() -> Report {
+    Report::error(
+        "25P02",
+        "current transaction is aborted, commands ignored until end of transaction block",
+    )
 }

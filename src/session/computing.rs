@@ -22,7 +22,7 @@ use crate::merge::{Column, columns};
 use crate::router::place::{BindValues, NoValues, Place, Values};
 use crate::router::plan::{Control, Effect, Kind, Plan};
 use crate::router::{Answer, Value, Wanted, Written, parameters, place_of};
-use crate::wire::backend::{self, Report};
+use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
 use crate::wire::frontend::{self, Bind};
 
@@ -133,6 +133,11 @@ impl Session {
         if !self.computing.is_of(text, &[]) {
             return Ok(None);
         }
+        if self.status == Status::Failed && matches!(self.computing.stage, Stage::ToAsk) {
+            // What was under way when it came has failed the transaction.
+            self.computing = Computing::default();
+            return Ok(None);
+        }
         self.compute(text, None, env, io).map(Some)
     }
 
@@ -141,6 +146,10 @@ impl Session {
         let (Some(wanted), Kind::Refused(report)) = (&plan.computed, &plan.kind) else {
             return false;
         };
+        if self.status == Status::Failed {
+            // It is refused as whatever else comes in a failed transaction.
+            return false;
+        }
         self.computing = Computing {
             of: Some(statement_id(text, rest)),
             wanted: Some(wanted.clone()),
@@ -224,6 +233,10 @@ impl Session {
         env: &mut Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<(), Stop> {
+        if self.link.as_ref().is_some_and(|l| !l.is_quiet()) {
+            // What is under way may fail the transaction.
+            return Err(Stop::Wait(Need::Quiet));
+        }
         let question = self.computing.wanted.as_ref().and_then(|w| w.question(text));
         let question = question.ok_or_else(unfound)?;
         let plan = env.planner.plan_text(question.as_bytes(), env.routes, self.speech());
@@ -244,9 +257,6 @@ impl Session {
             Place::Every { .. } => return Err(of_several().into()),
             place => place,
         };
-        if self.link.as_ref().is_some_and(|l| !l.is_quiet()) {
-            return Err(Stop::Wait(Need::Quiet));
-        }
         if self.is_own_transaction() {
             // The question ends with a Sync, which must not end what the client has begun.
             return Err(Stop::Wait(self.make_own_block(io)));

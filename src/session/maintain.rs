@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::request::Request;
 use super::spread::{How, Spread};
-use super::{Env, Io, Need, Session, several};
+use super::{Env, Io, Need, Session};
 use crate::router::plan::{Effect, Maintain, Plan};
 use crate::topology::NodeId;
 use crate::wire::backend::{Report, Status};
@@ -21,7 +21,7 @@ impl Session {
         io: &mut Io<'_>,
     ) -> Result<Option<Need>, Report> {
         match (self.status, maintain.alone) {
-            (Status::Failed, _) => return Err(several::aborted()),
+            (Status::Failed, _) => return Err(super::block::aborted()),
             (Status::Transaction, Some(what)) => {
                 let message = format!("{what} cannot run inside a transaction block");
                 return Err(Report::error("25001", message));

@@ -556,7 +556,7 @@ impl Session {
     /// The answer to everything in a failed transaction that cannot have a node.
     fn aborted_for_good(&self) -> Option<Report> {
         (self.unspoilable && self.link.is_none() && self.status == Status::Failed)
-            .then(several::aborted)
+            .then(block::aborted)
     }
 
     /// The parameters that must be in force on a connection of this session.

@@ -175,6 +175,11 @@ impl Session {
         env: &Env<'_>,
         io: &mut Io<'_>,
     ) -> Result<Need, Report> {
+        let has_failed = |l: &Link| l.node == node && l.status == Status::Failed;
+        if self.links().any(has_failed) {
+            // It tells the client that the transaction has failed.
+            return Ok(self.rest_for(node, io));
+        }
         self.may_span(node, env)?;
         if self.is_own_transaction() && !self.has_only_read() {
             return Ok(self.make_own_block(io));
@@ -216,8 +221,9 @@ impl Session {
         if self.status == Status::Failed || !joins {
             return Err(self.other_node(env, node));
         }
+        let takes_part = self.links().any(|l| l.node == node && l.is_open());
         // What pg_dump executes sets nothing.
-        if self.prelude.is_lost() && self.settings.sees() != Sees::Dump {
+        if self.prelude.is_lost() && !takes_part && self.settings.sees() != Sees::Dump {
             return Err(self.other_node(env, node).detail(
                 "A statement of the transaction may have set parameters by a function, which only \
                  the node that ran it knows.",
@@ -277,10 +283,10 @@ impl Session {
         match (missing, other) {
             (Some(node), _) if self.link.is_none() => return Ok(Some(Need::Lease(node))),
             (Some(node), _) => return self.enlist(node, env, io).map(Some),
-            (None, Some(node)) => {
+            (None, Some(_)) => {
                 // What all participants are told they are told whatever state they are in.
                 if !groups.is_empty() {
-                    self.may_span(node, env)?;
+                    nodes.iter().try_for_each(|n| self.may_span(*n, env))?;
                     if self.is_own_transaction() && !self.has_only_read() {
                         return Ok(Some(self.make_own_block(io)));
                     }

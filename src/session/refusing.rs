@@ -4,6 +4,7 @@
 //! on, and commit, what the client takes for failed: it is sent a statement that cannot succeed, and
 //! the client reads our error for the server's.
 
+use super::block::aborted;
 use super::link::{Expect, Fate, Reply};
 use super::prepared::server_name;
 use super::{Io, Pending, Session};
@@ -33,23 +34,44 @@ impl Session {
         io: &mut Io<'_>,
     ) {
         self.counters.refused += 1;
+        let fate = self.in_failed(fate(Box::new(report)));
         match &mut self.link {
             Some(link) if link.started && !link.is_free() => {
                 // The server must see a failing statement too, or its transaction would go on.
                 frontend::put_query(io.server, FAILING);
-                let mut e = Expect::new(Reply::Query, fate(Box::new(report)));
+                let mut e = Expect::new(Reply::Query, fate);
                 e.undo.client = Some((Vec::new(), self.unnamed.take()));
                 e.undo.unnamed = Some(link.unnamed.take());
                 link.push(e);
             }
             _ => {
-                self.tell(&report, io);
+                self.tell_refused(fate, io);
                 if self.status == Status::Transaction {
                     self.status = Status::Failed;
                 }
                 self.put_ready(io);
                 self.links_mut().filter(|l| !l.started).for_each(|l| l.let_go = true);
             }
+        }
+    }
+
+    fn tell_refused(&mut self, fate: Fate, io: &mut Io<'_>) {
+        if let Fate::Refuse(report) | Fate::Insist(report) = fate {
+            self.tell(&report, io);
+        }
+    }
+
+    /// In a failed transaction, unless what is under way may end it, whatever is refused is told that it has
+    /// failed, whichever node is in hand.
+    fn in_failed(&self, fate: Fate) -> Fate {
+        let quiet = self.link.as_ref().is_none_or(|l| l.is_quiet());
+        let bound = self.pending.iter().any(|p| matches!(p, Pending::Bind { .. }));
+        let failed = self.status == Status::Failed && quiet && !bound;
+        match fate {
+            Fate::Refuse(report) if failed && report.sqlstate == "0A000" => {
+                Fate::Refuse(Box::new(aborted()))
+            }
+            fate => fate,
         }
     }
 
@@ -64,7 +86,10 @@ impl Session {
     /// Answers with an error of ours, behind what is outstanding, and skips to Sync.
     fn refuse_extended(&mut self, report: Report, io: &mut Io<'_>) {
         self.counters.refused += 1;
-        let insists = std::mem::take(&mut self.computing.insists);
+        let fate = match std::mem::take(&mut self.computing.insists) {
+            true => Fate::Insist(Box::new(report)),
+            false => self.in_failed(Fate::Refuse(Box::new(report))),
+        };
         self.skipping = true;
         // Behind what only a node could have answered nothing is answered any more.
         let asked = |p: &Pending| {
@@ -91,11 +116,7 @@ impl Session {
                 let Some(link) = &mut self.link else { return };
                 // The server must fail too, or it would commit what came before in this segment.
                 frontend::put_parse(io.server, b"", super::FAILING, b"");
-                let fate = match insists {
-                    true => Fate::Insist,
-                    false => Fate::Refuse,
-                };
-                let mut e = Expect::new(Reply::Parse, fate(Box::new(report)));
+                let mut e = Expect::new(Reply::Parse, fate);
                 e.undo.unnamed = Some(link.unnamed.take());
                 link.push(e);
             }
@@ -105,7 +126,7 @@ impl Session {
                     io.client.extend_from_slice(&p.answered().0);
                 }
                 self.pending_bytes = 0;
-                self.tell(&report, io);
+                self.tell_refused(fate, io);
                 if self.status == Status::Transaction {
                     self.status = Status::Failed;
                 }

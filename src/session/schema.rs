@@ -114,7 +114,7 @@ impl Session {
                 }
                 _ => Ok(None),
             },
-            Status::Failed => Err(super::several::aborted()),
+            Status::Failed => Err(super::block::aborted()),
             Status::Transaction => Err(Report::error(
                 "0A000",
                 "this statement, which changes every node, cannot run inside a transaction block",

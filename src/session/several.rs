@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::block::OwnBlock;
+use super::block::{OwnBlock, aborted};
 use super::gathering::{Asked, Gathering};
 use super::link::Done;
 use super::participants::concerns_all;
@@ -385,11 +385,4 @@ fn refused_in_own_block(control: &Control) -> Option<Report> {
 
 fn not_over_nodes(what: &str) -> Report {
     Report::error("0A000", format!("{what} not supported in a transaction of several nodes"))
-}
-
-pub(super) fn aborted() -> Report {
-    Report::error(
-        "25P02",
-        "current transaction is aborted, commands ignored until end of transaction block",
-    )
 }

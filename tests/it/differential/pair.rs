@@ -26,6 +26,8 @@ pub struct Step {
     /// The name of a prepared statement, and whether it is to be prepared first.
     pub statement: Option<(String, bool)>,
     pub copy: Option<String>,
+    /// It changes several rows: of those that are wrong another one may be told of.
+    pub several: bool,
 }
 
 impl Step {
@@ -37,6 +39,7 @@ impl Step {
             binary_result: false,
             statement: None,
             copy: None,
+            several: false,
         }
     }
 
@@ -70,6 +73,8 @@ pub struct Pair {
     pub nodes: Vec<Wire>,
     /// Prepared statements that were refused, so that they are not there on the plain side.
     unprepared: Vec<String>,
+    /// The transaction has failed on the plain side: nothing is refused in it but in PostgreSQL's words.
+    aborted: bool,
 }
 
 /// What is compared at the end of a batch: a table and its columns.
@@ -90,6 +95,7 @@ impl Pair {
             plain: Wire::connect(plain_port),
             nodes: nodes.iter().map(|&port| Wire::connect(port)).collect(),
             unprepared: Vec::new(),
+            aborted: false,
         }
     }
 
@@ -98,6 +104,7 @@ impl Pair {
         self.shunt = Wire::connect(self.shunt_port);
         self.plain = Wire::connect(self.plain_port);
         self.unprepared.clear();
+        self.aborted = false;
     }
 
     /// What must work on both sides.
@@ -117,6 +124,7 @@ impl Pair {
         if let Some(f) = ours.failure.as_ref().filter(|f| f.sqlstate == "0A000" && f.hint.is_some())
         {
             let message = f.message.clone();
+            let aborted = std::mem::take(&mut self.aborted);
             if ours.status != b'I' {
                 // A refused statement ends our transaction, and has not happened there.
                 self.both("ROLLBACK");
@@ -127,6 +135,9 @@ impl Pair {
                 self.shunt.simple(&sql, None);
                 self.plain.simple(&sql, None);
                 self.unprepared.push(name);
+            }
+            if aborted {
+                return Outcome::Differs(format!("{message}, not 25P02"));
             }
             return Outcome::Refused(message);
         }
@@ -141,6 +152,14 @@ impl Pair {
             };
         }
         let theirs = step.run(&mut self.plain, again);
+        self.aborted = theirs.status == b'E';
+        let of_rows = |r: &Reply| {
+            let code = r.failure.as_ref().map(|f| f.sqlstate.as_str()).unwrap_or_default();
+            ["21", "22", "23"].iter().any(|class| code.starts_with(class))
+        };
+        if step.several && of_rows(&ours) && of_rows(&theirs) && ours.status == theirs.status {
+            return Outcome::EqualError("of a row".to_owned());
+        }
         match difference(&ours, &theirs, step.compare) {
             Some(what) => {
                 if ours.status != theirs.status {
@@ -264,7 +283,7 @@ fn show(reply: &Reply) -> String {
     reply.answers.iter().map(answer).collect::<Vec<_>>().join(" ; ")
 }
 
-fn show_row(row: &[Option<Vec<u8>>]) -> String {
+pub fn show_row(row: &[Option<Vec<u8>>]) -> String {
     let value = |v: &Option<Vec<u8>>| match v {
         None => "NULL".to_owned(),
         Some(v) => match std::str::from_utf8(v) {

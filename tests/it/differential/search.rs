@@ -12,7 +12,7 @@ const BATCH: usize = 20;
 /// Batches after which the tables are as in the beginning.
 const REFILL: usize = 8;
 
-fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
+pub fn setting<T: std::str::FromStr>(name: &str, default: T) -> T {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
