@@ -52,6 +52,12 @@ SELECT u.user_kind, u.user_oid, u.used_kind, u.used_oid, u.by_change,
   LEFT JOIN pg_catalog.pg_proc p ON u.user_kind = 1255 AND p.oid = u.user_oid
  WHERE u.used_kind IN (1259, 1255) AND COALESCE(c.relname, p.proname) IS NOT NULL";
 
+/// Declared partitions, and the tables that their rows are in; of a catalog that knows any.
+const PARTITIONS: &str = "
+SELECT p.partition_name, c.oid FROM pgshunt.partitions p JOIN pgshunt.tables t ON t.table_id = p.table_id
+  JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+  JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name";
+
 /// Changes with whatever the rest reads, names of relations too. The catalogs' own rows are left out.
 const PRINT: &str = "
 SELECT pg_catalog.md5(pg_catalog.string_agg(x::text, ',')) FROM (
@@ -75,6 +81,18 @@ pub async fn read<C: GenericClient + Sync>(tx: &C) -> Result<Hidden, tokio_postg
     let tables = tx.query(TABLES, &[]).await?;
     let routines = tx.query(ROUTINES, &[]).await?;
     let uses = tx.query(USES, &[]).await?;
+    let knows = "SELECT to_regclass('pgshunt.partitions') IS NOT NULL";
+    let partitions = match tx.query_one(knows, &[]).await?.get(0) {
+        true => tx.query(PARTITIONS, &[]).await?,
+        false => Vec::new(),
+    };
+    // No relation stands behind such a name.
+    let of_partition = |(n, r): (u32, &tokio_postgres::Row)| Use {
+        user: Object::Relation(u32::MAX - n),
+        used: Object::Relation(r.get(1)),
+        by_change: false,
+        name: r.get(0),
+    };
     Ok(Hidden::find(&Uses {
         tables: tables.iter().map(|r| (r.get(0), r.get(1))).collect(),
         routines: routines
@@ -94,6 +112,7 @@ pub async fn read<C: GenericClient + Sync>(tx: &C) -> Result<Hidden, tokio_postg
                 by_change: r.get(4),
                 name: r.get(5),
             })
+            .chain((0..).zip(&partitions).map(of_partition))
             .collect(),
     }))
 }

@@ -35,6 +35,16 @@ CREATE TABLE pgshunt.tables (
     UNIQUE (schema_name, table_name)
 );
 
+-- Names of partitions that were declared of distributed tables, whose rows are in the tables' shards.
+CREATE TABLE pgshunt.partitions (
+    table_id    int    NOT NULL REFERENCES pgshunt.tables ON DELETE CASCADE,
+    schema_name text   NOT NULL,
+    partition_name text NOT NULL,
+    remainder   int    NOT NULL,          -- the modulus is the table's number of shards
+    PRIMARY KEY (schema_name, partition_name),
+    UNIQUE (table_id, remainder)
+);
+
 CREATE TABLE pgshunt.shards (
     shard_id    serial PRIMARY KEY,
     group_id    int    NOT NULL REFERENCES pgshunt.colocation_groups ON DELETE CASCADE,

@@ -190,6 +190,13 @@ const ASKING: &str = "\
 CREATE TABLE pgshunt.asking (
     database_name text NOT NULL, role_name text NOT NULL, PRIMARY KEY (database_name, role_name))";
 
+/// Names of declared partitions (`catalog::ddl`), for a catalog that was made before there were any.
+const PARTITIONS: &str = "\
+CREATE TABLE pgshunt.partitions (
+    table_id int NOT NULL REFERENCES pgshunt.tables ON DELETE CASCADE, schema_name text NOT NULL,
+    partition_name text NOT NULL, remainder int NOT NULL, PRIMARY KEY (schema_name, partition_name),
+    UNIQUE (table_id, remainder))";
+
 /// A catalog that was made before there were reference tables wants one shard of each group.
 const SHARDS_OR_NONE: &str = "\
 ALTER TABLE pgshunt.colocation_groups DROP CONSTRAINT IF EXISTS colocation_groups_shard_count_check,
@@ -226,9 +233,11 @@ async fn create_if_missing(client: &mut Client, nodes: &[ClusterNode]) -> Result
     if tx.query_opt(at_least_one, &[]).await?.is_none() {
         tx.batch_execute(SHARDS_OR_NONE).await?;
     }
-    let asking = "SELECT to_regclass('pgshunt.asking') IS NOT NULL";
-    if !tx.query_one(asking, &[]).await?.get::<_, bool>(0) {
-        tx.batch_execute(ASKING).await?;
+    for (table, made) in [("pgshunt.asking", ASKING), ("pgshunt.partitions", PARTITIONS)] {
+        let there = tx.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await?;
+        if !there.get::<_, bool>(0) {
+            tx.batch_execute(made).await?;
+        }
     }
     tx.commit().await?;
     Ok(())

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use pg_raw_parse::raw::{AlterTableType as Alter, ConstrType, ObjectType};
+use pg_raw_parse::raw::{AlterTableType as Alter, ConstrType, DropBehavior, ObjectType};
 use pg_raw_parse::{ConstValue, Node, nodes};
 use postgres_protocol::escape::{escape_identifier as ident, escape_literal as literal};
 
@@ -25,10 +25,9 @@ pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Ddl> {
     match node {
         Node::AlterTableStmt(s) => Some(alter_table(s, cx)),
         Node::RenameStmt(s) => Some(rename(s, cx)),
-        Node::TruncateStmt(s) => {
-            let tables = distributed(s.relations().iter(), cx);
-            Some(tables.map_or(Ddl::Alone, |t| Ddl::Either(stay(groups(&t), cx).into())))
-        }
+        Node::TruncateStmt(s) => Some(truncate(s, cx)),
+        // A declaration: `catalog::ddl::partition`.
+        Node::CreateStmt(s) if s.partbound().is_some() => Some(Ddl::Alone),
         Node::LockStmt(s) => lock(s, cx),
         Node::IndexStmt(s) => {
             let own = s.relation().and_then(|r| one(r, cx)).is_some_and(|t| has_own_types(&t));
@@ -93,9 +92,7 @@ fn lock(s: &nodes::LockStmt, cx: Context<'_>) -> Option<Ddl> {
         [group, ..] if s.mode <= LETS_SHARDS_MOVE => group,
         _ => return None,
     };
-    let name =
-        |t: &std::sync::Arc<DistributedTable>| format!("{}.{}", ident(&t.schema), ident(&t.name));
-    let names: Vec<String> = tables.iter().map(name).collect();
+    let names: Vec<String> = tables.iter().map(quoted).collect();
     let mode = MODES.get(usize::try_from(s.mode - 1).ok()?)?;
     let nowait = if s.nowait { " NOWAIT" } else { "" };
     let others = mixed.then(|| format!("LOCK TABLE {} IN {mode} MODE{nowait}", names.join(", ")));
@@ -112,16 +109,27 @@ impl OnEach {
     }
 }
 
-/// The tables of a list, if all of them are distributed and none is named with ONLY.
-fn distributed<'a>(
-    list: impl Iterator<Item = Node<'a>>,
-    cx: Context<'_>,
-) -> Option<Vec<std::sync::Arc<DistributedTable>>> {
-    list.map(|n| match n {
-        Node::RangeVar(rv) if rv.inh => one(rv, cx),
-        _ => None,
-    })
-    .collect()
+/// Tables of the home node's own among them are emptied there only.
+fn truncate(s: &nodes::TruncateStmt, cx: Context<'_>) -> Ddl {
+    let mut tables = Vec::new();
+    let mut mixed = false;
+    for n in s.relations() {
+        let Node::RangeVar(rv) = n else { return Ddl::Alone };
+        match cx.names.look_up(rv) {
+            Named::Distributed(table) | Named::Reference(table) if rv.inh => tables.push(table),
+            Named::Local => mixed = true,
+            _ => return Ddl::Alone,
+        }
+    }
+    let names: Vec<String> = tables.iter().map(quoted).collect();
+    let restart = if s.restart_seqs { " RESTART IDENTITY" } else { "" };
+    let how = if s.behavior == DropBehavior::DROP_CASCADE { " CASCADE" } else { "" };
+    let others = mixed.then(|| format!("TRUNCATE TABLE {}{restart}{how}", names.join(", ")));
+    Ddl::Either(OnEach { others, ..stay(groups(&tables), cx) }.into())
+}
+
+fn quoted(table: &std::sync::Arc<DistributedTable>) -> String {
+    format!("{}.{}", ident(&table.schema), ident(&table.name))
 }
 
 fn one(rv: &nodes::RangeVar, cx: Context<'_>) -> Option<std::sync::Arc<DistributedTable>> {

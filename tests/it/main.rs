@@ -45,6 +45,7 @@ mod local;
 mod login;
 mod logins;
 mod moves;
+mod pgbench;
 mod program;
 mod protocol;
 mod reference;

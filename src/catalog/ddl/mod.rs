@@ -27,9 +27,12 @@ mod alter;
 pub mod announce;
 mod change;
 mod create;
+mod declaration;
 mod error;
 mod everywhere;
+mod naming;
 mod objects;
+mod partition;
 mod reference;
 mod role_change;
 mod roles;
@@ -136,6 +139,8 @@ async fn carry_out(
         Statement::CreateTable { table } => create::table(all, by, &table).await?,
         Statement::CreateLocal => create::local(all, by).await?,
         Statement::Reference { table } => reference::adopt(all, by, &table).await?,
+        Statement::Partition(partition) => partition::declare(all, by, &partition).await?,
+        Statement::Attach(partition) => partition::attach(all, by, &partition).await?,
         Statement::RestartSequence { sequence } => sequence::restart(all, by, &sequence).await?,
         Statement::DropTable { tables, cascade, .. } => {
             change::drop_tables(all, by, &tables, cascade).await?

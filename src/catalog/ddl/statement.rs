@@ -10,27 +10,12 @@ use pg_raw_parse::nodes::{
 
 use super::DdlError;
 use super::access_change::AccessChange;
+use super::declaration::{self, Partition};
+pub use super::naming::{Name, broken};
+use super::naming::{list_name, name_of, type_name};
 use super::role_change::RoleChange;
 use crate::router::{only_restarts, reference_named};
 use crate::sql::tree::{self, Unparsed};
-
-/// A table or index as the client wrote it, folded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Name {
-    pub schema: Option<String>,
-    pub name: String,
-}
-
-impl Name {
-    /// Quoted where needed, as `to_regclass` wants it.
-    pub fn quoted(&self) -> String {
-        use postgres_protocol::escape::escape_identifier as quote;
-        match &self.schema {
-            Some(schema) => format!("{}.{}", quote(schema), quote(&self.name)),
-            None => quote(&self.name),
-        }
-    }
-}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
@@ -43,6 +28,10 @@ pub enum Statement {
     Reference {
         table: Name,
     },
+    /// CREATE TABLE ... PARTITION OF
+    Partition(Partition),
+    /// ALTER TABLE ... ATTACH PARTITION
+    Attach(Partition),
     /// ALTER SEQUENCE ... RESTART, and nothing else.
     RestartSequence {
         sequence: Name,
@@ -78,14 +67,14 @@ impl Statement {
     /// Its command tag.
     pub fn tag(&self) -> &'static str {
         match self {
-            Self::CreateTable { .. } | Self::CreateLocal => "CREATE TABLE",
+            Self::CreateTable { .. } | Self::CreateLocal | Self::Partition(_) => "CREATE TABLE",
             Self::Reference { .. } => "SELECT 1",
             Self::RestartSequence { .. } => "ALTER SEQUENCE",
             Self::DropTable { .. } => "DROP TABLE",
             Self::Truncate { .. } => "TRUNCATE TABLE",
             Self::CreateIndex { .. } => "CREATE INDEX",
             Self::DropIndex { .. } => "DROP INDEX",
-            Self::AlterTable { .. } => "ALTER TABLE",
+            Self::AlterTable { .. } | Self::Attach(_) => "ALTER TABLE",
             Self::Roles(change) => change.tag(),
             Self::Access(change) => change.tag,
         }
@@ -150,6 +139,9 @@ fn create_table(s: &nodes::CreateStmt) -> Result<Statement, DdlError> {
             .hint("Leave PARTITION BY HASH away to create the table on the home node only.")
     };
     let relation = s.relation().ok_or_else(broken)?;
+    if s.partbound().is_some() {
+        return declaration::of_create(s).map(Statement::Partition);
+    }
     let Some(spec) = s.partspec() else { return Ok(Statement::CreateLocal) };
     if spec.strategy != PartitionStrategy::PARTITION_STRATEGY_HASH {
         return Err(refused("by LIST or RANGE"));
@@ -158,9 +150,6 @@ fn create_table(s: &nodes::CreateStmt) -> Result<Statement, DdlError> {
         b'p' => {}
         b't' => return Err(refused("as a temporary table")),
         _ => return Err(refused("unlogged, since it could never be moved")),
-    }
-    if s.partbound().is_some() {
-        return Err(refused("as a partition of another table"));
     }
     if !s.inh_relations().is_empty() {
         return Err(refused("with INHERITS"));
@@ -258,6 +247,9 @@ fn can_be_only(sql: &str, at: usize) -> bool {
 
 fn alter_table(s: &nodes::AlterTableStmt) -> Result<Statement, DdlError> {
     let relation = s.relation().ok_or_else(broken)?;
+    if let Some(attach) = declaration::of_alter(relation, s.cmds()) {
+        return attach.map(Statement::Attach);
+    }
     if s.objtype != ObjectType::OBJECT_TABLE || !relation.inh {
         return Err(DdlError::unsupported(
             "this form of ALTER is not supported on distributed tables",
@@ -345,43 +337,6 @@ fn range_vars(list: &pg_raw_parse::list::NodeList) -> Result<Vec<Name>, DdlError
             _ => Err(broken()),
         })
         .collect()
-}
-
-fn name_of(r: &nodes::RangeVar) -> Result<Name, DdlError> {
-    if r.catalogname().is_some() {
-        return Err(DdlError::unsupported("a table's name cannot name the database here"));
-    }
-    Ok(Name {
-        schema: r.schemaname().map(Into::into),
-        name: r.relname().ok_or_else(broken)?.into(),
-    })
-}
-
-fn list_name(n: Node<'_>) -> Result<Name, DdlError> {
-    let parts: Option<Vec<&str>> =
-        n.as_node_list().and_then(|l| l.iter().map(Node::as_str).collect());
-    name_from(parts.ok_or_else(broken)?)
-}
-
-fn type_name(t: &nodes::TypeName) -> Result<Name, DdlError> {
-    if t.setof || t.pct_type {
-        return Err(DdlError::unsupported("%TYPE and SETOF are not supported here"));
-    }
-    let parts: Option<Vec<&str>> = t.names().iter().map(|s| s.sval()).collect();
-    name_from(parts.ok_or_else(broken)?)
-}
-
-fn name_from(parts: Vec<&str>) -> Result<Name, DdlError> {
-    match parts.as_slice() {
-        [name] => Ok(Name { schema: None, name: (*name).into() }),
-        [schema, name] => Ok(Name { schema: Some((*schema).into()), name: (*name).into() }),
-        _ => Err(DdlError::unsupported("a name cannot name the database here")),
-    }
-}
-
-/// A tree the grammar does not make.
-pub(super) fn broken() -> DdlError {
-    DdlError::unsupported("this statement is not understood well enough to run it on all nodes")
 }
 
 #[cfg(test)]
