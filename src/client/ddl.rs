@@ -14,9 +14,6 @@ use crate::telemetry::ClientState;
 use crate::topology::{GroupId, NewTable, TableId};
 use crate::wire::backend::{self, Report, Severity, Status};
 
-/// What completes a statement that calls a function: it has a row.
-const CALLED: &str = "SELECT 1";
-
 impl Client {
     /// Carries out DDL and writes its answer. The message in front is taken off.
     pub(super) async fn ddl(&mut self, ddl: Ddl) -> Result<(), End> {
@@ -51,8 +48,8 @@ impl Client {
                 }
                 let out = self.out.buf();
                 out.extend_from_slice(&before);
-                if outcome.tag == CALLED && before.is_empty() {
-                    backend::put_void(out, "create_reference_table");
+                if let Some(function) = outcome.function.filter(|_| before.is_empty()) {
+                    backend::put_void(out, function);
                 }
                 backend::put_command_complete(out, outcome.tag);
                 out.extend_from_slice(&behind);

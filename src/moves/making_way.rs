@@ -10,13 +10,22 @@ use super::machine::State;
 use super::mover::{MoveError, Mover};
 use crate::catalog::ddl::{self, DdlError, DdlRequest, Notice, Outcome, Stay};
 use crate::catalog::moves;
+use crate::gate::{Closed, Scope};
+use crate::router::Conversion;
 use crate::topology::{GroupId, MoveId, NewTable, TableId};
+
+/// How long open transactions are waited for before a table changes its kind.
+const HOLD_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(50);
 
 /// Carries out DDL, for as long as `move.ddl_patience` behind the moves that are in its way.
 pub async fn execute(mover: &Mover, request: &DdlRequest) -> Result<Outcome, DdlError> {
+    let _held = match request.conversion() {
+        Some(to) => Some(hold(mover, &to).await?),
+        None => None,
+    };
     let mut way = Way::new(mover, request.login());
     loop {
         match ddl::execute(&mover.store, request).await {
@@ -27,6 +36,27 @@ pub async fn execute(mover: &Mover, request: &DdlRequest) -> Result<Outcome, Ddl
             Err(error) => way.is_made(error).await?,
         }
     }
+}
+
+/// Holds everybody who could use a table while it becomes one of another kind: a statement that was planned for
+/// the table as it was must not meet it as it is then.
+async fn hold(mover: &Mover, to: &Conversion) -> Result<Closed, DdlError> {
+    let scope = match to {
+        // A local table is used on the home node only.
+        Conversion::Reference | Conversion::Distributed { .. } => {
+            Scope::Node(mover.store.routes().load().home().id)
+        }
+        Conversion::Local => Scope::All,
+    };
+    mover.gates.close(scope, HOLD_PATIENCE, None).await.map_err(|blocked| {
+        DdlError::new("55P03", "a table cannot change its kind while transactions are open")
+            .detail(format!(
+                "{} open transaction(s) did not end within {} s.",
+                blocked.blockers.len(),
+                HOLD_PATIENCE.as_secs()
+            ))
+            .hint("Try again when they have ended; SHOW CLIENTS tells whose they are.")
+    })
 }
 
 /// Keeps the shards of these groups where they are, for a transaction of the client's that may drop these

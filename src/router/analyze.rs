@@ -9,7 +9,7 @@ use super::{copying, cursor, mark, query, route, traces, utility};
 /// The kind of one statement and what it does to the session.
 pub fn statement(node: Node<'_>, cx: Context<'_>) -> (Kind, Control) {
     match node {
-        Node::SelectStmt(s) if !cx.names.schema.is_plain() && mark::named(s).is_some() => {
+        Node::SelectStmt(s) if !cx.names.schema.is_plain() && mark::converted(s).is_some() => {
             (Kind::Ddl(Ddl::Alone), Control::None)
         }
         Node::SelectStmt(_)

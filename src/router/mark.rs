@@ -1,4 +1,4 @@
-//! The words by which a table becomes a reference table.
+//! The words by which a table becomes a reference table, a distributed or a local one.
 
 use pg_raw_parse::raw::{ConstrType, SetOperation};
 use pg_raw_parse::{ConstValue, Node, nodes};
@@ -32,9 +32,33 @@ pub fn marks(s: &nodes::AlterTableStmt, cx: Context<'_>) -> bool {
         })
 }
 
-/// The table that `SELECT create_reference_table('t')` names, if that is what the statement is; within, `None`
-/// is no name.
-pub fn named(s: &nodes::SelectStmt) -> Option<Option<(Option<String>, String)>> {
+/// What becomes of a table by a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conversion {
+    /// `create_reference_table('t')`
+    Reference,
+    /// `create_distributed_table('t', 'key, ..')`
+    Distributed { key: Vec<String> },
+    /// `undistribute_table('t')`
+    Local,
+}
+
+impl Conversion {
+    pub fn function(&self) -> &'static str {
+        match self {
+            Self::Reference => "create_reference_table",
+            Self::Distributed { .. } => "create_distributed_table",
+            Self::Local => "undistribute_table",
+        }
+    }
+}
+
+/// A conversion, and the schema and name of the table that is named.
+pub type Converted = (Conversion, Option<String>, String);
+
+/// The conversion of a table that a SELECT is, if it is one and nothing else; within, `None`: what it names is no
+/// name.
+pub fn converted(s: &nodes::SelectStmt) -> Option<Option<Converted>> {
     let alone = s.from_clause().is_empty()
         && s.target_list().len() == 1
         && s.with_clause().is_none()
@@ -43,14 +67,30 @@ pub fn named(s: &nodes::SelectStmt) -> Option<Option<(Option<String>, String)>> 
     let Some(Node::FuncCall(f)) = s.target_list().get(0).filter(|_| alone).map(|t| t.val()) else {
         return None;
     };
-    if !matches!(name_of(f), Some((None | Some("pgshunt"), "create_reference_table"))) {
-        return None;
-    }
-    let mut argument = f.args().get(0).filter(|_| f.args().len() == 1)?;
+    let Some((None | Some("pgshunt"), function)) = name_of(f) else { return None };
+    let given: Option<Vec<&str>> = f.args().iter().map(constant_text).collect();
+    let given = given?;
+    let (conversion, table) = match (function, given.as_slice()) {
+        ("create_reference_table", [table]) => (Some(Conversion::Reference), table),
+        ("undistribute_table", [table]) => (Some(Conversion::Local), table),
+        ("create_distributed_table", [table, key]) => {
+            let column = |c: &str| written(c.to_owned()).filter(|w| w.schema.is_none());
+            let key: Option<Vec<String>> = key.split(',').map(|c| Some(column(c)?.name)).collect();
+            (key.map(|key| Conversion::Distributed { key }), table)
+        }
+        _ => return None,
+    };
+    let named = |c: Conversion| written((*table).to_owned()).map(|w| (c, w.schema, w.name));
+    Some(conversion.and_then(named))
+}
+
+fn constant_text(mut argument: Node<'_>) -> Option<&str> {
     while let Node::TypeCast(t) = argument {
         argument = t.arg();
     }
     let Node::A_Const(c) = argument else { return None };
-    let Some(ConstValue::String(text)) = c.val() else { return None };
-    Some(written(text.to_owned()).map(|w| (w.schema, w.name)))
+    match c.val() {
+        Some(ConstValue::String(text)) => Some(text),
+        _ => None,
+    }
 }

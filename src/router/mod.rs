@@ -68,7 +68,7 @@ pub use functions::{
     Function, Functions, Harmless, function_changes, functions_changed, table_changes,
     tables_changed,
 };
-pub use mark::{MARK as REFERENCE_MARK, named as reference_named};
+pub use mark::{Conversion, MARK as REFERENCE_MARK, converted};
 pub use objects::only_restarts;
 pub use place::{blank_ended, unreadable};
 pub use reading::{READING, changes_reading, reads_alike};

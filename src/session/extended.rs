@@ -14,7 +14,7 @@ use super::stop::Stop;
 use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
 use crate::router::analysis::{Under, is_long};
 use crate::router::place::{BindValues, Place};
-use crate::router::plan::{Control, Effect, Kind};
+use crate::router::plan::{Control, Effect, Kind, Plan};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
 
@@ -340,7 +340,7 @@ impl Session {
 
     /// BEGIN behind what is under way waits until that has ended: the new transaction may have
     /// another node.
-    pub(super) fn begins_behind(&self, plan: &crate::router::plan::Plan) -> bool {
+    pub(super) fn begins_behind(&self, plan: &Plan) -> bool {
         let begins = plan.single() == Some(&Control::Begin) && !self.is_bound();
         begins && self.link.as_ref().is_some_and(|l| !l.in_segment && !l.is_quiet())
     }
@@ -596,6 +596,5 @@ fn no_kind(message: &str, kind: u8) -> Report {
 }
 
 fn no_portal(name: &[u8]) -> Report {
-    let name = String::from_utf8_lossy(name);
-    Report::error("34000", format!("portal \"{name}\" does not exist"))
+    Report::error("34000", format!("portal \"{}\" does not exist", String::from_utf8_lossy(name)))
 }

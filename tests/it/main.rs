@@ -30,6 +30,7 @@ mod cli;
 mod clients;
 mod collect;
 mod console;
+mod convert;
 mod copy;
 mod cursors;
 mod databases;

@@ -18,7 +18,7 @@ use tokio_postgres::error::DbError;
 use super::everywhere::LOCK_TIMEOUT;
 use super::statement::{self, Statement};
 use super::{DdlError, Everywhere, Peer};
-use crate::router::reads_alike;
+use crate::router::{Conversion, reads_alike};
 use crate::sql::tree;
 
 /// One statement of a client.
@@ -44,6 +44,14 @@ impl DdlRequest {
     /// The role the client logged in as.
     pub fn login(&self) -> &str {
         &self.login
+    }
+
+    /// The table that it makes one of another kind, with its rows, if that is what it does.
+    pub fn conversion(&self) -> Option<Conversion> {
+        match self.statement() {
+            Ok(Statement::Convert { to, .. }) => Some(to),
+            _ => None,
+        }
     }
 
     /// What is asked for.

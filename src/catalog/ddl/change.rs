@@ -78,6 +78,22 @@ pub(super) async fn look_up(
     Ok(Some(relation))
 }
 
+/// Refuses who does not own the table.
+pub(super) async fn owned(
+    all: &Everywhere,
+    by: Client<'_>,
+    table: u32,
+    name: &str,
+) -> Result<(), DdlError> {
+    const OWNS: &str =
+        "SELECT pg_has_role($1::text, c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = $2";
+    let owns = all.home.client.query_one(OWNS, &[&by.who.role, &table]).await?;
+    match owns.try_get(0)? {
+        true => Ok(()),
+        false => Err(DdlError::new("42501", format!("must be owner of table {name}"))),
+    }
+}
+
 /// Refuses what is in a schema of pgshunt's own.
 pub(super) fn is_not_ours(schema: &str) -> Result<(), DdlError> {
     if schema != "pgshunt" && leaf_schema(schema).is_none() {
@@ -128,7 +144,12 @@ pub(super) async fn drop_tables(
     }
     let how = if cascade { " CASCADE" } else { "" };
     on_others(&all, &format!("DROP TABLE {}{how}", list(&found))).await?;
+    leave_catalog(&all, &found).await?;
+    Ok(all)
+}
 
+/// Tables that are gone lose their entries, and their groups their shards where they were the last ones.
+pub(super) async fn leave_catalog(all: &Everywhere, found: &[Found]) -> Result<(), DdlError> {
     let home = &*all.home.client;
     let ids: Vec<i32> = found.iter().map(|f| f.table.id.0).collect();
     home.execute("DELETE FROM pgshunt.tables WHERE table_id = ANY($1)", &[&ids]).await?;
@@ -157,7 +178,7 @@ pub(super) async fn drop_tables(
     raise_epoch(home).await?;
     let schemas: Vec<&str> = found.iter().map(|f| f.table.schema.as_str()).collect();
     try_join_all(all.others.iter().map(|p| drop_if_empty(p, &schemas))).await?;
-    Ok(all)
+    Ok(())
 }
 
 /// A schema came to the other nodes with its first distributed table, and goes with the last: there it

@@ -107,7 +107,11 @@ pub(super) async fn local(all: Everywhere, by: super::Client<'_>) -> Result<Ever
 }
 
 /// The sequences as this node has them, from what was declared.
-fn slotted(declared: &[Sequence], node: NodeId, stride: i64) -> Result<Vec<Sequence>, DdlError> {
+pub(super) fn slotted(
+    declared: &[Sequence],
+    node: NodeId,
+    stride: i64,
+) -> Result<Vec<Sequence>, DdlError> {
     if !declared.is_empty() && i64::from(node.0) > stride {
         return Err(DdlError::new("54000", format!("node {node} has no slot in sequences"))
             .detail(format!("The setting sequence_stride is {stride}.")));
@@ -183,7 +187,7 @@ pub(super) async fn stands_alone(
     }))
 }
 
-async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {
+pub(super) async fn leaves(peer: &Peer, shape: &Shape, placed: &[Placed]) -> Result<(), DdlError> {
     let mut sql = Vec::new();
     let mut schemas = Vec::new();
     for shard in placed.iter().filter(|s| s.node == peer.node.id) {

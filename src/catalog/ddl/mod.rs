@@ -26,6 +26,7 @@ mod acting;
 mod alter;
 pub mod announce;
 mod change;
+mod convert;
 mod create;
 mod declaration;
 mod error;
@@ -38,6 +39,7 @@ mod role_change;
 mod roles;
 mod sequence;
 mod shape;
+mod slots;
 mod statement;
 mod stay;
 mod trust;
@@ -59,11 +61,13 @@ pub(super) use objects::{
 };
 pub(super) use reference::bring as bring_reference;
 pub(super) use roles::bring_all as bring_roles;
-pub use shape::{Sequence, Shape};
+pub use shape::Shape;
+pub use slots::Sequence;
 pub(super) use stay::readiness;
 pub use stay::{Stay, forget_lost};
 
 use super::Store;
+use crate::router::Conversion;
 use crate::topology::GroupId;
 use acting::Who;
 use statement::Statement;
@@ -73,6 +77,8 @@ use statement::Statement;
 pub struct Outcome {
     /// The command tag.
     pub tag: &'static str,
+    /// The function that the statement calls, whose result is void.
+    pub function: Option<&'static str>,
     pub notices: Vec<Notice>,
 }
 
@@ -107,7 +113,7 @@ impl From<DbError> for Notice {
 pub async fn execute(store: &Store, request: &DdlRequest) -> Result<Outcome, DdlError> {
     let statement = request.statement()?;
     let _permit = store.permit().await?;
-    if matches!(statement, Statement::Reference { .. }) {
+    if matches!(statement, Statement::Convert { .. }) {
         stay::ready(store).await?;
     }
     let all = Everywhere::begin(store).await?;
@@ -133,12 +139,20 @@ async fn carry_out(
     statement: Statement,
 ) -> Result<Outcome, DdlError> {
     let tag = statement.tag();
+    let function = match &statement {
+        Statement::Convert { to, .. } => Some(to.function()),
+        _ => None,
+    };
     let (all, who) = all.meet(request, tag).await?;
     let by = Client { request, who: &who };
     let mut all = match statement {
         Statement::CreateTable { table } => create::table(all, by, &table).await?,
         Statement::CreateLocal => create::local(all, by).await?,
-        Statement::Reference { table } => reference::adopt(all, by, &table).await?,
+        Statement::Convert { table, to } => match &to {
+            Conversion::Reference => reference::adopt(all, by, &table).await?,
+            Conversion::Distributed { key } => convert::distribute(all, by, &table, key).await?,
+            Conversion::Local => convert::undistribute(all, by, &table).await?,
+        },
         Statement::Partition(partition) => partition::declare(all, by, &partition).await?,
         Statement::Attach(partition) => partition::attach(all, by, &partition).await?,
         Statement::RestartSequence { sequence } => sequence::restart(all, by, &sequence).await?,
@@ -169,7 +183,7 @@ async fn carry_out(
             hint: None,
         });
     }
-    Ok(Outcome { tag, notices })
+    Ok(Outcome { tag, function, notices })
 }
 
 /// Whose statement it is: what was sent, and what the home node knows of the sender.

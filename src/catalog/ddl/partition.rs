@@ -8,7 +8,7 @@
 
 use postgres_protocol::escape::escape_identifier as ident;
 
-use super::change::{Found, find_one, look_up};
+use super::change::{Found, find_one, look_up, owned};
 use super::create::placed;
 use super::declaration::{Bound, Partition, refused};
 use super::naming::Name;
@@ -39,16 +39,6 @@ async fn table_of(
         .hint(format!("SET pgshunt.shard_count = {wanted} before its CREATE TABLE.")));
     }
     Ok(found)
-}
-
-async fn owned(all: &Everywhere, by: Client<'_>, table: u32, name: &str) -> Result<(), DdlError> {
-    const OWNS: &str =
-        "SELECT pg_has_role($1::text, c.relowner, 'USAGE') FROM pg_class c WHERE c.oid = $2";
-    let owns = all.home.client.query_one(OWNS, &[&by.who.role, &table]).await?;
-    match owns.try_get(0)? {
-        true => Ok(()),
-        false => Err(DdlError::new("42501", format!("must be owner of table {name}"))),
-    }
 }
 
 /// `CREATE TABLE .. PARTITION OF`

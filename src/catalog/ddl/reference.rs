@@ -108,7 +108,7 @@ async fn stands_for_itself(home: &Peer, table: u32) -> Result<(), DdlError> {
 }
 
 /// The owner's name, and whether it is a superuser.
-async fn owner_of(home: &Peer, table: u32) -> Result<(String, bool), DdlError> {
+pub(super) async fn owner_of(home: &Peer, table: u32) -> Result<(String, bool), DdlError> {
     let sql = "SELECT r.rolname::text, r.rolsuper FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner \
         WHERE c.oid = $1";
     let row = home.client.query_one(sql, &[&table]).await?;
@@ -128,11 +128,22 @@ async fn make(home: &Peer, peer: &Peer, shape: &Shape) -> Result<(), DdlError> {
 /// Gives the table on another node its rows. The home node's are kept as they are by whoever calls this.
 async fn fill(home: &Peer, peer: &Peer, shape: &Shape) -> Result<(), DdlError> {
     let (owner, _) = owner_of(home, shape.oid).await?;
+    let source = format!("ONLY {}", shape.quoted());
+    carry((home, &source), (peer, &owner), shape).await.map(|_| ())
+}
+
+/// Gives a table on one node the rows that another one has in `source`, by the rights of the table's owner. Tells
+/// how many they are.
+pub(super) async fn carry(
+    (home, source): (&Peer, &str),
+    (peer, owner): (&Peer, &str),
+    shape: &Shape,
+) -> Result<u64, DdlError> {
     let stored: Vec<&str> =
         shape.columns.iter().filter(|c| !c.is_generated).map(|c| c.name.as_str()).collect();
     let table = shape.quoted();
     if stored.is_empty() {
-        return Err(DdlError::unsupported("a reference table needs a column"));
+        return Err(DdlError::unsupported("a table on all nodes needs a column"));
     }
     let columns = stored.iter().map(|c| ident(c)).collect::<Vec<_>>().join(", ");
     // By the types' output functions: a cast to text may be code of the type's owner.
@@ -144,10 +155,11 @@ async fn fill(home: &Peer, peer: &Peer, shape: &Shape) -> Result<(), DdlError> {
         })
         .collect();
     home.run(&format!(
-        "DECLARE pgshunt_rows NO SCROLL CURSOR FOR SELECT concat('(', concat_ws(', ', {}), ')') FROM ONLY {table}",
+        "DECLARE pgshunt_rows NO SCROLL CURSOR FOR SELECT concat('(', concat_ws(', ', {}), ')') FROM {source}",
         texts.join(", ")
     ))
     .await?;
+    let mut carried = 0;
     loop {
         let rows = home.client.query(&format!("FETCH {ROWS} FROM pgshunt_rows"), &[]).await?;
         let rows: Vec<String> = rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>()?;
@@ -158,9 +170,11 @@ async fn fill(home: &Peer, peer: &Peer, shape: &Shape) -> Result<(), DdlError> {
             "INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE VALUES {}",
             rows.join(", ")
         );
-        peer.run_as_owner(&owner, &sql).await.map_err(|e| e.on_node(&peer.node.name))?;
+        carried += rows.len() as u64;
+        peer.run_as_owner(owner, &sql).await.map_err(|e| e.on_node(&peer.node.name))?;
     }
-    home.run("CLOSE pgshunt_rows").await
+    home.run("CLOSE pgshunt_rows").await?;
+    Ok(carried)
 }
 
 /// ADD NODE: the new node gets the table and its rows, which nobody changes until the end. Whoever waits for that

@@ -9,82 +9,10 @@
 use postgres_protocol::escape::escape_identifier as ident;
 use tokio_postgres::{GenericClient, Row};
 
+use super::slots::Sequence;
 use super::{DdlError, Peer};
 use crate::hash::KeyType;
 use crate::topology::ColumnRow;
-
-/// A sequence owned by a column.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    pub schema: String,
-    pub name: String,
-    pub column: String,
-    /// Made by GENERATED AS IDENTITY, so it comes with the column.
-    pub identity: bool,
-    pub data_type: String,
-    pub start: i64,
-    pub increment: i64,
-    pub min: i64,
-    pub max: i64,
-    pub cache: i64,
-    pub cycle: bool,
-}
-
-impl Sequence {
-    fn quoted(&self) -> String {
-        format!("{}.{}", ident(&self.schema), ident(&self.name))
-    }
-
-    /// The same sequence, giving out its every `stride`th value from the `slot`th (from 1) on.
-    ///
-    /// # Errors
-    /// When it would give out values twice, or none.
-    pub fn in_slot(&self, slot: i32, stride: i64) -> Result<Self, DdlError> {
-        if self.cycle {
-            return Err(DdlError::unsupported(format!(
-                "sequence \"{}\" of a distributed table cannot CYCLE",
-                self.name
-            ))
-            .hint("Nodes take turns in giving out its values; after a cycle they would collide."));
-        }
-        let too_narrow = || {
-            DdlError::new("22023", format!("sequence \"{}\" has too few values", self.name))
-                .detail(format!("Each node gives out every {stride}th value."))
-                .hint("Use bigint or a wider MINVALUE and MAXVALUE.")
-        };
-        let increment = self.increment.checked_mul(stride).ok_or_else(too_narrow)?;
-        let start = self
-            .increment
-            .checked_mul(i64::from(slot) - 1)
-            .and_then(|ahead| self.start.checked_add(ahead))
-            .filter(|s| (self.min..=self.max).contains(s))
-            .ok_or_else(too_narrow)?;
-        Ok(Self { start, increment, ..self.clone() })
-    }
-
-    /// The other way round: what was declared, from what a node's slot was given.
-    pub fn out_of_slot(&self, slot: i32, stride: i64) -> Self {
-        let increment = self.increment / stride;
-        Self { start: self.start - increment * (i64::from(slot) - 1), increment, ..self.clone() }
-    }
-
-    /// The statement that gives an existing sequence this start and increment.
-    pub fn restart(&self) -> String {
-        format!(
-            "ALTER SEQUENCE {} INCREMENT BY {} START WITH {} RESTART",
-            self.quoted(),
-            self.increment,
-            self.start
-        )
-    }
-
-    fn options(&self) -> String {
-        format!(
-            "INCREMENT BY {} MINVALUE {} MAXVALUE {} START WITH {} CACHE {} NO CYCLE",
-            self.increment, self.min, self.max, self.start, self.cache
-        )
-    }
-}
 
 /// A distribution column, with what PostgreSQL hashes it by.
 #[derive(Debug, Clone)]
@@ -137,7 +65,7 @@ pub struct Shape {
 
 impl Shape {
     pub async fn read<C: GenericClient + Sync>(client: &C, oid: u32) -> Result<Self, DdlError> {
-        Self::read_as(client, oid, "p").await
+        Self::read_as(client, oid, "p", false).await
     }
 
     /// Of a reference table, or one that is to be one.
@@ -145,17 +73,37 @@ impl Shape {
         client: &C,
         oid: u32,
     ) -> Result<Self, DdlError> {
-        Self::read_as(client, oid, "r").await
+        Self::read_as(client, oid, "r", false).await
+    }
+
+    /// Of a local table that is to be distributed by these columns: the parent's then.
+    pub async fn to_distribute<C: GenericClient + Sync>(
+        client: &C,
+        oid: u32,
+        key: &[String],
+    ) -> Result<Self, DdlError> {
+        let mut shape = Self::read_as(client, oid, "r", true).await?;
+        let key: Vec<String> = key.iter().map(|c| ident(c)).collect();
+        shape.partition_key = format!("HASH ({})", key.join(", "));
+        Ok(shape)
+    }
+
+    /// Of the local table that a distributed one is to become.
+    pub fn without_key(mut self) -> Self {
+        self.partition_key.clear();
+        self
     }
 
     async fn read_as<C: GenericClient + Sync>(
         client: &C,
         oid: u32,
         kind: &str,
+        distributes: bool,
     ) -> Result<Self, DdlError> {
-        let row = client.query_opt(TABLE, &[&oid, &kind]).await?.ok_or_else(|| {
-            DdlError::new("42809", "the relation is not a table that can be on all nodes")
-        })?;
+        let row =
+            client.query_opt(TABLE, &[&oid, &kind, &distributes]).await?.ok_or_else(|| {
+                DdlError::new("42809", "the relation is not a table that can be on all nodes")
+            })?;
         let mut shape = Self {
             oid,
             schema: row.try_get(0)?,
@@ -191,9 +139,7 @@ impl Shape {
                 is_enum: row.try_get(6)?,
             });
         }
-        for row in client.query(SEQUENCES, &[&oid]).await? {
-            shape.sequences.push(sequence(&row)?);
-        }
+        shape.sequences = Sequence::of_table(client, oid).await?;
         for row in client.query(COLUMNS, &[&oid]).await? {
             shape.add_column(&row)?;
         }
@@ -421,22 +367,6 @@ impl KeyColumn {
     }
 }
 
-fn sequence(row: &Row) -> Result<Sequence, DdlError> {
-    Ok(Sequence {
-        schema: row.try_get(0)?,
-        name: row.try_get(1)?,
-        column: row.try_get(2)?,
-        identity: row.try_get(3)?,
-        data_type: row.try_get(4)?,
-        start: row.try_get(5)?,
-        increment: row.try_get(6)?,
-        min: row.try_get(7)?,
-        max: row.try_get(8)?,
-        cache: row.try_get(9)?,
-        cycle: row.try_get(10)?,
-    })
-}
-
 const TABLE: &str = "\
 SELECT n.nspname::text, c.relname::text, coalesce(pg_get_partkeydef(c.oid), ''),
   CASE WHEN c.relpersistence <> 'p' THEN 'another persistence than permanent'
@@ -445,10 +375,10 @@ SELECT n.nspname::text, c.relname::text, coalesce(pg_get_partkeydef(c.oid), ''),
         WHERE tgrelid = c.oid AND NOT tgisinternal)
     -- One that refers to a reference table is the other table's, and each node can check it.
     WHEN EXISTS (SELECT FROM pg_constraint f
-        WHERE (c.oid = conrelid OR c.oid = confrelid AND c.relkind = 'p') AND contype = 'f' AND (c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_constraint m
+        WHERE (c.oid = conrelid OR c.oid = confrelid AND (c.relkind = 'p' OR $3)) AND contype = 'f' AND (c.relkind = 'r' AND NOT $3 OR NOT EXISTS (SELECT FROM pg_constraint m
           WHERE m.conrelid = f.confrelid AND m.contype = 'c' AND m.conname = 'pgshunt_reference')))
       THEN (SELECT concat('the foreign key ', quote_ident(min(conname::text))) FROM pg_constraint f
-        WHERE (c.oid = conrelid OR c.oid = confrelid AND c.relkind = 'p') AND contype = 'f' AND (c.relkind = 'r' OR NOT EXISTS (SELECT FROM pg_constraint m
+        WHERE (c.oid = conrelid OR c.oid = confrelid AND (c.relkind = 'p' OR $3)) AND contype = 'f' AND (c.relkind = 'r' AND NOT $3 OR NOT EXISTS (SELECT FROM pg_constraint m
           WHERE m.conrelid = f.confrelid AND m.contype = 'c' AND m.conname = 'pgshunt_reference')))
     WHEN c.relispartition OR EXISTS (SELECT FROM pg_inherits WHERE inhrelid = c.oid) THEN 'a parent'
     WHEN c.reltablespace <> 0 THEN 'a tablespace'
@@ -501,64 +431,3 @@ const INDEXES: &str = "\
 SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i
 WHERE i.indrelid = $1 AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid
   AND c.conrelid = $1) ORDER BY i.indexrelid";
-
-const SEQUENCES: &str = "\
-SELECT n.nspname::text, s.relname::text, a.attname::text, d.deptype = 'i', format_type(q.seqtypid, NULL),
-  q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcache, q.seqcycle
-FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-  JOIN pg_namespace n ON n.oid = s.relnamespace JOIN pg_sequence q ON q.seqrelid = s.oid
-  JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = $1
-  AND d.deptype IN ('a', 'i') ORDER BY a.attnum, s.oid";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn serial() -> Sequence {
-        Sequence {
-            schema: "public".into(),
-            name: "t_id_seq".into(),
-            column: "id".into(),
-            identity: false,
-            data_type: "integer".into(),
-            start: 1,
-            increment: 1,
-            min: 1,
-            max: i32::MAX.into(),
-            cache: 1,
-            cycle: false,
-        }
-    }
-
-    #[test]
-    fn slots_give_out_disjoint_values() {
-        for declared in [
-            serial(),
-            Sequence { start: 100, increment: 10, ..serial() },
-            Sequence { start: -1, increment: -1, min: i64::from(i32::MIN), max: -1, ..serial() },
-        ] {
-            let mut seen = std::collections::BTreeSet::new();
-            for slot in 1..=4 {
-                let s = declared.in_slot(slot, 4).unwrap();
-                assert_eq!(s.out_of_slot(slot, 4), declared);
-                for n in 0..20 {
-                    let value = s.start + n * s.increment;
-                    assert!(seen.insert(value), "{value} twice");
-                    assert_eq!((value - declared.start) % declared.increment, 0);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_sequence_that_would_collide_or_has_no_values_is_refused() {
-        let e = Sequence { cycle: true, ..serial() }.in_slot(1, 32).unwrap_err();
-        assert_eq!(e.sqlstate, "0A000");
-        let narrow = Sequence { max: 3, ..serial() };
-        assert!(narrow.in_slot(3, 32).is_ok());
-        assert_eq!(narrow.in_slot(4, 32).unwrap_err().sqlstate, "22023");
-        let wide = Sequence { increment: i64::MAX / 2, max: i64::MAX, ..serial() };
-        assert_eq!(wide.in_slot(1, 32).unwrap_err().sqlstate, "22023");
-    }
-}

@@ -14,7 +14,7 @@ use super::declaration::{self, Partition};
 pub use super::naming::{Name, broken};
 use super::naming::{list_name, name_of, type_name};
 use super::role_change::RoleChange;
-use crate::router::{only_restarts, reference_named};
+use crate::router::{Conversion, converted, only_restarts};
 use crate::sql::tree::{self, Unparsed};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,9 +24,10 @@ pub enum Statement {
     },
     /// A table of the home node's, called like a distributed one.
     CreateLocal,
-    /// A table of the home node's is to be on all nodes, with its rows.
-    Reference {
+    /// A table with its rows is to become one of another kind.
+    Convert {
         table: Name,
+        to: Conversion,
     },
     /// CREATE TABLE ... PARTITION OF
     Partition(Partition),
@@ -68,7 +69,7 @@ impl Statement {
     pub fn tag(&self) -> &'static str {
         match self {
             Self::CreateTable { .. } | Self::CreateLocal | Self::Partition(_) => "CREATE TABLE",
-            Self::Reference { .. } => "SELECT 1",
+            Self::Convert { .. } => "SELECT 1",
             Self::RestartSequence { .. } => "ALTER SEQUENCE",
             Self::DropTable { .. } => "DROP TABLE",
             Self::Truncate { .. } => "TRUNCATE TABLE",
@@ -109,12 +110,11 @@ pub fn parse(sql: &str) -> Result<Statement, DdlError> {
     match first {
         Node::CreateStmt(s) => create_table(s),
         Node::SelectStmt(s) => {
-            let name = reference_named(s).ok_or_else(broken)?;
-            let (schema, name) = name.ok_or_else(|| {
+            let (to, schema, name) = converted(s).ok_or_else(broken)?.ok_or_else(|| {
                 DdlError::new("42602", "invalid name syntax")
-                    .hint("create_reference_table('schema.table')")
+                    .hint("create_reference_table('schema.table'), create_distributed_table('schema.table', 'column')")
             })?;
-            Ok(Statement::Reference { table: Name { schema, name } })
+            Ok(Statement::Convert { table: Name { schema, name }, to })
         }
         Node::DropStmt(s) => drop(s),
         Node::TruncateStmt(s) => Ok(Statement::Truncate {

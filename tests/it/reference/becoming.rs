@@ -182,7 +182,7 @@ async fn only_who_may_change_a_table_keeps_others_from_it() {
 }
 
 #[tokio::test]
-async fn nothing_of_an_owners_runs_as_the_service_role_when_a_table_becomes_one() {
+async fn nothing_of_an_owners_runs_as_the_service_role_when_a_table_becomes_another_kind() {
     let (p, c) = shop().await;
     for sql in [
         "CREATE ROLE mallory LOGIN PASSWORD 'p'",
@@ -227,14 +227,16 @@ async fn nothing_of_an_owners_runs_as_the_service_role_when_a_table_becomes_one(
     {
         let direct = connect_as(p.nodes.nodes[0].port(), DATABASE, "mallory", "p").await.unwrap();
         direct.batch_execute(&format!("CREATE TABLE t1 ({columns}); {more}; INSERT INTO t1 (a) VALUES (1)")).await.unwrap();
-        for who in [&c, &m] {
-            let made = who.batch_execute("SELECT create_reference_table('t1')").await;
+        let calls = ["create_reference_table('t1')", "create_distributed_table('t1', 'a')"];
+        for (who, call) in [&c, &m].into_iter().flat_map(|who| calls.map(|call| (who, call))) {
+            let made = who.batch_execute(&format!("SELECT {call}")).await;
             if n == 6 {
                 made.unwrap_or_else(|e| panic!("rows come as the owner: {e:?}"));
+                who.batch_execute("SELECT undistribute_table('t1')").await.unwrap();
                 c.batch_execute("DROP TABLE t1").await.unwrap();
                 direct.batch_execute(&format!("CREATE TABLE t1 ({columns}); INSERT INTO t1 (a) VALUES (1)")).await.unwrap();
             } else {
-                assert_eq!(made.expect_err(columns).code().unwrap().code(), "0A000", "{columns} {more}");
+                assert_eq!(made.expect_err(columns).code().unwrap().code(), "0A000", "{columns} {more} {call}");
             }
         }
         direct.batch_execute("DROP TABLE t1").await.unwrap();
