@@ -225,7 +225,13 @@ async fn a_shard_that_moves_waits_for_the_copy() {
             assert_eq!(told.tag, "COPY 100", "{told:?}");
         }
     });
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    let reader = proxy.client().await;
+    wait_for("the first copies", async || {
+        let counted = texts(&reader, "SELECT count(*) FROM pg_tables WHERE tablename = 't'").await;
+        let made = counted == ["1"] && texts(&reader, "SELECT count(*) > 500 FROM t").await == ["t"];
+        made.then_some(())
+    })
+    .await;
     let nodes = console.column("SHOW SHARDS", "node").await;
     let shards = console.column("SHOW SHARDS", "shard_id").await;
     for (shard, node) in shards.iter().zip(nodes).take(3) {

@@ -1,5 +1,8 @@
 //! How a table becomes a reference table, with its rows, and on a new node; and with whose rights.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::{everywhere, on_nodes, refused, shop};
 use crate::support::*;
 
@@ -122,14 +125,17 @@ async fn a_node_that_is_added_misses_no_row() {
         .unwrap();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let mut writers = tokio::task::JoinSet::new();
+    let written = Arc::<AtomicU32>::default();
     for writer in 0..4 {
-        let (w, stopped) = (p.client().await, stopped.clone());
+        let (w, stopped, written) = (p.client().await, stopped.clone(), written.clone());
         writers.spawn(async move {
             let mut n = writer * 100_000;
             while !*stopped.borrow() {
                 n += 1;
                 match w.batch_execute(&format!("INSERT INTO seen VALUES ({n})")).await {
-                    Ok(()) => {}
+                    Ok(()) => {
+                        written.fetch_add(1, Ordering::Relaxed);
+                    }
                     Err(e) => assert_eq!(e.code().unwrap().code(), "40001", "{e:?}"),
                 }
             }
@@ -137,7 +143,11 @@ async fn a_node_that_is_added_misses_no_row() {
     }
     let console = p.console().await;
     console.does(&format!("ADD NODE node4 '127.0.0.1:{}'", p.nodes.nodes[3].port())).await;
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let before = written.load(Ordering::Relaxed);
+    wait_for("writes on the node that has come", async || {
+        (written.load(Ordering::Relaxed) > before + 40).then_some(())
+    })
+    .await;
     stop.send(true).unwrap();
     while let Some(done) = writers.join_next().await {
         done.unwrap();
