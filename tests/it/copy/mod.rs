@@ -228,7 +228,8 @@ async fn a_shard_that_moves_waits_for_the_copy() {
     let reader = proxy.client().await;
     wait_for("the first copies", async || {
         let counted = texts(&reader, "SELECT count(*) FROM pg_tables WHERE tablename = 't'").await;
-        let made = counted == ["1"] && texts(&reader, "SELECT count(*) > 500 FROM t").await == ["t"];
+        let made =
+            counted == ["1"] && texts(&reader, "SELECT count(*) > 500 FROM t").await == ["t"];
         made.then_some(())
     })
     .await;
