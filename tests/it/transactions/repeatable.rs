@@ -172,3 +172,27 @@ async fn a_dump_is_of_one_instant() {
     };
     beside_transfers(&b, dumps).await;
 }
+
+/// Each waits for its connections in the same order, so nobody waits for who waits for it.
+#[tokio::test]
+async fn many_of_them_share_one_connection_of_each_node() {
+    let b = Bank::open_with(|c| c.pool.size = 1).await;
+    let mut all = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let (client, first, second) = (b.p.client().await, b.near, b.far);
+        let accounts = if n % 2 == 0 { [first, second] } else { [second, first] };
+        all.spawn(async move {
+            for _ in 0..10 {
+                run(&client, &[BEGIN]).await;
+                for account in accounts {
+                    let sql = format!("SELECT v FROM accounts WHERE t = {account}");
+                    run(&client, &[&sql]).await;
+                }
+                run(&client, &["COMMIT"]).await;
+            }
+        });
+    }
+    while let Some(done) = all.join_next().await {
+        done.unwrap();
+    }
+}
