@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use super::copied::{Copied, Share};
 use super::rows::Returned;
 use super::sorted::{Sorted, Window};
-use super::{Column, MergeError, columns, differ, fold, malformed};
+use super::{Column, MergeError, are_alike, columns, differ, fold, malformed};
 use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
 use crate::wire::frame;
@@ -167,12 +167,13 @@ impl Answer {
         let told = columns(body).ok_or_else(malformed)?;
         let known = if of_statement { &mut self.of_statement } else { &mut self.columns };
         match known {
-            Some(known) if *known == told => {}
+            Some(known) if are_alike(known, &told) => {}
             Some(_) if self.last => {
                 return Err(Report::error(
-                    "XX000",
+                    "0A000",
                     "the columns that the rows of several nodes make are not the statement's",
-                ));
+                )
+                .hint("A domain's values are those of its base type here: cast them to that."));
             }
             Some(_) => return Err(differ()),
             None => {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::relation::Relation;
+use super::relation::{Relation, has_types};
 use super::{Column, malformed};
 use crate::router::plan::{Collect, Piece};
 use crate::wire::backend::Report;
@@ -37,7 +37,7 @@ impl Collection {
     pub fn is_of(&self, columns: &[Column]) -> bool {
         let numbered = usize::from(self.tables.len() > 1);
         let own = self.tables.iter().flat_map(|(_, t)| t.columns());
-        own.eq(columns.iter().skip(numbered).map(|c| c.type_oid))
+        has_types(own, columns.get(numbered..).unwrap_or_default())
     }
 
     /// A row of any node.
@@ -79,8 +79,9 @@ impl Collection {
             .zip(&collect.tables)
             .map(|((_, rows), table)| {
                 let first = parameters;
-                parameters += rows.width();
-                format!("({} UNION ALL {})", table.nothing, rows.rows(first))
+                parameters += rows.parameters();
+                let nothing = &table.nothing;
+                format!("({nothing} UNION ALL {})", rows.rows(first, nothing))
             })
             .collect();
         let mut text = String::new();
@@ -123,7 +124,7 @@ mod tests {
     }
 
     fn columns(types: &[u32]) -> Vec<Column> {
-        types.iter().map(|&type_oid| Column { type_oid, binary: true }).collect()
+        types.iter().map(|&type_oid| Column { type_oid, len: -1, binary: true }).collect()
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::collection::Collection;
 use super::modifier::modifiers;
-use super::relation::Relation;
+use super::relation::{Relation, has_types};
 use super::{Column, columns, malformed, names};
 use crate::router::plan::{Collect, Combine, Merge};
 use crate::wire::backend::{Report, data_row};
@@ -89,7 +89,7 @@ impl Gathered {
     /// Whether another node's rows have these columns too.
     pub fn are_of(&self, columns: &[Column]) -> bool {
         match self {
-            Self::One(relation) => relation.columns().eq(columns.iter().map(|c| c.type_oid)),
+            Self::One(relation) => has_types(relation.columns(), columns),
             Self::Tables(tables) => tables.is_of(columns),
         }
     }
@@ -150,6 +150,11 @@ impl Gathered {
                 String::new()
             }
         }
+    }
+
+    /// A column is of a type that somebody has made.
+    pub fn has_own_types(&self) -> bool {
+        self.relations().into_iter().any(Relation::has_own)
     }
 
     fn relations(&self) -> Vec<&Relation> {

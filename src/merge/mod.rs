@@ -4,6 +4,7 @@
 //! cannot combine exactly it does not combine: the statement is refused before a row is sent.
 
 mod answer;
+mod carried;
 mod collection;
 mod copied;
 mod gathered;
@@ -12,6 +13,8 @@ mod order;
 mod relation;
 mod rows;
 mod sorted;
+
+use carried::FIRST_OWN;
 
 use crate::router::plan::Fold;
 use crate::wire::backend::Report;
@@ -25,7 +28,25 @@ pub use sorted::{MOST, Window};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
     pub type_oid: u32,
+    /// `typlen`: -1 is of any length.
+    pub len: i16,
     pub binary: bool,
+}
+
+impl Column {
+    /// Whether a value of the other's is one of this column, as the client reads it. Types that somebody has
+    /// made have another number on each node, which also stands in arrays and rows of them in binary format.
+    fn is_alike(&self, other: &Self) -> bool {
+        let own = |c: &Self| c.type_oid >= FIRST_OWN;
+        let named_alike = own(self) && own(other) && (!self.binary || self.len > 0);
+        (self.len, self.binary) == (other.len, other.binary)
+            && (self.type_oid == other.type_oid || named_alike)
+    }
+}
+
+/// Whether two nodes' columns are those of one statement.
+fn are_alike(a: &[Column], b: &[Column]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_alike(b))
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +80,7 @@ pub fn malformed() -> Report {
 
 pub fn differ() -> Report {
     Report::error("0A000", "the nodes answer with different column types")
-        .hint("Types made by CREATE TYPE have another identity on each node; cast them to text.")
+        .hint("Arrays and rows of types made by CREATE TYPE name those by other numbers on each node: ask for them as text.")
 }
 
 /// A built-in type as PostgreSQL's messages name it; of others the number is all that is known.
@@ -113,9 +134,10 @@ pub fn columns(body: &[u8]) -> Option<Vec<Column>> {
         r.cstr().ok()?;
         r.bytes(6).ok()?;
         let type_oid = r.i32().ok()? as u32;
-        r.bytes(6).ok()?;
+        let len = r.i16().ok()?;
+        r.bytes(4).ok()?;
         let binary = r.i16().ok()? == 1;
-        columns.push(Column { type_oid, binary });
+        columns.push(Column { type_oid, len, binary });
     }
     Some(columns)
 }
@@ -181,7 +203,7 @@ mod tests {
     use super::*;
 
     fn text(how: Fold, type_oid: u32, a: &str, b: &str) -> String {
-        let column = Column { type_oid, binary: false };
+        let column = Column { type_oid, len: -1, binary: false };
         let merged = fold(how, column, Some(a.into()), Some(b.as_bytes())).unwrap().unwrap();
         String::from_utf8(merged).unwrap()
     }
@@ -191,17 +213,17 @@ mod tests {
         assert_eq!(text(Fold::Sum, INT8, "40", "2"), "42");
         assert_eq!(text(Fold::Min, INT4, "-5", "3"), "-5");
         assert_eq!(text(Fold::Max, INT4, "9", "10"), "10");
-        let big = Column { type_oid: INT8, binary: false };
+        let big = Column { type_oid: INT8, len: -1, binary: false };
         let max = i64::MAX.to_string().into_bytes();
         assert!(fold(Fold::Sum, big, Some(max), Some(b"1")).is_err());
         assert!(fold(Fold::Sum, big, Some(b"x".to_vec()), Some(b"1")).is_err());
-        let other = Column { type_oid: 25, binary: false };
+        let other = Column { type_oid: 25, len: -1, binary: false };
         assert_eq!(fold(Fold::Max, other, None, None), Err(MergeError::Type(25)));
     }
 
     #[test]
     fn null_is_the_result_of_no_rows() {
-        let c = Column { type_oid: INT4, binary: false };
+        let c = Column { type_oid: INT4, len: -1, binary: false };
         assert_eq!(fold(Fold::Sum, c, None, Some(b"1")).unwrap(), Some(b"1".to_vec()));
         assert_eq!(fold(Fold::Max, c, Some(b"1".to_vec()), None).unwrap(), Some(b"1".to_vec()));
         assert_eq!(fold(Fold::Max, c, None, None).unwrap(), None);
@@ -209,7 +231,7 @@ mod tests {
 
     #[test]
     fn binary_counts() {
-        let c = Column { type_oid: INT8, binary: true };
+        let c = Column { type_oid: INT8, len: -1, binary: true };
         let one = 1i64.to_be_bytes();
         let sum = fold(Fold::Sum, c, Some(one.to_vec()), Some(&one)).unwrap();
         assert_eq!(sum, Some(2i64.to_be_bytes().to_vec()));

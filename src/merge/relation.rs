@@ -1,34 +1,29 @@
 //! Rows of all nodes, as parameters of one node's last statement.
 //!
 //! A column of a DataRow in binary format is its length and its bytes, and so is an element of an array in
-//! binary format. So rows become arrays, one for each column, by being put together the other way round,
-//! and `unnest` makes rows of them again. What their types and collations are the last statement has from
-//! the nodes' own statement, which stands in it and is not carried out (`LIMIT 0`).
+//! binary format. So rows become arrays, one for each column ([`Carried`]), by being put together the other
+//! way round, and `unnest` makes rows of them again. What their types and collations are the last statement
+//! has from the nodes' own statement, which stands in it and is not carried out.
 
 use std::fmt::Write;
 
-use super::modifier::type_with;
-use super::{Column, malformed, type_name};
+use super::carried::{Carried, FIRST_OWN};
+use super::{Column, malformed};
 use crate::router::plan::{Combine, GAP, RELATION, STAR, SUM};
 use crate::wire::backend::Report;
 
+/// So many parameters the rows of one statement may be, where each value is one; the protocol counts to 65,535.
+const MOST_PARAMETERS: usize = 60_000;
+
 #[derive(Debug)]
 pub struct Relation {
-    types: Vec<u32>,
-    /// Of each column the type as a cast names it, where it has more than its number says.
-    exact: Vec<Option<String>>,
+    columns: Vec<Carried>,
     names: Vec<String>,
-    arrays: Vec<Array>,
     rows: u32,
+    /// How many values are a parameter each.
+    each: usize,
     /// What has been kept of its rows.
     pub bytes: usize,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Array {
-    /// Lengths and bytes of the elements.
-    elements: Vec<u8>,
-    has_null: bool,
 }
 
 impl Relation {
@@ -37,75 +32,100 @@ impl Relation {
     /// # Errors
     /// A type is not carried from node to node.
     pub fn new(columns: &[Column], names: Vec<String>, modifiers: &[i32]) -> Result<Self, Report> {
-        let types: Vec<u32> = columns.iter().map(|c| c.type_oid).collect();
-        if let Some(oid) = types.iter().find(|oid| array_of(**oid).is_none()) {
-            let what = format!("{} is not carried from several nodes to one", type_name(*oid));
-            return Err(Report::error("0A000", what)
-                .hint("Cast it to text, or add an equality on the distribution column."));
-        }
-        let arrays = vec![Array::default(); types.len()];
-        let exact = types.iter().zip(modifiers).map(|(oid, m)| type_with(*oid, *m)).collect();
-        Ok(Self { types, exact, names, arrays, rows: 0, bytes: 0 })
+        let columns = columns.iter().zip(modifiers).map(|(c, m)| Carried::new(*c, *m));
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(Self { columns, names, rows: 0, each: 0, bytes: 0 })
     }
 
     /// The types of its columns.
     pub fn columns(&self) -> impl Iterator<Item = u32> {
-        self.types.iter().copied()
+        self.columns.iter().map(|c| c.oid)
+    }
+
+    /// One is of a type that somebody has made.
+    pub fn has_own(&self) -> bool {
+        self.columns.iter().any(Carried::is_own)
     }
 
     /// How many columns it has.
     pub fn width(&self) -> usize {
-        self.types.len()
+        self.columns.len()
+    }
+
+    /// How many parameters it takes.
+    pub fn parameters(&self) -> usize {
+        self.columns.iter().map(Carried::parameters).sum()
     }
 
     /// A row of any node.
     ///
     /// # Errors
-    /// It has another number of columns.
+    /// It has another number of columns, or there are too many values that are a parameter each.
     pub fn row(&mut self, row: &[Option<&[u8]>]) -> Result<(), Report> {
-        if row.len() != self.arrays.len() {
+        if row.len() != self.columns.len() {
             return Err(malformed());
         }
-        for (array, value) in self.arrays.iter_mut().zip(row) {
-            let len = value.map_or(-1, |v| i32::try_from(v.len()).unwrap_or(i32::MAX));
-            array.elements.extend_from_slice(&len.to_be_bytes());
-            array.elements.extend_from_slice(value.unwrap_or_default());
-            array.has_null |= value.is_none();
-            self.bytes += 4 + value.map_or(0, <[u8]>::len);
+        for (column, value) in self.columns.iter_mut().zip(row) {
+            self.bytes += column.push(*value);
+            self.each += usize::from(column.is_each() && value.is_some());
         }
         self.rows += 1;
+        if self.each > MOST_PARAMETERS {
+            let what =
+                "too many values of several nodes are arrays, rows, or of a type of CREATE TYPE";
+            return Err(Report::error("54000", what)
+                .detail(format!("One statement may move {MOST_PARAMETERS} of them."))
+                .hint("Let the statement read fewer rows, or cast such columns to text."));
+        }
         Ok(())
     }
 
-    /// Its rows in SQL, with its first parameter behind so many others.
-    pub fn rows(&self, parameters: usize) -> String {
-        let array = |n| format!("pg_catalog.unnest(${})", parameters + n);
-        let arrays: Vec<_> = (1..=self.types.len()).map(array).collect();
-        let rows = format!("ROWS FROM ({})", arrays.join(", "));
-        if self.exact.iter().all(Option::is_none) {
-            return format!("SELECT * FROM {rows}");
+    /// Its rows in SQL, with its first parameter behind so many others. `nothing`: a query of no rows that has
+    /// its columns.
+    pub fn rows(&self, parameters: usize, nothing: &str) -> String {
+        let numbered = || (1..).zip(&self.columns);
+        let all: Vec<String> = (1..=self.width()).map(|n| format!("n{n}")).collect();
+        let all = all.join(", ");
+        let same = |n: usize| format!("SELECT n{n} FROM ({nothing}) AS nothing({all})");
+        let mut next = parameters;
+        let mut unnested = Vec::new();
+        for (n, column) in numbered().filter(|(_, c)| !c.is_each()) {
+            next += 1;
+            unnested.push((format!("u{n}"), column.unnest(next, &same(n))));
         }
-        let column = |(n, exact): (usize, &Option<String>)| match exact {
+        let each: Vec<(usize, &Carried)> = numbered().filter(|(_, c)| c.is_each()).collect();
+        let (names, arrays): (Vec<_>, Vec<_>) = unnested.into_iter().unzip();
+        let (names, arrays) = (names.join(", "), arrays.join(", "));
+        let column = |(n, c): (usize, &Carried)| match &c.exact {
             Some(ty) => format!("u{n}::{ty}"),
             None => format!("u{n}"),
         };
-        let columns: Vec<_> = (1..).zip(&self.exact).map(column).collect();
-        let names: Vec<_> = (1..=self.types.len()).map(|n| format!("u{n}")).collect();
-        format!("SELECT {} FROM {rows} AS u({})", columns.join(", "), names.join(", "))
+        let columns = numbered().map(column).collect::<Vec<_>>().join(", ");
+        if each.is_empty() {
+            return match self.columns.iter().all(|c| c.exact.is_none()) {
+                true => format!("SELECT * FROM ROWS FROM ({arrays})"),
+                false => format!("SELECT {columns} FROM ROWS FROM ({arrays}) AS u({names})"),
+            };
+        }
+        let values = values(&each, next, same);
+        match names.is_empty() {
+            true => format!("SELECT {columns} FROM {values} WHERE v.r > 0"),
+            false => format!(
+                "SELECT {columns} FROM ROWS FROM ({arrays}) WITH ORDINALITY AS u({names}, r) JOIN {values} USING (r)"
+            ),
+        }
     }
 
     /// The last statement, whose own parameters are so many.
     pub fn statement(&self, combine: &Combine, parameters: usize) -> String {
-        let (total, fixed) = (self.types.len(), combine.fixed);
+        let (total, fixed) = (self.width(), combine.fixed);
         let star = total.saturating_sub(fixed);
         let all = (1..=star).map(|n| format!("s{n}"));
         let all = all.chain((1..=fixed).map(|n| format!("f{n}")));
         let all = all.collect::<Vec<_>>().join(", ");
-        let relation = format!(
-            "((SELECT * FROM ({}) AS t LIMIT 0) UNION ALL {}) AS p({all})",
-            combine.partial,
-            self.rows(parameters)
-        );
+        let nothing = format!("SELECT * FROM ({}) AS t LIMIT 0", combine.partial);
+        let rows = self.rows(parameters, &nothing);
+        let relation = format!("(({nothing}) UNION ALL {rows}) AS p({all})");
         let mut text = String::with_capacity(combine.last.len() + relation.len());
         let name = |gap: &'static str| gap.strip_prefix(GAP).unwrap_or(gap);
         for (n, piece) in combine.last.split(GAP).enumerate() {
@@ -125,7 +145,8 @@ impl Relation {
                 let number = numbered.strip_suffix(behind).unwrap_or_default();
                 let at: usize = number.parse().unwrap_or_default();
                 // The sum of int4 is int8, and the sum of those is to be no other.
-                let int8 = self.types.get(star + at.saturating_sub(1)) == Some(&20);
+                let int8 =
+                    self.columns.get(star + at.saturating_sub(1)).is_some_and(|c| c.oid == 20);
                 let cast = if int8 { "::bigint" } else { "" };
                 let _ = write!(text, "pg_catalog.sum(p.f{at}){cast}{behind}");
             } else {
@@ -136,100 +157,73 @@ impl Relation {
         text
     }
 
-    /// The types of its parameters.
+    /// Its parameters in their order: columns of one, and then those whose values are one each.
+    fn in_order(&self) -> impl Iterator<Item = &Carried> {
+        let of = |each| self.columns.iter().filter(move |c| c.is_each() == each);
+        of(false).chain(of(true))
+    }
+
+    /// The types of its parameters; 0: it is told by what stands beside them.
     pub fn types(&self) -> impl Iterator<Item = u32> {
-        self.types.iter().map(|oid| array_of(*oid).unwrap_or_default())
+        self.in_order().flat_map(Carried::types)
     }
 
     /// The values of its parameters, in binary format.
     pub fn values(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.arrays.iter().zip(&self.types).map(|(array, oid)| {
-            let mut value = Vec::with_capacity(20 + array.elements.len());
-            let dimensions = u32::from(self.rows > 0);
-            for number in [dimensions, u32::from(array.has_null), *oid] {
-                value.extend_from_slice(&number.to_be_bytes());
-            }
-            if self.rows > 0 {
-                value.extend_from_slice(&self.rows.to_be_bytes());
-                value.extend_from_slice(&1u32.to_be_bytes());
-            }
-            value.extend_from_slice(&array.elements);
-            value
-        })
+        self.in_order().flat_map(|c| c.values(self.rows))
     }
 }
 
-/// The array type of a built-in type; `None`: values of the type are not carried.
-fn array_of(oid: u32) -> Option<u32> {
-    let known = ARRAYS.binary_search_by_key(&oid, |a| a.0).ok()?;
-    ARRAYS.get(known).map(|a| a.1)
+/// Whether another node's columns are of these types, as far as numbers tell: those of types that somebody has
+/// made are other ones on each node.
+pub fn has_types(types: impl Iterator<Item = u32>, columns: &[Column]) -> bool {
+    let number = |oid: u32| oid.min(FIRST_OWN);
+    types.map(number).eq(columns.iter().map(|c| number(c.type_oid)))
 }
 
-/// Types and their array types, as `pg_type.dat` numbers them.
-const ARRAYS: [(u32, u32); 55] = [
-    (16, 1000),
-    (17, 1001),
-    (18, 1002),
-    (19, 1003),
-    (20, 1016),
-    (21, 1005),
-    (23, 1007),
-    (25, 1009),
-    (26, 1028),
-    (28, 1011),
-    (114, 199),
-    (142, 143),
-    (600, 1017),
-    (601, 1018),
-    (602, 1019),
-    (603, 1020),
-    (604, 1027),
-    (628, 629),
-    (650, 651),
-    (700, 1021),
-    (701, 1022),
-    (718, 719),
-    (774, 775),
-    (790, 791),
-    (829, 1040),
-    (869, 1041),
-    (1042, 1014),
-    (1043, 1015),
-    (1082, 1182),
-    (1083, 1183),
-    (1114, 1115),
-    (1184, 1185),
-    (1186, 1187),
-    (1266, 1270),
-    (1560, 1561),
-    (1562, 1563),
-    (1700, 1231),
-    (2950, 2951),
-    (3220, 3221),
-    (3614, 3643),
-    (3615, 3645),
-    (3802, 3807),
-    (3904, 3905),
-    (3906, 3907),
-    (3908, 3909),
-    (3910, 3911),
-    (3912, 3913),
-    (3926, 3927),
-    (4072, 4073),
-    (4451, 6150),
-    (4532, 6151),
-    (4533, 6152),
-    (4534, 6153),
-    (4535, 6155),
-    (5069, 271),
-];
+/// The rows' numbers, and the columns of which each value is a parameter, behind so many others. What their
+/// types are the first row tells, which is none of the rows: `same` gives a query of a column's type.
+fn values(
+    each: &[(usize, &Carried)],
+    mut parameters: usize,
+    same: impl Fn(usize) -> String,
+) -> String {
+    let first: Vec<String> = each.iter().map(|(n, _)| format!("({})", same(*n))).collect();
+    let mut text = format!("(VALUES (0::bigint, {})", first.join(", "));
+    let mut columns: Vec<_> = Vec::with_capacity(each.len());
+    for (_, column) in each {
+        let before = parameters;
+        parameters += column.parameters();
+        columns.push((column.each(), before));
+    }
+    let mut row = 1u64;
+    loop {
+        let mut values = String::new();
+        for (there, number) in &mut columns {
+            match there.next() {
+                Some(true) => {
+                    *number += 1;
+                    let _ = write!(values, ", ${number}");
+                }
+                Some(false) => values.push_str(", NULL"),
+                None => {
+                    let names: Vec<String> = each.iter().map(|(n, _)| format!("u{n}")).collect();
+                    let _ = write!(text, ") AS v(r, {})", names.join(", "));
+                    return text;
+                }
+            }
+        }
+        let _ = write!(text, ", ({row}{values})");
+        row += 1;
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn relation(types: &[u32]) -> Relation {
-        let column = |oid: &u32| Column { type_oid: *oid, binary: true };
+        let column = |oid: &u32| Column { type_oid: *oid, binary: true, len: -1 };
         let names = (0..types.len()).map(|n| format!("c\"{n}")).collect();
         let modifiers = vec![-1; types.len()];
         Relation::new(&types.iter().map(column).collect::<Vec<_>>(), names, &modifiers).unwrap()
@@ -252,8 +246,6 @@ mod tests {
         );
         assert_eq!(values[1], [&head(1, 25)[..], &[0, 0, 0, 1, b'a', 255, 255, 255, 255]].concat());
         assert_eq!(r.types().collect::<Vec<_>>(), [1007, 1009]);
-        let record = Column { type_oid: 2249, binary: true };
-        assert!(Relation::new(&[record], vec![String::new()], &[-1]).is_err());
     }
 
     #[test]
@@ -270,6 +262,24 @@ mod tests {
             SELECT * FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), \
             pg_catalog.unnest($4))) AS p(s1, f1, f2) WHERE p.f1 = 'pgs_x'";
         assert_eq!(text, wanted);
-        assert!(ARRAYS.is_sorted());
+    }
+
+    #[test]
+    fn what_has_no_array_of_it_stands_in_a_list() {
+        let mut r = relation(&[23, 1007]);
+        for row in [[Some(&b"aaaa"[..]), Some(b"x")], [None, None], [None, Some(b"y")]] {
+            r.row(&row).unwrap();
+        }
+        let wanted = "SELECT u1, u2 FROM ROWS FROM (pg_catalog.unnest($2)) WITH ORDINALITY AS u(u1, r) \
+            JOIN (VALUES (0::bigint, (SELECT n2 FROM (SELECT 1, 2 LIMIT 0) AS nothing(n1, n2))), \
+            (1, $3), (2, NULL), (3, $4)) AS v(r, u2) USING (r)";
+        assert_eq!(r.rows(1, "SELECT 1, 2 LIMIT 0"), wanted);
+        assert_eq!(r.types().collect::<Vec<_>>(), [1007, 1007, 1007]);
+        assert_eq!(r.values().skip(1).collect::<Vec<_>>(), [b"x", b"y"]);
+        assert_eq!(r.parameters(), 3);
+        let alone = relation(&[1007]);
+        let wanted = "SELECT u1 FROM (VALUES (0::bigint, (SELECT n1 FROM (x) AS nothing(n1)))) AS v(r, u1) \
+            WHERE v.r > 0";
+        assert_eq!(alone.rows(0, "x"), wanted);
     }
 }

@@ -156,7 +156,9 @@ impl Gathering {
 
     /// Which of the nodes carries out the last step.
     pub fn ends_at<'n>(&self, nodes: &'n [NodeId]) -> Option<&'n NodeId> {
-        if self.first_only() { nodes.first() } else { nodes.last() }
+        // The client has been told the numbers that types have on the first.
+        let numbered = self.rows.as_ref().is_some_and(Gathered::has_own_types);
+        if self.first_only() || numbered { nodes.first() } else { nodes.last() }
     }
 
     /// The client's own statement has been described: what comes behind is of pgshunt's making.

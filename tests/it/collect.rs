@@ -171,18 +171,6 @@ async fn what_is_not_the_same_over_rows_that_have_left_their_table() {
 }
 
 #[tokio::test]
-async fn types_that_are_not_carried_are_refused_where_they_are_read() {
-    let p = tables().await;
-    let client = p.client().await;
-    does(&client, "CREATE TABLE ty (k int, n int, a int[], d date) PARTITION BY HASH (k)").await;
-    does(&client, "INSERT INTO ty VALUES (1, 1, '{1,2}', '2024-01-01'), (2, 2, NULL, NULL)").await;
-    let sql = "SELECT ty.d FROM ty JOIN i ON ty.n = i.n GROUP BY 1 ORDER BY 1";
-    assert_eq!(does(&client, sql).await, ["2024-01-01", "NULL"]);
-    let [code, _, _, hint] = fails(&client, "SELECT ty.a FROM ty JOIN i ON ty.n = i.n").await;
-    assert_eq!((code.as_str(), hint.is_empty()), ("0A000", false));
-}
-
-#[tokio::test]
 async fn rows_beyond_the_bound_are_refused_and_the_largest_table_is_named() {
     let p = tables().await;
     let client = p.client().await;

@@ -25,6 +25,7 @@
 )]
 
 mod attacks;
+mod carried;
 mod check;
 mod cli;
 mod clients;

@@ -77,18 +77,25 @@ pub fn distribute(pair: &mut Pair, table: &str, columns: &str, key: &str) {
     }
 }
 
-/// A table of the group of i4 with texts of a collation of their own, that nobody changes.
+/// A table of the group of i4 with texts of a collation of their own, arrays and an enum, that nobody changes.
 pub fn create_collated(pair: &mut Pair) {
-    const COLUMNS: &str = "k int4, v int, s text COLLATE \"en-x-icu\", c char(3), t timestamptz";
+    const COLUMNS: &str =
+        "k int4, v int, s text COLLATE \"en-x-icu\", c char(3), t timestamptz, a int[], m mood";
     const TEXTS: [&str; 8] = ["'a'", "'B'", "'_c'", "'É'", "'b'", "'A'", "NULL", "'Z'"];
+    // Its number differs from node to node.
+    pair.nodes[1].does("CREATE TYPE taken AS ENUM ('x')");
+    pair.both("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')");
     pair.shunt.does(&format!("SET pgshunt.shard_count = {SHARDS}"));
     distribute(pair, "col", COLUMNS, "k");
     pair.shunt.does("RESET pgshunt.shard_count");
     for i in 0..24 {
         let (s, month) = (TEXTS[i % 8], 1 + i % 5);
         let (v, c) = (i % 4, i % 3);
+        let array =
+            ["NULL", "'{}'", "'{1,NULL}'", "'{{1,2},{3,4}}'", "'[0:1]={2,1}'", "'{1}'"][i % 6];
+        let mood = ["'ok'", "'sad'", "NULL", "'happy'"][i * 7 % 4];
         pair.both(&format!(
-            "INSERT INTO col VALUES ({}, {v}, {s}, 'c{c}', '2024-0{month}-01 10:00+02')",
+            "INSERT INTO col VALUES ({}, {v}, {s}, 'c{c}', '2024-0{month}-01 10:00+02', {array}, {mood})",
             i % 13
         ));
     }

@@ -18,6 +18,8 @@ const TABLES: &[(&str, [&str; 2], &str)] = &[
     ("app.items", ["v", "k"], "v::text"),
     ("col", ["v", "k"], "s"),
     ("col", ["k", "v"], "c"),
+    ("col", ["k", "v"], "a"),
+    ("col", ["v", "k"], "m"),
     ("loc", ["id", "v"], "s"),
     ("loc2", ["k", "k"], "s"),
     ("locview", ["k", "v"], "v::text"),

@@ -16,6 +16,8 @@ const TABLES: &[(&str, &str, &str)] = &[
     ("col", "v", "s"),
     ("col", "v", "c"),
     ("col", "v", "t"),
+    ("col", "v", "a"),
+    ("col", "v", "m"),
 ];
 
 /// Targets of one FROM item by its alias: `@` is the alias.
