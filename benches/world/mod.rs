@@ -119,6 +119,7 @@ impl World {
             gate: &mut self.gate,
             planner: &mut self.planner,
             max_prepared: 100,
+            collect_limit: 16 << 20,
             max_session: 1 << 20,
             max_message: 1 << 20,
             moments: &self.moments,

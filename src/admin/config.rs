@@ -88,6 +88,7 @@ const KEYS: &[Key] = &[
     live("pool.server_lifetime", Time(|c| &mut c.pool.server_lifetime)),
     live("pool.server_round_robin", Flag(|c| &mut c.pool.server_round_robin)),
     live("pool.size", Count(|c| &mut c.pool.size)),
+    live("read.collect_limit", Size(|c| &mut c.read.collect_limit, MIN_SESSION)),
     live("read.one_instant", Flag(|c| &mut c.read.one_instant)),
     fixed("server.listen", Shown(|c| c.server.listen.to_string())),
     fixed("server.metrics_listen", Shown(metrics)),

@@ -28,7 +28,7 @@ use crate::backend::login::LoginError;
 use crate::catalog::ddl::Stay;
 use crate::net::{Out, Stream};
 use crate::pool::{Leased, PoolError};
-use crate::session::{Flow, Io, Need, Onto};
+use crate::session::{Flow, Io, Moved, Need, Onto};
 use crate::telemetry::{Blame, ClientState, PlanKind};
 use crate::wire::backend::{Report, Status};
 use crate::wire::frame;
@@ -548,6 +548,11 @@ impl Client {
         s.client_parses.add(c.parses);
         s.server_parses.add(c.server_parses);
         s.binds.add(c.binds);
+        s.gathered.add(c.gathered);
+        s.gathered_bytes.add(c.gathered_bytes);
+        if let Some(Moved { bytes, tables }) = self.parts.session.take_moved() {
+            tracing::info!(bytes, tables, "a statement has had many rows moved to one node");
+        }
         self.worker.count_plans();
     }
 }

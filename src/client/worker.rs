@@ -140,6 +140,7 @@ impl Worker {
             max_prepared: config.pool.max_prepared,
             max_session: config.limits.max_session,
             max_message: config.limits.max_message,
+            collect_limit: config.read.collect_limit,
             moments: &self.shared.moments,
             sights: config.read.one_instant.then(|| self.shared.store.sights()),
         };

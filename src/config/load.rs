@@ -173,6 +173,12 @@ impl Source<'_> {
         if config.limits.max_session < 64 << 10 {
             return refuse(&["limits", "max_session"], "max_session must be at least 64kB".into());
         }
+        if !(64 << 10..=256 << 20).contains(&config.read.collect_limit) {
+            return refuse(
+                &["read", "collect_limit"],
+                "collect_limit must be between 64kB and 256MB".into(),
+            );
+        }
         if config.server.stats_period.is_zero() {
             return refuse(&["server", "stats_period"], "stats_period cannot be 0".into());
         }

@@ -304,11 +304,15 @@ impl Default for Limits {
 pub struct Read {
     /// They see all nodes at one instant, for which commits wait. Otherwise each node has its own.
     pub one_instant: bool,
+    /// The most that the nodes' rows may take of which one node makes the answer, for one statement, in bytes. A
+    /// session may lower it (`pgshunt.collect_limit`).
+    #[serde(deserialize_with = "units::size")]
+    pub collect_limit: usize,
 }
 
 impl Default for Read {
     fn default() -> Self {
-        Self { one_instant: true }
+        Self { one_instant: true, collect_limit: 16 << 20 }
     }
 }
 

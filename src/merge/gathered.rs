@@ -9,9 +9,6 @@ use super::{Column, columns, malformed, names};
 use crate::router::plan::{Collect, Combine, Merge};
 use crate::wire::backend::{Report, data_row};
 
-/// What is kept of the rows of one statement, in bytes. The node needs six times as much for them.
-const MOST: usize = 16 << 20;
-
 /// How one node makes the answer.
 #[derive(Debug, Clone)]
 pub enum Gather {
@@ -60,27 +57,31 @@ impl Gather {
         }
     }
 
-    /// For rows that are described so.
+    /// For rows that are described so, up to so many bytes.
     ///
     /// # Errors
     /// A type is not carried from node to node.
-    pub fn rows(&self, description: &[u8]) -> Result<Gathered, Report> {
+    pub fn rows(&self, description: &[u8], most: usize) -> Result<Gathered, Report> {
         let columns = columns(description).ok_or_else(malformed)?;
         let modifiers = modifiers(description);
-        Ok(match self {
-            Self::Combine(_) => {
-                Gathered::One(Relation::new(&columns, names(description), &modifiers)?)
-            }
-            Self::Collect(collect) => {
-                Gathered::Tables(Collection::new(collect, &columns, &modifiers)?)
-            }
-        })
+        let rows = match self {
+            Self::Combine(_) => Rows::One(Relation::new(&columns, names(description), &modifiers)?),
+            Self::Collect(collect) => Rows::Tables(Collection::new(collect, &columns, &modifiers)?),
+        };
+        Ok(Gathered { rows, most })
     }
 }
 
-/// The rows.
+/// The rows, of which no more is kept than a bound. The node needs six times as much for them.
 #[derive(Debug)]
-pub enum Gathered {
+pub struct Gathered {
+    rows: Rows,
+    /// In bytes.
+    most: usize,
+}
+
+#[derive(Debug)]
+enum Rows {
     One(Relation),
     Tables(Collection),
 }
@@ -88,9 +89,17 @@ pub enum Gathered {
 impl Gathered {
     /// Whether another node's rows have these columns too.
     pub fn are_of(&self, columns: &[Column]) -> bool {
-        match self {
-            Self::One(relation) => has_types(relation.columns(), columns),
-            Self::Tables(tables) => tables.is_of(columns),
+        match &self.rows {
+            Rows::One(relation) => has_types(relation.columns(), columns),
+            Rows::Tables(tables) => tables.is_of(columns),
+        }
+    }
+
+    /// What has been kept, in bytes.
+    pub fn bytes(&self) -> usize {
+        match &self.rows {
+            Rows::One(relation) => relation.bytes,
+            Rows::Tables(tables) => tables.bytes(),
         }
     }
 
@@ -100,28 +109,30 @@ impl Gathered {
     /// There are too many rows.
     pub fn row(&mut self, body: &[u8]) -> Result<(), Report> {
         let row = data_row(body).ok_or_else(malformed)?;
-        let bytes = match self {
-            Self::One(relation) => relation.row(&row).map(|()| relation.bytes)?,
-            Self::Tables(tables) => tables.row(&row).map(|()| tables.bytes())?,
-        };
-        if bytes > MOST { Err(self.too_many()) } else { Ok(()) }
+        match &mut self.rows {
+            Rows::One(relation) => relation.row(&row)?,
+            Rows::Tables(tables) => tables.row(&row)?,
+        }
+        if self.bytes() > self.most { Err(self.too_many()) } else { Ok(()) }
     }
 
     fn too_many(&self) -> Report {
         let report = Report::error("54000", "the rows of several nodes are too many for one");
-        let most = MOST >> 20;
-        match self {
-            Self::One(_) => report
-                .detail(format!("They take more than {most} MB."))
-                .hint("Let the statement read fewer rows, or group by the distribution column."),
-            Self::Tables(tables) => {
+        let most = shown(self.most);
+        let lower = "read.collect_limit and pgshunt.collect_limit say how much may be moved.";
+        match &self.rows {
+            Rows::One(_) => report.detail(format!("They take more than {most}.")).hint(format!(
+                "Let the statement read fewer rows, or group by the distribution column. {lower}"
+            )),
+            Rows::Tables(tables) => {
                 let (name, bytes) = tables.largest().unwrap_or_default();
                 report
                     .detail(format!(
-                        "They take more than {most} MB, {bytes} bytes of them of table \"{name}\"."
+                        "They take more than {most}, {bytes} bytes of them of table \"{name}\"."
                     ))
                     .hint(format!(
-                        "Add conditions on \"{name}\", name fewer of its columns, or join on the distribution column."
+                        "Add conditions on \"{name}\", name fewer of its columns, or join on the distribution \
+                         column. {lower}"
                     ))
             }
         }
@@ -129,8 +140,8 @@ impl Gathered {
 
     /// The last statement, whose own parameters are so many. `columns`: what those of a cursor are called.
     pub fn statement(&self, gather: &Gather, parameters: usize, columns: &[String]) -> String {
-        match (self, gather) {
-            (Self::One(relation), Gather::Combine(combine)) => {
+        match (&self.rows, gather) {
+            (Rows::One(relation), Gather::Combine(combine)) => {
                 let made = relation.statement(combine, parameters);
                 let quoted = |name: &String| format!("\"{}\"", name.replace('"', "\"\""));
                 match &combine.cursor {
@@ -142,11 +153,11 @@ impl Gathered {
                     }
                 }
             }
-            (Self::Tables(tables), Gather::Collect(collect)) => {
+            (Rows::Tables(tables), Gather::Collect(collect)) => {
                 tables.statement(collect, parameters)
             }
             // Rows are made by what they are for.
-            (Self::One(_), Gather::Collect(_)) | (Self::Tables(_), Gather::Combine(_)) => {
+            (Rows::One(_), Gather::Collect(_)) | (Rows::Tables(_), Gather::Combine(_)) => {
                 String::new()
             }
         }
@@ -158,9 +169,9 @@ impl Gathered {
     }
 
     fn relations(&self) -> Vec<&Relation> {
-        match self {
-            Self::One(relation) => vec![relation],
-            Self::Tables(tables) => tables.relations().collect(),
+        match &self.rows {
+            Rows::One(relation) => vec![relation],
+            Rows::Tables(tables) => tables.relations().collect(),
         }
     }
 
@@ -172,6 +183,15 @@ impl Gathered {
     /// Their values, in binary format.
     pub fn values(&self) -> impl Iterator<Item = Vec<u8>> {
         self.relations().into_iter().flat_map(Relation::values)
+    }
+}
+
+/// A number of bytes as it is set.
+fn shown(bytes: usize) -> String {
+    match (bytes % (1 << 20), bytes % (1 << 10)) {
+        (0, _) => format!("{} MB", bytes >> 20),
+        (_, 0) => format!("{} kB", bytes >> 10),
+        _ => format!("{bytes} bytes"),
     }
 }
 
@@ -200,7 +220,7 @@ mod tests {
             description.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 1]);
         }
         let gather = Gather::Collect(Arc::new(collect));
-        let mut rows = gather.rows(&description).unwrap();
+        let mut rows = gather.rows(&description, 16 << 20).unwrap();
         let value = vec![b'x'; 4 << 20];
         let mut add = |number: u8| {
             let mut out = Vec::new();
@@ -216,5 +236,6 @@ mod tests {
         assert_eq!(report.sqlstate, "54000");
         assert!(report.detail.unwrap().contains("12582924 bytes of them of table \"large\""));
         assert!(report.hint.unwrap().contains("\"large\""));
+        assert_eq!(["16 MB", "100 kB", "7 bytes"], [16 << 20, 100 << 10, 7].map(shown));
     }
 }

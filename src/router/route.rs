@@ -25,13 +25,21 @@ pub fn is_asked(e: &nodes::ExplainStmt) -> bool {
     e.options().iter().any(|o| o.defname() == Some("route"))
 }
 
+/// A line that tells how much may be moved to one node.
+const LIMIT: &str = "  At most as much is moved as this says: ";
+
 /// A query whose rows these are.
 fn rows_of(lines: &[String]) -> String {
     let quoted = |line: &String| {
-        format!(
-            "(E'{}'::text)",
-            line.replace('\\', "\\\\").replace('\'', "''").replace('$', "\\044")
-        )
+        let text = line.replace('\\', "\\\\").replace('\'', "''").replace('$', "\\044");
+        let own = "pg_catalog.current_setting('pgshunt.collect_limit', true)";
+        match line == LIMIT {
+            true => format!(
+                "(E'{text}'::text OPERATOR(pg_catalog.||) COALESCE('pgshunt.collect_limit = '::text \
+                 OPERATOR(pg_catalog.||) NULLIF({own}, ''), 'read.collect_limit'))"
+            ),
+            false => format!("(E'{text}'::text)"),
+        }
     };
     let rows: Vec<_> = lines.iter().map(quoted).collect();
     format!("SELECT * FROM (VALUES {}) AS route (\"QUERY PLAN\")", rows.join(", "))
@@ -84,12 +92,14 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
                         format!("Collect (not Concat: {})", why_collected(query, cx)),
                         format!("  Each node: {}", c.partial),
                         format!("  {one}: {}", c.statement()),
+                        LIMIT.to_owned(),
                     ]
                 }
                 Merge::Combine(c) => vec![
                     not("Combine"),
                     format!("  Each node: {}", c.partial),
                     format!("  One node: {}", c.last),
+                    LIMIT.to_owned(),
                 ],
             }
         }

@@ -21,6 +21,9 @@ pub struct Counters {
     pub parses: u64,
     pub binds: u64,
     pub server_parses: u64,
+    /// Statements of which one node made the answer, and what the others' rows took for that.
+    pub gathered: u64,
+    pub gathered_bytes: u64,
 }
 
 impl Session {

@@ -96,6 +96,16 @@ pub(super) struct Gathering {
     parameters: Vec<u8>,
     described: Described,
     rows: Option<Gathered>,
+    /// The most that is kept of them, in bytes.
+    most: usize,
+}
+
+/// What a statement has had moved to one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Moved {
+    pub bytes: usize,
+    /// The tables that it names.
+    pub tables: String,
 }
 
 impl Gathering {
@@ -109,7 +119,24 @@ impl Gathering {
             parameters: Vec::new(),
             described: Described::NotYet,
             rows: None,
+            most: 0,
         }
+    }
+
+    /// No more than so many bytes are kept of the rows.
+    pub fn is_bounded_by(&mut self, most: usize) {
+        self.most = most;
+    }
+
+    /// What has been moved.
+    pub fn moved(&self) -> Moved {
+        let bytes = self.rows.as_ref().map_or(0, Gathered::bytes);
+        Moved { bytes, tables: self.plan.tables.join(", ") }
+    }
+
+    /// It is so much that it is told of.
+    pub fn is_much(&self, moved: &Moved) -> bool {
+        moved.bytes > self.most / 4
     }
 
     /// What so many nodes are sent.
@@ -192,7 +219,7 @@ impl Gathering {
             b'T' if !of_statement => {
                 let told = columns(body).ok_or_else(malformed)?;
                 match &self.rows {
-                    None => self.rows = Some(self.gather.rows(body)?),
+                    None => self.rows = Some(self.gather.rows(body, self.most)?),
                     Some(rows) if rows.are_of(&told) => {}
                     Some(_) => return Err(differ()),
                 }

@@ -104,6 +104,10 @@ impl Session {
             return;
         }
         let How::Gathered(gathering) = &spread.how else { return };
+        let moved = gathering.moved();
+        self.counters.gathered += 1;
+        self.counters.gathered_bytes += moved.bytes as u64;
+        self.moved = Some(moved).filter(|m| gathering.is_much(m));
         let Some(last) = gathering.ends_at(&spread.nodes).copied() else { return };
         match gathering.last() {
             Ok((request, made)) => {

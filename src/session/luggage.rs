@@ -314,6 +314,7 @@ impl Session {
             asked_types: _,
             told,
             vacate: _,
+            moved: _,
             counters: _,
             // Of a transaction that has begun nowhere nothing is taken.
             snapshot: _,

@@ -107,6 +107,7 @@ use crate::wire::{ProtocolError, frontend};
 pub use behind::Behind;
 use block::OwnBlock;
 pub use counters::Counters;
+pub use gathering::Moved;
 use link::Expect;
 pub use link::{Facts, Setting, Settings};
 use link::{Link, Undo};
@@ -137,6 +138,8 @@ pub struct Env<'a> {
     pub max_session: usize,
     /// The same of one message, and of a row of COPY data (`limits.max_message`).
     pub max_message: usize,
+    /// Bytes of the nodes' rows of which one node makes the answer (`read.collect_limit`).
+    pub collect_limit: usize,
     pub moments: &'a Moments,
     /// While reads over several nodes are to see one instant (`read.one_instant`).
     pub sights: Option<&'a Arc<Sights>>,
@@ -253,6 +256,8 @@ pub struct Session {
     prepares_listing: bool,
     /// A database that is to be left by idle server connections.
     vacate: Option<String>,
+    /// What a statement has had moved to one node, if that was much.
+    moved: Option<Moved>,
     pub counters: Counters,
 }
 
@@ -302,6 +307,7 @@ impl Session {
             asked_types: None,
             prepares_listing: false,
             vacate: None,
+            moved: None,
             counters: Counters::default(),
             told: Reported::default(),
         }
@@ -540,6 +546,11 @@ impl Session {
         self.leave_portals(node);
         self.cursors.leave(node);
         facts
+    }
+
+    /// A statement has had much moved to one node.
+    pub fn take_moved(&mut self) -> Option<Moved> {
+        self.moved.take()
     }
 
     /// A statement under way wants nobody to be connected to this database. Our idle connections are

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::link::{Setting, Settings};
+use crate::config::units::parse_size;
 use crate::router::plan::Control;
 use crate::router::{Sees, reads_alike};
 
@@ -156,18 +157,34 @@ impl SessionSettings {
         }
     }
 
+    /// `pgshunt.collect_limit`, in bytes, if it is set to a size.
+    pub fn collect_limit(&self) -> Option<usize> {
+        let words = self.own_words("pgshunt.collect_limit")?;
+        let value = words.rsplit("collect_limit").next()?;
+        let size = |part: &str| {
+            let part = part.trim();
+            let to = part.get(..3).filter(|to| to.eq_ignore_ascii_case("to "));
+            let plain = part.get(to.map_or(0, str::len)..)?.replace(' ', "");
+            parse_size(&plain).and_then(|bytes| usize::try_from(bytes).ok())
+        };
+        value.split(['\'', '"', '=', ',', ')', ';']).find_map(size)
+    }
+
+    /// How a parameter of pgshunt's own was last set: its value, or the statement that has set it, or with which
+    /// set_config() would set what the server says of it.
+    fn own_words(&self, name: &str) -> Option<&str> {
+        let list = self.open.as_ref().map_or(&self.committed, |o| &*o.now.list);
+        match list.iter().find(|s| s.name == name) {
+            Some(set) => Some(&set.sql),
+            None => self.base.iter().find(|s| s.name == name).map(Startup::value),
+        }
+    }
+
     /// Whether a parameter of pgshunt's own was last given one of these words.
     fn says(&self, name: &str, one_of: &[&str]) -> bool {
-        let list = self.open.as_ref().map_or(&self.committed, |o| &*o.now.list);
-        // As it was set, or as set_config() would set what the server says of it.
-        let says = |text: &str| {
-            let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
-            words.any(|w| one_of.iter().any(|o| w.eq_ignore_ascii_case(o)))
-        };
-        match list.iter().find(|s| s.name == name) {
-            Some(set) => says(&set.sql),
-            None => self.base.iter().any(|s| s.name == name && says(s.value())),
-        }
+        let text = self.own_words(name).unwrap_or_default();
+        let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|w| one_of.iter().any(|o| w.eq_ignore_ascii_case(o)))
     }
 
     /// What must be in force on a connection at the start of a transaction.

@@ -221,6 +221,10 @@ impl Session {
         if let Some(report) = self.refuses_snapshot().filter(|_| spread.writes()) {
             return Err(report);
         }
+        if let How::Gathered(gathering) = &mut spread.how {
+            let lower = self.settings.collect_limit().unwrap_or(usize::MAX);
+            gathering.is_bounded_by(env.collect_limit.min(lower));
+        }
         let nodes: Vec<NodeId> = spread.participants().collect();
         if let Some(need) = self.ensure_all(groups, &nodes, env, io)? {
             return Ok(Some(need));

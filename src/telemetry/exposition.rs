@@ -38,7 +38,7 @@ fn process(out: &mut Page, registry: &Registry, routes: &RoutingTable) {
 
 fn traffic(out: &mut Page, registry: &Registry) {
     let s = registry.sums();
-    let counters: [(&str, &str, u64); 14] = [
+    let counters: [(&str, &str, u64); 16] = [
         ("pgshunt_clients_accepted_total", "Client connections accepted.", s.clients_accepted),
         ("pgshunt_clients_refused_total", "Clients turned away by a limit.", s.clients_refused),
         ("pgshunt_logins_total", "Clients that logged in.", s.logins),
@@ -63,6 +63,16 @@ fn traffic(out: &mut Page, registry: &Registry) {
         ("pgshunt_client_parses_total", "Parse messages from clients.", s.client_parses),
         ("pgshunt_server_parses_total", "Parse messages sent to nodes.", s.server_parses),
         ("pgshunt_binds_total", "Bind messages from clients.", s.binds),
+        (
+            "pgshunt_gathered_statements_total",
+            "Statements of which one node made the answer, of rows that all nodes have sent.",
+            s.gathered,
+        ),
+        (
+            "pgshunt_gathered_bytes_total",
+            "What the rows of such statements took on their way.",
+            s.gathered_bytes,
+        ),
         ("pgshunt_plan_cache_hits_total", "Statements planned from the cache.", s.plan_cache_hits),
         (
             "pgshunt_plan_cache_misses_total",

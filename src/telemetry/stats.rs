@@ -219,6 +219,10 @@ figures! {
         client_parses,
         server_parses,
         binds,
+        /// Statements of which one node made the answer, of rows that all have sent.
+        gathered,
+        /// What those rows took.
+        gathered_bytes,
         plan_cache_hits,
         plan_cache_misses,
     }

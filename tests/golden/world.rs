@@ -509,6 +509,7 @@ impl World {
             gate: &mut self.gate,
             planner: &mut self.planner,
             max_prepared: self.max_prepared,
+            collect_limit: 16 << 20,
             max_session: 1 << 20,
             max_message: 1 << 20,
             moments: &self.moments,

@@ -194,6 +194,50 @@ async fn rows_beyond_the_bound_are_refused_and_the_largest_table_is_named() {
     assert_eq!(does(&client, JOIN).await.len(), 1);
 }
 
+#[tokio::test]
+async fn the_bound_is_the_operators_and_a_session_may_lower_it() {
+    let p = tables_with(|c| c.read.collect_limit = 1 << 20).await;
+    let client = p.client().await;
+    does(&client, "CREATE TABLE big (k int, n int, t text) PARTITION BY HASH (k)").await;
+    for k in 0..10 {
+        does(&client, &format!("INSERT INTO big VALUES ({k}, {}, repeat('x', 50000))", k % 5))
+            .await;
+    }
+    let collected = "SELECT count(big.t) FROM big JOIN i ON big.n = i.n";
+    let combined = "SELECT t, count(*) FROM big GROUP BY t || 'x', t";
+    let cursor = "DECLARE c CURSOR WITH HOLD FOR SELECT t FROM big";
+    let limit =
+        async |value: &str| does(&client, &format!("SET pgshunt.collect_limit = {value}")).await;
+    for allows in ["'1MB'", "'600 kB'", "600000", "'64MB'", "'who knows'"] {
+        limit(allows).await;
+        assert_eq!(does(&client, collected).await, ["24"], "{allows}");
+    }
+    limit("'200kB'").await;
+    for sql in [collected, combined, cursor] {
+        let [code, _, detail, hint] = fails(&client, sql).await;
+        assert_eq!(code, "54000", "{sql}");
+        assert!(detail.contains("200 kB") && hint.contains("collect_limit"), "{detail} {hint}");
+    }
+    let told =
+        "SELECT count(*) FROM (SELECT set_config('pgshunt.collect_limit', '100kB', false)) q";
+    does(&client, told).await;
+    assert!(fails(&client, collected).await[2].contains("100 kB"));
+    let route = does(&client, &format!("EXPLAIN (ROUTE) {collected}")).await;
+    assert!(route.last().unwrap().ends_with("pgshunt.collect_limit = 100kB"), "{route:?}");
+    does(&client, "RESET pgshunt.collect_limit").await;
+    let route = does(&client, &format!("EXPLAIN (ROUTE) {collected}")).await;
+    assert!(route.last().unwrap().ends_with("read.collect_limit"), "{route:?}");
+    // What the operator allows is not raised by a session.
+    limit("'64MB'").await;
+    for k in 10..30 {
+        does(&client, &format!("INSERT INTO big VALUES ({k}, 1, repeat('x', 50000))")).await;
+    }
+    let [code, _, detail, _] = fails(&client, collected).await;
+    assert!(code == "54000" && detail.contains("1 MB"), "{code} {detail}");
+    p.console().await.does("SET read.collect_limit = '2MB'").await;
+    wait_for("the console's limit", async || run(&client, collected).await.ok()).await;
+}
+
 /// Runs for ever, in its last step.
 const LONG: &str = "SELECT count(*) FROM o, places, generate_series(1, 100000) a, \
     generate_series(1, 100000) b WHERE o.n > places.n";

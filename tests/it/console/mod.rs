@@ -140,6 +140,7 @@ async fn what_is_done_shows_in_the_metrics() {
         client.query("SELECT v FROM t WHERE id = $1", &[&id]).await.unwrap();
     }
     client.batch_execute("SELECT count(*) FROM t").await.unwrap();
+    client.batch_execute("SELECT v, count(*) FROM t GROUP BY v").await.unwrap();
     let shared = &p.server.shared;
     let page = pgshunt::telemetry::render(&shared.registry, &shared.store.routes().load());
     let figure = |name: &str| -> f64 {
@@ -159,6 +160,8 @@ async fn what_is_done_shows_in_the_metrics() {
         ("pgshunt_client_parses_total", 10.0),
         ("pgshunt_server_parses_total", 1.0),
         ("pgshunt_binds_total", 10.0),
+        ("pgshunt_gathered_statements_total", 1.0),
+        ("pgshunt_gathered_bytes_total", 10.0),
         ("pgshunt_server_connections_opened_total", 2.0),
         ("pgshunt_server_assignments_total", 20.0),
     ] {
