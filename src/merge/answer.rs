@@ -6,9 +6,10 @@
 
 use std::borrow::Cow;
 
-use super::copied::{Copied, Share};
+use super::copied::{Copied, END, HEAD, Share};
 use super::rows::Returned;
 use super::sorted::{Sorted, Window};
+use super::written::Written;
 use super::{Column, MergeError, are_alike, columns, differ, fold, malformed};
 use crate::router::plan::{Fold, Merge};
 use crate::wire::backend::{self, Report};
@@ -57,6 +58,15 @@ pub struct Answer {
     /// Of a change of a reference table: what the first node has said completes it.
     alike: Option<Vec<u8>>,
     copied: Copied,
+    /// The rows are written as the data of COPY, once its head has come.
+    written: Option<(Written, Head)>,
+}
+
+/// Whether a COPY of no rows, which gives the data's head, has been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Head {
+    ToCome,
+    There,
 }
 
 impl Answer {
@@ -89,6 +99,7 @@ impl Answer {
             changed: 0,
             alike: None,
             copied: Copied::default(),
+            written: None,
         }
     }
 
@@ -108,6 +119,24 @@ impl Answer {
         Self { hold, ..self }
     }
 
+    /// Rows are written so, as the data of COPY.
+    #[must_use]
+    pub fn writing(self, written: Written) -> Self {
+        Self { written: Some((written, Head::ToCome)), ..self }
+    }
+
+    /// A row as the data of COPY; false: rows are not written so.
+    ///
+    /// # Errors
+    /// It is no row.
+    pub fn writes(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<bool, Report> {
+        let Some((written, _)) = &self.written else { return Ok(false) };
+        let row = backend::data_row(body).ok_or_else(malformed)?;
+        frame::put(out, b'd', |data| written.row(&row, data));
+        self.rows += 1;
+        Ok(true)
+    }
+
     fn holds(&self) -> bool {
         self.hold != Hold::Nothing
     }
@@ -122,6 +151,7 @@ impl Answer {
     pub fn folds(&self) -> bool {
         self.holds()
             || self.sorted.is_some()
+            || self.written.is_some()
             || self.returned.is_some()
             || matches!(self.merge, Merge::Fold(_))
     }
@@ -144,13 +174,15 @@ impl Answer {
 
     /// COPY data comes.
     pub fn copies_out(&self) -> bool {
-        matches!(self.merge, Merge::CopyOut(_))
+        matches!(self.merge, Merge::CopyOut(_)) || self.written.is_some()
     }
 
     /// What is the client's of a message of COPY data of so many bytes.
     pub fn share(&mut self, len: usize) -> Share {
-        match &self.merge {
-            Merge::CopyOut(out) => self.copied.share(out, len),
+        match (&self.merge, &self.written) {
+            (Merge::CopyOut(out), _) => self.copied.share(out, len),
+            // The end of binary data comes along with its head.
+            (_, Some((written, _))) if written.is_binary() => Share::Part(0..HEAD),
             _ => Share::All,
         }
     }
@@ -242,6 +274,10 @@ impl Answer {
     /// # Errors
     /// The nodes have changed different rows of a reference table.
     pub fn completed(&mut self, body: &[u8]) -> Result<(), Report> {
+        if let Some((_, head @ Head::ToCome)) = &mut self.written {
+            *head = Head::There;
+            return Ok(());
+        }
         if let Some(reference) = self.merge.reference() {
             return match &self.alike {
                 Some(first) if first != body => Err(unlike(&reference.quoted)),
@@ -306,6 +342,14 @@ impl Answer {
                 frame::put(out, b'd', |b| b.extend_from_slice(end));
             }
             backend::put_bare(out, b'c');
+        }
+        if let Some((written, _)) = &self.written {
+            if written.is_binary() {
+                frame::put(out, b'd', |b| b.extend_from_slice(END));
+            }
+            backend::put_bare(out, b'c');
+            backend::put_command_complete(out, &format!("COPY {}", self.rows));
+            return Ok(());
         }
         let inserts = self.verb == "INSERT" && !matches!(self.merge, Merge::CopyIn(_));
         if let Some(tag) = &self.alike {

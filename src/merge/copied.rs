@@ -8,9 +8,9 @@ use std::ops::Range;
 use crate::router::plan::CopyOut;
 
 /// Signature, flags and an empty extension.
-const HEAD: usize = 19;
+pub const HEAD: usize = 19;
 /// The mark of the end: a row of -1 fields. No row of the table's is as short.
-const END: &[u8] = &[0xff, 0xff];
+pub const END: &[u8] = &[0xff, 0xff];
 
 /// What of a message of COPY data is the client's.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::collection::Collection;
 use super::modifier::modifiers;
 use super::relation::{Relation, has_types};
 use super::{Column, columns, malformed, names};
-use crate::router::plan::{Collect, Combine, Merge};
+use crate::router::plan::{Collect, Combine, CopyRows, Merge};
 use crate::wire::backend::{Report, data_row};
 
 /// How one node makes the answer.
@@ -14,6 +14,8 @@ use crate::wire::backend::{Report, data_row};
 pub enum Gather {
     Combine(Arc<Combine>),
     Collect(Arc<Collect>),
+    /// By another of these, and the answer is the data of COPY.
+    Copy(Box<Gather>, Arc<CopyRows>),
 }
 
 impl Gather {
@@ -22,6 +24,9 @@ impl Gather {
         match merge {
             Merge::Combine(combine) => Some(Self::Combine(combine.clone())),
             Merge::Collect(collect) => Some(Self::Collect(collect.clone())),
+            Merge::CopyRows(copy) => {
+                Self::of(&copy.rows).map(|by| Self::Copy(by.into(), copy.clone()))
+            }
             Merge::Concat
             | Merge::Ordered(_)
             | Merge::Fold(_)
@@ -38,14 +43,26 @@ impl Gather {
         match self {
             Self::Combine(combine) => &combine.partial,
             Self::Collect(collect) => &collect.partial,
+            Self::Copy(by, _) => by.partial(),
         }
     }
 
-    /// What tells the names of a cursor's columns, if its own statement does not stand in the last one.
+    /// The one node is the first, and it alone is asked about the client's own statement: it may be the only one
+    /// that knows all tables.
+    pub fn by_first(&self) -> bool {
+        match self {
+            Self::Combine(_) => false,
+            Self::Collect(_) => true,
+            Self::Copy(by, _) => by.by_first(),
+        }
+    }
+
+    /// What tells the columns of a cursor, or of COPY, if the client's own statement does not stand in the last.
     pub fn query(&self) -> Option<&str> {
         match self {
             Self::Combine(combine) => combine.cursor.as_ref().map(|c| c.query.as_str()),
             Self::Collect(_) => None,
+            Self::Copy(_, copy) => Some(&copy.query),
         }
     }
 
@@ -54,6 +71,8 @@ impl Gather {
         match self {
             Self::Combine(_) => true,
             Self::Collect(collect) => collect.takes_parameters,
+            // It has none.
+            Self::Copy(..) => false,
         }
     }
 
@@ -62,11 +81,15 @@ impl Gather {
     /// # Errors
     /// A type is not carried from node to node.
     pub fn rows(&self, description: &[u8], most: usize) -> Result<Gathered, Report> {
+        if let Self::Copy(by, _) = self {
+            return by.rows(description, most);
+        }
         let columns = columns(description).ok_or_else(malformed)?;
         let modifiers = modifiers(description);
         let rows = match self {
             Self::Combine(_) => Rows::One(Relation::new(&columns, names(description), &modifiers)?),
             Self::Collect(collect) => Rows::Tables(Collection::new(collect, &columns, &modifiers)?),
+            Self::Copy(..) => return Err(malformed()),
         };
         Ok(Gathered { rows, most })
     }
@@ -156,6 +179,7 @@ impl Gathered {
             (Rows::Tables(tables), Gather::Collect(collect)) => {
                 tables.statement(collect, parameters)
             }
+            (_, Gather::Copy(by, _)) => self.statement(by, parameters, columns),
             // Rows are made by what they are for.
             (Rows::One(_), Gather::Collect(_)) | (Rows::Tables(_), Gather::Combine(_)) => {
                 String::new()

@@ -13,6 +13,7 @@ mod order;
 mod relation;
 mod rows;
 mod sorted;
+mod written;
 
 use carried::FIRST_OWN;
 
@@ -23,6 +24,7 @@ pub use answer::{Answer, Hold};
 pub use copied::{DECIDING, Share};
 pub use gathered::{Gather, Gathered};
 pub use sorted::{MOST, Window};
+pub use written::Written;
 
 /// A column of a RowDescription, as far as merging needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,11 +13,12 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use super::context::{Context, refused};
 use super::facts::Facts;
 use super::node_bound::is_shared_type;
-use super::plan::{CopyIn, CopyOut, Kind, Merge};
+use super::plan::{CopyIn, CopyOut, CopyRows, Kind, Look, Merge};
 use super::scope::Named;
-use super::{hidden, query, reference};
+use super::{collect, cursor, hidden, query, reference};
 use crate::copy::{Form, KeyColumn, Layout};
-use crate::topology::DistributedTable;
+use crate::sql::name::within_parentheses;
+use crate::topology::{DistributedTable, GroupId};
 use crate::wire::backend::Report;
 
 /// COPY FROM STDIN
@@ -37,9 +38,13 @@ pub fn place(c: &nodes::CopyStmt, cx: Context<'_>) -> Kind {
                 Ok(out) => Kind::Every { group, merge: Merge::CopyOut(Arc::new(out)) },
                 Err(kind) => *kind,
             },
+            Kind::Every { group, merge } if !elsewhere => match rows(c, group, merge, cx) {
+                Ok((group, copy)) => Kind::Every { group, merge: Merge::CopyRows(Arc::new(copy)) },
+                Err(kind) => *kind,
+            },
             Kind::Every { .. } => refused(
-                "COPY of a query that goes to every node is not supported",
-                "Add an equality on the distribution column, or use a plain SELECT.",
+                "COPY of a query of several nodes with a file or a program is not supported",
+                "It would be a node's. Use STDOUT (\\copy in psql).",
             ),
             kind => kind,
         };
@@ -231,6 +236,7 @@ struct Given {
     header: bool,
     force_null: Columns,
     force_not_null: Columns,
+    force_quote: Columns,
 }
 
 #[derive(Default)]
@@ -273,6 +279,7 @@ impl Given {
             "null" => self.null = word,
             "default" => self.default = word,
             "header" => self.header = is_header(option)?,
+            "force_quote" => self.force_quote = Columns::of(option.arg()),
             "force_null" => self.force_null = Columns::of(option.arg()),
             "force_not_null" => self.force_not_null = Columns::of(option.arg()),
             "encoding" if !is_utf8(word.as_deref().unwrap_or_default()) => {
@@ -288,8 +295,7 @@ impl Given {
                 );
             }
             // PostgreSQL refuses FREEZE of a partitioned table, and the others beside what they are for.
-            "encoding" | "on_error" | "freeze" | "force_quote" | "log_verbosity"
-            | "reject_limit" => {}
+            "encoding" | "on_error" | "freeze" | "log_verbosity" | "reject_limit" => {}
             other => {
                 return no(
                     format!(
@@ -300,6 +306,25 @@ impl Given {
             }
         }
         Ok(())
+    }
+
+    /// How the data is written.
+    fn look(self) -> Told<Look> {
+        let mut form = Form::text(Box::default());
+        self.put(&mut form)?;
+        let Form { layout, delimiter, null, .. } = form;
+        Ok(match layout {
+            Layout::Text => Look::Text { delimiter, null },
+            Layout::Binary => Look::Binary,
+            Layout::Csv { quote, escape } => {
+                let quoted = match self.force_quote {
+                    Columns::None => None,
+                    Columns::All => Some(Vec::new()),
+                    Columns::Named(names) => Some(names),
+                };
+                Look::Csv { delimiter, null, quote, escape, quoted }
+            }
+        })
     }
 
     fn put(&self, form: &mut Form) -> Told<()> {
@@ -365,6 +390,42 @@ fn out(c: &nodes::CopyStmt, text: Option<String>) -> Told<CopyOut> {
     }
     let binary = given.format.as_deref() == Some("binary");
     Ok(CopyOut { text, binary, header: given.header })
+}
+
+/// COPY TO STDOUT of a query whose answer one node makes.
+fn rows(
+    c: &nodes::CopyStmt,
+    group: GroupId,
+    merge: Merge,
+    cx: Context<'_>,
+) -> Told<(GroupId, CopyRows)> {
+    const HINT: &str = "Add an equality on the distribution column, or use a plain SELECT.";
+    let of = |what: &str| format!("COPY of {what} of several nodes is not supported");
+    let Node::SelectStmt(s) = c.query() else { return no(of("such a statement"), HINT) };
+    let mut given = Given::default();
+    for option in c.options().iter() {
+        given.take(option)?;
+    }
+    let within = within_parentheses(cx.own_text());
+    let text = within.clone().and_then(|w| std::str::from_utf8(cx.own_text().get(w)?).ok());
+    let (Some(within), Some(query)) = (within, text) else {
+        return no(of("a statement that is written so"), HINT);
+    };
+    let span = (cx.span.0 + within.start, cx.span.0 + within.end);
+    let cx = Context { span, ..cx };
+    let gathered = match merge {
+        // Its text is to be the query's, and not that of COPY.
+        Merge::Collect(_) => {
+            collect::collected(cx).map(|(group, c)| (group, Merge::Collect(c.into())))
+        }
+        merge => cursor::gathered(s, group, merge, cx),
+    };
+    let (group, rows) = gathered.or_else(|what| no(of(&what), HINT))?;
+    let options = all_written(c.options().iter())?;
+    // A comment may end with the line.
+    let head = format!("COPY (SELECT * FROM ({query}\n) AS q LIMIT 0) TO STDOUT{options}");
+    let look = given.look()?;
+    Ok((group, CopyRows { rows, query: query.to_owned(), head, look }))
 }
 
 /// COPY TO STDOUT of the table: each node is sent the query that gives its rows.

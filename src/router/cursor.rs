@@ -67,8 +67,9 @@ fn no(what: &str) -> Kind {
     )
 }
 
-/// How a query's rows come to one node, whichever way they would take by themselves.
-fn gathered(
+/// How a query's rows come to one node, whichever way they would take by themselves: by [`Merge::Combine`] or
+/// [`Merge::Collect`].
+pub fn gathered(
     s: &nodes::SelectStmt,
     group: GroupId,
     merge: Merge,

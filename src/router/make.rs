@@ -184,7 +184,7 @@ fn times_told(node: Node<'_>, cx: Context<'_>) -> Option<TimesTold> {
             | Node::DeleteStmt(_)
             | Node::MergeStmt(_)
             | Node::DeclareCursorStmt(_)
-    );
+    ) || matches!(node, Node::CopyStmt(c) if !c.is_from);
     let times = &cx.facts.times;
     let left = super::defaults::left_to(node, cx);
     (now && (!times.places.is_empty() || left.is_some())).then(|| TimesTold {

@@ -14,7 +14,7 @@ mod collect;
 mod control;
 
 pub use collect::{Collect, Collected, Piece};
-pub use control::{Control, PREPARE, Traces};
+pub use control::{Control, NODES, PREPARE, Traces};
 
 /// Where one value of a distribution key comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub enum Merge {
     CopyIn(Arc<CopyIn>),
     /// COPY TO STDOUT: all data, with one head and one end.
     CopyOut(Arc<CopyOut>),
+    /// COPY TO STDOUT of rows that one node makes of those of all.
+    CopyRows(Arc<CopyRows>),
 }
 
 /// A change of a reference table.
@@ -123,6 +125,36 @@ pub struct CopyOut {
     pub binary: bool,
     /// The first line of each node's data is a header.
     pub header: bool,
+}
+
+/// COPY TO STDOUT of a query whose answer one node makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyRows {
+    /// How: [`Merge::Combine`] or [`Merge::Collect`].
+    pub rows: Merge,
+    /// The client's own query, which tells the columns.
+    pub query: String,
+    /// A COPY of no rows with the client's options: PostgreSQL judges those, and writes the head.
+    pub head: String,
+    pub look: Look,
+}
+
+/// How the data of COPY TO STDOUT is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Look {
+    Text {
+        delimiter: u8,
+        null: Vec<u8>,
+    },
+    Csv {
+        delimiter: u8,
+        null: Vec<u8>,
+        quote: u8,
+        escape: u8,
+        /// FORCE_QUOTE: these columns, or all if none is named.
+        quoted: Option<Vec<String>>,
+    },
+    Binary,
 }
 
 /// Rows of several nodes in one order, and how many of them.
@@ -207,6 +239,7 @@ impl Merge {
     pub fn others(&self) -> &[GroupId] {
         match self {
             Self::Collect(collect) => &collect.others,
+            Self::CopyRows(copy) => copy.rows.others(),
             _ => &[],
         }
     }
@@ -223,6 +256,7 @@ impl Merge {
             | Self::Fold(_)
             | Self::Alike(_)
             | Self::Changes { .. }
+            | Self::CopyRows(_)
             | Self::Rows(_) => None,
         }
     }
@@ -325,7 +359,13 @@ impl Kind {
     pub fn names_local(&self) -> bool {
         match self {
             Self::Home => true,
-            Self::Every { merge: Merge::Collect(collect), .. } => collect.at_home,
+            Self::Every { merge, .. } => match merge {
+                Merge::Collect(collect) => collect.at_home,
+                Merge::CopyRows(copy) => {
+                    matches!(&copy.rows, Merge::Collect(collect) if collect.at_home)
+                }
+                _ => false,
+            },
             _ => false,
         }
     }

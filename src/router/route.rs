@@ -3,10 +3,10 @@
 
 use pg_raw_parse::{Node, nodes};
 
-use super::computed;
 use super::context::{Context, refused};
-use super::plan::{Control, Key, KeySource, Kind, Merge};
+use super::plan::{Control, Key, KeySource, Kind, Merge, NODES};
 use super::query::{self, why_collected, why_not_as_it_is};
+use super::{computed, cursor};
 use crate::sql::wanted::Wanted;
 
 /// What EXPLAIN with the option ROUTE is; `None`: it has no such option.
@@ -18,7 +18,15 @@ pub fn explained(e: &nodes::ExplainStmt, cx: Context<'_>) -> Option<(Kind, Contr
         let kind = refused("EXPLAIN (ROUTE) takes no other options", "Leave them out.");
         return Some((kind, Control::None));
     }
-    Some((Kind::Any, Control::Route { sql: rows_of(&lines(e.query(), cx)) }))
+    let (query, of) = match e.query() {
+        Node::DeclareCursorStmt(d) => (d.query(), cursor::place(d, cx)),
+        query => (query, query::place(query, cx)),
+    };
+    let mut lines = lines(query, &of, cx);
+    if !matches!(of, Kind::Any | Kind::Apart | Kind::Refused(_)) {
+        lines.insert(1, format!("  Nodes: {NODES}"));
+    }
+    Some((Kind::Any, Control::Route { sql: rows_of(&lines), of: of.into() }))
 }
 
 pub fn is_asked(e: &nodes::ExplainStmt) -> bool {
@@ -26,7 +34,8 @@ pub fn is_asked(e: &nodes::ExplainStmt) -> bool {
 }
 
 /// A line that tells how much may be moved to one node.
-const LIMIT: &str = "  At most as much is moved as this says: ";
+const LIMIT: &str =
+    "  The rows go there as parameters, as many bytes of them at most as this says: ";
 
 /// A query whose rows these are.
 fn rows_of(lines: &[String]) -> String {
@@ -45,9 +54,9 @@ fn rows_of(lines: &[String]) -> String {
     format!("SELECT * FROM (VALUES {}) AS route (\"QUERY PLAN\")", rows.join(", "))
 }
 
-fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
+fn lines(query: Node<'_>, of: &Kind, cx: Context<'_>) -> Vec<String> {
     let as_it_is = || "  Each node: the statement as it is".to_owned();
-    match query::place(query, cx) {
+    match of {
         Kind::Keys { keys, .. } => {
             let keys: Vec<_> = keys.iter().map(key).collect();
             vec![format!("One node, by the distribution column: {}", keys.join(", "))]
@@ -75,7 +84,9 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
                 Merge::Concat => vec!["Concat".to_owned(), as_it_is()],
                 Merge::Rows(_) => vec!["Each node gets its own of the rows".to_owned()],
                 Merge::CopyIn(_) => vec!["Each node gets its own of the rows".to_owned()],
-                Merge::CopyOut(_) => vec!["The data of every node".to_owned()],
+                Merge::CopyOut(_) | Merge::CopyRows(_) => {
+                    vec!["The data of every node".to_owned()]
+                }
                 Merge::Changes { .. } => vec!["Every node changes its rows".to_owned(), as_it_is()],
                 Merge::Alike(_) => {
                     vec!["Every node, which has the whole table".to_owned(), as_it_is()]
@@ -95,12 +106,15 @@ fn lines(query: Node<'_>, cx: Context<'_>) -> Vec<String> {
                         LIMIT.to_owned(),
                     ]
                 }
-                Merge::Combine(c) => vec![
-                    not("Combine"),
-                    format!("  Each node: {}", c.partial),
-                    format!("  One node: {}", c.last),
-                    LIMIT.to_owned(),
-                ],
+                Merge::Combine(c) => {
+                    let declare = c.cursor.as_ref().map_or("", |cursor| &cursor.head);
+                    vec![
+                        not("Combine"),
+                        format!("  Each node: {}", c.partial),
+                        format!("  One node: {declare}{}", c.last),
+                        LIMIT.to_owned(),
+                    ]
+                }
             }
         }
     }

@@ -92,7 +92,11 @@ impl Session {
         let reads = |merge: &Merge| {
             !matches!(
                 merge,
-                Merge::Changes { .. } | Merge::Rows(_) | Merge::CopyIn(_) | Merge::CopyOut(_)
+                Merge::Changes { .. }
+                    | Merge::Rows(_)
+                    | Merge::CopyIn(_)
+                    | Merge::CopyOut(_)
+                    | Merge::CopyRows(_)
             )
         };
         let begun = self.status != Status::Idle && self.own_block == OwnBlock::No;
@@ -363,7 +367,7 @@ impl Session {
             Some(Merge::Changes { returns }) => (*returns, true),
             Some(Merge::Alike(alike)) => (alike.returns, true),
             Some(Merge::Rows(parts)) => (parts.returns, true),
-            Some(Merge::CopyIn(_) | Merge::CopyOut(_)) => (false, false),
+            Some(Merge::CopyIn(_) | Merge::CopyOut(_) | Merge::CopyRows(_)) => (false, false),
             Some(_) => (true, false),
             None => (false, false),
         };

@@ -11,9 +11,9 @@ use super::link::{Expect, Fate, Reply, Undo};
 use super::participants::effect_of;
 use super::simple::may_move;
 use super::stop::Stop;
-use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement};
+use super::{Env, Flow, Io, MAX_PENDING, Need, Pending, Session, Statement, route};
 use crate::router::analysis::{Under, is_long};
-use crate::router::place::{BindValues, Place};
+use crate::router::place::{BindValues, NoValues, Place};
 use crate::router::plan::{Control, Effect, Kind, Plan};
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frontend::{self, Named};
@@ -118,7 +118,7 @@ impl Session {
             return Err(Stop::Wait(Need::Quiet));
         }
         self.cut_batch(env, io)?;
-        let plan = self.plan_text(p.text, env)?;
+        let plan = route::told(&self.plan_text(p.text, env)?, &NoValues, env.routes);
         if let (Kind::Refused(report), None) = (&plan.kind, &plan.computed) {
             return Err((**report).clone().into());
         }
@@ -281,8 +281,7 @@ impl Session {
                         Status::Transaction | Status::Failed
                     )
             );
-        let refused = self.refuses_cursors(&plan, &place);
-        if let Some(report) = refused.or_else(|| self.refuses_name(b.portal, &place)) {
+        if let Some(report) = self.refuses_name(b.portal, &plan, &place) {
             return Err(report.into());
         }
         if batch || virtual_control {

@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 use super::link::Done;
 use super::request::{Request, Segment};
-use crate::merge::{Answer, Column, Gather, Gathered, Hold, columns, differ, malformed, names};
-use crate::router::plan::Plan;
+use crate::merge::{
+    Answer, Column, Gather, Gathered, Hold, Written, columns, differ, malformed, names,
+};
+use crate::router::plan::{Look, Plan};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report};
 use crate::wire::{frame, frontend};
@@ -75,8 +77,8 @@ enum Described {
     NotYet,
     /// The body of RowDescription.
     Columns(Vec<u8>),
-    /// It returns no rows: it declares a cursor, whose columns have these names.
-    NoColumns(Vec<String>),
+    /// It returns no rows: it declares a cursor, or is COPY. Its query's own RowDescription, where that is asked.
+    NoColumns(Vec<u8>),
 }
 
 /// What the last step's answer is.
@@ -178,7 +180,7 @@ impl Gathering {
 
     /// The first node describes the statement, and carries out the last step.
     fn first_only(&self) -> bool {
-        matches!(self.gather, Gather::Collect(_))
+        self.gather.by_first()
     }
 
     /// Which of the nodes carries out the last step.
@@ -212,7 +214,7 @@ impl Gathering {
         match tag {
             b't' if first => self.parameters = body.to_vec(),
             b'T' if of_statement && first => match &mut self.described {
-                Described::NoColumns(columns) => *columns = names(body),
+                Described::NoColumns(columns) => *columns = body.to_vec(),
                 described => *described = Described::Columns(body.to_vec()),
             },
             b'n' if of_statement && first => self.described = Described::NoColumns(Vec::new()),
@@ -292,16 +294,32 @@ impl Gathering {
         let parameters = bind.count();
         self.has_parameters(parameters)?;
         let names = match &self.described {
-            Described::NoColumns(names) => names.as_slice(),
-            Described::Columns(_) | Described::NotYet => &[],
+            Described::NoColumns(told) => names(told),
+            Described::Columns(_) | Described::NotYet => Vec::new(),
         };
-        let text = rows.statement(&self.gather, parameters, names);
+        let text = rows.statement(&self.gather, parameters, &names);
         let mut types = self.asked.types.clone();
         types.resize(4 * parameters, 0);
         types.extend(rows.types().into_iter().flat_map(u32::to_be_bytes));
         let mut segment = Segment::new();
+        let copy = match &self.gather {
+            Gather::Copy(_, copy) => Some(copy),
+            Gather::Combine(_) | Gather::Collect(_) => None,
+        };
+        if let Some(copy) = copy {
+            segment.parse(copy.head.as_bytes(), &[]);
+            segment.bind(&PLAIN_BIND);
+            segment.execute(0);
+        }
+        let binary = copy.is_some_and(|copy| copy.look == Look::Binary);
+        // The client's own formats are of an answer that COPY has not.
+        let results = match copy {
+            Some(_) if binary => &[0, 1][..],
+            Some(_) => &[],
+            None => bind.results(),
+        };
         segment.parse(text.as_bytes(), &types);
-        segment.bind(&bind.with_more(rows.values(), bind.results()));
+        segment.bind(&bind.with_more(rows.values(), results));
         let last = match &self.described {
             Described::Columns(told) => {
                 segment.describe(b'P');
@@ -310,7 +328,16 @@ impl Gathering {
                 let answer = Answer::of_last(self.asked.limit, wanted).holding(self.asked.hold);
                 Last::Rows(answer.into())
             }
-            Described::NoColumns(_) => Last::Done,
+            Described::NoColumns(told) => match copy {
+                Some(copy) => {
+                    segment.describe(b'P');
+                    let columns = columns(told).ok_or_else(malformed)?.into_iter();
+                    let wanted = columns.map(|c| Column { binary, ..c }).collect();
+                    let written = Written::new(copy.look.clone(), &names);
+                    Last::Rows(Answer::of_last(0, wanted).writing(written).into())
+                }
+                None => Last::Done,
+            },
             Described::NotYet => return Err(malformed()),
         };
         segment.execute(0);

@@ -58,7 +58,11 @@ impl Session {
                 shown = first && !spread.hide_describe;
                 Ok(())
             }
-            (b'D', How::Merged(answer)) => answer.row(body),
+            (b'D', How::Merged(answer)) => match answer.writes(body, io.client) {
+                Ok(true) => Ok(()),
+                Ok(false) => answer.row(body),
+                Err(report) => Err(report),
+            },
             (b'D', How::Timed(_)) => {
                 spread.is_told(body);
                 return;

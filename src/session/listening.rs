@@ -141,7 +141,7 @@ fn reads_channels(plan: &Plan) -> bool {
 pub(super) fn sent<'a>(plan: &Plan, text: &'a [u8]) -> Cow<'a, [u8]> {
     let of_control = |s: &Statement| match &s.control {
         Control::Listen { at, .. } => Some((*at, *at, b"UN".to_vec())),
-        Control::Route { sql } => Some((s.span.0, s.span.1, sql.clone().into_bytes())),
+        Control::Route { sql, .. } => Some((s.span.0, s.span.1, sql.clone().into_bytes())),
         _ => None,
     };
     let catalogs = plan.instead.iter().map(|i| (i.at, i.end, i.text.clone().into_bytes()));

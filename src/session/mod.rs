@@ -73,6 +73,7 @@ mod reported;
 mod request;
 mod residue;
 mod retry;
+mod route;
 mod rows;
 mod schema;
 mod script;

@@ -12,7 +12,7 @@ use super::names::Costs;
 use super::stop::Stop;
 use super::{Env, Io, Session, Statement};
 use crate::router::place::Place;
-use crate::router::plan::Control;
+use crate::router::plan::{Control, Plan};
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 
@@ -89,8 +89,12 @@ impl Session {
         Err(Stop::Wait(self.rest_for(node, io)))
     }
 
-    /// Why a portal of this name cannot be bound on the node, if so: another one has it.
-    pub(super) fn refuses_name(&self, name: &[u8], place: &Place) -> Option<Report> {
+    /// Why a portal of this name cannot be bound on the node, if so: another one has it, or a cursor that the
+    /// statement names.
+    pub(super) fn refuses_name(&self, name: &[u8], plan: &Plan, place: &Place) -> Option<Report> {
+        if let Some(report) = self.refuses_cursors(plan, place) {
+            return Some(report);
+        }
         // What is under way may end the transaction, and the portal with it.
         let quiet = self.link.as_ref().is_some_and(|l| l.is_quiet());
         let known = self.portal(name).filter(|p| quiet && !name.is_empty() && !p.left_behind);

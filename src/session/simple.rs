@@ -8,7 +8,7 @@ use super::listening::sent;
 use super::participants::effect_of;
 use super::prelude::is_repeatable;
 use super::stop::Stop;
-use super::{Env, Flow, Io, Need, Session};
+use super::{Env, Flow, Io, Need, Session, route};
 use crate::router::analysis::is_long;
 use crate::router::place::Place;
 use crate::router::plan::{Control, Kind, Plan};
@@ -70,7 +70,7 @@ impl Session {
         } else {
             env.planner.plan(text, env.routes, self.speech())
         };
-        let plan = planned.plan.clone();
+        let plan = route::told(&planned.plan, &planned.literals, env.routes);
         // Two statements of one text may be the same, and want values of their own.
         if computed.is_none()
             && self.script.is_none()

@@ -1,6 +1,9 @@
 //! Where the name of a table ends in a text that the parser has taken.
 
+use std::ops::Range;
+
 use super::size::{blank_or_comment, token};
+use super::tokens::Tokens;
 
 /// The byte behind a table's name that begins at `at` and has so many parts, with the `*` that may follow
 /// it; `None`: no such name stands there.
@@ -15,6 +18,28 @@ pub fn end_of_table(text: &[u8], at: usize, parts: usize) -> Option<usize> {
     }
     let star = behind_blanks(text, end);
     Some(if text.get(star) == Some(&b'*') { star + 1 } else { end })
+}
+
+/// What stands within the first parentheses of a text that the parser has taken.
+pub fn within_parentheses(text: &[u8]) -> Option<Range<usize>> {
+    let mut open: Option<usize> = None;
+    let mut depth = 0usize;
+    for token in Tokens::of(text) {
+        match text.get(token.clone())? {
+            b"(" => {
+                open.get_or_insert(token.end);
+                depth += 1;
+            }
+            b")" => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(open?..token.start);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 fn behind_blanks(text: &[u8], mut at: usize) -> usize {
@@ -68,5 +93,19 @@ mod tests {
             assert_eq!(end_of_table(text.as_bytes(), at, parts), None, "{text}");
         }
         assert_eq!(end_of_table(b"FROM", 9, 1), None);
+    }
+
+    #[test]
+    fn parentheses_are_those_of_the_text_and_of_no_literal() {
+        let within = |text: &str| {
+            let found = within_parentheses(text.as_bytes());
+            found.and_then(|range| text.get(range).map(str::to_owned))
+        };
+        let text =
+            "COPY /* ( */ (SELECT ')', f(x), $$)$$, \")\" FROM t -- )\n) TO STDOUT (FORMAT csv)";
+        let wanted = "SELECT ')', f(x), $$)$$, \")\" FROM t -- )\n";
+        assert_eq!(within(text).as_deref(), Some(wanted));
+        assert_eq!(within("COPY t TO STDOUT"), None);
+        assert_eq!(within("(a"), None);
     }
 }

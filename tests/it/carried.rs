@@ -115,6 +115,7 @@ async fn arrays_rows_and_types_that_are_made_are_carried_as_they_are() {
     };
     for sql in OF_TYPES {
         let plain = sql
+            .replace("ty.", "plain.")
             .replace("ty ", "plain ")
             .replace("FROM ty", "FROM plain")
             .replace(" i)", " plain WHERE n < 4)");

@@ -204,7 +204,7 @@ async fn the_bound_is_the_operators_and_a_session_may_lower_it() {
             .await;
     }
     let collected = "SELECT count(big.t) FROM big JOIN i ON big.n = i.n";
-    let combined = "SELECT t, count(*) FROM big GROUP BY t || 'x', t";
+    let combined = "SELECT k, t FROM big ORDER BY t, k";
     let cursor = "DECLARE c CURSOR WITH HOLD FOR SELECT t FROM big";
     let limit =
         async |value: &str| does(&client, &format!("SET pgshunt.collect_limit = {value}")).await;
@@ -236,6 +236,41 @@ async fn the_bound_is_the_operators_and_a_session_may_lower_it() {
     assert!(code == "54000" && detail.contains("1 MB"), "{code} {detail}");
     p.console().await.does("SET read.collect_limit = '2MB'").await;
     wait_for("the console's limit", async || run(&client, collected).await.ok()).await;
+}
+
+#[tokio::test]
+async fn explain_tells_the_way_the_nodes_and_the_texts() {
+    let p = tables().await;
+    let client = p.client().await;
+    let names = p.console().await.column("SHOW NODES", "name").await;
+    let all = format!("  Nodes: {}", names.join(", "));
+    for (sql, way, several) in [
+        ("SELECT * FROM o WHERE k = 3", "One node, by the distribution column", false),
+        ("SELECT * FROM places", "The home node", false),
+        ("SELECT * FROM o", "Concat", true),
+        ("SELECT k FROM o ORDER BY k", "Ordered (not Concat: ORDER BY)", true),
+        ("SELECT count(*) FROM o", "Fold (not Concat: ", true),
+        ("SELECT n, count(*) FROM o GROUP BY n", "Combine (not Concat: GROUP BY", true),
+        ("SELECT o.k FROM o JOIN i ON o.n = i.n", "Collect (not Concat: ", true),
+        ("DECLARE c CURSOR FOR SELECT k FROM o ORDER BY k", "Combine (not Concat: ORDER BY)", true),
+        ("DECLARE c CURSOR FOR SELECT k FROM o WHERE k = 3", "One node, by", false),
+    ] {
+        let told = does(&client, &format!("EXPLAIN (ROUTE) {sql}")).await;
+        assert!(told[0].starts_with(way), "{sql}: {told:?}");
+        let one = |name: &String| told[1] == format!("  Nodes: {name}");
+        assert!(if several { told[1] == all } else { names.iter().any(one) }, "{sql}: {told:?}");
+        assert!(!several || told[2].starts_with("  Each node: "), "{sql}: {told:?}");
+        let moves = way.starts_with("Co") && way != "Concat";
+        let limit = told.last().unwrap().ends_with("read.collect_limit");
+        assert_eq!(limit, moves, "{sql}: {told:?}");
+        let statement = client.prepare(&format!("EXPLAIN (ROUTE) {sql}")).await.unwrap();
+        let rows = client.query(&statement, &[]).await.unwrap();
+        let rows: Vec<String> = rows.iter().map(|r| r.get(0)).collect();
+        // A key is told as it is where the text is not one of many alike.
+        assert_eq!(rows.get(1..), told.get(1..), "{sql}");
+    }
+    let told = does(&client, "EXPLAIN (ROUTE) SELECT o.ctid FROM o").await;
+    assert!(told[0].starts_with("Refused: "), "{told:?}");
 }
 
 /// Runs for ever, in its last step.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::Kind;
+
 /// What a statement does to the session, besides its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control {
@@ -67,11 +69,16 @@ pub enum Control {
     ChangesFunctions,
     /// CREATE TRIGGER, ALTER TABLE and the like: the same of what is behind tables.
     ChangesTables,
-    /// EXPLAIN (ROUTE), which a node answers by carrying out this instead.
+    /// EXPLAIN (ROUTE), which a node answers by carrying out this instead, with the nodes' names in place of
+    /// [`NODES`]; and where the statement that it is of goes.
     Route {
         sql: String,
+        of: Box<Kind>,
     },
 }
+
+/// Stands for the nodes' names in what EXPLAIN (ROUTE) tells.
+pub const NODES: &str = "{the nodes}";
 
 /// The pin of statements that SQL has prepared.
 pub const PREPARE: &str = "PREPARE";

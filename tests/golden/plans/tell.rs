@@ -114,6 +114,14 @@ pub fn tell(plan: &Plan) -> Vec<String> {
             let text = text.map(|t| format!(", as {t}")).unwrap_or_default();
             vec![format!("every node of group {group}, data joined{text}")]
         }
+        Kind::Every { group, merge: Merge::CopyRows(copy) } => {
+            let rows = Kind::Every { group: *group, merge: copy.rows.clone() };
+            let mut lines = tell(&Plan { kind: rows, effect: Effect::Reads, ..Plan::nothing() });
+            lines[0] = lines[0].trim_end_matches("; reads").to_owned();
+            let head = copy.head.replace('\n', " ");
+            lines.push(format!("written as {:?}, behind {head}", copy.look));
+            lines
+        }
         Kind::Home => vec!["home".to_owned()],
         Kind::Any => vec!["any node".to_owned()],
         Kind::Apart => vec!["one after the other".to_owned()],
