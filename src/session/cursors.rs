@@ -197,7 +197,7 @@ impl Session {
     pub(super) fn has_closed(&mut self, name: Option<&str>) {
         match name {
             Some(name) => self.cursors.close(name),
-            None => self.cursors = Cursors::default(),
+            None => self.cursors.open.clear(),
         }
     }
 
