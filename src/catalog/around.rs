@@ -116,10 +116,17 @@ SELECT n.nspname::text, c.relname::text, a.attname::text FROM pgshunt.tables t
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name
   JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attgenerated <> '' AND NOT a.attisdropped";
 
-/// Of reference tables. An identity column draws from its sequence.
+/// Of reference tables. An identity column draws from its sequence; of one that is GENERATED ALWAYS the sequence is
+/// not told, as no value could be given to it.
 const DEFAULTS: &str = "\
-SELECT n.nspname::text, c.relname::text, a.attname::text,
-  coalesce(pg_catalog.pg_get_expr(d.adbin, d.adrelid), 'pg_catalog.nextval()')
+SELECT n.nspname::text, c.relname::text, a.attname::text, CASE WHEN a.attidentity = '' THEN
+    pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+  ELSE coalesce((SELECT pg_catalog.format('pg_catalog.nextval(%L::pg_catalog.regclass)',
+      pg_catalog.format('%I.%I', sn.nspname, s.relname))
+    FROM pg_catalog.pg_depend x JOIN pg_catalog.pg_class s ON s.oid = x.objid AND s.relkind = 'S'
+      JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+    WHERE x.refclassid = 'pg_catalog.pg_class'::regclass AND x.refobjid = c.oid AND x.refobjsubid = a.attnum
+      AND x.classid = x.refclassid AND x.deptype = 'i' AND a.attidentity = 'd'), 'pg_catalog.nextval()') END
 FROM pgshunt.tables t JOIN pgshunt.colocation_groups g ON g.group_id = t.group_id AND g.shard_count = 0
   JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name

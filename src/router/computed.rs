@@ -9,8 +9,10 @@ use pg_raw_parse::{ConstValue, Node, nodes};
 
 use super::context::Context;
 use super::facts::Facts;
+use super::functions::name_of;
+use super::reference;
 use super::scope::Named;
-use crate::sql::computed::{Column, Computed};
+use crate::sql::computed::{Column, Computed, Of};
 use crate::sql::source::{Open, Source};
 use crate::sql::values::quoted;
 use crate::sql::wanted::Wanted;
@@ -21,10 +23,14 @@ use crate::topology::DistributedTable;
 pub fn of(node: Node<'_>, cx: Context<'_>) -> Option<Wanted> {
     let Node::InsertStmt(i) = node else { return None };
     let Node::SelectStmt(source) = i.select_stmt() else { return None };
-    let Named::Distributed(table) = cx.names.look_up(i.relation()?) else { return None };
     if i.with_clause().is_some() || cx.names.foreign_text {
         return None;
     }
+    let table = match cx.names.look_up(i.relation()?) {
+        Named::Distributed(table) => table,
+        Named::Reference(table) => return copies_of(i, source, &table, cx).map(Wanted::Keys),
+        Named::Leaf(_) | Named::Local | Named::Unclear(_) => return None,
+    };
     match source.values_lists().is_empty() {
         true => rows_of(i, source, &table).map(Wanted::Rows),
         false => keys_of(i, source, &table, cx).map(Wanted::Keys),
@@ -118,7 +124,64 @@ fn keys_of(
     }
     let list = given.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(", ");
     let list = i.cols().is_empty().then_some(list);
-    (!columns.is_empty()).then(|| Computed { rows: rows.len(), list, columns })
+    (!columns.is_empty()).then(|| Computed { rows: rows.len(), list, columns, of: Of::Keys })
+}
+
+/// The columns of a reference table's INSERT that each node would compute for itself.
+fn copies_of(
+    i: &nodes::InsertStmt,
+    source: &nodes::SelectStmt,
+    table: &DistributedTable,
+    cx: Context<'_>,
+) -> Option<Computed> {
+    let rows = source.values_lists();
+    let Some(Node::NodeList(first)) = rows.get(0) else { return None };
+    let even = rows.iter().all(|r| matches!(r, Node::NodeList(r) if r.len() == first.len()));
+    if !even || i.override_ != OverridingKind::OVERRIDING_NOT_SET {
+        return None;
+    }
+    let given = given(i, table, first.len())?;
+    let mut columns = Vec::new();
+    for column in &table.columns {
+        let at = given.iter().position(|c| *c == column.name);
+        let items: Vec<Node<'_>> =
+            at.map_or_else(Vec::new, |at| rows.iter().filter_map(|r| item(r, at)).collect());
+        let is_default = |n: &&Node<'_>| matches!(n, Node::SetToDefault(_));
+        let defaults = items.iter().filter(is_default).count();
+        let left = at.is_none() || defaults > 0;
+        let default = cx.names.schema.defaults(table).find(|(c, _)| *c == column.name);
+        let default = default.map(|(_, e)| e).filter(|e| !reference::is_alike(e, cx));
+        let differs =
+            items.iter().filter(|n| !is_default(n)).any(|n| !reference::gives_alike(*n, cx));
+        if !(differs || left && default.is_some()) {
+            continue;
+        }
+        // Of several expressions PostgreSQL would choose one type, and round some values, perhaps.
+        let of_one_type = rows.len() == 1 || defaults == items.len() || are_one_call(&items);
+        let lacks = left && (default.is_none_or(|d| d == ALWAYS) || !cx.finds_own_names());
+        if lacks || !of_one_type || !items.iter().all(|n| may_be_asked(*n, cx)) {
+            return None;
+        }
+        let default = default.map(str::to_owned);
+        columns.push(Column { name: quoted(&column.name), at, default });
+    }
+    let list = given.iter().map(|c| quoted(c)).collect::<Vec<_>>().join(", ");
+    let list = i.cols().is_empty().then_some(list);
+    (!columns.is_empty()).then(|| Computed { rows: rows.len(), list, columns, of: Of::Copies })
+}
+
+/// The default of a column that is GENERATED ALWAYS AS IDENTITY, to which no value can be given (`Around`).
+const ALWAYS: &str = "pg_catalog.nextval()";
+
+/// All call the same function without arguments.
+fn are_one_call(items: &[Node<'_>]) -> bool {
+    let called = |n: &Node<'_>| match n {
+        Node::FuncCall(f) if f.args().is_empty() => name_of(f).map(|(_, name)| name.to_owned()),
+        Node::SQLValueFunction(f) => Some((f.op as u32).to_string()),
+        _ => None,
+    };
+    let first = items.first().and_then(called);
+    first.is_some() && items.iter().all(|n| called(n) == first)
 }
 
 fn item(row: Node<'_>, at: usize) -> Option<Node<'_>> {

@@ -8,7 +8,9 @@ use super::facts::Facts;
 use super::functions::Functions;
 use super::plan::{Control, Effect, Key, KeySource, Kind, Plan, Statement, TimesTold};
 use super::scope::{Names, Speech};
-use super::{analyze, catalogs, copying, draws, effect, named, rights, signals, tables, traces};
+use super::{
+    among, analyze, catalogs, copying, draws, effect, named, rights, signals, tables, traces,
+};
 use crate::sql::tree::{self, Unparsed};
 use crate::topology::Schema;
 use crate::wire::backend::Report;
@@ -130,6 +132,7 @@ impl Making<'_> {
         plan.rows = super::writes::several_rows(several, cx);
         let alone = first && matches!(kind, Kind::Refused(_));
         plan.computed = alone.then(|| super::computed::of(node, cx)).flatten().map(Into::into);
+        plan.among = if first { among::of(node, &kind, cx).map(Into::into) } else { None };
         plan.times = add_times(plan.times.take(), times_told(node, cx));
         let is_open = self.is_open;
         self.is_open |= matches!(kind, Kind::Ddl(_));

@@ -8,6 +8,7 @@
 //! Invariant: a plan is a proof. A statement goes to one shard only if every row it can see or
 //! touch must have that shard's key; whatever cannot be proven takes a dearer way or is refused.
 
+mod among;
 pub mod analysis;
 mod analyze;
 mod built_in;

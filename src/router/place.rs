@@ -211,7 +211,7 @@ fn several_nodes(routes: &RoutingTable, a: Option<NodeId>, b: NodeId) -> Report 
 }
 
 /// The shard of a key; `None`: no row has it, or PostgreSQL refuses the statement for it, on any node.
-fn shard_of<'g>(
+pub fn shard_of<'g>(
     group: &'g Group,
     key: &Key,
     values: &dyn Values,

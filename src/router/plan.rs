@@ -10,9 +10,11 @@ use crate::sql::wanted::Wanted;
 use crate::topology::{GroupId, ShardId, TableId};
 use crate::wire::backend::Report;
 
+mod among;
 mod collect;
 mod control;
 
+pub use among::Among;
 pub use collect::{Collect, Collected, Piece};
 pub use control::{Control, NODES, PREPARE, Traces};
 
@@ -433,6 +435,8 @@ pub struct Plan {
     pub rows: Option<SeveralRows>,
     /// It is an INSERT, refused as it is, which can be carried out when this is computed.
     pub computed: Option<Arc<Wanted>>,
+    /// It goes to every node, but only rows of these keys count.
+    pub among: Option<Arc<Among>>,
     /// It is a query that tells the transaction's time.
     pub times: Option<TimesTold>,
     /// What the server reads in place of parts of the text.
@@ -485,7 +489,8 @@ impl Plan {
         let tables: usize = self.tables.iter().map(|t| t.len() + 40).sum();
         let instead: usize = self.instead.iter().map(|i| i.text.len() + 48).sum();
         let rest = size_of_val(self.statements.as_slice()) + size_of_val(&*self.signals) + instead;
-        size_of::<Self>() + rest + keys + tables
+        let among = self.among.as_ref().map_or(0, |a| a.weight());
+        size_of::<Self>() + rest + keys + tables + among
     }
 
     /// Of a text of which nothing is known.
@@ -501,6 +506,7 @@ impl Plan {
             copies_in: false,
             rows: None,
             computed: None,
+            among: None,
             times: None,
             instead: Vec::new(),
         }

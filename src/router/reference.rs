@@ -193,8 +193,17 @@ pub fn refused_change(
     ))
 }
 
+/// Whether an expression of an INSERT gives the same on every node.
+pub fn gives_alike(expression: Node<'_>, cx: Context<'_>) -> bool {
+    let facts = Facts::of(expression, cx.names, cx.functions);
+    let steady = |name: Option<&str>| name.is_some_and(|n| cx.functions.is_steady(n));
+    facts.own_answer.is_none()
+        && facts.times.places.is_empty()
+        && facts.calls.iter().all(|call| steady(call.builtin()))
+}
+
 /// Whether a default is the same on every node.
-fn is_alike(expression: &str, cx: Context<'_>) -> bool {
+pub fn is_alike(expression: &str, cx: Context<'_>) -> bool {
     let Ok(parsed) = tree::parse(&format!("SELECT {expression}")) else { return false };
     let Some(query) = parsed.stmts().next() else { return false };
     let facts = Facts::of(query, cx.names, cx.functions);

@@ -3,6 +3,7 @@
 //! BackendKeyData gives a client an id of pgshunt's own, above all that a system gives. A node knows no such
 //! process: it would warn and say false, and the client it means goes on. So that is refused.
 
+use super::among;
 use super::constant::constant;
 use super::context::Context;
 use super::place::{Given, Place, Values, by_row, place};
@@ -30,7 +31,7 @@ pub fn place_of(plan: &Plan, values: &dyn Values, routes: &RoutingTable) -> Resu
     refuse(plan, values)?;
     match (place(&plan.kind, values, routes), &plan.rows) {
         (Err(_), Some(rows)) => by_row(&plan.kind, rows, values, routes),
-        (place, _) => place,
+        (place, _) => Ok(among::narrowed(place?, plan, values, routes)),
     }
 }
 

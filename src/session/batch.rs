@@ -136,12 +136,13 @@ impl Session {
             return Ok(false);
         }
         let plan = self.fresh_plan(&statement, env)?;
+        let by_values = plan.rows.is_some() || plan.among.is_some();
         let place = match &plan.kind {
+            Kind::Every { .. } | Kind::Keys { .. } if by_values => {
+                self.place_of_rows(&plan, &statement, env)?
+            }
             Kind::Every { .. } | Kind::Ddl(_) => {
                 crate::router::place::place(&plan.kind, &NoValues, env.routes)?
-            }
-            Kind::Keys { .. } if plan.rows.is_some() => {
-                self.place_of_rows(&plan, &statement, env)?
             }
             _ => Place::Any,
         };

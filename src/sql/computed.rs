@@ -11,9 +11,19 @@ pub struct Computed {
     /// The columns that it gives, quoted; `None`: the text has their list.
     pub list: Option<String>,
     pub columns: Vec<Column>,
+    pub of: Of,
 }
 
-/// A distribution column of which a row has no constant.
+/// What the columns are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// Distribution columns, by whose values the rows have their places.
+    Keys,
+    /// Columns of a reference table, which are to be the same on all nodes.
+    Copies,
+}
+
+/// A column of which a row has no constant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
@@ -47,9 +57,9 @@ impl Computed {
         Some(format!("VALUES {}", rows.collect::<Option<Vec<_>>>()?.join(", ")))
     }
 
-    /// The INSERT with these values; `None`: one is of a type that no distribution column has, or there are
+    /// The INSERT with these values; `None`: one is of a type that such a column cannot have, or there are
     /// not as many as rows.
-    pub fn answered(&self, text: &[u8], told: &[Vec<Value>]) -> Option<Vec<u8>> {
+    pub fn answered(&self, text: &[u8], told: &[Vec<Value>], written: Written) -> Option<Vec<u8>> {
         let values = Values::of(text, self.rows)?;
         let mut edit = Edit { behind: vec![Vec::new(); self.rows], ..Edit::default() };
         edit.more =
@@ -60,7 +70,7 @@ impl Computed {
         }
         for (n, row) in told.iter().enumerate() {
             for (column, value) in self.columns.iter().zip(row) {
-                let constant = constant(value)?;
+                let constant = self.constant(value, written)?;
                 match column.at {
                     Some(at) => {
                         edit.set.insert((n, at), constant);
@@ -71,15 +81,18 @@ impl Computed {
         }
         values.put(&edit)
     }
-}
 
-/// A value as it stands in a text, if a distribution column may have it.
-fn constant((type_oid, value): &Value) -> Option<String> {
-    let name =
-        answer::name(*type_oid, 0, Written::default()).filter(|_| KEYS.contains(type_oid))?;
-    let mut text = String::new();
-    answer::put(&mut text, value.as_deref(), name.filter(|_| value.is_some()));
-    Some(text)
+    /// A value as it stands in a text, if such a column may have it.
+    fn constant(&self, (type_oid, value): &Value, written: Written) -> Option<String> {
+        let name = match self.of {
+            Of::Keys => answer::name(*type_oid, 0, Written::default())
+                .filter(|_| KEYS.contains(type_oid))?,
+            Of::Copies => answer::name(*type_oid, 0, written)?,
+        };
+        let mut text = String::new();
+        answer::put(&mut text, value.as_deref(), name.filter(|_| value.is_some()));
+        Some(text)
+    }
 }
 
 /// int8, int2, int4, text, varchar and uuid.
@@ -101,6 +114,7 @@ mod tests {
             rows: 2,
             list: None,
             columns: vec![column("a", Some(1), Some("d()")), column("k", None, Some("k()"))],
+            of: Of::Keys,
         };
         let text = b"INSERT INTO t (v, a) VALUES (1, DEFAULT), ($1, f(2)) RETURNING a";
         assert_eq!(computed.question(text).unwrap(), "VALUES (d()\n, k()\n), (f(2)\n, k()\n)");
@@ -109,12 +123,17 @@ mod tests {
             vec![(20, None), (25, Some("\\".to_owned()))],
         ];
         assert_eq!(
-            String::from_utf8(computed.answered(text, &told).unwrap()).unwrap(),
+            String::from_utf8(computed.answered(text, &told, Written::default()).unwrap()).unwrap(),
             "INSERT INTO t (v, a, \"k\") VALUES (1, '7'::pg_catalog.int4, 'it''s'::pg_catalog.text), \
              ($1, NULL, E'\\\\'::pg_catalog.text) RETURNING a"
         );
-        assert_eq!(computed.answered(text, &told[..1]), None);
+        assert_eq!(computed.answered(text, &told[..1], Written::default()), None);
         let other = [vec![(1700, Some("7".to_owned())), (25, None)], told[1].clone()];
-        assert_eq!(computed.answered(text, &other), None);
+        assert_eq!(computed.answered(text, &other, Written::default()), None);
+        let copies = Computed { of: Of::Copies, ..computed };
+        assert!(copies.answered(text, &other, Written::default()).is_some());
+        let timed = [vec![(1184, Some("x".to_owned())), (25, None)], told[1].clone()];
+        assert_eq!(copies.answered(text, &timed, Written::default()), None);
+        assert!(copies.answered(text, &timed, Written { iso: true, exact: false }).is_some());
     }
 }

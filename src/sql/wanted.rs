@@ -9,7 +9,7 @@ use super::tokens::Tokens;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// The distribution columns of its VALUES.
+    /// The distribution columns of its VALUES, or columns of a reference table.
     Keys(Computed),
     /// The rows of its query.
     Rows(Source),
@@ -27,7 +27,7 @@ impl Wanted {
     /// The text with what was computed; `None`: that cannot stand there.
     pub fn answered(&self, text: &[u8], answer: &Answer<'_>) -> Option<Vec<u8>> {
         match self {
-            Self::Keys(keys) => keys.answered(text, answer.rows),
+            Self::Keys(keys) => keys.answered(text, answer.rows, answer.written),
             Self::Rows(source) => source.answered(text, answer),
         }
     }

@@ -160,3 +160,56 @@ async fn what_the_client_may_not_compute_is_not_computed() {
     let hers = "SELECT count(*) FROM u WHERE id = '00000000-0000-0000-0000-000000000000'";
     assert_eq!(does(&owner, hers).await.1, ["0"]);
 }
+
+/// A list of distribution keys takes the nodes that have them, and no other: one that is away is not missed.
+#[tokio::test]
+async fn a_list_of_keys_needs_their_nodes_only() {
+    let mut p = Proxy::start(3, 3).await;
+    let client = p.client().await;
+    for sql in [
+        "CREATE TABLE t (k int, v int) PARTITION BY HASH (k)",
+        "INSERT INTO t SELECT g, 0 FROM generate_series(1, 60) g",
+    ] {
+        client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+    let mut of = Vec::new();
+    for node in &p.nodes.nodes {
+        let sql = "SELECT k FROM t ORDER BY k LIMIT 2";
+        of.push(texts(&connect(node.port()).await, sql).await);
+    }
+    p.nodes.nodes[2].kill().unwrap();
+    let (a, b, away) = (&of[0], &of[1], &of[2]);
+    for condition in [
+        format!("k IN ({}, {}, {})", a[0], b[0], a[1]),
+        format!("t.k IN ({}, NULL) AND v >= 0", a[0]),
+        format!("k = {} OR {} = k", a[0], b[0]),
+        format!("(k IN ({}, '{}'))", a[0], b[1]),
+    ] {
+        for sql in [
+            format!("UPDATE t SET v = v + 1 WHERE {condition} RETURNING k"),
+            format!("SELECT k FROM t WHERE {condition} ORDER BY k"),
+            format!("SELECT count(*) FROM t WHERE {condition}"),
+            format!("DELETE FROM t AS t WHERE ({condition}) AND v < 0"),
+        ] {
+            client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        }
+    }
+    let keys: Vec<i32> = [&a[0], &b[0]].iter().map(|k| k.parse().unwrap()).collect();
+    let sql = "UPDATE t SET v = 9 WHERE k IN ($1, $2)";
+    assert_eq!(client.execute(sql, &[&keys[0], &keys[1]]).await.unwrap(), 2);
+    for condition in [
+        format!("k IN ({}, {})", a[0], away[0]),
+        format!("k NOT IN ({})", a[0]),
+        format!("k IN ({}, 2.5)", a[0]),
+        format!("k = {} OR v = 0", a[0]),
+        format!("k + 0 IN ({})", a[0]),
+        format!("NOT (k IN ({}, {}))", a[0], b[0]),
+    ] {
+        let sql = format!("UPDATE t SET v = 1 WHERE {condition}");
+        assert!(client.batch_execute(&sql).await.is_err(), "{sql} needs the third node");
+    }
+    p.nodes.nodes[2].restart().unwrap();
+    let sql = format!("SELECT sum(v) FROM t WHERE k IN ({}, {}, {})", a[0], b[0], away[0]);
+    let sum = wait_for("the node", async || client.query_one(&sql, &[]).await.ok()).await;
+    assert_eq!(sum.get::<_, i64>(0), 18);
+}

@@ -184,7 +184,11 @@ impl Writer {
     fn read(&mut self) -> Sql {
         let (k, v) = (self.below(12) as i64, self.below(6) as i64);
         let (k, v) = (self.number(k), self.number(v));
-        let sql = match self.below(16) {
+        let other = self.below(12) as i64;
+        let other = self.number(other);
+        let sql = match self.below(18) {
+            16 => format!("SELECT k, v FROM heap WHERE k IN ({k}, {other}, NULL) AND v >= {v}"),
+            17 => format!("SELECT count(*), sum(v) FROM acc WHERE k = {k} OR {other} = acc.k"),
             0 => "SELECT count(*), sum(v), min(k), max(id) FROM acc".to_owned(),
             1 => format!("SELECT * FROM acc WHERE k = {k}"),
             2 => format!("SELECT k, v, s FROM heap WHERE v > {v}"),
