@@ -183,6 +183,11 @@ impl Gathering {
         self.gather.by_first()
     }
 
+    /// The last step joins, or does whatever else, over the rows of tables.
+    pub fn joins(&self) -> bool {
+        matches!(self.gather, Gather::Collect(_))
+    }
+
     /// Which of the nodes carries out the last step.
     pub fn ends_at<'n>(&self, nodes: &'n [NodeId]) -> Option<&'n NodeId> {
         // The client has been told the numbers that types have on the first.

@@ -113,6 +113,7 @@ impl Session {
         self.counters.gathered_bytes += moved.bytes as u64;
         self.moved = Some(moved).filter(|m| gathering.is_much(m));
         let Some(last) = gathering.ends_at(&spread.nodes).copied() else { return };
+        let joins = gathering.joins();
         match gathering.last() {
             Ok((request, made)) => {
                 let link = self.link.iter_mut().chain(&mut self.resting).find(|l| l.node == last);
@@ -128,6 +129,7 @@ impl Session {
                 spread.earlier = std::mem::replace(&mut spread.nodes, vec![last]);
                 (spread.said, spread.heard) = (0, 0);
                 spread.silent = true;
+                spread.without_loops = joins;
             }
             Err(report) => spread.how = How::Refused(report),
         }

@@ -45,6 +45,7 @@ mod feeding;
 mod function_call;
 mod gathering;
 mod hearing;
+mod joining;
 mod link;
 mod listening;
 mod losing;

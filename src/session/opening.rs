@@ -21,7 +21,7 @@ use crate::wire::{frame, frontend};
 const NO_VALUES: &[u8] = &[0; 6];
 
 /// The portal of what is slipped in between the client's own.
-const PORTAL: &[u8] = b"pgs_own";
+pub(super) const PORTAL: &[u8] = b"pgs_own";
 
 impl Session {
     /// Starts the transaction on a fresh link: session parameters, then the BEGIN that was kept.
@@ -181,7 +181,7 @@ impl Session {
 
 impl Link {
     /// Writes a statement of pgshunt's own, the last of whose messages closes its portal if `closed`.
-    fn put_own(&mut self, portal: &[u8], sql: &[u8], closed: bool, io: &mut Io<'_>) {
+    pub(super) fn put_own(&mut self, portal: &[u8], sql: &[u8], closed: bool, io: &mut Io<'_>) {
         frontend::put_parse(io.server, b"", sql, b"");
         frontend::put_bind(io.server, portal, b"", NO_VALUES);
         frame::put(io.server, b'E', |b| {

@@ -440,7 +440,10 @@ impl Session {
         }
         let simple = matches!(front.reply, Reply::Query | Reply::Sync);
         let parses = front.reply == Reply::Parse;
-        let part = front.fate == Fate::Part;
+        // Or about how a part of it is planned.
+        let of_part = matches!(front.reply, Reply::Own { .. })
+            && self.spread.as_ref().is_some_and(|s| s.without_loops);
+        let part = front.fate == Fate::Part || of_part;
         let silent = part && (self.snapshot_fails(|| Report::from_node(body)) | !self.part_fails());
         let Some(front) = self.link.as_mut().and_then(|l| l.expects.front_mut()) else {
             return Keep::Forward;

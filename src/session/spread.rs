@@ -15,6 +15,7 @@
 //! nothing is of use any more: where no transaction could go on with them their statements are
 //! cancelled and their connections closed, else they are heard to their ends in silence.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use postgres_protocol::escape::escape_literal;
@@ -23,7 +24,7 @@ use super::binding::Sight;
 use super::block::OwnBlock;
 use super::clock::Clock;
 use super::gathering::Gathering;
-use super::link::{Expect, Fate, Reply};
+use super::link::{Done, Expect, Fate, Reply};
 use super::making::Making;
 use super::request::Request;
 use super::splitting::Splitting;
@@ -36,6 +37,8 @@ use crate::sight::Ending;
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
 use crate::wire::frame;
+
+const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
 /// How far the act of a transaction's end that is next has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +121,8 @@ pub(super) struct Spread {
     pub ending: Option<Ending>,
     /// It is to see one instant, once the transaction's time is known.
     pub looks_later: bool,
+    /// What it is sent now joins rows that were collected.
+    pub without_loops: bool,
     /// It is a query of the simple protocol that the nodes are sent by the extended one.
     pub plain: bool,
     /// The client asked for no ParseComplete: a Parse of pgshunt's stands in front.
@@ -164,6 +169,7 @@ impl Spread {
             sight: Sight::Own,
             ending: None,
             looks_later: false,
+            without_loops: false,
             plain: false,
             hide_parse: false,
             hide_describe: false,
@@ -374,10 +380,14 @@ impl Session {
             (Some(time), Some(told), _) => request.in_time(time, told.named),
             _ => request,
         };
+        let (joins, in_block) = (spread.without_loops, spread.in_block);
         if !ends {
             self.begin_on_link(io);
         }
         if let Some(link) = &mut self.link {
+            if joins && !ends {
+                link.joins_without_loops(io);
+            }
             link.effect = link.effect.max(effect);
         }
         match request {
@@ -390,23 +400,42 @@ impl Session {
                     self.before_sequences(&plan, io);
                     self.uses_tables(&plan);
                 }
-                io.server.extend_from_slice(&frames);
-                let Some(link) = &mut self.link else { return };
-                for reply in replies {
-                    let mut e = Expect::new(reply, Fate::Part);
-                    match e.reply {
-                        Reply::Parse => e.undo.unnamed = Some(link.unnamed.take()),
-                        Reply::Execute => e.controls.clone_from(&controls),
-                        _ => {}
-                    }
-                    link.push(e);
+                self.put_segment(&frames, replies, controls.as_ref(), joins && in_block, io);
+                if let Some(link) = &mut self.link {
+                    // It is asked to answer what it has bound.
+                    link.flushed |= binds;
                 }
-                // It is asked to answer what it has bound.
-                link.flushed |= binds;
             }
         }
         if all_said {
             crate::failpoint::hit("spread:said");
+        }
+    }
+
+    /// Sends the participant in hand its messages. `back`: it joins as before behind them.
+    fn put_segment(
+        &mut self,
+        frames: &[u8],
+        replies: Vec<Reply>,
+        controls: Option<&Rc<[Done]>>,
+        back: bool,
+        io: &mut Io<'_>,
+    ) {
+        let Some(link) = &mut self.link else { return };
+        let before_sync = frames.len().saturating_sub(if back { SYNC.len() } else { 0 });
+        io.server.extend_from_slice(frames.get(..before_sync).unwrap_or_default());
+        for reply in replies {
+            if back && matches!(reply, Reply::Sync) {
+                link.joins_as_before(io);
+                io.server.extend_from_slice(&SYNC);
+            }
+            let mut e = Expect::new(reply, Fate::Part);
+            match e.reply {
+                Reply::Parse => e.undo.unnamed = Some(link.unnamed.take()),
+                Reply::Execute => e.controls = controls.cloned(),
+                _ => {}
+            }
+            link.push(e);
         }
     }
 

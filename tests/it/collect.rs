@@ -273,6 +273,32 @@ async fn explain_tells_the_way_the_nodes_and_the_texts() {
     assert!(told[0].starts_with("Refused: "), "{told:?}");
 }
 
+#[tokio::test]
+async fn how_collected_rows_are_joined_is_no_setting_of_what_follows() {
+    let p = tables().await;
+    let client = p.client().await;
+    let sql = "SELECT count(*) FROM o JOIN i ON o.n = i.n";
+    let shown = "SHOW enable_nestloop";
+    let rows = does(&client, sql).await;
+    assert_eq!(does(&client, shown).await, ["on"]);
+    // In a block, with savepoints and errors beside it, by both protocols.
+    does(&client, "BEGIN").await;
+    does(&client, "SAVEPOINT a").await;
+    assert_eq!(does(&client, sql).await, rows);
+    assert_eq!(does(&client, shown).await, ["on"]);
+    client.query_one(sql, &[]).await.unwrap();
+    assert_eq!(does(&client, shown).await, ["on"]);
+    let wrong = "SELECT 1 / (o.n - o.n) FROM o JOIN i ON o.n = i.n";
+    assert_eq!(fails(&client, wrong).await[0], "22012");
+    does(&client, "ROLLBACK TO a").await;
+    assert_eq!(does(&client, shown).await, ["on"]);
+    does(&client, "SET LOCAL enable_nestloop = off").await;
+    assert_eq!(does(&client, sql).await, rows);
+    assert_eq!(does(&client, shown).await, ["off"]);
+    does(&client, "COMMIT").await;
+    assert_eq!(does(&client, shown).await, ["on"]);
+}
+
 /// Runs for ever, in its last step.
 const LONG: &str = "SELECT count(*) FROM o, places, generate_series(1, 100000) a, \
     generate_series(1, 100000) b WHERE o.n > places.n";
