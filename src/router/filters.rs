@@ -134,17 +134,57 @@ impl<'a> Finder<'a> {
         s: &'a nodes::SelectStmt,
         depth: usize,
     ) {
-        match n {
-            Node::None => {}
-            Node::BoolExpr(b) if b.boolop == BoolExprType::AND_EXPR && depth < MAX_DEPTH => {
-                b.args().iter().for_each(|arg| self.conjuncts(arg, shown, s, depth + 1));
-            }
-            n => {
-                if let Some((rv, filter)) = self.of_one(n, shown, s) {
-                    self.found.entry(rv).or_default().push(filter);
-                }
-            }
+        for (rv, filter) in self.of_conjuncts(n, shown, s, depth) {
+            self.found.entry(rv).or_default().push(filter);
         }
+    }
+
+    /// The conditions on one table each, all of which hold where `n` does.
+    fn of_conjuncts(
+        &self,
+        n: Node<'a>,
+        shown: &[&'a nodes::RangeVar],
+        s: &'a nodes::SelectStmt,
+        depth: usize,
+    ) -> Vec<(&'a nodes::RangeVar, Filter)> {
+        match n {
+            Node::None => Vec::new(),
+            Node::BoolExpr(b) if b.boolop == BoolExprType::AND_EXPR && depth < MAX_DEPTH => {
+                let of = |arg| self.of_conjuncts(arg, shown, s, depth + 1);
+                b.args().iter().flat_map(of).collect()
+            }
+            n => match (self.of_one(n, shown, s), n) {
+                (Some(found), _) => vec![found],
+                (None, Node::BoolExpr(b))
+                    if b.boolop == BoolExprType::OR_EXPR && depth < MAX_DEPTH =>
+                {
+                    self.of_each_arm(b, shown, s, depth)
+                }
+                (None, _) => Vec::new(),
+            },
+        }
+    }
+
+    /// What each arm of an OR says of a table, if all of them say something: one of that must hold.
+    fn of_each_arm(
+        &self,
+        or: &'a nodes::BoolExpr,
+        shown: &[&'a nodes::RangeVar],
+        s: &'a nodes::SelectStmt,
+        depth: usize,
+    ) -> Vec<(&'a nodes::RangeVar, Filter)> {
+        let arms = or.args().iter().map(|arm| self.of_conjuncts(arm, shown, s, depth + 1));
+        let arms: Vec<_> = arms.collect();
+        let of_table = |rv: &'a nodes::RangeVar| {
+            let each = arms.iter().map(|arm| {
+                let own = arm.iter().filter(|(of, _)| std::ptr::eq(*of, rv));
+                let own: Vec<_> = own.map(|(_, filter)| filter.clone()).collect();
+                (!own.is_empty()).then(|| all_of(&own, " AND "))
+            });
+            let each: Option<Vec<_>> = each.collect();
+            each.map(|each| (rv, all_of(&each, " OR ")))
+        };
+        shown.iter().filter_map(|rv| of_table(rv)).collect()
     }
 
     /// The table that a condition is on, if that is one of these and no other.
