@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::copied::{Copied, END, HEAD, Share};
+use super::copied::{Copied, END, Share};
 use super::rows::Returned;
 use super::sorted::{Sorted, Window};
 use super::written::Written;
@@ -132,7 +132,11 @@ impl Answer {
     pub fn writes(&mut self, body: &[u8], out: &mut Vec<u8>) -> Result<bool, Report> {
         let Some((written, _)) = &self.written else { return Ok(false) };
         let row = backend::data_row(body).ok_or_else(malformed)?;
-        frame::put(out, b'd', |data| written.row(&row, data));
+        let first = self.rows == 0;
+        frame::put(out, b'd', |data| {
+            data.extend_from_slice(written.head(first));
+            written.row(&row, data);
+        });
         self.rows += 1;
         Ok(true)
     }
@@ -181,8 +185,8 @@ impl Answer {
     pub fn share(&mut self, len: usize) -> Share {
         match (&self.merge, &self.written) {
             (Merge::CopyOut(out), _) => self.copied.share(out, len),
-            // The end of binary data comes along with its head.
-            (_, Some((written, _))) if written.is_binary() => Share::Part(0..HEAD),
+            // The head of binary data comes along with its first row, or with its end.
+            (_, Some((written, _))) if written.is_binary() => Share::Nothing,
             _ => Share::All,
         }
     }
@@ -345,7 +349,8 @@ impl Answer {
         }
         if let Some((written, _)) = &self.written {
             if written.is_binary() {
-                frame::put(out, b'd', |b| b.extend_from_slice(END));
+                let head = written.head(self.rows == 0);
+                frame::put(out, b'd', |b| b.extend_from_slice(&[head, END].concat()));
             }
             backend::put_bare(out, b'c');
             backend::put_command_complete(out, &format!("COPY {}", self.rows));

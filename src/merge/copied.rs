@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::router::plan::CopyOut;
 
 /// Signature, flags and an empty extension.
-pub const HEAD: usize = 19;
+const HEAD: usize = 19;
 /// The mark of the end: a row of -1 fields. No row of the table's is as short.
 pub const END: &[u8] = &[0xff, 0xff];
 

@@ -76,13 +76,18 @@ impl Gather {
         }
     }
 
-    /// For rows that are described so, up to so many bytes.
+    /// For rows that are described so, up to so many bytes. `tables`: those of the statement, to be named.
     ///
     /// # Errors
     /// A type is not carried from node to node.
-    pub fn rows(&self, description: &[u8], most: usize) -> Result<Gathered, Report> {
+    pub fn rows(
+        &self,
+        description: &[u8],
+        most: usize,
+        tables: &[String],
+    ) -> Result<Gathered, Report> {
         if let Self::Copy(by, _) = self {
-            return by.rows(description, most);
+            return by.rows(description, most, tables);
         }
         let columns = columns(description).ok_or_else(malformed)?;
         let modifiers = modifiers(description);
@@ -91,7 +96,7 @@ impl Gather {
             Self::Collect(collect) => Rows::Tables(Collection::new(collect, &columns, &modifiers)?),
             Self::Copy(..) => return Err(malformed()),
         };
-        Ok(Gathered { rows, most })
+        Ok(Gathered { rows, most, tables: tables.join(", ") })
     }
 }
 
@@ -101,6 +106,8 @@ pub struct Gathered {
     rows: Rows,
     /// In bytes.
     most: usize,
+    /// The tables that the statement names.
+    tables: String,
 }
 
 #[derive(Debug)]
@@ -144,9 +151,14 @@ impl Gathered {
         let most = shown(self.most);
         let lower = "read.collect_limit and pgshunt.collect_limit say how much may be moved.";
         match &self.rows {
-            Rows::One(_) => report.detail(format!("They take more than {most}.")).hint(format!(
-                "Let the statement read fewer rows, or group by the distribution column. {lower}"
-            )),
+            Rows::One(relation) => report
+                .detail(format!(
+                    "They take more than {most}: {} bytes so far of what each node makes of {}.",
+                    relation.bytes, self.tables
+                ))
+                .hint(format!(
+                    "Let the statement read fewer rows, or group by the distribution column. {lower}"
+                )),
             Rows::Tables(tables) => {
                 let (name, bytes) = tables.largest().unwrap_or_default();
                 report
@@ -244,7 +256,7 @@ mod tests {
             description.extend_from_slice(&[0, 4, 0xff, 0xff, 0xff, 0xff, 0, 1]);
         }
         let gather = Gather::Collect(Arc::new(collect));
-        let mut rows = gather.rows(&description, 16 << 20).unwrap();
+        let mut rows = gather.rows(&description, 16 << 20, &[]).unwrap();
         let value = vec![b'x'; 4 << 20];
         let mut add = |number: u8| {
             let mut out = Vec::new();

@@ -1,7 +1,10 @@
 //! Rows as the data of COPY TO STDOUT, byte for byte as PostgreSQL writes it (`CopyAttributeOutText`,
-//! `CopyAttributeOutCSV`). The values' texts are a node's, and so is the head, with its line of names.
+//! `CopyAttributeOutCSV`). The values' texts are a node's, and so is the line of names.
 
 use crate::router::plan::Look;
+
+/// Signature, flags and an empty extension.
+const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// How a row is written whose columns have these names.
 #[derive(Debug)]
@@ -26,6 +29,11 @@ impl Written {
 
     pub fn is_binary(&self) -> bool {
         self.look == Look::Binary
+    }
+
+    /// What stands in front of the first row.
+    pub fn head(&self, first: bool) -> &'static [u8] {
+        if first && self.is_binary() { SIGNATURE } else { &[] }
     }
 
     /// A row as a message of COPY data has it. In binary format it is what a DataRow has.
@@ -146,6 +154,7 @@ mod tests {
     #[test]
     fn binary_rows_are_those_of_data_rows() {
         let written = Written::new(Look::Binary, &[]);
+        assert_eq!((written.head(true).len(), written.head(false).len()), (19, 0));
         let mut out = Vec::new();
         written.row(&[Some(b"ab"), None], &mut out);
         assert_eq!(out, [0, 2, 0, 0, 0, 2, b'a', b'b', 255, 255, 255, 255]);

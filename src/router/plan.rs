@@ -136,7 +136,7 @@ pub struct CopyRows {
     pub rows: Merge,
     /// The client's own query, which tells the columns.
     pub query: String,
-    /// A COPY of no rows with the client's options: PostgreSQL judges those, and writes the head.
+    /// A COPY of no rows with the client's options: PostgreSQL judges those, and writes the line of names.
     pub head: String,
     pub look: Look,
 }

@@ -137,7 +137,7 @@ impl Session {
         let home = env.routes.home().id;
         if plan.kind == Kind::Home && self.in_segment() && self.node() != Some(home) {
             // The node would say that the table does not exist, and it does.
-            return Err(self.other_node(env, home).into());
+            return Err(Stop::Wait(self.enlist(home, env, io)?));
         }
         let several = plan.statements.len() > 1;
         if several && !self.in_segment() {

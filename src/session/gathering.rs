@@ -226,7 +226,9 @@ impl Gathering {
             b'T' if !of_statement => {
                 let told = columns(body).ok_or_else(malformed)?;
                 match &self.rows {
-                    None => self.rows = Some(self.gather.rows(body, self.most)?),
+                    None => {
+                        self.rows = Some(self.gather.rows(body, self.most, &self.plan.tables)?)
+                    }
                     Some(rows) if rows.are_of(&told) => {}
                     Some(_) => return Err(differ()),
                 }

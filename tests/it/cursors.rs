@@ -108,6 +108,22 @@ async fn its_rows_are_those_of_the_moment_and_of_the_transaction() {
 }
 
 #[tokio::test]
+async fn a_cursor_of_a_repeatable_read_transaction_sees_its_snapshot() {
+    let p = tables().await;
+    let (client, other) = (p.client().await, p.client().await);
+    does(&client, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
+    assert_eq!(does(&client, "SELECT count(*) FROM t").await, ["40"]);
+    does(&other, "DELETE FROM t WHERE k > 10").await;
+    for query in ["SELECT k FROM t", "SELECT k FROM t JOIN places USING (n)"] {
+        does(&client, &format!("DECLARE c CURSOR FOR {query}")).await;
+        assert_eq!(does(&client, "FETCH ALL FROM c").await.len(), 40, "{query}");
+        does(&client, "CLOSE c").await;
+    }
+    does(&client, "COMMIT").await;
+    assert_eq!(does(&client, "SELECT count(*) FROM t").await, ["10"]);
+}
+
+#[tokio::test]
 async fn cursors_on_several_nodes_are_found_each_on_its_own() {
     let p = tables().await;
     let client = p.client().await;

@@ -45,15 +45,18 @@ async fn tables() -> Proxy {
     p
 }
 
-/// The data; or the SQLSTATE.
-async fn copied(client: &Client, sql: &str) -> Result<Vec<u8>, String> {
+/// The data, message by message; or the SQLSTATE.
+async fn messages(client: &Client, sql: &str) -> Result<Vec<bytes::Bytes>, String> {
     let code = |e: tokio_postgres::Error| {
         let db = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}"));
         db.code().code().to_owned()
     };
     let data = client.copy_out(sql).await.map_err(code)?;
-    let chunks: Vec<bytes::Bytes> = data.try_collect().await.map_err(code)?;
-    Ok(chunks.concat())
+    data.try_collect().await.map_err(code)
+}
+
+async fn copied(client: &Client, sql: &str) -> Result<Vec<u8>, String> {
+    messages(client, sql).await.map(|chunks| chunks.concat())
 }
 
 const QUERIES: [&str; 8] = [
@@ -96,6 +99,8 @@ async fn queries_over_nodes_are_written_as_one_server_writes_them() {
                 data.as_ref().map(|d| String::from_utf8_lossy(d).into_owned()).map_err(Clone::clone)
             };
             assert_eq!(text(&here), text(&there), "{sql}");
+            // Clients count on a message for each row.
+            let (here, there) = (messages(&client, &sql).await, messages(&client, &plain).await);
             assert_eq!(here, there, "{sql}");
         }
     }
