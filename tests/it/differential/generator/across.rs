@@ -130,12 +130,22 @@ impl Generator {
 
     fn across_where(&mut self, items: &[Item]) -> String {
         let item = items[self.below(items.len())];
-        match self.below(4) {
+        match self.below(5) {
             0 => String::new(),
             1 => {
                 let other = items[self.below(items.len())];
                 let (a, b) = (self.across_condition(item, 1), self.across_condition(other, 0));
                 format!(" WHERE {a} AND {b}")
+            }
+            2 => {
+                // Arms that say something of the same tables, or of others.
+                let mut arm = || {
+                    let other = items[self.below(items.len())];
+                    let (a, b) = (self.across_condition(item, 0), self.across_condition(other, 0));
+                    format!("{a} AND {b}")
+                };
+                let (one, two) = (arm(), arm());
+                format!(" WHERE {one} OR {two}")
             }
             _ => format!(" WHERE {}", self.across_condition(item, 1)),
         }
