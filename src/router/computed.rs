@@ -177,7 +177,7 @@ const ALWAYS: &str = "pg_catalog.nextval()";
 fn are_one_call(items: &[Node<'_>]) -> bool {
     let called = |n: &Node<'_>| match n {
         Node::FuncCall(f) if f.args().is_empty() => name_of(f).map(|(_, name)| name.to_owned()),
-        Node::SQLValueFunction(f) => Some((f.op as u32).to_string()),
+        Node::SQLValueFunction(f) => Some(f.op.to_string()),
         _ => None,
     };
     let first = items.first().and_then(called);

@@ -274,6 +274,42 @@ async fn writers_are_held_while_a_table_becomes_another_kind() {
     assert_eq!(value::<i64>(&root, "SELECT count(*) FROM t2").await, 1);
 }
 
+/// What was made of a table's rows moves as what was declared does, and comes back with them.
+#[tokio::test]
+async fn shards_of_a_table_that_was_local_move() {
+    let p = Proxy::start(2, 2).await;
+    let root = p.client().await;
+    does(
+        &root,
+        &[
+            "SET pgshunt.shard_count = 4",
+            "CREATE TABLE t (k int, id serial, v text, PRIMARY KEY (k, id))",
+            "INSERT INTO t (k, v) SELECT g, 'v' || g FROM generate_series(1, 200) g",
+            "SELECT create_distributed_table('t', 'k')",
+        ],
+    )
+    .await;
+    let home = connect(p.nodes.nodes[0].port()).await;
+    let first = "SELECT shard_id FROM pgshunt.placements WHERE node_id = 1 ORDER BY 1 LIMIT 1";
+    let shard: i32 = value(&home, first).await;
+    let before = rows_on_nodes(&p, "t").await;
+    p.console().await.does(&format!("MOVE SHARD {shard} TO node2")).await;
+    let after = wait_for("the shard to be there", async || {
+        let rows = rows_on_nodes(&p, "t").await;
+        (rows != before && rows.iter().sum::<i64>() == 200).then_some(rows)
+    })
+    .await;
+    assert!(after[1] > before[1], "{before:?} {after:?}");
+    does(&root, &["INSERT INTO t (k) SELECT g FROM generate_series(201, 240) g"]).await;
+    let numbers = "SELECT count(DISTINCT id) FROM t";
+    assert_eq!(value::<i64>(&root, numbers).await, 240);
+    // It ends the move's soaking.
+    does(&root, &["SELECT undistribute_table('t')"]).await;
+    assert_eq!(rows_on_nodes(&p, "t").await, [240, -1]);
+    let next: i32 = value(&root, "INSERT INTO t (k) VALUES (1) RETURNING id").await;
+    assert_eq!(value::<i64>(&root, &format!("SELECT count(*) FROM t WHERE id = {next}")).await, 1);
+}
+
 #[tokio::test]
 async fn a_reference_table_becomes_a_local_one() {
     let p = Proxy::start(2, 2).await;
