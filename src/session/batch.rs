@@ -70,9 +70,10 @@ impl Session {
     /// Why a portal cannot be executed in another segment than the one that has bound it, if so: it is on
     /// one node, and its statement concerns several.
     pub(super) fn refuses_alone(&self, portal: &[u8]) -> Option<Report> {
-        let plan = &self.portal(portal)?.statement.plan;
-        let all = || plan.single().is_some_and(concerns_all) && self.participants().len() > 1;
-        (matches!(plan.kind, Kind::Every { .. }) || all()).then(|| {
+        // What it was bound as counts: its tables may have become others since it was parsed.
+        let portal = self.portal(portal)?;
+        let concerns = || portal.statement.plan.single().is_some_and(concerns_all);
+        (portal.over_nodes || concerns() && self.participants().len() > 1).then(|| {
             Report::error("0A000", "a statement that goes to every node must be executed at once")
                 .hint("Send Bind and Execute together, without a row limit (a fetch size).")
         })

@@ -187,7 +187,7 @@ impl Session {
             None => frontend::put_bind(io.server, portal, client_name, rest),
         }
         let mut e = Expect::forward(Reply::Bind);
-        e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s)));
+        e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s, false)));
         e.statement = Some(s.clone());
         e.name = client_name.to_vec();
         self.push(e);

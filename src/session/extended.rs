@@ -288,7 +288,7 @@ impl Session {
             if batch {
                 self.before_batch(&plan, &place, env, io)?;
             }
-            self.remember_portal(b.portal, &statement);
+            self.remember_portal(b.portal, &statement, matches!(plan.kind, Kind::Every { .. }));
             let bytes = b.rest.len();
             return self.wait(
                 Pending::Bind {

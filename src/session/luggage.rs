@@ -30,7 +30,7 @@ use super::sequences::Sequences;
 use super::settings::SessionSettings;
 use super::{Env, Session, Statement};
 use crate::gate::machine::Touch;
-use crate::router::plan::Effect;
+use crate::router::plan::{Effect, Kind};
 use crate::topology::{Epoch, NodeId, ShardId};
 use crate::wire::backend::Status;
 use crate::wire::base64;
@@ -377,7 +377,9 @@ impl Session {
         for (Named { name, statement }, left_behind) in luggage.portals {
             let statement = statement.unpack(&session, env);
             let node = session.node().filter(|_| !left_behind);
-            session.portals.insert(&name, Portal { statement, node, left_behind, held: None });
+            let over_nodes = matches!(statement.plan.kind, Kind::Every { .. });
+            let portal = Portal { statement, node, over_nodes, left_behind, held: None };
+            session.portals.insert(&name, portal);
         }
         session
     }

@@ -21,6 +21,8 @@ pub(super) struct Portal {
     pub statement: Rc<Statement>,
     /// The node that has it; `None`: none has it yet.
     pub node: Option<NodeId>,
+    /// It was bound as a statement over several nodes, which none of them has.
+    pub over_nodes: bool,
     /// The transaction has left the node that has it.
     pub left_behind: bool,
     /// Of a statement over several nodes: what is still to be fetched.
@@ -63,10 +65,16 @@ impl Session {
     }
 
     /// Gives what the portal was before.
-    pub(super) fn remember_portal(&mut self, name: &[u8], s: &Rc<Statement>) -> Option<Portal> {
+    pub(super) fn remember_portal(
+        &mut self,
+        name: &[u8],
+        s: &Rc<Statement>,
+        over_nodes: bool,
+    ) -> Option<Portal> {
         let node = self.node().filter(|_| self.pending.is_empty());
+        let statement = s.clone();
         self.portals
-            .insert(name, Portal { statement: s.clone(), node, left_behind: false, held: None })
+            .insert(name, Portal { statement, node, over_nodes, left_behind: false, held: None })
     }
 
     /// Something is said of a portal: its node's connection must be in hand.
