@@ -221,9 +221,8 @@ impl Session {
         if self.status == Status::Failed || !joins {
             return Err(self.other_node(env, node));
         }
-        let takes_part = self.links().any(|l| l.node == node && l.is_open());
         // What pg_dump executes sets nothing.
-        if self.prelude.is_lost() && !takes_part && self.settings.sees() != Sees::Dump {
+        if self.prelude.is_lost() && self.settings.sees() != Sees::Dump {
             return Err(self.other_node(env, node).detail(
                 "A statement of the transaction may have set parameters by a function, which only \
                  the node that ran it knows.",
@@ -283,10 +282,10 @@ impl Session {
         match (missing, other) {
             (Some(node), _) if self.link.is_none() => return Ok(Some(Need::Lease(node))),
             (Some(node), _) => return self.enlist(node, env, io).map(Some),
-            (None, Some(_)) => {
+            (None, Some(node)) => {
                 // What all participants are told they are told whatever state they are in.
                 if !groups.is_empty() {
-                    nodes.iter().try_for_each(|n| self.may_span(*n, env))?;
+                    self.may_span(node, env)?;
                     if self.is_own_transaction() && !self.has_only_read() {
                         return Ok(Some(self.make_own_block(io)));
                     }
