@@ -376,7 +376,10 @@ impl Session {
                 link.facts.applied = (!undone).then(|| self.settings.current().clone());
             }
         }
-        self.status = status;
+        // One that has failed on another participant has failed, whatever this one says.
+        let elsewhere = status == Status::Transaction
+            && self.resting.iter().any(|l| l.status == Status::Failed);
+        self.status = if elsewhere { Status::Failed } else { status };
         let goes_on = self.script.is_some() && matches!(front.fate, Fate::Statement | Fate::After);
         if goes_on || front.fate == Fate::Rest {
             if status == Status::Idle {
@@ -395,7 +398,7 @@ impl Session {
             }
             self.hand_over_mail(io);
         }
-        Keep::Forward
+        if elsewhere { Keep::Ready(self.status) } else { Keep::Forward }
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
