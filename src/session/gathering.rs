@@ -185,7 +185,11 @@ impl Gathering {
 
     /// The last step joins, or does whatever else, over the rows of tables.
     pub fn joins(&self) -> bool {
-        matches!(self.gather, Gather::Collect(_))
+        match &self.gather {
+            Gather::Copy(by, _) => matches!(**by, Gather::Collect(_)),
+            Gather::Collect(_) => true,
+            Gather::Combine(_) => false,
+        }
     }
 
     /// Which of the nodes carries out the last step.

@@ -376,10 +376,7 @@ impl Session {
                 link.facts.applied = (!undone).then(|| self.settings.current().clone());
             }
         }
-        // One that has failed on another participant has failed, whatever this one says.
-        let elsewhere = status == Status::Transaction
-            && self.resting.iter().any(|l| l.status == Status::Failed);
-        self.status = if elsewhere { Status::Failed } else { status };
+        self.status = self.of_all(status);
         let goes_on = self.script.is_some() && matches!(front.fate, Fate::Statement | Fate::After);
         if goes_on || front.fate == Fate::Rest {
             if status == Status::Idle {
@@ -398,7 +395,14 @@ impl Session {
             }
             self.hand_over_mail(io);
         }
-        if elsewhere { Keep::Ready(self.status) } else { Keep::Forward }
+        if self.status == status { Keep::Forward } else { Keep::Ready(self.status) }
+    }
+
+    /// What the transaction is if the participant in hand says so: one that has failed on another has
+    /// failed.
+    fn of_all(&self, status: Status) -> Status {
+        let elsewhere = self.resting.iter().any(|l| l.status == Status::Failed);
+        if status == Status::Transaction && elsewhere { Status::Failed } else { status }
     }
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
