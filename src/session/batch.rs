@@ -30,7 +30,8 @@ impl Session {
     pub(super) fn is_batch(&self, plan: &Plan, place: &Place) -> bool {
         let counts = |c: &Control| self.status != Status::Failed || c.ends_block();
         let all = || {
-            let concerned = plan.single().is_some_and(|c| concerns_all(c) && counts(c));
+            let all = |c: &Control| concerns_all(c) || self.sets_options(c);
+            let concerned = plan.single().is_some_and(|c| all(c) && counts(c));
             self.may_be_several() && concerned && self.participants().len() > 1
         };
         matches!(place, Place::Every { .. })

@@ -115,7 +115,12 @@ impl Session {
     pub(super) fn concerns_several(&self, plan: &Plan) -> bool {
         self.may_be_several()
             && self.participants().len() > 1
-            && plan.statements.iter().any(is_concerned)
+            && plan.statements.iter().any(|s| is_concerned(s) || self.sets_options(&s.control))
+    }
+
+    /// BEGIN within a block begins nothing, and its options count.
+    pub(super) fn sets_options(&self, control: &Control) -> bool {
+        *control == Control::Begin && self.status == Status::Transaction
     }
 
     /// Why a text that concerns all participants of the transaction cannot be carried out on several,

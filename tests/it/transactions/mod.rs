@@ -186,6 +186,27 @@ async fn what_would_not_be_exact_is_refused() {
     assert_eq!(b.audit().await, (TOTAL, 0));
 }
 
+#[tokio::test]
+async fn options_of_a_begin_within_a_block_count_on_all_nodes() {
+    let b = Bank::open().await;
+    let client = b.p.client().await;
+    let (take, give) = (adds(b.near, -30), adds(b.far, 30));
+    for account in [&take, &give] {
+        run(&client, &["BEGIN", &take, &give, "START TRANSACTION READ ONLY"]).await;
+        assert_eq!(fails(&client, account).await, "25006", "{account}");
+        run(&client, &["ROLLBACK", "BEGIN", &take, &give]).await;
+        client.execute("BEGIN READ ONLY", &[]).await.unwrap();
+        assert_eq!(fails(&client, account).await, "25006", "{account}, prepared");
+        run(&client, &["ROLLBACK"]).await;
+        // Who takes part later is told too.
+        run(&client, &["BEGIN", &take, "START TRANSACTION READ ONLY"]).await;
+        assert_eq!(fails(&client, account).await, "25006", "{account}, later");
+        run(&client, &["ROLLBACK"]).await;
+    }
+    run(&client, &["BEGIN", &take, &give, "BEGIN", "COMMIT"]).await;
+    assert_eq!((b.of(b.near).await, b.of(b.far).await), (70, 130));
+}
+
 /// A text of several statements ends a transaction on all its nodes, or is one.
 #[tokio::test]
 async fn a_text_over_nodes_counts_on_both_or_on_neither() {
