@@ -187,7 +187,11 @@ impl Session {
             None => frontend::put_bind(io.server, portal, client_name, rest),
         }
         let mut e = Expect::forward(Reply::Bind);
-        e.undo.portal = Some((portal.to_vec(), self.remember_portal(portal, s, false)));
+        // Of a statement over several nodes only Bind is said to one of them.
+        let over_nodes =
+            self.portal(portal).is_some_and(|p| p.over_nodes && Rc::ptr_eq(&p.statement, s));
+        let before = self.remember_portal(portal, s, over_nodes);
+        e.undo.portal = Some((portal.to_vec(), before));
         e.statement = Some(s.clone());
         e.name = client_name.to_vec();
         self.push(e);
