@@ -407,6 +407,10 @@ impl Session {
 
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let keep = self.hears_error(body, env, io);
+        if self.spread.as_ref().is_some_and(|s| s.failed && s.splits()) {
+            // By the extended protocol it waits for Sync, and its turn may be now.
+            self.feed(io);
+        }
         let blame = match &keep {
             Keep::Drop => return keep,
             Keep::Replace(report) => Blame::of_ours(&report.sqlstate),
