@@ -133,6 +133,13 @@ impl Session {
         self.end_own_block(io);
     }
 
+    /// What the transaction is if the participant in hand says so: one that has failed on another has
+    /// failed.
+    pub(super) fn of_all(&self, status: Status) -> Status {
+        let elsewhere = self.resting.iter().any(|l| l.status == Status::Failed);
+        if status == Status::Transaction && elsewhere { Status::Failed } else { status }
+    }
+
     /// Where among those that rest one is whose answer nobody waits for any more, if any: it is
     /// forgotten, and its statement is to be cancelled and the connection closed.
     pub fn take_abandoned(&mut self) -> Option<usize> {

@@ -398,13 +398,6 @@ impl Session {
         if self.status == status { Keep::Forward } else { Keep::Ready(self.status) }
     }
 
-    /// What the transaction is if the participant in hand says so: one that has failed on another has
-    /// failed.
-    fn of_all(&self, status: Status) -> Status {
-        let elsewhere = self.resting.iter().any(|l| l.status == Status::Failed);
-        if status == Status::Transaction && elsewhere { Status::Failed } else { status }
-    }
-
     fn error(&mut self, body: &[u8], env: &Env<'_>, io: &mut Io<'_>) -> Keep {
         let keep = self.hears_error(body, env, io);
         if self.spread.as_ref().is_some_and(|s| s.failed && s.splits()) {
