@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::link::{Done, Expect, Link, Reply, Undo};
 use super::patience::PARAMETERS;
 use super::prelude::is_repeatable;
+use super::snapshot::Snapshot;
 use super::{Pending, Session, Statement};
 use crate::router::plan::{Control, PREPARE, Traces};
 use crate::router::{mentions_last_value, mentions_prepared};
@@ -41,22 +42,17 @@ impl Session {
                 self.channels.rollback();
                 self.cursors.rollback();
             }
-            // The new transaction has a snapshot of its own.
             Control::CommitAndChain => {
                 self.settings.commit();
                 self.channels.commit();
                 self.cursors.commit();
-                self.prelude.clear();
-                self.clock.time = None;
-                self.epoch = None;
+                self.chained();
             }
             Control::RollbackAndChain => {
                 self.settings.rollback();
                 self.channels.rollback();
                 self.cursors.rollback();
-                self.prelude.clear();
-                self.clock.time = None;
-                self.epoch = None;
+                self.chained();
             }
             Control::Savepoint(name) => {
                 self.settings.savepoint(name);
@@ -158,6 +154,14 @@ impl Session {
             Control::ChangesTables => self.tables_change(),
         }
         self.extend_prelude(done);
+    }
+
+    /// AND CHAIN has begun another transaction, which has a snapshot of its own on each node.
+    fn chained(&mut self) {
+        self.prelude.clear();
+        self.clock.time = None;
+        self.epoch = None;
+        self.snapshot = Snapshot::Own;
     }
 
     /// A parameter has been set: which value came of it is asked where pgshunt goes by it.

@@ -109,15 +109,6 @@ impl Cursors {
 }
 
 impl Session {
-    /// Where a text goes that is about cursors, if it has no place of its own.
-    pub(super) fn at_cursors(&self, plan: &Plan, place: Place) -> Place {
-        let node = match place {
-            Place::Any => self.cursor_nodes(plan).next(),
-            Place::Node { .. } | Place::Every { .. } => None,
-        };
-        node.map_or(place, |node| Place::Node { node, touches: Vec::new() })
-    }
-
     /// A cursor that the text names is on another node than the one that the text goes to.
     pub(super) fn has_cursors_elsewhere(&self, plan: &Plan, place: &Place) -> bool {
         let mut nodes = self.cursor_nodes(plan);

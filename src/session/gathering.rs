@@ -130,15 +130,15 @@ impl Gathering {
         self.most = most;
     }
 
-    /// What has been moved.
-    pub fn moved(&self) -> Moved {
-        let bytes = self.rows.as_ref().map_or(0, Gathered::bytes);
-        Moved { bytes, tables: self.plan.tables.join(", ") }
+    /// What has been moved, in bytes.
+    pub fn moved(&self) -> usize {
+        self.rows.as_ref().map_or(0, Gathered::bytes)
     }
 
-    /// It is so much that it is told of.
-    pub fn is_much(&self, moved: &Moved) -> bool {
-        moved.bytes > self.most / 4
+    /// The same, if it is so much that it is told of.
+    pub fn moved_much(&self) -> Option<Moved> {
+        let bytes = self.moved();
+        (bytes > self.most / 4).then(|| Moved { bytes, tables: self.plan.tables.join(", ") })
     }
 
     /// What so many nodes are sent.
@@ -178,18 +178,9 @@ impl Gathering {
         Ok(segment.request(&self.plan, None))
     }
 
-    /// The first node describes the statement, and carries out the last step.
-    fn first_only(&self) -> bool {
+    /// The first node describes the statement, and carries out the last step: over the rows of tables.
+    pub fn first_only(&self) -> bool {
         self.gather.by_first()
-    }
-
-    /// The last step joins, or does whatever else, over the rows of tables.
-    pub fn joins(&self) -> bool {
-        match &self.gather {
-            Gather::Copy(by, _) => matches!(**by, Gather::Collect(_)),
-            Gather::Collect(_) => true,
-            Gather::Combine(_) => false,
-        }
     }
 
     /// Which of the nodes carries out the last step.

@@ -108,12 +108,11 @@ impl Session {
             return;
         }
         let How::Gathered(gathering) = &spread.how else { return };
-        let moved = gathering.moved();
         self.counters.gathered += 1;
-        self.counters.gathered_bytes += moved.bytes as u64;
-        self.moved = Some(moved).filter(|m| gathering.is_much(m));
+        self.counters.gathered_bytes += gathering.moved() as u64;
+        self.moved = gathering.moved_much();
         let Some(last) = gathering.ends_at(&spread.nodes).copied() else { return };
-        let joins = gathering.joins();
+        let joins = gathering.first_only();
         match gathering.last() {
             Ok((request, made)) => {
                 let link = self.link.iter_mut().chain(&mut self.resting).find(|l| l.node == last);

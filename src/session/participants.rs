@@ -241,15 +241,18 @@ impl Session {
     /// Where a text goes that has no place of its own, if the session keeps a connection and has another
     /// one in hand: to what is kept for it, which the text may be about.
     pub(super) fn at_pin(&self, plan: &Plan, place: Place) -> Place {
-        let place = self.at_cursors(plan, place);
-        let kept = || self.links().find(|l| l.residue.pinned.is_some()).map(|l| l.node);
-        let of_all = |s: &Statement| concerns_all(&s.control) || s.control == Control::Begin;
-        match place {
-            Place::Any if !self.resting.is_empty() && !plan.statements.iter().any(of_all) => {
-                kept().map_or(Place::Any, |node| Place::Node { node, touches: Vec::new() })
-            }
-            place => place,
+        if !matches!(place, Place::Any) {
+            return place;
         }
+        let of_all = |s: &Statement| concerns_all(&s.control) || s.control == Control::Begin;
+        let kept = || {
+            let may = !self.resting.is_empty() && !plan.statements.iter().any(of_all);
+            let mut links = self.links().filter(|_| may);
+            links.find(|l| l.residue.pinned.is_some()).map(|l| l.node)
+        };
+        // The node of a cursor that the text is about.
+        let node = self.cursor_nodes(plan).next().or_else(kept);
+        node.map_or(Place::Any, |node| Place::Node { node, touches: Vec::new() })
     }
 
     /// Gets connections to all these nodes, and through the gate to these colocation groups; `Ok(None)`: they are there, and

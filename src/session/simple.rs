@@ -165,6 +165,7 @@ impl Session {
             Ok(None) => {}
             Ok(Some(need)) => return Flow::Wait(need),
             Err(report) => {
+                self.computing.insists = false;
                 self.refuse_query(report, Fate::Insist, io);
                 return Flow::Done;
             }

@@ -45,43 +45,45 @@ pub(super) enum Snapshot {
 }
 
 /// What the texts of the transaction and of the session say of its isolation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Isolation {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Isolation {
     ReadCommitted,
     RepeatableRead,
     Serializable,
 }
 
+impl Isolation {
+    fn said(text: &[u8]) -> Self {
+        let has = |word: &[u8]| text.windows(word.len()).any(|w| w.eq_ignore_ascii_case(word));
+        if has(b"serializable") {
+            Self::Serializable
+        } else if has(b"repeatable") {
+            Self::RepeatableRead
+        } else {
+            Self::ReadCommitted
+        }
+    }
+}
+
 impl Session {
     /// The transaction's isolation level; of several that are said the strictest.
     fn isolation(&self) -> Isolation {
-        let says = |text: &[u8]| {
-            let lower = text.to_ascii_lowercase();
-            let has = |word: &[u8]| memchr::memmem::find(&lower, word).is_some();
-            match () {
-                () if has(b"serializable") => Isolation::Serializable,
-                () if has(b"repeatable") => Isolation::RepeatableRead,
-                () => Isolation::ReadCommitted,
-            }
-        };
         let settings = self.settings.current().iter();
         let isolation = settings.filter(|s| s.name.ends_with("transaction_isolation"));
         let texts = [&self.begin_text[..], &self.begin].into_iter();
         let texts = texts
             .chain(self.prelude.steps().map(str::as_bytes))
             .chain(isolation.map(|s| s.sql.as_bytes()));
-        let levels: Vec<_> = texts.map(says).collect();
-        match () {
-            () if levels.contains(&Isolation::Serializable) => Isolation::Serializable,
-            () if levels.contains(&Isolation::RepeatableRead) => Isolation::RepeatableRead,
-            () => Isolation::ReadCommitted,
-        }
+        texts.map(Isolation::said).max().unwrap_or(Isolation::ReadCommitted)
     }
 
     /// The transaction has one snapshot for all of it, which is not that of all nodes.
     pub(super) fn has_snapshot_of_its_own(&self) -> bool {
-        if matches!(self.snapshot, Snapshot::Taking | Snapshot::OfAll) {
-            return false;
+        match self.snapshot {
+            Snapshot::OfAll => return false,
+            // Unless it was given up since: then BEGIN has been sent somewhere.
+            Snapshot::Taking if !self.begin.is_empty() => return false,
+            _ => {}
         }
         let only_reads = |s: &str| s.to_ascii_lowercase().contains("read only");
         if self.settings.sees() == Sees::Dump && self.prelude.steps().any(only_reads) {
@@ -129,11 +131,12 @@ impl Session {
             self.computing.insists = true;
             return Err(report);
         }
+        if self.status != Status::Transaction || self.own_block != OwnBlock::No {
+            return Ok(None);
+        }
         // Or it has but set its own stage somewhere.
         let begins = !self.begin.is_empty() || self.can_move();
-        let block = self.status == Status::Transaction && self.own_block == OwnBlock::No;
-        let sights = env.sights.filter(|_| begins && block);
-        let Some(sights) = sights else { return Ok(None) };
+        let Some(sights) = env.sights.filter(|_| begins) else { return Ok(None) };
         let forgone = matches!(self.snapshot, Snapshot::Forgone);
         // What pg_dump executes sets nothing.
         let lost = self.prelude.is_lost() && self.settings.sees() != Sees::Dump;

@@ -36,9 +36,7 @@ use crate::router::times::Times;
 use crate::sight::Ending;
 use crate::topology::NodeId;
 use crate::wire::backend::{self, Report, Status};
-use crate::wire::frame;
-
-const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+use crate::wire::{frame, frontend};
 
 /// How far the act of a transaction's end that is next has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -422,12 +420,12 @@ impl Session {
         io: &mut Io<'_>,
     ) {
         let Some(link) = &mut self.link else { return };
-        let before_sync = frames.len().saturating_sub(if back { SYNC.len() } else { 0 });
+        let before_sync = frames.len().saturating_sub(if back { frame::HEADER } else { 0 });
         io.server.extend_from_slice(frames.get(..before_sync).unwrap_or_default());
         for reply in replies {
             if back && matches!(reply, Reply::Sync) {
                 link.joins_as_before(io);
-                io.server.extend_from_slice(&SYNC);
+                frontend::put_empty(io.server, b'S');
             }
             let mut e = Expect::new(reply, Fate::Part);
             match e.reply {

@@ -1,28 +1,12 @@
 //! Values of all types go from node to node as they are: arrays, enums, rows, domains, whatever numbers their
 //! types have on each node; and nothing of those types' owners runs with other rights than the client's.
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::support::*;
 
-/// The rows as text, in their order; or the SQLSTATE and the message.
-async fn run(client: &Client, sql: &str) -> Result<Vec<String>, (String, String)> {
-    let messages = client.simple_query(sql).await.map_err(|e| {
-        let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone();
-        (e.code().code().to_owned(), e.message().to_owned())
-    })?;
-    let row = |m: SimpleQueryMessage| match m {
-        SimpleQueryMessage::Row(row) => {
-            let columns = (0..row.len()).map(|n| row.get(n).unwrap_or("NULL"));
-            Some(columns.collect::<Vec<_>>().join("|"))
-        }
-        _ => None,
-    };
-    Ok(messages.into_iter().filter_map(row).collect())
-}
-
 async fn does(client: &Client, sql: &str) -> Vec<String> {
-    run(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+    answer(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
 }
 
 /// A table `ty` over two nodes; the types that are made have other numbers on each node.
@@ -129,7 +113,8 @@ async fn arrays_rows_and_types_that_are_made_are_carried_as_they_are() {
         does(&client, "COMMIT").await;
     }
     // An array of a domain is another type than that of the domain's own.
-    assert_eq!(run(&client, "SELECT array_agg(d) FROM ty").await.unwrap_err().0, "0A000");
+    let refused = answer(&client, "SELECT array_agg(d) FROM ty").await.unwrap_err();
+    assert_eq!(refused.code().code(), "0A000");
     // In binary format, too, as far as one node gives the rows.
     let sql = "SELECT a, count(*) FROM ty WHERE array_ndims(a) = 1 AND array_lower(a, 1) = 1 GROUP BY a ORDER BY a";
     let rows = client.query(sql, &[]).await.unwrap();

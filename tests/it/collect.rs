@@ -1,7 +1,7 @@
 //! Statements that one node carries out over the rows of all: what comes of rights, of the client's own
 //! transaction, of types and texts that are not carried as they are, and of bounds and ends.
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::faults::wire::{Wire, query};
 use crate::support::*;
@@ -37,32 +37,15 @@ async fn tables_with(change: impl FnOnce(&mut pgshunt::config::Config)) -> Proxy
     p
 }
 
-/// The rows as text, in their order; or the SQLSTATE, message, detail and hint.
-async fn run(client: &Client, sql: &str) -> Result<Vec<String>, [String; 4]> {
-    let messages = client.simple_query(sql).await.map_err(|e| {
-        let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone();
-        let text = |t: Option<&str>| t.unwrap_or_default().to_owned();
-        [e.code().code().to_owned(), e.message().to_owned(), text(e.detail()), text(e.hint())]
-    })?;
-    let row = |m: SimpleQueryMessage| match m {
-        SimpleQueryMessage::Row(row) => {
-            let columns = (0..row.len()).map(|n| row.get(n).unwrap_or("NULL"));
-            Some(columns.collect::<Vec<_>>().join("|"))
-        }
-        _ => None,
-    };
-    Ok(messages.into_iter().filter_map(row).collect())
-}
-
 async fn does(client: &Client, sql: &str) -> Vec<String> {
-    run(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+    answer(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
 }
 
+/// The SQLSTATE, message, detail and hint.
 async fn fails(client: &Client, sql: &str) -> [String; 4] {
-    match run(client, sql).await {
-        Err(e) => e,
-        Ok(rows) => panic!("{sql}: {rows:?}"),
-    }
+    let e = answer(client, sql).await.expect_err(sql);
+    let text = |t: Option<&str>| t.unwrap_or_default().to_owned();
+    [e.code().code().to_owned(), e.message().to_owned(), text(e.detail()), text(e.hint())]
 }
 
 const JOIN: &str = "SELECT count(*), sum(o.n) FROM o JOIN i ON o.n = i.n";
@@ -236,7 +219,7 @@ async fn the_bound_is_the_operators_and_a_session_may_lower_it() {
     let [code, _, detail, _] = fails(&client, collected).await;
     assert!(code == "54000" && detail.contains("1 MB"), "{code} {detail}");
     p.console().await.does("SET read.collect_limit = '2MB'").await;
-    wait_for("the console's limit", async || run(&client, collected).await.ok()).await;
+    wait_for("the console's limit", async || answer(&client, collected).await.ok()).await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Cursors of SQL over rows of several nodes, and cursors on one of several: which node FETCH, MOVE and CLOSE
 //! find, what becomes of them with their transaction, and whose rights their rows are read with.
 
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::Client;
 
 use crate::support::*;
 
@@ -22,31 +22,12 @@ async fn tables() -> Proxy {
     p
 }
 
-/// The rows as text, in their order; or the SQLSTATE and the message.
-async fn run(client: &Client, sql: &str) -> Result<Vec<String>, (String, String)> {
-    let messages = client.simple_query(sql).await.map_err(|e| {
-        let e = e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone();
-        (e.code().code().to_owned(), e.message().to_owned())
-    })?;
-    let row = |m: SimpleQueryMessage| match m {
-        SimpleQueryMessage::Row(row) => {
-            let columns = (0..row.len()).map(|n| row.get(n).unwrap_or("NULL"));
-            Some(columns.collect::<Vec<_>>().join("|"))
-        }
-        _ => None,
-    };
-    Ok(messages.into_iter().filter_map(row).collect())
-}
-
 async fn does(client: &Client, sql: &str) -> Vec<String> {
-    run(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
+    answer(client, sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))
 }
 
 async fn fails(client: &Client, sql: &str) -> String {
-    match run(client, sql).await {
-        Err((code, _)) => code,
-        Ok(rows) => panic!("{sql}: {rows:?}"),
-    }
+    answer(client, sql).await.expect_err(sql).code().code().to_owned()
 }
 
 /// Two keys whose rows are on different nodes.

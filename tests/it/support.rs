@@ -77,6 +77,22 @@ pub async fn texts(client: &Client, sql: &str) -> Vec<String> {
     answer.iter().filter_map(text).collect()
 }
 
+/// The rows of a simple query as text, in their order, their columns apart by bars.
+pub async fn answer(client: &Client, sql: &str) -> Result<Vec<String>, DbError> {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .map_err(|e| e.as_db_error().unwrap_or_else(|| panic!("{sql}: {e:?}")).clone())?;
+    let row = |m: SimpleQueryMessage| match m {
+        SimpleQueryMessage::Row(row) => {
+            let columns = (0..row.len()).map(|n| row.get(n).unwrap_or("NULL"));
+            Some(columns.collect::<Vec<_>>().join("|"))
+        }
+        _ => None,
+    };
+    Ok(messages.into_iter().filter_map(row).collect())
+}
+
 /// What psql says of who it is logged in as, with these settings of its connection; or why it is not.
 pub async fn psql(port: u16, user: &str, settings: &str) -> String {
     // The server programs of another version come without psql.

@@ -103,9 +103,10 @@ pub(super) async fn undistribute(
     owned(&all, by, found.oid, &found.table.name).await?;
     no_moves(&all, std::slice::from_ref(&found)).await?;
     let quoted = format!("{}.{}", ident(&found.table.schema), ident(&found.table.name));
-    let lock = format!("LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE");
-    for peer in all.peers() {
-        peer.run(&lock).await?;
+    let kind = if found.table.is_reference() { "r" } else { "p" };
+    lock(&all.home, &quoted, kind, Some(found.oid)).await?;
+    for peer in &all.others {
+        lock(peer, &quoted, kind, None).await?;
     }
     if found.table.is_reference() {
         let unmarks = format!("ALTER TABLE {quoted} DROP CONSTRAINT {REFERENCE_MARK}");
@@ -168,7 +169,7 @@ async fn local(
     owned(all, by, relation.oid, &relation.name).await?;
     let home = &all.home;
     let quoted = format!("{}.{}", ident(&relation.schema), ident(&relation.name));
-    home.run(&format!("LOCK TABLE ONLY {quoted} IN ACCESS EXCLUSIVE MODE")).await?;
+    lock(home, &quoted, "r", Some(relation.oid)).await?;
     suits(home, relation.oid).await?;
     let shape = Shape::to_distribute(&*home.client, relation.oid, key).await?;
     if let Some(column) = key.iter().find(|c| !shape.column_names.contains(c)) {
@@ -181,6 +182,24 @@ async fn local(
     judged.superuser = owner_of(home, relation.oid).await?.1;
     Needs::of(&home.client, &judged, relation.oid).await?.check_elsewhere(all).await?;
     Ok((shape, kept))
+}
+
+/// Locks a table to the end of the transaction. `kind` is that of `pg_class`; `oid`: the table that was looked up
+/// by the name.
+///
+/// # Errors
+/// Something else bears the name: its owner has been there. A view would be read with the service role's rights.
+async fn lock(peer: &Peer, quoted: &str, kind: &str, oid: Option<u32>) -> Result<(), DdlError> {
+    const IS: &str = "SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind::text = $2 \
+        AND oid = coalesce($3::oid, oid)";
+    peer.run(&format!("LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")).await?;
+    let found = peer.client.query_opt(IS, &[&quoted, &kind, &oid]).await;
+    match found.map_err(|e| peer.blame(e))? {
+        Some(_) => Ok(()),
+        None => Err(DdlError::new("42809", format!("{quoted} is not the table that it is to be"))
+            .hint("It was changed directly on a node; make it the same everywhere first.")
+            .on_node(&peer.node.name)),
+    }
 }
 
 /// Refuses what the table would not have any more when it is of the other kind.
@@ -327,6 +346,8 @@ async fn none_is_lost(peer: &Peer, source: &str, carried: u64) -> Result<(), Ddl
 async fn last_values(peer: &Peer, sequences: &[Sequence]) -> Result<Vec<(String, i64)>, DdlError> {
     let mut last = Vec::new();
     for s in sequences {
+        // Something else of the name, a view say, is refused by that; and what is none is locked.
+        peer.run(&format!("ALTER SEQUENCE {} CACHE {}", s.quoted(), s.cache)).await?;
         let sql = format!("SELECT last_value, is_called FROM {}", s.quoted());
         let row = peer.client.query_one(&sql, &[]).await?;
         let (value, called): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);

@@ -36,8 +36,10 @@ impl Sequence {
         let next = match behind(self.start) {
             true => Some(self.start),
             false => {
-                let steps = (last - self.start) / self.increment + 1;
-                steps.checked_mul(self.increment).and_then(|way| self.start.checked_add(way))
+                let way = last.checked_sub(self.start);
+                let steps = way.and_then(|way| way.checked_div(self.increment)?.checked_add(1));
+                let way = steps.and_then(|steps| steps.checked_mul(self.increment));
+                way.and_then(|way| self.start.checked_add(way))
             }
         };
         let next = next.filter(|n| (self.min..=self.max).contains(n)).ok_or_else(|| {
@@ -197,6 +199,8 @@ mod tests {
         }
         let narrow = Sequence { max: 100, ..serial() };
         assert_eq!(narrow.goes_on_behind(100).unwrap_err().sqlstate, "22023");
+        let wide = Sequence { start: i64::MIN, min: i64::MIN, max: i64::MAX, ..serial() };
+        assert_eq!(wide.goes_on_behind(i64::MAX).unwrap_err().sqlstate, "22023");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::support::*;
 mod casts;
 mod completed;
 mod consoles;
+mod converted;
 mod floods;
 mod identity;
 mod lying;

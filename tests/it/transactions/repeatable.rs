@@ -122,6 +122,36 @@ async fn without_one_of_the_nodes_it_stays_on_its_own() {
 }
 
 #[tokio::test]
+async fn what_has_not_its_snapshot_of_all_nodes_stays_on_one() {
+    let b = Bank::open().await;
+    let (client, other) = (b.p.client().await, b.p.client().await);
+    // AND CHAIN begins another transaction, each node's part of it at its own first statement.
+    run(&client, &[BEGIN]).await;
+    assert_eq!(both(&client, &b).await, [100, 100]);
+    run(&client, &["ROLLBACK AND CHAIN", &format!("SELECT v FROM accounts WHERE t = {}", b.near)])
+        .await;
+    run(&other, &["BEGIN", &adds(b.near, -30), &adds(b.far, 30), "COMMIT"]).await;
+    let far = format!("SELECT v FROM accounts WHERE t = {}", b.far);
+    assert_eq!(fails(&client, &far).await, "0A000");
+    run(&client, &["ROLLBACK"]).await;
+
+    // One that was given up while it was to be taken.
+    let lock = connect(b.p.nodes.nodes[1].port()).await;
+    run(&lock, &["BEGIN; LOCK TABLE accounts"]).await;
+    run(&client, &[BEGIN, "SAVEPOINT s", "SET LOCAL statement_timeout = '1ms'"]).await;
+    let _ = client.batch_execute("SELECT sum(v) FROM accounts").await;
+    run(&client, &["ROLLBACK TO s"]).await;
+    run(&lock, &["ROLLBACK"]).await;
+    let near = format!("SELECT v::int8 FROM accounts WHERE t = {}", b.near);
+    let seen: i64 = value(&client, &near).await;
+    run(&other, &["BEGIN", &adds(b.near, -30), &adds(b.far, 30), "COMMIT"]).await;
+    if let Ok(row) = client.query_one(&far.replace("v ", "v::int8 "), &[]).await {
+        assert_eq!(seen + row.get::<_, i64>(0), 200, "of one instant, or refused");
+    }
+    run(&client, &["ROLLBACK"]).await;
+}
+
+#[tokio::test]
 async fn a_shard_that_moves_is_seen_where_it_was() {
     let b = Bank::open().await;
     let client = b.p.client().await;
