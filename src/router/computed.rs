@@ -91,6 +91,16 @@ fn is_star(value: Node<'_>) -> bool {
     }
 }
 
+/// How many values each row of VALUES has; `None`: they differ.
+fn width(source: &nodes::SelectStmt) -> Option<usize> {
+    let mut widths = source.values_lists().iter().map(|row| match row {
+        Node::NodeList(row) => Some(row.len()),
+        _ => None,
+    });
+    let first = widths.next()??;
+    widths.all(|width| width == Some(first)).then_some(first)
+}
+
 /// The distribution columns of an INSERT's VALUES.
 fn keys_of(
     i: &nodes::InsertStmt,
@@ -98,13 +108,11 @@ fn keys_of(
     table: &DistributedTable,
     cx: Context<'_>,
 ) -> Option<Computed> {
-    let rows = source.values_lists();
-    let Some(Node::NodeList(first)) = rows.get(0) else { return None };
-    let even = rows.iter().all(|r| matches!(r, Node::NodeList(r) if r.len() == first.len()));
-    if !even || i.override_ == OverridingKind::OVERRIDING_USER_VALUE {
+    if i.override_ == OverridingKind::OVERRIDING_USER_VALUE {
         return None;
     }
-    let given = given(i, table, first.len())?;
+    let rows = source.values_lists();
+    let given = given(i, table, width(source)?)?;
     let types = cx.names.schema.key_types(table.group)?;
     let mut columns = Vec::new();
     for (key, &ty) in table.key_columns.iter().zip(types) {
@@ -134,13 +142,11 @@ fn copies_of(
     table: &DistributedTable,
     cx: Context<'_>,
 ) -> Option<Computed> {
-    let rows = source.values_lists();
-    let Some(Node::NodeList(first)) = rows.get(0) else { return None };
-    let even = rows.iter().all(|r| matches!(r, Node::NodeList(r) if r.len() == first.len()));
-    if !even || i.override_ != OverridingKind::OVERRIDING_NOT_SET {
+    if i.override_ != OverridingKind::OVERRIDING_NOT_SET {
         return None;
     }
-    let given = given(i, table, first.len())?;
+    let rows = source.values_lists();
+    let given = given(i, table, width(source)?)?;
     let mut columns = Vec::new();
     for column in &table.columns {
         let at = given.iter().position(|c| *c == column.name);
