@@ -78,6 +78,29 @@ pub(super) async fn look_up(
     Ok(Some(relation))
 }
 
+/// Locks a table to the end of the transaction. `kind` is that of `pg_class`; `oid`: the table that was looked up
+/// by the name.
+///
+/// # Errors
+/// Something else bears the name: its owner has been there. A view would be read with the service role's rights.
+pub(super) async fn lock(
+    peer: &Peer,
+    quoted: &str,
+    kind: &str,
+    oid: Option<u32>,
+) -> Result<(), DdlError> {
+    const IS: &str = "SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind::text = $2 \
+        AND oid = coalesce($3::oid, oid)";
+    peer.run(&format!("LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")).await?;
+    let found = peer.client.query_opt(IS, &[&quoted, &kind, &oid]).await;
+    match found.map_err(|e| peer.blame(e))? {
+        Some(_) => Ok(()),
+        None => Err(DdlError::new("42809", format!("{quoted} is not the table that it is to be"))
+            .hint("It was changed directly on a node; make it the same everywhere first.")
+            .on_node(&peer.node.name)),
+    }
+}
+
 /// Refuses who does not own the table.
 pub(super) async fn owned(
     all: &Everywhere,

@@ -15,7 +15,7 @@ use futures_util::future::try_join_all;
 use postgres_protocol::escape::escape_identifier as ident;
 
 use super::acting::Who;
-use super::change::{Found, find_one, leave_catalog, look_up, no_moves, owned};
+use super::change::{Found, find_one, leave_catalog, lock, look_up, no_moves, owned};
 use super::create::{
     Placed, find_group, insert, leaves, make_group, parent as make_parent, placed, shard_count,
     slotted, stands_alone, stride,
@@ -182,24 +182,6 @@ async fn local(
     judged.superuser = owner_of(home, relation.oid).await?.1;
     Needs::of(&home.client, &judged, relation.oid).await?.check_elsewhere(all).await?;
     Ok((shape, kept))
-}
-
-/// Locks a table to the end of the transaction. `kind` is that of `pg_class`; `oid`: the table that was looked up
-/// by the name.
-///
-/// # Errors
-/// Something else bears the name: its owner has been there. A view would be read with the service role's rights.
-async fn lock(peer: &Peer, quoted: &str, kind: &str, oid: Option<u32>) -> Result<(), DdlError> {
-    const IS: &str = "SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind::text = $2 \
-        AND oid = coalesce($3::oid, oid)";
-    peer.run(&format!("LOCK TABLE {quoted} IN ACCESS EXCLUSIVE MODE")).await?;
-    let found = peer.client.query_opt(IS, &[&quoted, &kind, &oid]).await;
-    match found.map_err(|e| peer.blame(e))? {
-        Some(_) => Ok(()),
-        None => Err(DdlError::new("42809", format!("{quoted} is not the table that it is to be"))
-            .hint("It was changed directly on a node; make it the same everywhere first.")
-            .on_node(&peer.node.name)),
-    }
 }
 
 /// Refuses what the table would not have any more when it is of the other kind.

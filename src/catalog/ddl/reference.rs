@@ -15,7 +15,7 @@ use postgres_protocol::escape::{escape_identifier as ident, escape_literal as li
 
 use super::access;
 use super::acting::Who;
-use super::change::look_up;
+use super::change::{lock, look_up};
 use super::create::{find_group, insert, make_group, stands_alone};
 use super::objects;
 use super::roles::copy_all;
@@ -51,6 +51,7 @@ pub(super) async fn adopt(
     // That it had no such constraint is no news to the client.
     all.home.notices();
     let home = &all.home;
+    lock(home, &quoted, "r", Some(relation.oid)).await?;
     stands_for_itself(home, relation.oid).await?;
     let shape = Shape::of_reference(&*home.client, relation.oid).await?;
     let warning = stands_alone(&home.client, &by.who.role, (&shape.schema, &shape.name)).await?;
